@@ -1,0 +1,68 @@
+import { CheckpointError } from '../errors.js';
+import { openSafetensors, type Safetensors, writeSafetensors } from '../formats/safetensors.js';
+import type { Parameter } from '../nn/parameters.js';
+
+/** Under which a model's own description stands in the file's metadata. */
+const KEY = 'alitok';
+
+/** What a model file says of itself: which kind of model, and what is needed to build it. */
+export interface ModelDescription {
+  kind: 'tokenizer' | 'generator' | 'feature-network';
+}
+
+/** Writes parameters under their checkpoint names as float32, with the description in the metadata. */
+export async function saveModel(
+  path: string,
+  parameters: Iterable<Parameter>,
+  description: ModelDescription,
+): Promise<void> {
+  await saveParameters(path, parameters, { format: 'pt', [KEY]: JSON.stringify(description) });
+}
+
+/** Writes parameters as float32, one tensor in memory at a time. Throws OutputError. */
+export async function saveParameters(
+  path: string,
+  parameters: Iterable<Parameter>,
+  metadata: Record<string, string> = {},
+): Promise<void> {
+  const tensors = Array.from(parameters, (p) => ({
+    name: p.name,
+    dtype: 'F32' as const,
+    shape: p.shape,
+    data: async () => (await p.value.data()) as Float32Array,
+  }));
+  await writeSafetensors(path, tensors, metadata);
+}
+
+/** The description in a model file's metadata, if it has one. Throws CheckpointError if it is not sound. */
+export function describe(file: Safetensors): ModelDescription | undefined {
+  const text = file.metadata[KEY];
+  if (text === undefined) return undefined;
+  try {
+    return JSON.parse(text) as ModelDescription;
+  } catch (error) {
+    throw new CheckpointError(`${file.path}: its description is damaged; write the file again`, { cause: error });
+  }
+}
+
+/**
+ * Opens a model file of one kind and hands it over with its description; closes it afterwards.
+ * Throws CheckpointError if it is not such a file.
+ */
+export async function withModel<D extends ModelDescription, T>(
+  path: string,
+  kind: D['kind'],
+  use: (file: Safetensors, description: D) => Promise<T>,
+): Promise<T> {
+  const file = await openSafetensors(path);
+  try {
+    const description = describe(file);
+    if (description?.kind !== kind) {
+      const found = description ? `a ${description.kind}` : 'no model that alitok wrote';
+      throw new CheckpointError(`${path} holds ${found}; a ${kind} is needed here`);
+    }
+    return await use(file, description as D);
+  } finally {
+    await file.close();
+  }
+}

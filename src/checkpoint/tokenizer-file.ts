@@ -1,0 +1,41 @@
+import { createHash } from 'node:crypto';
+import { FROZEN_IN_STAGE_2, type Stage, Tokenizer, type TokenizerConfig } from '../models/tokenizer.js';
+import { type ModelDescription, saveModel, withModel } from './model-file.js';
+import { resolveModel } from './run-files.js';
+
+interface TokenizerDescription extends ModelDescription {
+  kind: 'tokenizer';
+  stage: Stage;
+  tokenizer: TokenizerConfig;
+}
+
+export async function saveTokenizer(path: string, tokenizer: Tokenizer, config: TokenizerConfig): Promise<void> {
+  const description: TokenizerDescription = { kind: 'tokenizer', stage: tokenizer.stage, tokenizer: config };
+  await saveModel(path, tokenizer.parameters, description);
+}
+
+/**
+ * Builds the tokenizer that a model file or a run folder holds and loads it, strictly.
+ * Throws CheckpointError, naming the file and what is wrong.
+ */
+export async function loadTokenizer(path: string): Promise<Tokenizer> {
+  return withModel<TokenizerDescription, Tokenizer>(await resolveModel(path), 'tokenizer', async (file, found) => {
+    const tokenizer = new Tokenizer(found.tokenizer, found.stage);
+    await tokenizer.parameters.load(file);
+    return tokenizer;
+  });
+}
+
+/**
+ * Names what decides the codes: a hash of encoder and codebook, the same for a stage-1 tokenizer and the stage-2
+ * tokenizer made from it. 16 hexadecimal digits.
+ */
+export async function fingerprint(tokenizer: Tokenizer): Promise<string> {
+  const hash = createHash('sha256');
+  for (const p of tokenizer.parameters) {
+    if (p.buffer || !FROZEN_IN_STAGE_2.test(p.name)) continue;
+    hash.update(`${p.name} ${p.shape.join()}\n`);
+    hash.update((await p.value.data()) as Float32Array);
+  }
+  return hash.digest('hex').slice(0, 16);
+}

@@ -1,0 +1,223 @@
+import { join } from 'node:path';
+import { DataError } from '../errors.js';
+import { Random } from '../random.js';
+import type { Dataset } from './dataset.js';
+import { decodeImage, type Image } from './image.js';
+import { prefetch } from './prefetch.js';
+import { admCenterCrop, cropAndFlip, randomCropAndFlip, resizeShorterSide, tenCrop } from './preprocess.js';
+
+export interface Batch {
+  /** (images, S, S, 3), 8 bits; the crops of one file follow each other. */
+  readonly images: Uint8Array;
+  /** The class of each file. */
+  readonly classes: Int32Array;
+  /** The index of each file in `dataset.entries`. */
+  readonly indices: Uint32Array;
+}
+
+export interface LoaderOptions {
+  readonly dataset: Dataset;
+  /** S, in pixels. */
+  readonly imageSize: number;
+  /** Files in a batch. */
+  readonly batchSize: number;
+  /** Called once for each file that cannot be read, with the path and the error. */
+  readonly onUnreadable?: (path: string, error: Error) => void;
+  /** Files decoded at the same time. */
+  readonly concurrency?: number;
+}
+
+const CONCURRENCY = 8;
+
+/** The prepared images of a data set that fits are kept in memory. */
+const CACHE_BYTES = 2 ** 30;
+
+/** Share of a data set's files that may be unreadable. */
+const MAX_UNREADABLE = 0.01;
+
+/** Reads the files of a data set and keeps count of those that cannot be read. */
+class Reader<T> {
+  private readonly unreadable = new Map<number, string>();
+
+  constructor(
+    private readonly options: LoaderOptions,
+    private readonly prepare: (image: Image) => Promise<T>,
+  ) {}
+
+  /**
+   * One file, prepared; undefined where it cannot be read.
+   * @throws DataError where that is the case for more than 1 % of the data set
+   */
+  async read(index: number): Promise<T | undefined> {
+    if (this.unreadable.has(index)) return undefined;
+    const { dataset, onUnreadable } = this.options;
+    const path = join(dataset.root, dataset.entries[index].path);
+    try {
+      return await this.prepare(await decodeImage(path));
+    } catch (error) {
+      if (this.unreadable.has(index)) return undefined; // read twice at the same time
+      this.unreadable.set(index, dataset.entries[index].path);
+      onUnreadable?.(path, error as Error);
+      if (this.unreadable.size > MAX_UNREADABLE * dataset.entries.length) throw this.tooMany(error);
+      return undefined;
+    }
+  }
+
+  private tooMany(cause: unknown): DataError {
+    const { root, entries } = this.options.dataset;
+    const count = this.unreadable.size;
+    const first = [...this.unreadable.values()].slice(0, 3).join(', ');
+    return new DataError(
+      `${count} of ${entries.length} images in ${root} cannot be read, more than 1 % (${first}${count > 3 ? ', …' : ''}); repair or remove them`,
+      { cause },
+    );
+  }
+}
+
+interface Sample {
+  readonly index: number;
+  readonly crops: readonly Image[];
+}
+
+function toBatch(samples: readonly Sample[], { dataset, imageSize }: LoaderOptions): Batch {
+  const crops = samples.flatMap((sample) => sample.crops);
+  const size = imageSize * imageSize * 3;
+  const images = new Uint8Array(crops.length * size);
+  crops.forEach((crop, i) => {
+    images.set(crop.data, i * size);
+  });
+  const indices = Uint32Array.from(samples, (sample) => sample.index);
+  return { images, classes: Int32Array.from(indices, (index) => dataset.entries[index].class), indices };
+}
+
+/** The place of the next batch's first image in the training order. */
+export interface Position {
+  readonly epoch: number;
+  readonly offset: number;
+}
+
+/**
+ * Endless batches of training crops (specification §4): each epoch in a new random order, a batch may span
+ * two epochs. Order and crops depend on the seed and the position alone, so that a loader started at a
+ * saved position goes on exactly. In the place of an unreadable file stands the next readable one of its
+ * epoch. Images of a small data set are decoded once and kept.
+ */
+export class TrainingLoader {
+  private delivered: number;
+  private readonly samples: AsyncGenerator<Sample>;
+
+  constructor(
+    private readonly options: LoaderOptions & { readonly seed: number; readonly position?: Position },
+  ) {
+    const { dataset, batchSize, imageSize, position, concurrency = CONCURRENCY } = options;
+    this.delivered = position ? position.epoch * dataset.entries.length + position.offset : 0;
+    const read = keepSmall(new Reader(options, (image) => resizeShorterSide(image, imageSize)), options);
+    this.samples = prefetch(this.places(this.delivered), (place) => this.load(place, read), {
+      concurrency,
+      ahead: 2 * batchSize,
+    });
+  }
+
+  /** The position after the batches that `next` has given. */
+  get position(): Position {
+    const size = this.options.dataset.entries.length;
+    return { epoch: Math.floor(this.delivered / size), offset: this.delivered % size };
+  }
+
+  /**
+   * The next batch, `images` (batchSize, S, S, 3). Not to be called again before it has answered.
+   * @throws DataError where more than 1 % of the files cannot be read
+   */
+  async next(): Promise<Batch> {
+    const { batchSize } = this.options;
+    const samples: Sample[] = [];
+    while (samples.length < batchSize) {
+      const { value, done } = await this.samples.next();
+      if (done) throw new Error('the loader is closed');
+      samples.push(value);
+    }
+    this.delivered += batchSize;
+    return toBatch(samples, this.options);
+  }
+
+  /** Ends decoding; waits for what is running. */
+  async close(): Promise<void> {
+    await this.samples.return(undefined);
+  }
+
+  private *places(start: number): Generator<Position & { order: Uint32Array }> {
+    const size = this.options.dataset.entries.length;
+    for (let epoch = Math.floor(start / size), offset = start % size; ; epoch++, offset = 0) {
+      const order = Random.of(this.options.seed, `order/${epoch}`).permutation(size);
+      for (; offset < size; offset++) yield { epoch, offset, order };
+    }
+  }
+
+  private async load(
+    { epoch, offset, order }: Position & { order: Uint32Array },
+    read: (index: number) => Promise<Image | undefined>,
+  ): Promise<Sample> {
+    const { imageSize, seed } = this.options;
+    for (let skipped = 0; skipped < order.length; skipped++) {
+      const index = order[(offset + skipped) % order.length];
+      const image = await read(index);
+      if (image) {
+        const random = Random.of(seed, `crop/${epoch}/${index}`);
+        return { index, crops: [randomCropAndFlip(image, imageSize, random)] };
+      }
+    }
+    throw new DataError(`no image in ${this.options.dataset.root} can be read; repair the folder`);
+  }
+}
+
+/** Reading with a memory, where the data set's images at S × S fit into it. */
+function keepSmall(reader: Reader<Image>, { dataset, imageSize }: LoaderOptions) {
+  const kept: (Image | undefined)[] = [];
+  let room = CACHE_BYTES;
+  if (dataset.entries.length * imageSize * imageSize * 3 > room) room = 0;
+  return async (index: number): Promise<Image | undefined> => {
+    if (kept[index]) return kept[index];
+    const image = await reader.read(index);
+    if (image && !kept[index] && image.data.length <= room) {
+      kept[index] = image;
+      room -= image.data.length;
+    }
+    return image;
+  };
+}
+
+/** How an image is cut for tokenizing or evaluation: see preprocess.ts for each. */
+export type Crops = 'center' | 'flip' | 'ten-crop';
+
+/** Crops an image gives. */
+export const CROP_COUNTS: Record<Crops, number> = { center: 1, flip: 2, 'ten-crop': 10 };
+
+const PREPARE: Record<Crops, (image: Image, size: number) => Promise<Image[]>> = {
+  center: async (image, size) => [await admCenterCrop(image, size)],
+  flip: cropAndFlip,
+  'ten-crop': tenCrop,
+};
+
+/**
+ * All readable images once, in the data set's order, each cut into the given crops: `images` is
+ * (batchSize · crops, S, S, 3), less in the last batch. Leaving the iteration ends decoding.
+ * @throws DataError where more than 1 % of the files cannot be read
+ */
+export async function* sequentialBatches(
+  options: LoaderOptions & { readonly crops: Crops },
+): AsyncGenerator<Batch> {
+  const { dataset, imageSize, batchSize, crops, concurrency = CONCURRENCY } = options;
+  const reader = new Reader(options, (image) => PREPARE[crops](image, imageSize));
+  const load = async (index: number) => ({ index, crops: await reader.read(index) });
+  const limits = { concurrency, ahead: Math.max(concurrency, 2 * batchSize) };
+  let samples: Sample[] = [];
+  for await (const { index, crops } of prefetch(dataset.entries.keys(), load, limits)) {
+    if (!crops) continue;
+    samples.push({ index, crops });
+    if (samples.length === batchSize) {
+      yield toBatch(samples, options);
+      samples = [];
+    }
+  }
+  if (samples.length > 0) yield toBatch(samples, options);
+}

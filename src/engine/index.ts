@@ -1,0 +1,48 @@
+import * as tf from '@tensorflow/tfjs';
+import { EngineError } from '../errors.js';
+import { registerCompositions } from './ops/define.js';
+import './ops/index.js';
+import { startTensorFlow } from './tensorflow.js';
+import { startWasm } from './wasm/index.js';
+
+/** What executes the tensors. `cpu` is tfjs's plain JavaScript: slow, there to check the others against. */
+export const ENGINES = ['auto', 'tensorflow', 'wasm', 'cpu'] as const;
+export type EngineChoice = (typeof ENGINES)[number];
+export type EngineName = Exclude<EngineChoice, 'auto'>;
+
+/** Starts one engine; says which library it is and its version. Throws EngineError where it cannot run. */
+const start: Record<EngineName, (threads?: number) => Promise<string>> = {
+  tensorflow: startTensorFlow,
+  wasm: async (threads) => {
+    await startWasm({ threads });
+    return `tfjs-backend-wasm ${tf.version_core}`;
+  },
+  cpu: async () => `tfjs-backend-cpu ${tf.version_core}`,
+};
+
+/** The running engine, for logs and run folders. */
+export interface Engine {
+  name: EngineName;
+  description: string;
+}
+
+/**
+ * Makes one engine the current one. `auto` takes the fastest that is installed: tensorflow, else wasm.
+ * `threads` defaults to all processors. Throws EngineError, naming the remedy, if a named engine cannot run.
+ */
+export async function openEngine(choice: EngineChoice = 'auto', threads?: number): Promise<Engine> {
+  tf.enableProdMode(); // no advice to install another package, no per-op checks
+  for (const name of choice === 'auto' ? (['tensorflow', 'wasm'] as const) : [choice]) {
+    try {
+      const description = await start[name](threads);
+      await tf.setBackend(name);
+      await tf.ready();
+      registerCompositions(name);
+      return { name, description };
+    } catch (error) {
+      if (choice === 'auto' && name !== 'wasm' && error instanceof EngineError) continue;
+      throw error;
+    }
+  }
+  throw new EngineError('no engine could be started');
+}

@@ -1,0 +1,60 @@
+import * as tf from '@tensorflow/tfjs';
+import { defineOp, rows } from './define.js';
+
+const runEmbedding = defineOp({
+  name: 'alitok.Embedding',
+  compose: ({ weight, indices }) =>
+    tf.gather(weight, indices.flatten() as tf.Tensor1D).reshape([...indices.shape, weight.shape[1]!]),
+  save: ['weight', 'indices'],
+  gradient: (dy, { weight, indices }) => ({
+    weight: embeddingGrad({ dy, indices }, { rows: weight.shape[0] }) as tf.Tensor,
+  }),
+});
+
+const embeddingGrad = defineOp<{ rows: number }>({
+  name: 'alitok.EmbeddingGrad',
+  compose: ({ dy, indices }, attributes) =>
+    tf.unsortedSegmentSum(rows(dy), indices.flatten() as tf.Tensor1D, attributes.rows),
+});
+
+/** The rows of weight (N, d) that indices (…) of int32 name. Gives (…, d). Out-of-range indices are undefined. */
+export function embedding(weight: tf.Tensor, indices: tf.Tensor): tf.Tensor {
+  return runEmbedding({ weight, indices }, {}) as tf.Tensor;
+}
+
+const runCrossEntropy = defineOp({
+  name: 'alitok.CrossEntropy',
+  compose: ({ logits, targets }) => {
+    const chosen = logits.mul(tf.oneHot(targets, logits.shape[1]!)).sum(-1);
+    return logits.logSumExp(-1).sub(chosen);
+  },
+  save: ['logits', 'targets'],
+  gradient: (dy, { logits, targets }) => ({
+    logits: crossEntropyGrad({ dy, logits, targets }, {}) as tf.Tensor,
+  }),
+});
+
+const crossEntropyGrad = defineOp({
+  name: 'alitok.CrossEntropyGrad',
+  compose: ({ dy, logits, targets }) =>
+    logits.softmax().sub(tf.oneHot(targets, logits.shape[1]!)).mul(dy.expandDims(-1)),
+});
+
+/** −log softmax(logits)[target] for logits (R, N) and int32 targets (R). Gives (R). */
+export function crossEntropy(logits: tf.Tensor2D, targets: tf.Tensor1D): tf.Tensor1D {
+  return runCrossEntropy({ logits, targets }, {}) as tf.Tensor1D;
+}
+
+const runNearestCode = defineOp({
+  name: 'alitok.NearestCode',
+  compose: ({ z, codebook }) => {
+    const products = tf.matMul(z as tf.Tensor2D, codebook as tf.Tensor2D, false, true);
+    const distances = z.square().sum(-1, true).add(codebook.square().sum(-1)).sub(products.mul(2));
+    return distances.argMin(-1);
+  },
+});
+
+/** For each row of z (R, c) the index of the row of codebook (N, c) at the smallest Euclidean distance: (R) int32. */
+export function nearestCode(z: tf.Tensor2D, codebook: tf.Tensor2D): tf.Tensor1D {
+  return runNearestCode({ z, codebook }, {}) as tf.Tensor1D;
+}

@@ -1,0 +1,118 @@
+import { type FileHandle, open, rename, rm } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import { OutputError } from '../errors.js';
+
+const REMEDIES: Record<string, string> = {
+  ENOSPC: 'the disk is full; free some space or choose another folder',
+  EDQUOT: 'the disk quota is used up; free some space or choose another folder',
+  EFBIG: 'the file is larger than this disk or the process limit allows; choose another folder',
+  EACCES: 'no permission to write there; change the permissions or choose another folder',
+  EPERM: 'no permission to write there; change the permissions or choose another folder',
+  EROFS: 'the disk is read-only; choose another folder',
+  ENOENT: 'its folder does not exist; create the folder first',
+  ENOTDIR: 'a part of the path is a file, not a folder; choose another path',
+  EISDIR: 'a folder of that name exists; remove it or choose another path',
+  ENOTEMPTY: 'a folder of that name exists; remove it or choose another path',
+};
+
+/** Errors that only writing can cause, wherever in a writer's callback they come from. */
+const WRITE_ERRORS = ['ENOSPC', 'EDQUOT', 'EFBIG', 'EROFS'];
+
+function errorCode(error: unknown): string | undefined {
+  return (error as NodeJS.ErrnoException)?.code;
+}
+
+/** The error of the file system as an OutputError: one line with the path and the remedy. */
+export function outputError(path: string, error: unknown): OutputError {
+  const reason = REMEDIES[errorCode(error) ?? ''] ?? (error as Error).message;
+  return new OutputError(`cannot write ${path}: ${reason}`, { cause: error });
+}
+
+let counter = 0;
+
+/**
+ * A file that appears under its name only when it is complete. It is written under a temporary name in the
+ * same folder; `commit` makes it durable and moves it into place, `abort` removes it. Until then a file
+ * that was there before stays as it was.
+ */
+export class AtomicFile {
+  private constructor(
+    readonly path: string,
+    private readonly temporary: string,
+    /** For writing; closed by `commit` and `abort`. */
+    readonly handle: FileHandle,
+  ) {}
+
+  /** @throws OutputError where the file cannot be created */
+  static async open(path: string): Promise<AtomicFile> {
+    const temporary = join(dirname(path), `.${basename(path)}.${process.pid}.${counter++}.tmp`);
+    try {
+      return new AtomicFile(path, temporary, await open(temporary, 'wx+'));
+    } catch (error) {
+      throw outputError(path, error);
+    }
+  }
+
+  /**
+   * Appends all bytes, or writes them at `position`.
+   * @throws OutputError where the disk is full or failing
+   */
+  async write(data: Uint8Array, position: number | null = null): Promise<void> {
+    try {
+      for (let done = 0; done < data.byteLength; ) {
+        // One call of the operating system writes 2 GiB at most.
+        const length = Math.min(data.byteLength - done, 2 ** 30);
+        const at = position === null ? null : position + done;
+        done += (await this.handle.write(data, done, length, at)).bytesWritten;
+      }
+    } catch (error) {
+      throw outputError(this.path, error);
+    }
+  }
+
+  /** @throws OutputError where the disk is full or the path is taken by a folder; the file is then removed */
+  async commit(): Promise<void> {
+    try {
+      await this.handle.sync();
+      await this.handle.close();
+      await rename(this.temporary, this.path);
+    } catch (error) {
+      await this.abort();
+      throw outputError(this.path, error);
+    }
+    await syncFolder(dirname(this.path));
+  }
+
+  async abort(): Promise<void> {
+    await this.handle.close().catch(() => {});
+    await rm(this.temporary, { force: true });
+  }
+}
+
+/** Makes a rename in the folder durable; file systems without that notion refuse, and nothing is lost. */
+async function syncFolder(folder: string): Promise<void> {
+  const handle = await open(folder, 'r').catch(() => undefined);
+  await handle?.sync().catch(() => {});
+  await handle?.close();
+}
+
+/**
+ * Writes a file through `write`; any failure leaves what was at `path` before, and no temporary file.
+ * @throws OutputError for a full disk, missing permission or folder; other errors of `write` as they are
+ */
+export async function writeAtomic(path: string, write: (file: AtomicFile) => Promise<void>): Promise<void> {
+  const file = await AtomicFile.open(path);
+  try {
+    await write(file);
+  } catch (error) {
+    await file.abort();
+    throw WRITE_ERRORS.includes(errorCode(error) ?? '') ? outputError(path, error) : error;
+  }
+  await file.commit();
+}
+
+/** `writeAtomic` for content that is at hand. */
+export async function writeFileAtomic(path: string, content: Uint8Array | string): Promise<void> {
+  const bytes = typeof content === 'string' ? Buffer.from(content) : content;
+  await writeAtomic(path, (file) => file.write(bytes));
+}

@@ -1,0 +1,43 @@
+import type { FileHandle } from 'node:fs/promises';
+
+/** The arrays that tensors are read into and written from; all formats here are little-endian, as the host. */
+export type TypedArray =
+  | Float64Array
+  | Float32Array
+  | BigInt64Array
+  | Int32Array
+  | Uint32Array
+  | Int16Array
+  | Uint16Array
+  | Int8Array
+  | Uint8Array;
+
+export interface TypedArrayConstructor {
+  readonly BYTES_PER_ELEMENT: number;
+  new (buffer: ArrayBufferLike, byteOffset?: number, length?: number): TypedArray;
+}
+
+/** The bytes of an array, without a copy. */
+export function bytesOf(array: TypedArray): Uint8Array {
+  return new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
+}
+
+/** The number of elements of a shape; 1 for a scalar. */
+export function sizeOf(shape: readonly number[]): number {
+  return shape.reduce((size, dimension) => size * dimension, 1);
+}
+
+/**
+ * Fills `into` from the file at `position`.
+ * @returns false where the file ends before
+ */
+export async function readFully(handle: FileHandle, into: Uint8Array, position: number): Promise<boolean> {
+  for (let done = 0; done < into.byteLength; ) {
+    // One call of the operating system reads 2 GiB at most.
+    const length = Math.min(into.byteLength - done, 2 ** 30);
+    const { bytesRead } = await handle.read(into, done, length, position + done);
+    if (bytesRead === 0) return false;
+    done += bytesRead;
+  }
+  return true;
+}

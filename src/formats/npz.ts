@@ -1,0 +1,216 @@
+import { Readable } from 'node:stream';
+import { type Entry, openPromise, type ZipFile as ZipReader } from 'yauzl';
+import { ZipFile as ZipWriter } from 'yazl';
+import { DataError } from '../errors.js';
+import { writeAtomic } from './atomic.js';
+import { bytesOf, sizeOf, type TypedArray } from './bytes.js';
+import {
+  decodeNpy,
+  encodeNpyHeader,
+  MAX_NPY_HEADER_BYTES,
+  type NpyArray,
+  type NpyDtype,
+  type NpyHeader,
+  type NpyStrings,
+  npyArray,
+  parseNpyHeader,
+} from './npy.js';
+
+const STORED = 0;
+
+/** An open .npz file: a zip of .npy files, stored or deflated, read by name. */
+export class Npz {
+  constructor(
+    readonly path: string,
+    private readonly zip: ZipReader,
+    private readonly entries: ReadonlyMap<string, Entry>,
+  ) {}
+
+  /** The arrays' names, without `.npy`, in the file's order. */
+  get names(): string[] {
+    return [...this.entries.keys()];
+  }
+
+  has(name: string): boolean {
+    return this.entries.has(name);
+  }
+
+  /**
+   * A whole array.
+   * @throws DataError where it is missing, damaged, or of an unsupported type
+   */
+  async read(name: string): Promise<NpyArray | NpyStrings> {
+    const size = this.entry(name).uncompressedSize;
+    for await (const bytes of this.bytes(name, 0, size, size)) return decodeNpy(bytes, this.label(name));
+    throw new DataError(`${this.label(name)} is empty; write the file again`);
+  }
+
+  /**
+   * An array of numbers as float64, whatever its type.
+   * @throws DataError where it is missing, damaged, or holds texts
+   */
+  async readFloat64(name: string): Promise<{ shape: readonly number[]; data: Float64Array }> {
+    const { dtype, shape, data } = await this.read(name);
+    if (dtype === 'string') throw new DataError(`${this.label(name)} holds texts; numbers are needed`);
+    return { shape, data: Float64Array.from(data as ArrayLike<number | bigint>, Number) };
+  }
+
+  /**
+   * The type and shape of an array, without its data.
+   * @throws DataError where it is missing, damaged, or of an unsupported type
+   */
+  async header(name: string): Promise<NpyHeader> {
+    const length = Math.min(this.entry(name).uncompressedSize, MAX_NPY_HEADER_BYTES);
+    for await (const bytes of this.bytes(name, 0, length, length)) {
+      return parseNpyHeader(bytes, this.label(name));
+    }
+    throw new DataError(`${this.label(name)} is empty; write the file again`);
+  }
+
+  /**
+   * The rows `start` to `end` along the first dimension, `count` at a time (the last time what is left):
+   * a large array without holding it.
+   * @throws DataError where it is missing, damaged, of an unsupported type or in Fortran order
+   */
+  async *rows(name: string, count: number, start = 0, end?: number): AsyncGenerator<TypedArray> {
+    const { dtype, shape, fortranOrder, bytesPerElement, dataStart } = await this.header(name);
+    if (dtype === 'string' || shape.length === 0 || fortranOrder) {
+      throw new DataError(`${this.label(name)} has no rows of numbers; save it as a row-major array`);
+    }
+    if (dataStart + sizeOf(shape) * bytesPerElement !== this.entry(name).uncompressedSize) {
+      throw new DataError(`${this.label(name)} has another size than its header says; write it again`);
+    }
+    const rowBytes = sizeOf(shape.slice(1)) * bytesPerElement;
+    const from = dataStart + start * rowBytes;
+    const to = dataStart + (end ?? shape[0]) * rowBytes;
+    for await (const bytes of this.bytes(name, from, to, count * rowBytes)) {
+      yield new (npyArray(dtype))(bytes.buffer);
+    }
+  }
+
+  close(): void {
+    this.zip.close();
+  }
+
+  private label(name: string): string {
+    return `${name} in ${this.path}`;
+  }
+
+  private entry(name: string): Entry {
+    const entry = this.entries.get(name);
+    if (entry) return entry;
+    throw new DataError(`${this.path} has no array ${name}; it has ${this.names.join(', ') || 'none'}`);
+  }
+
+  /** The unpacked bytes `start` to `end` of an entry in new buffers of `size` bytes, the last one shorter. */
+  private async *bytes(
+    name: string,
+    start: number,
+    end: number,
+    size: number,
+  ): AsyncGenerator<Uint8Array<ArrayBuffer>> {
+    const entry = this.entry(name);
+    const stored = entry.compressionMethod === STORED;
+    let skip = stored ? 0 : start;
+    let left = end - start;
+    let filled = 0;
+    try {
+      let buffer = new Uint8Array(Math.min(size, left));
+      if (left === 0) return;
+      const stream = await this.zip.openReadStreamPromise(entry, stored ? { start, end } : {});
+      for await (const chunk of stream as AsyncIterable<Uint8Array>) {
+        let at = Math.min(skip, chunk.length);
+        skip -= at;
+        while (at < chunk.length && left > 0) {
+          const part = chunk.subarray(at, at + buffer.length - filled);
+          buffer.set(part, filled);
+          filled += part.length;
+          at += part.length;
+          if (filled === buffer.length) {
+            left -= filled;
+            yield buffer;
+            buffer = new Uint8Array(Math.min(size, left));
+            filled = 0;
+          }
+        }
+        if (left === 0) return;
+      }
+    } catch (error) {
+      const reason = (error as Error).message;
+      throw new DataError(`cannot read ${this.label(name)}: ${reason}; write the file again`, {
+        cause: error,
+      });
+    }
+    throw new DataError(`${this.label(name)} ends too early; write the file again`);
+  }
+}
+
+/** @throws DataError where the file is missing or not a zip */
+export async function openNpz(path: string): Promise<Npz> {
+  let zip: ZipReader | undefined;
+  try {
+    zip = await openPromise(path, { autoClose: false });
+    const entries = new Map<string, Entry>();
+    for await (const entry of zip.eachEntry()) {
+      if (entry.fileName.endsWith('.npy')) entries.set(entry.fileName.slice(0, -'.npy'.length), entry);
+    }
+    return new Npz(path, zip, entries);
+  } catch (error) {
+    zip?.close();
+    const { code, message } = error as NodeJS.ErrnoException;
+    const reason = code === 'ENOENT' ? 'no such file' : message;
+    throw new DataError(`cannot read ${path} as .npz: ${reason}; check the path or write it again`, {
+      cause: error,
+    });
+  }
+}
+
+export interface NpzArray {
+  readonly name: string;
+  readonly dtype: NpyDtype;
+  readonly shape: readonly number[];
+  /** The elements in row-major order, at once or in parts; a part must not change after it is given. */
+  readonly data: TypedArray | Iterable<TypedArray> | AsyncIterable<TypedArray>;
+}
+
+/**
+ * Writes arrays as NumPy's `savez` does (stored, zip64 where needed): durable and whole, or not at all.
+ * The same arrays give the same bytes. An array given in parts is never held whole.
+ * @throws OutputError where the file cannot be written, and what the arrays' generators throw
+ */
+export async function writeNpz(path: string, arrays: readonly NpzArray[]): Promise<void> {
+  await writeAtomic(path, async (file) => {
+    const zip = new ZipWriter();
+    const output = zip.outputStream as Readable;
+    const fail = (error: Error) => output.destroy(error);
+    zip.on('error', fail);
+    for (const array of arrays) {
+      const header = encodeNpyHeader(array.dtype, array.shape);
+      const size = header.length + sizeOf(array.shape) * npyArray(array.dtype).BYTES_PER_ELEMENT;
+      const options = { size, compress: false, mtime: new Date(1980, 0, 1), forceDosTimestamp: true };
+      zip.addReadStreamLazy(`${array.name}.npy`, options, (done) => {
+        const stream = Readable.from(npyParts(header, array), { objectMode: false });
+        stream.on('error', fail);
+        output.once('close', () => stream.destroy());
+        done(null, stream);
+      });
+    }
+    zip.end();
+    for await (const chunk of output) await file.write(chunk);
+  });
+}
+
+async function* npyParts(header: Uint8Array, { name, dtype, shape, data }: NpzArray) {
+  yield header;
+  let size = 0;
+  for await (const part of isTypedArray(data) ? [data] : data) {
+    if (!(part instanceof npyArray(dtype))) throw new Error(`${name}: a part is a ${part.constructor.name}`);
+    size += part.length;
+    yield bytesOf(part);
+  }
+  if (size !== sizeOf(shape)) throw new Error(`${name} has ${size} elements, not (${shape.join(', ')})`);
+}
+
+function isTypedArray(data: NpzArray['data']): data is TypedArray {
+  return ArrayBuffer.isView(data);
+}

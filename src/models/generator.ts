@@ -1,0 +1,184 @@
+import * as tf from '@tensorflow/tfjs';
+import * as ops from '../engine/ops/index.js';
+import { normal, zeros } from '../nn/initializers.js';
+import { type Layer, linear, rmsNorm } from '../nn/layers.js';
+import { Parameters, type Scope } from '../nn/parameters.js';
+import type { Random } from '../random.js';
+import { rotaryTable } from './rotary-table.js';
+
+const INIT = normal(0.02);
+const HIDDEN_MULTIPLE = 256;
+
+/** The sizes that define a generator (config section `generator`, and what the tokenizer fixes). */
+export interface GeneratorConfig {
+  width: number;
+  layers: number;
+  heads: number;
+  classes: number;
+  codebook_size: number;
+  prefix_tokens: number;
+  grid: number;
+}
+
+export interface GeneratorGeometry extends GeneratorConfig {
+  /** T = k + g² codes an image. */
+  tokens: number;
+  headWidth: number;
+}
+
+/** Dropout during training: the rate, and where its seeds come from. */
+export interface Dropout {
+  rate: number;
+  random: Random;
+}
+
+/** Keys and values of all positions so far, (B, 1 + T, H, D) for each layer. */
+export interface KVCache {
+  layers: { k: tf.Variable<tf.Rank.R4>; v: tf.Variable<tf.Rank.R4> }[];
+  /** How many positions are filled. */
+  length: number;
+  dispose(): void;
+}
+
+/** Where a forward pass stands: the rotary rows of its positions, and dropout or a cache if there is one. */
+interface Pass {
+  cos: tf.Tensor2D;
+  sin: tf.Tensor2D;
+  dropout?: Dropout;
+  cache?: KVCache;
+}
+
+function drop(x: tf.Tensor, dropout?: Dropout): tf.Tensor {
+  return dropout ? ops.dropout(x, dropout.rate, dropout.random.bits()) : x;
+}
+
+/** Causal self-attention with normalised, rotated queries and keys: (B, n, d) → (B, n, d). */
+function attention(scope: Scope, { width, heads, headWidth }: GeneratorGeometry, layer: number) {
+  const qkv = linear(scope.at('qkv'), width, 3 * width, { init: INIT });
+  const qNorm = rmsNorm(scope.at('q_norm'), headWidth);
+  const kNorm = rmsNorm(scope.at('k_norm'), headWidth);
+  const proj = linear(scope.at('proj'), width, width, { init: INIT });
+  return (x: tf.Tensor, { cos, sin, dropout, cache }: Pass) => {
+    const [batch, n] = x.shape;
+    let [q, k, v] = tf.unstack(qkv(x).reshape([batch, n, 3, heads, headWidth]), 2) as tf.Tensor4D[]; // (B, n, H, D)
+    q = ops.rotary(qNorm(q) as tf.Tensor4D, cos, sin);
+    k = ops.rotary(kNorm(k) as tf.Tensor4D, cos, sin);
+    let keyLength = n;
+    if (cache) {
+      const stored = cache.layers[layer];
+      ops.cacheWrite(stored.k, k, cache.length);
+      ops.cacheWrite(stored.v, v, cache.length);
+      [k, v, keyLength] = [stored.k, stored.v, cache.length + n];
+    }
+    const weightDropout = dropout && { dropout: dropout.rate, seed: dropout.random.bits() };
+    const y = ops.attention(q, k, v, { causal: true, keyLength, ...weightDropout });
+    return drop(proj(y.reshape([batch, n, width])), dropout);
+  };
+}
+
+/** SwiGLU: w2(silu(w1 x)·w3 x), without biases. */
+function mlp(scope: Scope, width: number): Layer {
+  const hidden = Math.ceil(Math.floor((8 * width) / 3) / HIDDEN_MULTIPLE) * HIDDEN_MULTIPLE;
+  const w1 = linear(scope.at('w1'), width, hidden, { init: INIT, bias: false });
+  const w3 = linear(scope.at('w3'), width, hidden, { init: INIT, bias: false });
+  const w2 = linear(scope.at('w2'), hidden, width, { init: INIT, bias: false });
+  return (x) => w2(ops.swiGLU(w1(x), w3(x)));
+}
+
+/** The decoder-only transformer over [condition, T codes] (spec: Generator). */
+export class Generator {
+  readonly parameters = new Parameters();
+  readonly geometry: GeneratorGeometry;
+  private readonly table;
+  private readonly embeddings;
+  private readonly blocks;
+  private readonly norm;
+  private readonly output;
+
+  constructor(config: GeneratorConfig) {
+    const { width, layers, heads, classes, codebook_size, prefix_tokens, grid } = config;
+    const geometry = { ...config, tokens: prefix_tokens + grid * grid, headWidth: width / heads };
+    this.geometry = geometry;
+    const scope = this.parameters.scope();
+    this.embeddings = scope.parameter('embeddings.weight', [codebook_size + classes + 2, width], INIT);
+    this.blocks = Array.from({ length: layers }, (_, i) => {
+      const block = scope.at('blocks').at(i);
+      const norm1 = rmsNorm(block.at('norm1'), width);
+      const attn = attention(block.at('attn'), geometry, i);
+      const norm2 = rmsNorm(block.at('norm2'), width);
+      const ff = mlp(block.at('mlp'), width);
+      return (x: tf.Tensor, pass: Pass) => {
+        const h = x.add(attn(norm1(x), pass));
+        return h.add(drop(ff(norm2(h)), pass.dropout));
+      };
+    });
+    this.norm = rmsNorm(scope.at('norm'), width);
+    this.output = linear(scope.at('output'), width, codebook_size, { init: zeros });
+    this.table = rotaryTable(geometry);
+    tf.keep(this.table.cos);
+    tf.keep(this.table.sin);
+  }
+
+  /** Vocabulary index of class c, N + 1 + c; of "no class", N + 1 + C, for c = C. */
+  conditionOf(c: number): number {
+    return this.geometry.codebook_size + 1 + c;
+  }
+
+  /** "No class", for guidance and for dropped classes: what `conditionOf` takes after the last class. */
+  get noClass(): number {
+    return this.geometry.classes;
+  }
+
+  /**
+   * Training pass. condition (B) vocabulary indices, codes (B, T), both int32 → logits (B, 1 + T, N); position i
+   * predicts code i, and the last position's output predicts nothing.
+   */
+  forward(condition: tf.Tensor1D, codes: tf.Tensor2D, dropout?: Dropout): tf.Tensor3D {
+    const ids = tf.concat([condition.expandDims(1), codes], 1) as tf.Tensor2D;
+    return this.run(ids, { ...this.table, dropout });
+  }
+
+  /** Mean cross-entropy of the first T outputs against the T codes. */
+  loss(logits: tf.Tensor3D, codes: tf.Tensor2D): tf.Scalar {
+    const { tokens, codebook_size } = this.geometry;
+    const predictions = logits.slice([0, 0, 0], [-1, tokens, -1]).reshape([-1, codebook_size]) as tf.Tensor2D;
+    return tf.mean(ops.crossEntropy(predictions, codes.flatten())) as tf.Scalar;
+  }
+
+  /** An empty cache for `batch` sequences of full length. */
+  createCache(batch: number): KVCache {
+    const { layers, tokens, heads, headWidth } = this.geometry;
+    const empty = () =>
+      tf.tidy(() =>
+        tf.variable(tf.zeros([batch, tokens, heads, headWidth]), false),
+      ) as tf.Variable<tf.Rank.R4>;
+    const stored = Array.from({ length: layers }, () => ({ k: empty(), v: empty() }));
+    return {
+      layers: stored,
+      length: 0,
+      dispose: () => {
+        for (const { k, v } of stored) tf.dispose([k, v]);
+      },
+    };
+  }
+
+  /** Decoding step. ids (B) int32 at the cache's next position → logits (B, N) of the code that follows it. */
+  step(ids: tf.Tensor1D, cache: KVCache): tf.Tensor2D {
+    const row = (x: tf.Tensor2D) => x.slice([cache.length, 0], [1, -1]);
+    const logits = this.run(ids.expandDims(1), { cos: row(this.table.cos), sin: row(this.table.sin), cache });
+    cache.length += 1;
+    return logits.squeeze([1]);
+  }
+
+  /** ids (B, n) → logits (B, n, N) */
+  private run(ids: tf.Tensor2D, pass: Pass): tf.Tensor3D {
+    let x = drop(ops.embedding(this.embeddings.value, ids), pass.dropout);
+    for (const block of this.blocks) x = block(x, pass);
+    return this.output(this.norm(x)) as tf.Tensor3D;
+  }
+
+  dispose(): void {
+    this.parameters.dispose();
+    tf.dispose(this.table);
+  }
+}

@@ -1,0 +1,88 @@
+import type * as tf from '@tensorflow/tfjs';
+import { normal } from '../nn/initializers.js';
+import { Parameters } from '../nn/parameters.js';
+import { type Decoded, decoder } from './decoder.js';
+import { encoder } from './encoder.js';
+import { type Quantized, Quantizer } from './quantizer.js';
+import type { TransformerSize } from './transformer.js';
+
+/** Stage 1 aligns the tokens with a causal decoder; stage 2 retrains a bidirectional one on frozen tokens. */
+export type Stage = 1 | 2;
+
+/** The sizes that define a tokenizer (config section `tokenizer`). */
+export interface TokenizerConfig {
+  image_size: number;
+  patch_size: number;
+  codebook_size: number;
+  token_size: number;
+  encoder: TransformerSize;
+  decoder: TransformerSize & { class_tokens: number };
+  l2_normalize: boolean;
+}
+
+/** The sizes and what follows from them: grid g = S/p, prefix k = g + 1, tokens T = k + g². */
+export interface TokenizerGeometry extends TokenizerConfig {
+  grid: number;
+  prefix_tokens: number;
+  tokens: number;
+}
+
+export function tokenizerGeometry(config: TokenizerConfig): TokenizerGeometry {
+  const grid = config.image_size / config.patch_size;
+  return { ...config, grid, prefix_tokens: grid + 1, tokens: grid + 1 + grid * grid };
+}
+
+/** Parameters that stage 2 takes from stage 1 and does not train. */
+export const FROZEN_IN_STAGE_2 = /^(encoder\.|latent_tokens$|quantize\.)/;
+
+/** Encoder, quantizer and the decoder of one stage (spec: Tokenizer). */
+export class Tokenizer {
+  readonly parameters = new Parameters();
+  readonly geometry: TokenizerGeometry;
+  readonly quantizer: Quantizer;
+  private readonly latentTokens;
+  private readonly encoder;
+  private readonly decoder;
+
+  constructor(
+    config: TokenizerConfig,
+    readonly stage: Stage,
+    { commitment = 0.25 }: { commitment?: number } = {},
+  ) {
+    const geometry = tokenizerGeometry(config);
+    this.geometry = geometry;
+    const { width } = geometry.encoder;
+    const scope = this.parameters.scope();
+    this.latentTokens = scope.parameter('latent_tokens', [geometry.tokens, width], normal(width ** -0.5));
+    this.encoder = encoder(scope.at('encoder'), geometry);
+    this.decoder = decoder(scope.at('decoder'), geometry, stage);
+    this.quantizer = new Quantizer(scope.at('quantize'), { ...config, commitment, clustering: stage === 1 });
+  }
+
+  /** images (B, S, S, 3) in [0, 1] → z (B, T, token_size) */
+  encode(images: tf.Tensor4D): tf.Tensor3D {
+    return this.encoder(images, this.latentTokens.value);
+  }
+
+  /** images (B, S, S, 3) → codes (B, T) int32 */
+  tokenize(images: tf.Tensor4D): tf.Tensor2D {
+    const { indices } = this.quantizer.quantize(this.encode(images));
+    return indices.reshape([images.shape[0], this.geometry.tokens]);
+  }
+
+  /** tokens (B, T, token_size) → image (B, S, S, 3) in [0, 1], and `aux` in stage 1 */
+  decode(tokens: tf.Tensor3D): Decoded {
+    return this.decoder(tokens);
+  }
+
+  /** codes (B, T) int32 → image (B, S, S, 3) in [0, 1] */
+  detokenize(codes: tf.Tensor2D): tf.Tensor4D {
+    return this.decode(this.quantizer.lookup(codes)).image;
+  }
+
+  /** The whole way: images (B, S, S, 3) → what the quantizer and the decoder give. */
+  forward(images: tf.Tensor4D): Quantized & Decoded {
+    const quantized = this.quantizer.quantize(this.encode(images));
+    return { ...quantized, ...this.decode(quantized.tokens) };
+  }
+}

@@ -1,0 +1,53 @@
+import * as tf from '@tensorflow/tfjs';
+import * as ops from '../engine/ops/index.js';
+import { truncatedNormal } from '../nn/initializers.js';
+import { type Layer, layerNorm, linear } from '../nn/layers.js';
+import type { Scope } from '../nn/parameters.js';
+
+/** Every linear, convolution and embedding weight of the tokenizer starts so (spec: Initialisation). */
+export const INIT = truncatedNormal(0.02);
+
+/** Sizes of one of the tokenizer's transformers. */
+export interface TransformerSize {
+  width: number;
+  layers: number;
+  heads: number;
+}
+
+/** Multi-head self-attention: (B, T, width) → (B, T, width). */
+function attention(scope: Scope, width: number, heads: number, causal: boolean): Layer {
+  const inProj = linear(scope.at('in_proj'), width, 3 * width, { init: INIT });
+  const outProj = linear(scope.at('out_proj'), width, width, { init: INIT });
+  return (x) => {
+    const [batch, tokens] = x.shape;
+    const qkv = inProj(x).reshape([batch, tokens, 3, heads, width / heads]); // (B, T, K H D)
+    const [q, k, v] = tf.unstack(qkv, 2) as tf.Tensor4D[]; // (B, T, H, D) each
+    return outProj(ops.attention(q, k, v, { causal }).reshape([batch, tokens, width]));
+  };
+}
+
+/** Linear to four times the width, exact GELU, linear back. */
+function mlp(scope: Scope, width: number): Layer {
+  const fc = linear(scope.at('c_fc'), width, 4 * width, { init: INIT });
+  const proj = linear(scope.at('c_proj'), 4 * width, width, { init: INIT });
+  return (x) => proj(ops.gelu(fc(x)));
+}
+
+/**
+ * The pre-norm transformer of encoder and decoders: x += attn(ln_1(x)); x += mlp(ln_2(x)), `layers` times.
+ * (B, T, width) → (B, T, width); with `causal`, position i depends on positions 0..i only.
+ */
+export function transformer(scope: Scope, { width, layers, heads }: TransformerSize, causal: boolean): Layer {
+  const blocks = Array.from({ length: layers }, (_, i) => {
+    const block = scope.at(i);
+    const ln1 = layerNorm(block.at('ln_1'), width);
+    const attn = attention(block.at('attn'), width, heads, causal);
+    const ln2 = layerNorm(block.at('ln_2'), width);
+    const ff = mlp(block.at('mlp'), width);
+    return (x: tf.Tensor) => {
+      const h = x.add(attn(ln1(x)));
+      return h.add(ff(ln2(h)));
+    };
+  });
+  return (x) => blocks.reduce((h, block) => block(h), x);
+}

@@ -1,0 +1,51 @@
+import * as tf from '@tensorflow/tfjs';
+import { adamW } from '../engine/ops/index.js';
+import { zeros } from './initializers.js';
+import { type Parameter, Parameters } from './parameters.js';
+
+const EPSILON = 1e-8;
+
+export interface AdamWOptions {
+  beta1: number;
+  beta2: number;
+  weight_decay: number;
+  /** Which parameters decay; all if absent. */
+  decays?: (parameter: Parameter) => boolean;
+}
+
+/** AdamW over a list of parameters; its moments are parameters too, `m.NAME` and `v.NAME`, so that they save alike. */
+export class AdamW {
+  /** Steps done. */
+  steps = 0;
+  readonly state = new Parameters();
+  private readonly moments;
+
+  constructor(
+    private readonly parameters: readonly Parameter[],
+    private readonly options: AdamWOptions,
+  ) {
+    const [m, v] = [this.state.scope('m'), this.state.scope('v')];
+    this.moments = parameters.map((p) => ({
+      m: m.parameter(p.name, p.shape, zeros),
+      v: v.parameter(p.name, p.shape, zeros),
+    }));
+  }
+
+  /** Moments zero, as a new run starts. */
+  initialize(): void {
+    for (const p of this.state) p.value = tf.zeros(p.shape as number[]);
+  }
+
+  /** One step with the gradients (in the parameters' order), each multiplied by `gradientScale` first. */
+  update(gradients: readonly tf.Tensor[], lr: number, gradientScale = 1): void {
+    this.steps += 1;
+    const { beta1, beta2, weight_decay, decays = () => true } = this.options;
+    this.parameters.forEach((parameter, i) => {
+      const { m, v } = this.moments[i];
+      const weightDecay = decays(parameter) ? weight_decay : 0;
+      const attributes = { lr, beta1, beta2, epsilon: EPSILON, weightDecay, step: this.steps, gradientScale };
+      const next = tf.tidy(() => adamW(parameter.value, gradients[i], m.value, v.value, attributes));
+      [parameter.value, m.value, v.value] = next;
+    });
+  }
+}

@@ -1,0 +1,43 @@
+import * as tf from '@tensorflow/tfjs';
+import type { Parameter } from './parameters.js';
+
+/** What a differentiated function gives: its loss, and any other tensors worth keeping. */
+export type LossAndMore = { loss: tf.Scalar } & Record<string, tf.Tensor>;
+
+/**
+ * Runs `f`, differentiates its `loss` by `parameters`, and gives both the results and the gradients in order.
+ * Call it within `tf.tidy`: everything it gives belongs to the caller's scope.
+ */
+export function differentiate<T extends LossAndMore>(
+  parameters: readonly Parameter[],
+  f: () => T,
+): { result: T; gradients: tf.Tensor[] } {
+  const results: LossAndMore[] = [];
+  const forward = () => {
+    const result = f();
+    for (const tensor of Object.values(result)) tf.keep(tensor); // else the forward pass's own scope disposes of them
+    results.push(result);
+    return result.loss;
+  };
+  const { grads } = tf.valueAndGrads(forward)(parameters.map((p) => p.value));
+  const owned = Object.entries(results[0]).map(([name, kept]) => {
+    const tensor = kept.clone();
+    kept.dispose();
+    return [name, tensor];
+  });
+  return { result: Object.fromEntries(owned) as T, gradients: grads };
+}
+
+/** Sums of micro-batches' gradients: adds `next` to `sum`, which is disposed of. Kept across scopes. */
+export function accumulate(sum: tf.Tensor[] | undefined, next: tf.Tensor[]): tf.Tensor[] {
+  const total = sum ? sum.map((tensor, i) => tensor.add(next[i])) : next;
+  for (const tensor of total) tf.keep(tensor);
+  tf.dispose(sum ?? []);
+  return total;
+}
+
+/** √Σ‖g‖² over all gradients. */
+export function globalNorm(gradients: readonly tf.Tensor[]): number {
+  const squares = tf.tidy(() => tf.addN(gradients.map((g) => g.square().sum())).dataSync()[0]);
+  return Math.sqrt(squares);
+}

@@ -1,0 +1,150 @@
+import * as tf from '@tensorflow/tfjs';
+import { CheckpointError } from '../errors.js';
+import type { Random } from '../random.js';
+import type { Initializer } from './initializers.js';
+
+/** One tensor of a model, under its checkpoint name and in its PyTorch layout. */
+export class Parameter {
+  private tensor?: tf.Tensor;
+
+  constructor(
+    readonly name: string,
+    readonly shape: readonly number[],
+    readonly initializer: Initializer,
+    /** Buffers are saved with the model but not trained. */
+    readonly buffer: boolean,
+  ) {}
+
+  get size(): number {
+    return this.shape.reduce((a, b) => a * b, 1);
+  }
+
+  /** The current value; throws before `initialize` or `load`. */
+  get value(): tf.Tensor {
+    if (!this.tensor) throw new Error(`parameter ${this.name} has no value yet`);
+    return this.tensor;
+  }
+
+  /** Takes the tensor over and disposes of the old one. */
+  set value(next: tf.Tensor) {
+    this.tensor?.dispose();
+    this.tensor = tf.keep(next);
+  }
+
+  dispose(): void {
+    this.tensor?.dispose();
+    this.tensor = undefined;
+  }
+}
+
+/** Reads one tensor as float32; the shape of a source that parameters can be loaded from. */
+export interface ParameterSource {
+  /** What to call it in an error: the file. */
+  readonly path: string;
+  readonly tensors: ReadonlyMap<string, { shape: readonly number[] }>;
+  readFloat32(name: string): Promise<Float32Array>;
+}
+
+/** Matches no name. */
+const NOTHING = /^$/;
+
+/** How many names an error lists before it only counts. */
+const LISTED = 3;
+
+function listed(kind: string, names: string[]): string {
+  if (names.length === 0) return '';
+  const more = names.length > LISTED ? `, … (${names.length} in all)` : '';
+  return `; ${kind}: ${names.slice(0, LISTED).join(', ')}${more}`;
+}
+
+/** All parameters and buffers of a model by checkpoint name. They are declared first and get values later. */
+export class Parameters implements Iterable<Parameter> {
+  private readonly byName = new Map<string, Parameter>();
+
+  [Symbol.iterator](): Iterator<Parameter> {
+    return this.byName.values();
+  }
+
+  get(name: string): Parameter | undefined {
+    return this.byName.get(name);
+  }
+
+  /** Number of trainable scalars; buffers do not count. */
+  get count(): number {
+    return [...this].reduce((sum, p) => sum + (p.buffer ? 0 : p.size), 0);
+  }
+
+  /** The place for names that begin with `prefix.`. */
+  scope(prefix = ''): Scope {
+    return new Scope(this, prefix);
+  }
+
+  declare(parameter: Parameter): Parameter {
+    if (this.byName.has(parameter.name)) throw new Error(`parameter ${parameter.name} is declared twice`);
+    this.byName.set(parameter.name, parameter);
+    return parameter;
+  }
+
+  /** Gives every parameter its initial value; each draws from a stream of its own, named after it. */
+  initialize(random: Random): void {
+    for (const p of this) p.value = p.initializer(p.shape, random.fork(p.name));
+  }
+
+  /**
+   * Takes every value from `source`, strictly: the names and shapes must be the same.
+   * `optional` names parameters that may be absent (they start from zero): buffers that other files lack.
+   * `ignore` names tensors of the source that this model has no place for.
+   * Throws CheckpointError listing missing, unexpected and misshapen names; nothing is changed then.
+   */
+  async load(
+    source: ParameterSource,
+    { optional = NOTHING, ignore = NOTHING }: { optional?: RegExp; ignore?: RegExp } = {},
+  ): Promise<void> {
+    this.check(source, optional, ignore);
+    for (const p of this) {
+      p.value = source.tensors.has(p.name)
+        ? tf.tensor(await source.readFloat32(p.name), p.shape as number[])
+        : tf.zeros(p.shape as number[]);
+    }
+  }
+
+  private check({ path, tensors }: ParameterSource, optional: RegExp, ignore: RegExp): void {
+    const missing = [...this].map((p) => p.name).filter((name) => !tensors.has(name) && !optional.test(name));
+    const unexpected = [...tensors.keys()].filter((name) => !this.byName.has(name) && !ignore.test(name));
+    const misshapen = [...this].flatMap(({ name, shape }) => {
+      const stored = tensors.get(name)?.shape;
+      return stored && stored.join() !== shape.join() ? [`${name} is [${stored}], expected [${shape}]`] : [];
+    });
+    if (missing.length + unexpected.length + misshapen.length === 0) return;
+    const what = listed('misshapen', misshapen) + listed('missing', missing) + listed('unexpected', unexpected);
+    throw new CheckpointError(`${path} does not fit this model${what}; use the config it was trained with`);
+  }
+
+  dispose(): void {
+    for (const p of this) p.dispose();
+  }
+}
+
+/** A prefix under which a layer declares its parameters. */
+export class Scope {
+  constructor(
+    private readonly parameters: Parameters,
+    private readonly prefix: string,
+  ) {}
+
+  at(name: string | number): Scope {
+    return new Scope(this.parameters, this.nameOf(String(name)));
+  }
+
+  parameter(name: string, shape: readonly number[], initializer: Initializer): Parameter {
+    return this.parameters.declare(new Parameter(this.nameOf(name), shape, initializer, false));
+  }
+
+  buffer(name: string, shape: readonly number[], initializer: Initializer): Parameter {
+    return this.parameters.declare(new Parameter(this.nameOf(name), shape, initializer, true));
+  }
+
+  private nameOf(name: string): string {
+    return this.prefix ? `${this.prefix}.${name}` : name;
+  }
+}

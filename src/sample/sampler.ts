@@ -1,0 +1,73 @@
+import * as tf from '@tensorflow/tfjs';
+import type { Generator, KVCache } from '../models/generator.js';
+import type { Random } from '../random.js';
+import { type DrawOptions, drawCode } from './draw.js';
+
+/** Classifier-free guidance that grows along the sequence (spec: Sampling). */
+export interface Guidance {
+  /** s; 0 for no guidance at all. */
+  scale: number;
+  power: number;
+}
+
+/** scale_i = 1 + (s − 1)·½(1 − cos(π·(i/T)^power)) for step i of T. */
+export function guidanceScale(i: number, steps: number, { scale, power }: Guidance): number {
+  return 1 + (scale - 1) * 0.5 * (1 - Math.cos(Math.PI * (i / steps) ** power));
+}
+
+export interface SampleOptions extends DrawOptions {
+  guidance: Guidance;
+}
+
+/** Logits (B, N) of the next code; with guidance the cache holds 2B rows, with the class and without. */
+function nextLogits(
+  generator: Generator,
+  ids: number[],
+  cache: KVCache,
+  scale: number | undefined,
+): Float32Array {
+  return tf.tidy(() => {
+    const logits = generator.step(tf.tensor1d(ids, 'int32'), cache);
+    if (scale === undefined) return logits.dataSync<'float32'>();
+    const [conditional, free] = tf.split(logits, 2);
+    return free.add(conditional.sub(free).mul(scale)).dataSync<'float32'>();
+  });
+}
+
+/**
+ * Draws the codes of one image for each class index (the index after the last class is "no class").
+ * `randoms`: one stream for each image, so that an image does not depend on its batch; not needed for temperature 0.
+ * Gives (B, T) int32. `onStep` is told how many of the T codes are done.
+ */
+export function sampleCodes(
+  generator: Generator,
+  classes: readonly number[],
+  { guidance, ...draw }: SampleOptions,
+  randoms: readonly Random[] = [],
+  onStep: (done: number) => void = () => {},
+): tf.Tensor2D {
+  const { tokens, codebook_size: entries } = generator.geometry;
+  const guided = guidance.scale !== 0;
+  const batch = classes.length;
+  const conditions = guided ? [...classes, ...classes.map(() => generator.noClass)] : [...classes];
+  const cache = generator.createCache(conditions.length);
+  const codes = new Int32Array(batch * tokens);
+  try {
+    let ids = conditions.map((c) => generator.conditionOf(c));
+    for (let i = 0; i < tokens; i++) {
+      const scale = guided ? guidanceScale(i, tokens, guidance) : undefined;
+      const logits = nextLogits(generator, ids, cache, scale);
+      const drawn = Array.from({ length: batch }, (_, b) =>
+        drawCode(logits.subarray(b * entries, (b + 1) * entries), draw, randoms[b]),
+      );
+      drawn.forEach((code, b) => {
+        codes[b * tokens + i] = code;
+      });
+      ids = guided ? [...drawn, ...drawn] : drawn;
+      onStep(i + 1);
+    }
+  } finally {
+    cache.dispose();
+  }
+  return tf.tensor2d(codes, [batch, tokens], 'int32');
+}

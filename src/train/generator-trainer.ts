@@ -1,0 +1,125 @@
+import * as tf from '@tensorflow/tfjs';
+import { saveGenerator } from '../checkpoint/generator-file.js';
+import type { Config } from '../config/schema.js';
+import type { TokenCache } from '../data/token-cache.js';
+import { Generator } from '../models/generator.js';
+import { AdamW } from '../nn/adamw.js';
+import { Ema } from '../nn/ema.js';
+import type { Parameter, Parameters } from '../nn/parameters.js';
+import { cosineDecay, warmup } from '../nn/schedule.js';
+import { Random } from '../random.js';
+import { sumGradients, update } from './optimize.js';
+import { TokenBatches } from './token-batches.js';
+import type { Metrics, Trainer } from './trainer.js';
+
+/** Parameters without weight decay, apart from those of fewer than two dimensions. */
+const NO_DECAY = /ln|bias|latent_tokens|mask_token|embedding|norm|gamma|embed/;
+
+export function decays(parameter: Parameter): boolean {
+  return parameter.shape.length >= 2 && !NO_DECAY.test(parameter.name);
+}
+
+/** Trains the generator on a token cache (spec: Generator, Training). */
+export class GeneratorTrainer implements Trainer {
+  steps = 0;
+  readonly generator: Generator;
+  private readonly options: Config['generator_training'];
+  private readonly trained: Parameter[];
+  private readonly optimizer: AdamW;
+  private readonly ema?: Ema;
+  private readonly batches: TokenBatches;
+
+  constructor(
+    private readonly config: Config,
+    private readonly cache: TokenCache,
+    generatorConfig: ConstructorParameters<typeof Generator>[0],
+  ) {
+    this.options = config.generator_training;
+    this.generator = new Generator(generatorConfig);
+    this.trained = [...this.generator.parameters];
+    this.optimizer = new AdamW(this.trained, { ...this.options, decays });
+    if (this.options.ema) this.ema = new Ema(this.trained, this.options.ema_decay);
+    this.batches = new TokenBatches(cache, config.seed);
+  }
+
+  get totalSteps(): number {
+    return this.options.steps;
+  }
+
+  get finished(): boolean {
+    return this.steps >= this.totalSteps;
+  }
+
+  /** Fresh parameters and optimizer state. */
+  initialize(): void {
+    this.generator.parameters.initialize(Random.of(this.config.seed, 'generator'));
+    this.optimizer.initialize();
+    this.ema?.initialize();
+  }
+
+  async step(): Promise<Metrics> {
+    const { batch_size, accumulation, lr, lr_end, warmup_steps } = this.options;
+    const micro = batch_size / accumulation;
+    const random = Random.of(this.config.seed, `generator step ${this.steps}`);
+    const { gradients, metrics } = sumGradients(this.trained, accumulation, (part) =>
+      this.loss(this.batches.read(this.steps * batch_size + part * micro, micro), random),
+    );
+    const rate =
+      this.steps < warmup_steps
+        ? lr * warmup(this.steps, warmup_steps)
+        : cosineDecay(this.steps - warmup_steps, this.totalSteps - warmup_steps, lr, lr_end);
+    const grad_norm = update(this.optimizer, gradients, rate, this.options);
+    this.steps += 1;
+    this.ema?.update(this.steps);
+    return { ...metrics, lr: rate, grad_norm };
+  }
+
+  /** Cross-entropy of one micro-batch with dropout and dropped classes, and the share of codes predicted. */
+  private loss({ codes, classes }: { codes: Int32Array; classes: Int32Array }, random: Random) {
+    const { generator, config } = this;
+    const { tokens } = generator.geometry;
+    const { dropout, class_dropout } = config.generator;
+    const conditions = Int32Array.from(classes, (c) =>
+      generator.conditionOf(random.uniform() < class_dropout ? generator.noClass : c),
+    );
+    const target = tf.tensor2d(codes, [classes.length, tokens], 'int32');
+    const logits = generator.forward(
+      tf.tensor1d(conditions, 'int32'),
+      target,
+      dropout > 0 ? { rate: dropout, random } : undefined,
+    );
+    const predicted = logits.slice([0, 0, 0], [-1, tokens, -1]).argMax(-1);
+    const accuracy = predicted.equal(target).toFloat().mean() as tf.Scalar;
+    return { loss: generator.loss(logits, target), accuracy };
+  }
+
+  /** What is saved and sampled: the average if there is one. */
+  get model(): Parameters {
+    return this.ema?.parameters ?? this.generator.parameters;
+  }
+
+  async saveModel(path: string): Promise<void> {
+    await saveGenerator(path, this.model, {
+      generator: this.generator.geometry,
+      classNames: [...this.cache.classNames],
+      tokenizer: this.cache.fingerprint,
+      sample: this.config.sample,
+    });
+  }
+
+  get trainingParts(): Record<string, Parameters> {
+    const parts: Record<string, Parameters> = { optimizer: this.optimizer.state };
+    // With an average, the model's file holds that; the parameters that train are kept beside it.
+    if (this.ema) parts.parameters = this.generator.parameters;
+    return parts;
+  }
+
+  get state() {
+    return { steps: this.steps, optimizer_steps: this.optimizer.steps };
+  }
+
+  restore(state: GeneratorTrainer['state']): void {
+    this.steps = state.steps;
+    this.optimizer.steps = state.optimizer_steps;
+  }
+}

@@ -1,0 +1,58 @@
+import * as tf from '@tensorflow/tfjs';
+import { labelledGrid, pairSheet } from '../data/sheets.js';
+import { psnr } from '../eval/psnr.js';
+import type { Generator } from '../models/generator.js';
+import { toPixels, toTensor } from '../models/pixels.js';
+import type { Tokenizer } from '../models/tokenizer.js';
+import { Random } from '../random.js';
+import { type SampleOptions, sampleCodes } from '../sample/sampler.js';
+import type { Preview } from './loop.js';
+
+/** How many pairs the sheet of a training run shows, and how many images are reconstructed at once. */
+const SHOWN = 24;
+const BATCH = 32;
+
+/** Reconstructs held-out images (uint8, count·S·S·3): mean PSNR over them, and a sheet of the first. */
+export function reconstructionPreview(tokenizer: Tokenizer, images: Uint8Array): Preview {
+  const size = tokenizer.geometry.image_size;
+  const bytes = size * size * 3;
+  const count = images.length / bytes;
+  return async () => {
+    const reconstructed = new Uint8Array(images.length);
+    let sum = 0;
+    for (let start = 0; start < count; start += BATCH) {
+      const end = Math.min(start + BATCH, count);
+      const batch = images.subarray(start * bytes, end * bytes);
+      const pixels = tf.tidy(() => toPixels(tokenizer.forward(toTensor(batch, size)).image));
+      reconstructed.set(pixels, start * bytes);
+      for (let i = 0; i < end - start; i++) {
+        const of = (array: Uint8Array) => array.subarray(i * bytes, (i + 1) * bytes);
+        sum += psnr(of(batch), of(pixels), 255);
+      }
+    }
+    const shown = Math.min(SHOWN, count) * bytes;
+    const sheet = await pairSheet(images.subarray(0, shown), reconstructed.subarray(0, shown), { size });
+    return { metrics: { validation_psnr: sum / count }, pictures: { reconstruction: sheet } };
+  };
+}
+
+/** Samples one row of images for each of the first classes. */
+export function samplePreview(
+  generator: Generator,
+  tokenizer: Tokenizer,
+  classNames: readonly string[],
+  { seed, ...options }: SampleOptions & { seed: number },
+): Preview {
+  const perClass = 4;
+  const classes = Array.from({ length: Math.min(generator.geometry.classes, 10) * perClass }, (_, i) =>
+    Math.floor(i / perClass),
+  );
+  return async () => {
+    const randoms = classes.map((_, i) => Random.of(seed, `image ${i}`));
+    const pixels = tf.tidy(() => toPixels(tokenizer.detokenize(sampleCodes(generator, classes, options, randoms))));
+    const labels = classes.map((c) => classNames[c] || `class ${c}`);
+    const size = tokenizer.geometry.image_size;
+    const grid = await labelledGrid(pixels, { size, columns: 2 * perClass, labels });
+    return { metrics: {}, pictures: { samples: grid } };
+  };
+}

@@ -1,0 +1,36 @@
+import type { TokenCache } from '../data/token-cache.js';
+import { Random } from '../random.js';
+
+/** Endless shuffled reading of a token cache: what stands at a position depends on seed and position alone. */
+export class TokenBatches {
+  private epoch = -1;
+  private order: Uint32Array = new Uint32Array();
+
+  constructor(
+    private readonly cache: TokenCache,
+    private readonly seed: number,
+  ) {}
+
+  /** `count` images from the endless sequence's `position` on, each with one of its crops at random. */
+  read(position: number, count: number): { codes: Int32Array; classes: Int32Array } {
+    const { images, crops, tokens, classes: classOf } = this.cache;
+    const codes = new Int32Array(count * tokens);
+    const classes = new Int32Array(count);
+    for (let i = 0; i < count; i++) {
+      const at = position + i;
+      const image = this.shuffled(Math.floor(at / images), at % images);
+      const crop = Random.of(this.seed, `crop ${at}`).integer(crops);
+      this.cache.read(image, crop, codes, i * tokens);
+      classes[i] = classOf[image];
+    }
+    return { codes, classes };
+  }
+
+  private shuffled(epoch: number, offset: number): number {
+    if (epoch !== this.epoch) {
+      this.epoch = epoch;
+      this.order = Random.of(this.seed, `token order ${epoch}`).permutation(this.cache.images);
+    }
+    return this.order[offset];
+  }
+}

@@ -1,0 +1,235 @@
+import * as tf from '@tensorflow/tfjs';
+import { saveTokenizer } from '../checkpoint/tokenizer-file.js';
+import type { Config } from '../config/schema.js';
+import { ConfigError } from '../errors.js';
+import { CodebookUsage } from '../eval/codebook-usage.js';
+import { Discriminator } from '../models/discriminator.js';
+import type { PerceptualTerms } from '../models/perceptual.js';
+import { FROZEN_IN_STAGE_2, type Stage, Tokenizer } from '../models/tokenizer.js';
+import { adversarialLoss, auxFactor, auxTarget, hingeLoss, LeCam, mse } from '../models/tokenizer-loss.js';
+import { AdamW } from '../nn/adamw.js';
+import type { LossAndMore } from '../nn/gradients.js';
+import type { Parameter, Parameters } from '../nn/parameters.js';
+import { warmup } from '../nn/schedule.js';
+import { Random } from '../random.js';
+import { toTensor } from '../models/pixels.js';
+import { sumGradients, update } from './optimize.js';
+import { type Phase, PhaseSchedule } from './phases.js';
+import type { Metrics, Trainer } from './trainer.js';
+
+/** Where training images come from: batches without end, at a position that can be saved. */
+export interface ImageBatches {
+  next(): Promise<{ images: Uint8Array }>;
+  position: object;
+}
+
+/** Trains one stage of the tokenizer through its phases (spec: Tokenizer training). */
+export class TokenizerTrainer implements Trainer {
+  steps = 0;
+  readonly tokenizer: Tokenizer;
+  private readonly schedule: PhaseSchedule;
+  private readonly options: Config['tokenizer_training'];
+  private readonly trained: Parameter[];
+  private readonly optimizer: AdamW;
+  private readonly adversary?: { model: Discriminator; trained: Parameter[]; optimizer: AdamW };
+  private readonly lecam = new LeCam();
+  private usage: CodebookUsage;
+
+  /** @throws ConfigError if a phase wants perceptual terms that `perceptual` does not have */
+  constructor(
+    private readonly config: Config,
+    stage: Stage,
+    private readonly batches: ImageBatches,
+    private readonly perceptual: PerceptualTerms = {},
+  ) {
+    this.options = config.tokenizer_training;
+    this.tokenizer = new Tokenizer(config.tokenizer, stage, { commitment: this.options.commitment });
+    const { phases } = this.stageOptions;
+    this.schedule = new PhaseSchedule(phases);
+    requirePerceptual(phases, stage, perceptual);
+    this.trained = [...this.tokenizer.parameters].filter(
+      (p) => !p.buffer && (stage === 1 || !FROZEN_IN_STAGE_2.test(p.name)),
+    );
+    this.optimizer = new AdamW(this.trained, this.options);
+    if (phases.some((phase) => phase.adversarial)) {
+      const model = new Discriminator(config.discriminator);
+      const trained = [...model.parameters].filter((p) => !p.buffer);
+      this.adversary = { model, trained, optimizer: new AdamW(trained, this.options) };
+    }
+    this.usage = new CodebookUsage(config.tokenizer.codebook_size);
+  }
+
+  private get stageOptions() {
+    return this.tokenizer.stage === 1 ? this.options.stage1 : this.options.stage2;
+  }
+
+  get totalSteps(): number {
+    return this.schedule.totalSteps;
+  }
+
+  get finished(): boolean {
+    return this.schedule.finished;
+  }
+
+  /** Fresh parameters and optimizer states; stage 2 then takes encoder and codebook from a stage-1 tokenizer. */
+  initialize(stage1?: Tokenizer): void {
+    const random = Random.of(this.config.seed, `tokenizer stage ${this.tokenizer.stage}`);
+    this.tokenizer.parameters.initialize(random);
+    for (const p of this.tokenizer.parameters) {
+      const source = FROZEN_IN_STAGE_2.test(p.name) ? stage1?.parameters.get(p.name) : undefined;
+      if (source) p.value = source.value.clone();
+    }
+    this.optimizer.initialize();
+    this.adversary?.model.parameters.initialize(random.fork('discriminator'));
+    this.adversary?.optimizer.initialize();
+  }
+
+  async step(): Promise<Metrics> {
+    const { images } = await this.batches.next();
+    const phase = this.schedule.current;
+    const lr = this.schedule.lr * warmup(this.steps, this.options.warmup_steps);
+    const onDiscriminator = phase.adversarial && this.schedule.step % 2 === 1;
+    const metrics = onDiscriminator ? this.discriminatorStep(images, lr) : this.tokenizerStep(images, phase, lr);
+    const position = { phase: this.schedule.phase + 1, lr };
+    this.steps += 1;
+    this.schedule.advance(metrics.loss);
+    return { ...metrics, ...position };
+  }
+
+  summary(): Metrics {
+    const { used, entropy } = this.usage;
+    this.usage = new CodebookUsage(this.config.tokenizer.codebook_size);
+    return { codebook_usage: used, codebook_entropy: entropy };
+  }
+
+  /** `sumGradients` with the batch cut into its micro-batches, each x (B, S, S, 3) in [0, 1]. */
+  private overBatch(
+    images: Uint8Array,
+    trained: readonly Parameter[],
+    lossOf: (x: tf.Tensor4D) => LossAndMore,
+    each?: (result: LossAndMore) => void,
+  ) {
+    const parts = this.options.accumulation;
+    const length = images.length / parts;
+    const micro = (part: number) =>
+      toTensor(images.subarray(part * length, (part + 1) * length), this.config.tokenizer.image_size);
+    return sumGradients(trained, parts, (part) => lossOf(micro(part)), each);
+  }
+
+  private tokenizerStep(images: Uint8Array, phase: Phase, lr: number): Metrics {
+    const features: tf.Tensor2D[] = [];
+    const indices: tf.Tensor1D[] = [];
+    const { gradients, metrics } = this.overBatch(
+      images,
+      this.trained,
+      (x) => this.tokenizerLoss(x, phase),
+      (result) => {
+        features.push(tf.keep(result.features as tf.Tensor2D));
+        indices.push(tf.keep(result.indices as tf.Tensor1D));
+        this.usage.add(result.indices.dataSync<'int32'>());
+      },
+    );
+    if (this.tokenizer.stage === 1 && this.stageOptions.clustering)
+      tf.tidy(() =>
+        this.tokenizer.quantizer.updateClusters(tf.concat(features), tf.concat(indices), this.options.usage_decay),
+      );
+    tf.dispose([features, indices]);
+    const grad_norm = update(this.optimizer, gradients, lr, this.options);
+    return { ...metrics, psnr: -10 * Math.log10(metrics.mse), grad_norm };
+  }
+
+  /** All terms of the tokenizer's loss on images x (B, S, S, 3), and what the clustering update needs. */
+  private tokenizerLoss(x: tf.Tensor4D, phase: Phase): LossAndMore {
+    const { tokenizer, perceptual, options } = this;
+    const { image, aux, loss: quantizer, features, indices } = tokenizer.forward(x);
+    const terms: Record<string, tf.Scalar> = { mse: mse(x, image) };
+    const weights: Record<string, number> = { mse: 1 };
+    const add = (name: string, weight: number, term: () => tf.Scalar) => {
+      if (weight === 0) return;
+      terms[name] = term();
+      weights[name] = weight;
+    };
+    if (aux) {
+      const { geometry } = tokenizer;
+      add('aux_mse', auxFactor(geometry, options.aux_weight), () => mse(auxTarget(x, geometry.patch_size), aux));
+      add('quantizer', 1, () => quantizer);
+    }
+    add('lpips', phase.w_lpips, () => perceptual.lpips!(x, image));
+    add('perceptual', phase.w_perc, () => perceptual.classifier!(x, image));
+    if (phase.adversarial) {
+      const weight = options.adversarial_weight * options.adversarial_factor;
+      add('adversarial', weight, () => adversarialLoss(this.adversary!.model.forward(image)));
+    }
+    const weighted = Object.entries(terms).map(([name, term]) => term.mul(weights[name]) as tf.Scalar);
+    return { loss: tf.addN(weighted) as tf.Scalar, ...terms, features, indices };
+  }
+
+  private discriminatorStep(images: Uint8Array, lr: number): Metrics {
+    const { model, trained, optimizer } = this.adversary!;
+    const { adversarial_weight, lecam_weight } = this.options;
+    const { gradients, metrics } = this.overBatch(images, trained, (x) => {
+      const { image } = tf.tidy(() => ({ image: this.tokenizer.forward(x).image }));
+      const [real, fake] = [model.forward(x), model.forward(image)];
+      const terms: LossAndMore = { loss: hingeLoss(real, fake).mul(adversarial_weight) as tf.Scalar };
+      if (lecam_weight > 0)
+        terms.loss = terms.loss.add(this.lecam.loss(real.mean(), fake.mean()).mul(lecam_weight)) as tf.Scalar;
+      return { ...terms, logits_real: real.mean(), logits_fake: fake.mean() };
+    });
+    if (lecam_weight > 0) this.lecam.update(metrics.logits_real, metrics.logits_fake);
+    const discriminator_grad_norm = update(optimizer, gradients, lr, this.options);
+    const { loss: discriminator, logits_real, logits_fake } = metrics;
+    return { discriminator, logits_real, logits_fake, discriminator_grad_norm };
+  }
+
+  get model(): Parameters {
+    return this.tokenizer.parameters;
+  }
+
+  async saveModel(path: string): Promise<void> {
+    await saveTokenizer(path, this.tokenizer, this.config.tokenizer);
+  }
+
+  get trainingParts(): Record<string, Parameters> {
+    const parts: Record<string, Parameters> = { optimizer: this.optimizer.state };
+    if (this.adversary) {
+      parts.discriminator = this.adversary.model.parameters;
+      parts['discriminator-optimizer'] = this.adversary.optimizer.state;
+    }
+    return parts;
+  }
+
+  get state() {
+    return {
+      steps: this.steps,
+      schedule: this.schedule.state,
+      optimizer_steps: this.optimizer.steps,
+      discriminator_steps: this.adversary?.optimizer.steps ?? 0,
+      lecam: this.lecam.state,
+      batches: this.batches.position,
+    };
+  }
+
+  restore(state: TokenizerTrainer['state']): void {
+    this.steps = state.steps;
+    this.schedule.restore(state.schedule);
+    this.optimizer.steps = state.optimizer_steps;
+    if (this.adversary) this.adversary.optimizer.steps = state.discriminator_steps;
+    this.lecam.state = state.lecam;
+    this.batches.position = state.batches;
+  }
+}
+
+/** Refuses phases whose perceptual terms have no network, and says how to go without. */
+function requirePerceptual(phases: readonly Phase[], stage: Stage, perceptual: PerceptualTerms): void {
+  phases.forEach((phase, i) => {
+    const key = `tokenizer_training.stage${stage}.phases.${i}`;
+    if (phase.w_lpips > 0 && !perceptual.lpips)
+      throw new ConfigError(
+        `${key}.w_lpips is ${phase.w_lpips}, but no LPIPS weights are given; set ${key}.w_lpips=0 to train without`,
+      );
+    if (phase.w_perc > 0 && !perceptual.classifier)
+      throw new ConfigError(
+        `${key}.w_perc is ${phase.w_perc}, but no ConvNeXt-S weights are given; set ${key}.w_perc=0 to train without`,
+      );
+  });
+}

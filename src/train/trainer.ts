@@ -1,0 +1,15 @@
+import type { Checkpointed } from '../checkpoint/training-checkpoint.js';
+
+/** Numbers of one step for the metrics log, by name. */
+export type Metrics = Record<string, number>;
+
+/** What the training loop runs: something that makes steps and can be saved. */
+export interface Trainer extends Checkpointed {
+  /** Steps to do in all (phases may end early). */
+  readonly totalSteps: number;
+  readonly finished: boolean;
+  /** Makes the next step. */
+  step(): Promise<Metrics>;
+  /** Numbers over all steps since the last call, such as codebook usage. */
+  summary?(): Metrics;
+}

@@ -1,0 +1,105 @@
+import * as tf from '@tensorflow/tfjs';
+import { expect, it } from 'vitest';
+import { FROZEN_IN_STAGE_2, type Stage, Tokenizer } from '../../src/models/tokenizer.js';
+import { auxFactor, auxTarget, mse } from '../../src/models/tokenizer-loss.js';
+import { describeEngines } from '../engines.js';
+import { expectClose, NCHW_TO_NHWC, NHWC_TO_NCHW, openGolden } from './golden.js';
+
+const DECAY = 0.99;
+
+async function open(stage: Stage) {
+  const golden = await openGolden(`tokenizer_stage${stage}`);
+  const size = (key: string) => Number(golden.metadata[key]);
+  const transformer = (part: string) => ({
+    width: size(`${part}_width`),
+    layers: size(`${part}_layers`),
+    heads: size(`${part}_heads`),
+  });
+  const tokenizer = new Tokenizer(
+    {
+      image_size: size('image_size'),
+      patch_size: size('patch_size'),
+      codebook_size: size('codebook_size'),
+      token_size: size('token_size'),
+      encoder: transformer('enc'),
+      decoder: { ...transformer('dec'), class_tokens: 32 },
+      l2_normalize: false,
+    },
+    stage,
+  );
+  await golden.load(tokenizer.parameters);
+  const images = golden.tensor('x').transpose(NCHW_TO_NHWC) as tf.Tensor4D;
+  return { golden, tokenizer, images };
+}
+
+/** Gradients of `loss` by the trained parameters, under their names. */
+function gradients(tokenizer: Tokenizer, loss: () => tf.Scalar): Map<string, tf.Tensor> {
+  const trained = [...tokenizer.parameters].filter(
+    (p) => !p.buffer && (tokenizer.stage === 1 || !FROZEN_IN_STAGE_2.test(p.name)),
+  );
+  const grads = tf.grads(loss)(trained.map((p) => p.value));
+  return new Map(trained.map((p, i) => [p.name, grads[i]]));
+}
+
+function expectGradients(golden: Awaited<ReturnType<typeof openGolden>>, actual: Map<string, tf.Tensor>) {
+  const names = golden.names.filter((name) => name.startsWith('grad.')).map((name) => name.slice(5));
+  expect([...actual.keys()].sort()).toEqual(names.sort());
+  for (const [name, gradient] of actual) expectClose(name, gradient, golden.values(`grad.${name}`), 1e-3);
+}
+
+describeEngines('tokenizer goldens', () => {
+  it('stage 1: encoder output, indices, reconstruction and prefix', async () => {
+    const { golden, tokenizer, images } = await open(1);
+    const z = tokenizer.encode(images); // (B, T, c); the reference has (B, c, 1, T)
+    expectClose('enc.z', z.transpose([0, 2, 1]), golden.values('enc.z'));
+    const { indices, image, aux } = tokenizer.forward(images);
+    expect([...indices.dataSync()]).toEqual(golden.integers('indices'));
+    expectClose('recon', image.transpose(NHWC_TO_NCHW), golden.values('recon'));
+    expectClose('aux', aux!.transpose(NHWC_TO_NCHW), golden.values('aux'));
+    expect([...tokenizer.tokenize(images).dataSync()]).toEqual(golden.integers('indices'));
+    const codes = indices.reshape([images.shape[0], -1]) as tf.Tensor2D;
+    expectClose('detokenize', tokenizer.detokenize(codes).transpose(NHWC_TO_NCHW), golden.values('recon'));
+  });
+
+  it('stage 1: losses and gradients', async () => {
+    const { golden, tokenizer, images } = await open(1);
+    const { patch_size } = tokenizer.geometry;
+    const grads = gradients(tokenizer, () => {
+      const { image, aux, loss } = tokenizer.forward(images);
+      const reconstruction = mse(images, image);
+      const auxError = mse(auxTarget(images, patch_size), aux!);
+      const total = reconstruction.add(auxError.mul(auxFactor(tokenizer.geometry, 10))).add(loss);
+      expectClose('mse', reconstruction, [golden.scalar('loss.mse')]);
+      expectClose('aux_mse', auxError, [golden.scalar('loss.aux_mse')]);
+      expectClose('quantizer', loss, [golden.scalar('loss.quantizer')]);
+      expectClose('total', total, [golden.scalar('loss.total')]);
+      return total as tf.Scalar;
+    });
+    expectGradients(golden, grads);
+  });
+
+  it('stage 1: codebook and usage after the clustering update', async () => {
+    const { golden, tokenizer, images } = await open(1);
+    const { features, indices } = tokenizer.forward(images);
+    tokenizer.quantizer.updateClusters(features, indices, DECAY);
+    for (const name of ['quantize.embedding.weight', 'quantize.embed_prob'])
+      expectClose(name, tokenizer.parameters.get(name)!.value, golden.values(`after.${name}`));
+  });
+
+  it('stage 2: reconstruction, loss and gradients of what trains', async () => {
+    const { golden, tokenizer, images } = await open(2);
+    const { indices, image } = tokenizer.forward(images);
+    expect([...indices.dataSync()]).toEqual(golden.integers('indices'));
+    expectClose('recon', image.transpose(NHWC_TO_NCHW), golden.values('recon'));
+    const frozen = [...tokenizer.parameters]
+      .map((p) => p.name)
+      .filter((name) => FROZEN_IN_STAGE_2.test(name));
+    expect(frozen.sort()).toEqual((JSON.parse(golden.metadata.frozen) as string[]).sort());
+    const grads = gradients(tokenizer, () => {
+      const loss = mse(images, tokenizer.forward(images).image);
+      expectClose('mse', loss, [golden.scalar('loss.mse')]);
+      return loss;
+    });
+    expectGradients(golden, grads);
+  });
+});

@@ -1,0 +1,221 @@
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { configToYaml, loadConfig } from '../../src/config/load.js';
+import { parseConfig } from '../../src/config/schema.js';
+import { ConfigError } from '../../src/errors.js';
+
+let folder: string;
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), 'alitok-config-'));
+});
+afterAll(() => rmSync(folder, { recursive: true }));
+
+function write(name: string, text: string): string {
+  const file = join(folder, name);
+  mkdirSync(join(file, '..'), { recursive: true });
+  writeFileSync(file, text);
+  return file;
+}
+
+/** The one line that loading ends with; the test folder is left out. */
+function errorOf(load: () => unknown): string {
+  try {
+    load();
+  } catch (error) {
+    expect(error).toBeInstanceOf(ConfigError);
+    const { message } = error as Error;
+    expect(message).not.toContain('\n');
+    return message.replaceAll(`${folder}/`, '');
+  }
+  throw new Error('no error');
+}
+
+const overrideError = (...overrides: string[]) => errorOf(() => loadConfig(undefined, overrides));
+const fileError = (text: string) => errorOf(() => loadConfig(write('a.yaml', text)));
+
+describe('configs/', () => {
+  const load = (name: string, ...overrides: string[]) => loadConfig(join('configs', name), overrides);
+
+  it.each(readdirSync('configs'))('%s is valid and has its own name', (file) => {
+    expect(load(file).name).toBe(file.replace('.yaml', ''));
+  });
+
+  it('the published files say the same as the defaults', () => {
+    const defaults = loadConfig(undefined);
+    expect(load('tokenizer.yaml')).toEqual({ ...defaults, name: 'tokenizer' });
+    expect(load('alitok_b.yaml')).toEqual({ ...defaults, name: 'alitok_b' });
+  });
+
+  it('L and XL differ from B only where the publication does', () => {
+    const b = load('alitok_b.yaml');
+    expect(load('alitok_l.yaml')).toEqual({
+      ...b,
+      name: 'alitok_l',
+      generator: { ...b.generator, width: 1024 },
+      sample: { ...b.sample, guidance_scale: 6, guidance_power: 0.7 },
+    });
+    expect(load('alitok_xl.yaml')).toEqual({
+      ...b,
+      name: 'alitok_xl',
+      generator: { ...b.generator, width: 1280, layers: 32 },
+      generator_training: { ...b.generator_training, steps: 250_000 },
+      sample: { ...b.sample, guidance_scale: 13, guidance_power: 1.4, seed: 2 },
+    });
+  });
+});
+
+describe('values', () => {
+  it('a constant learning rate ends where it starts, also when it is overridden', () => {
+    const [phase] = loadConfig(undefined, ['tokenizer_training.stage1.phases.0.lr=3e-4']).tokenizer_training
+      .stage1.phases;
+    expect(phase).toMatchObject({ steps: 50_000, lr: 3e-4, lr_end: 3e-4 });
+  });
+
+  it('overrides reach sections, list entries and empty values, the last one wins', () => {
+    const phases = 'tokenizer_training.stage2.phases';
+    const config = loadConfig('configs/quickstart.yaml', [
+      'seed=1',
+      'seed=2',
+      'data.train=a folder/of images',
+      `${phases}.0.early_stop.patience_steps=5`,
+      `${phases}.0.early_stop.min_delta=1e-3`,
+      'generator={width: 64, heads: 2}',
+    ]);
+    expect(config.seed).toBe(2);
+    expect(config.data.train).toBe('a folder/of images');
+    expect(config.tokenizer_training.stage2.phases).toMatchObject([
+      { steps: 200, early_stop: { patience_steps: 5, min_delta: 1e-3 } },
+    ]);
+    expect(config.generator).toMatchObject({ width: 64, heads: 2, classes: 1000 });
+    const published = loadConfig(undefined, [`${phases}.2.steps=7`]).tokenizer_training.stage2.phases;
+    expect(published.map(({ steps }) => steps)).toEqual([50_000, 150_000, 7]);
+    expect(loadConfig(undefined).tokenizer_training.stage2.phases[2].steps).toBe(100_000);
+  });
+
+  it('extends merges sections and replaces lists, relative to the file', () => {
+    write(
+      'base/base.yaml',
+      'seed: 3\ntokenizer: { image_size: 64, patch_size: 8 }\n' +
+        'tokenizer_training: { stage1: { phases: [{ steps: 1, lr: 1 }, { steps: 2, lr: 1 }] } }',
+    );
+    const file = write(
+      'child.yaml',
+      'extends: base/base.yaml\ntokenizer: { patch_size: 4 }\n' +
+        'tokenizer_training: { stage1: { phases: [{ steps: 9, lr: 1 }] } }',
+    );
+    const config = loadConfig(file);
+    expect(config.seed).toBe(3);
+    expect(config.tokenizer).toMatchObject({ image_size: 64, patch_size: 4 });
+    expect(config.tokenizer_training.stage1.phases.map(({ steps }) => steps)).toEqual([9]);
+  });
+
+  it('is the same after it has been written and read', () => {
+    const config = loadConfig('configs/cifar10.yaml', ['name="12"', 'data.train="x: y"']);
+    expect(loadConfig(write('round.yaml', configToYaml(config)))).toEqual(config);
+  });
+
+  it('cannot be changed', () => {
+    const config = loadConfig(undefined);
+    expect(() => {
+      config.tokenizer_training.stage1.phases[0].steps = 1;
+    }).toThrow(TypeError);
+  });
+});
+
+describe('errors name the place, the key and what is wrong', () => {
+  it.each([
+    [
+      'tokenizer:\n  codebok_size: 8',
+      'a.yaml:2: tokenizer.codebok_size: unknown key; did you mean codebook_size?',
+    ],
+    [
+      'tokenizer_training: { stage1: { phases: [{ steps: 1, lr: 1, wlpips: 1 }] } }',
+      'a.yaml:1: tokenizer_training.stage1.phases.0.wlpips: unknown key; did you mean w_lpips?',
+    ],
+    [
+      'discriminator:\n  depth: 1',
+      'a.yaml:2: discriminator.depth: unknown key; known keys: hidden_channels, stages',
+    ],
+    ['seed: 1\nname: [a]', 'a.yaml:2: name: expected string, got a list'],
+    ['sample: { seed: 1.5 }', 'a.yaml:1: sample.seed: expected whole number, got 1.5'],
+    ['sample: { seed: many }', 'a.yaml:1: sample.seed: expected number, got "many"'],
+    ['sample:', 'a.yaml:1: sample: expected section, got null'],
+    ['tokenizer_training: { stage1: { phases: [{ lr: 1 }] } }', 'a.yaml:1: tokenizer_training.stage1.phases.0.steps: is missing, expected number'],
+    ['tokenize: { crops: all }', 'a.yaml:1: tokenize.crops: expected one of "ten-crop"|"flip", got "all"'],
+    ['generator: { dropout: 1 }', 'a.yaml:1: generator.dropout: expected number to be <1, got 1'],
+    [
+      'sample: { seed: -1, top_p: 2 }',
+      'a.yaml:1: sample.top_p: expected number to be <=1, got 2 (and 1 more)',
+    ],
+    ['seed: 1\nseed: 2', 'a.yaml:2:1: not valid YAML: Map keys must be unique'],
+    ['name: "x', 'a.yaml:1:9: not valid YAML: Missing closing "quote'],
+    ['- seed', 'a.yaml: must hold sections and keys, not one value or list'],
+    ['extends: a.yaml', 'a.yaml: extends: goes round in a circle to a.yaml'],
+    ['extends: none.yaml', 'config file none.yaml: not found'],
+  ])('%j', (text, message) => {
+    expect(fileError(text)).toBe(message);
+  });
+
+  it('in a file that another one extends', () => {
+    write('old.yaml', 'seed: 1\nwidth: 3');
+    expect(fileError('extends: old.yaml')).toMatch(/^old\.yaml:2: width: unknown key/);
+  });
+
+  it.each([
+    ['tokenizer.image_size', 'must have the form key.sub=value, such as tokenizer.image_size=64'],
+    ['A b=1', 'A b is not a key; keys look like tokenizer.encoder.width'],
+    ['__proto__.x=1', '__proto__.x is not a key; keys look like tokenizer.encoder.width'],
+    ['name={', 'the value is not valid YAML'],
+    ['seed.x=1', 'seed: expected number, got a section'],
+    [
+      'tokenizer_training.stage1.phases.3.steps=1',
+      'tokenizer_training.stage1.phases is a list of 3; its entries are tokenizer_training.stage1.phases.0 to tokenizer_training.stage1.phases.2',
+    ],
+    ['tokeniser.image_size=1', 'tokeniser: unknown key; did you mean tokenizer?'],
+    ['constructor.x=1', /constructor: unknown key; known keys: name, seed/],
+    [
+      'tokenizer_training.stage1.phases=[]',
+      'tokenizer_training.stage1.phases: expected list to have >=1 items',
+    ],
+    [
+      'tokenizer_training.stage1.phases.0.lr=0',
+      'tokenizer_training.stage1.phases.0.lr: expected number to be >0, got 0',
+    ],
+    ['generator_training.steps=0', 'generator_training.steps: expected number to be >=1, got 0'],
+    [
+      'tokenizer.image_size=100',
+      'tokenizer.image_size: must be a multiple of tokenizer.patch_size: 100 is not one of 16',
+    ],
+    ['tokenizer.encoder.width=100', /must be a multiple of tokenizer\.encoder\.heads: 100 is not one of 12/],
+    ['generator.width=96', /must give each of generator\.heads a multiple of 4 channels.*96 \/ 16 = 6/],
+    ['discriminator.hidden_channels=48', /must be a multiple of its 32 groups/],
+    ['data.train_list=x', 'data.train_list: needs data.train, the folder that its paths start from'],
+    ['tokenizer_training.stage2.clustering=true', /must be false, for stage 2 does not change the codebook/],
+  ])('override %s', (override, message) => {
+    const [start, rest] = [`override ${override}: `, overrideError(override)];
+    expect(rest.slice(0, start.length)).toBe(start);
+    if (typeof message === 'string') expect(rest.slice(start.length)).toContain(message);
+    else expect(rest.slice(start.length)).toMatch(message);
+  });
+
+  it('override into a value', () => {
+    const file = write('a.yaml', 'seed: 1');
+    expect(errorOf(() => loadConfig(file, ['seed.x=1']))).toBe(
+      'override seed.x=1: seed has no keys of its own',
+    );
+  });
+
+  it('generator_training.batch_size is checked against accumulation', () => {
+    expect(overrideError('generator_training.accumulation=3')).toBe(
+      'defaults: generator_training.batch_size: must be a multiple of generator_training.accumulation: 2048 is not one of 3',
+    );
+  });
+
+  it('of an object that comes from elsewhere', () => {
+    expect(errorOf(() => parseConfig({ seed: 'x' }, 'model.safetensors'))).toBe(
+      'model.safetensors: seed: expected number, got "x"',
+    );
+  });
+});
