@@ -37,6 +37,11 @@ export class OutputError extends AlitokError {
   override readonly exitCode = 6;
 }
 
+/** Training cannot go on: it has diverged. */
+export class TrainingError extends AlitokError {
+  override readonly exitCode = 7;
+}
+
 /** Stopped by Ctrl-C or SIGTERM after saving. */
 export class Interrupted extends AlitokError {
   override readonly exitCode = 130;

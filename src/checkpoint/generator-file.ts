@@ -16,7 +16,11 @@ export interface GeneratorInfo {
 
 type GeneratorDescription = ModelDescription & GeneratorInfo & { kind: 'generator' };
 
-export async function saveGenerator(path: string, parameters: Parameters, info: GeneratorInfo): Promise<void> {
+export async function saveGenerator(
+  path: string,
+  parameters: Parameters,
+  info: GeneratorInfo,
+): Promise<void> {
   const description: GeneratorDescription = { kind: 'generator', ...info };
   await saveModel(path, parameters, description);
 }

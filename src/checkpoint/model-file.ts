@@ -41,7 +41,9 @@ export function describe(file: Safetensors): ModelDescription | undefined {
   try {
     return JSON.parse(text) as ModelDescription;
   } catch (error) {
-    throw new CheckpointError(`${file.path}: its description is damaged; write the file again`, { cause: error });
+    throw new CheckpointError(`${file.path}: its description is damaged; write the file again`, {
+      cause: error,
+    });
   }
 }
 

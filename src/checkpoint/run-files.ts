@@ -35,5 +35,7 @@ export async function resolveModel(path: string): Promise<string> {
     const newest = (await listCheckpoints(run)).at(-1);
     if (newest) return join(newest.folder, MODEL_FILE);
   }
-  throw new CheckpointError(`${path} holds no checkpoint; name a .safetensors file or the folder of a training run`);
+  throw new CheckpointError(
+    `${path} holds no checkpoint; name a .safetensors file or the folder of a training run`,
+  );
 }

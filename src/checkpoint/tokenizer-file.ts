@@ -9,8 +9,9 @@ interface TokenizerDescription extends ModelDescription {
   tokenizer: TokenizerConfig;
 }
 
-export async function saveTokenizer(path: string, tokenizer: Tokenizer, config: TokenizerConfig): Promise<void> {
-  const description: TokenizerDescription = { kind: 'tokenizer', stage: tokenizer.stage, tokenizer: config };
+export async function saveTokenizer(path: string, tokenizer: Tokenizer): Promise<void> {
+  const { stage, config } = tokenizer;
+  const description: TokenizerDescription = { kind: 'tokenizer', stage, tokenizer: config };
   await saveModel(path, tokenizer.parameters, description);
 }
 
@@ -19,11 +20,15 @@ export async function saveTokenizer(path: string, tokenizer: Tokenizer, config: 
  * Throws CheckpointError, naming the file and what is wrong.
  */
 export async function loadTokenizer(path: string): Promise<Tokenizer> {
-  return withModel<TokenizerDescription, Tokenizer>(await resolveModel(path), 'tokenizer', async (file, found) => {
-    const tokenizer = new Tokenizer(found.tokenizer, found.stage);
-    await tokenizer.parameters.load(file);
-    return tokenizer;
-  });
+  return withModel<TokenizerDescription, Tokenizer>(
+    await resolveModel(path),
+    'tokenizer',
+    async (file, found) => {
+      const tokenizer = new Tokenizer(found.tokenizer, found.stage);
+      await tokenizer.parameters.load(file);
+      return tokenizer;
+    },
+  );
 }
 
 /**

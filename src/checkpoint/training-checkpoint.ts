@@ -66,9 +66,12 @@ export async function loadNewestCheckpoint(run: string, training: Checkpointed):
   try {
     training.restore(JSON.parse(await readFile(path, 'utf8')) as object);
   } catch (error) {
-    throw new CheckpointError(`${path} cannot be read; remove ${newest.folder} to go on from the one before`, {
-      cause: error,
-    });
+    throw new CheckpointError(
+      `${path} cannot be read; remove ${newest.folder} to go on from the one before`,
+      {
+        cause: error,
+      },
+    );
   }
   return newest.step;
 }

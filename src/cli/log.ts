@@ -5,14 +5,13 @@ import { outputError } from '../formats/atomic.js';
 import type { Reporter } from '../train/reporter.js';
 import { Terminal, type TextStream } from './progress.js';
 
-export const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'silent'] as const;
-export type LogLevel = (typeof LOG_LEVELS)[number];
+export type LogLevel = 'trace' | 'debug' | 'info' | 'warn' | 'error' | 'silent';
 
 /** The command line's reporter: bars and readable log lines for the user, JSON lines for the run folder. */
 export interface Log extends Reporter {
   /** For messages with fields, or of other levels. */
   readonly logger: pino.Logger;
-  /** From now on everything down to level debug is also appended to this file as JSON lines. */
+  /** From now on everything down to level debug is also appended to this file, and no other, as JSON lines. */
   toFile(path: string): void;
   /** Ends bars and closes the file. */
   close(): void;
@@ -35,41 +34,49 @@ export function openLog({ level, quiet = false, stream = process.stderr }: LogOp
     singleLine: true,
   });
   const shown = { write: (line: string) => terminal.write(pretty(line)) };
-  const levelShown = quiet && level !== 'error' && level !== 'silent' ? 'warn' : level;
-  const streams = pino.multistream([], { levels: { ...pino.levels.values, silent: Number.POSITIVE_INFINITY } });
-  streams.add({ stream: shown, level: levelShown });
+  let file: LogFile | undefined;
+  const written = { write: (line: string) => file?.write(line) };
+  const streams = pino.multistream([{ stream: written, level: 'debug' }]);
+  if (level !== 'silent') streams.add({ stream: shown, level: quiet && level !== 'error' ? 'warn' : level });
   const logger = pino({ level: level === 'trace' ? 'trace' : 'debug', base: null }, streams);
-  let file: number | undefined;
-
   return {
     logger,
     progress: (options) => terminal.progress(options),
     info: (message) => logger.info(message),
     warn: (message) => logger.warn(message),
     toFile(path) {
-      const descriptor = openForAppend(path);
-      file = descriptor;
-      const write = (line: string) => {
-        try {
-          writeSync(descriptor, line);
-        } catch (error) {
-          throw outputError(path, error);
-        }
-      };
-      streams.add({ stream: { write }, level: 'debug' });
+      file?.close();
+      file = new LogFile(path);
     },
     close() {
       terminal.close();
-      if (file !== undefined) closeSync(file);
+      file?.close();
       file = undefined;
     },
   };
 }
 
-function openForAppend(path: string): number {
-  try {
-    return openSync(path, 'a');
-  } catch (error) {
-    throw outputError(path, error);
+/** A file that grows line by line. */
+class LogFile {
+  private readonly descriptor: number;
+
+  constructor(private readonly path: string) {
+    this.descriptor = this.guard(() => openSync(path, 'a'));
+  }
+
+  write(line: string): void {
+    this.guard(() => writeSync(this.descriptor, line));
+  }
+
+  close(): void {
+    closeSync(this.descriptor);
+  }
+
+  private guard<T>(run: () => T): T {
+    try {
+      return run();
+    } catch (error) {
+      throw outputError(this.path, error);
+    }
   }
 }

@@ -1,7 +1,9 @@
 import { SingleBar } from 'cli-progress';
 import type { Fields, Progress, ProgressOptions } from '../train/reporter.js';
 
-const BAR_WIDTH = 30;
+const BAR_WIDTHS = { least: 10, most: 30 };
+/** Width taken where a terminal does not tell its own. */
+const COLUMNS = 80;
 const FRAMES_A_SECOND = 5;
 const PLAIN_INTERVAL_MS = 10_000;
 
@@ -47,12 +49,16 @@ function describe({ done, total, unit, start, startedAt, fields }: Work): string
   return parts.join(' | ');
 }
 
-/** `label [=====     ]  45% 450/1000 steps | …` */
-function barLine(work: Work): string {
+/** `label [=====     ]  45% 450/1000 steps | …`, the bar as wide as there is room for. */
+function barLine(work: Work, columns = COLUMNS): string {
   const share = work.total > 0 ? Math.min(work.done / work.total, 1) : 1;
-  const filled = Math.floor(share * BAR_WIDTH);
-  const bar = '='.repeat(filled).padEnd(BAR_WIDTH);
-  return `${work.label} [${bar}] ${String(Math.floor(share * 100)).padStart(3)}% ${describe(work)}`;
+  const [left, right] = [
+    `${work.label} [`,
+    `] ${String(Math.floor(share * 100)).padStart(3)}% ${describe(work)}`,
+  ];
+  const room = columns - left.length - right.length;
+  const width = Math.max(BAR_WIDTHS.least, Math.min(BAR_WIDTHS.most, room));
+  return left + '='.repeat(Math.floor(share * width)).padEnd(width) + right;
 }
 
 /**
@@ -110,7 +116,7 @@ export class Terminal {
     if (this.quiet || !this.stream.isTTY) return;
     this.bar = new SingleBar({
       stream: withoutCursorMemory(this.stream),
-      format: () => barLine(this.open[this.open.length - 1]),
+      format: () => barLine(this.open[this.open.length - 1], this.stream.columns),
       fps: FRAMES_A_SECOND,
       forceRedraw: true,
       linewrap: true,

@@ -35,7 +35,7 @@ function describeUnknown(key: string, known: readonly string[]): string {
 
 function describe(issue: z.core.$ZodIssue): string {
   const message = issue.message
-    .replace(/^(Invalid input|Invalid option|Too small|Too big): /, '')
+    .replace(/^(Invalid input|Invalid option|Too small|Too big|Invalid number): /, '')
     .replace(/, received .*$/, '')
     .replace('expected int', 'expected whole number')
     .replace('expected object', 'expected section')

@@ -131,10 +131,15 @@ export function loadConfig(file: string | undefined, overrides: readonly string[
       o.path.every((key, i) => i >= path.length || key === String(path[i])),
     );
     if (override && path.length > 0) return `override ${override.text}`;
-    for (const layer of layers) {
-      const line = lineOf(layer, path);
-      if (line !== undefined) return `${layer.file}:${line}`;
-    }
+    for (
+      let depth = path.length;
+      depth > 0;
+      depth-- // a missing key: the section that it is missing from
+    )
+      for (const layer of layers) {
+        const line = lineOf(layer, path.slice(0, depth));
+        if (line !== undefined) return `${layer.file}:${line}`;
+      }
     return file ?? 'defaults';
   };
   return parseConfig(values, where);

@@ -44,8 +44,9 @@ export const DEFAULT_LISTS = {
     stage1: { phases: publishedPhases(50_000, 200_000) },
     stage2: { phases: publishedPhases(50_000, 150_000) },
   },
+  features: { channels: [32, 64, 128, 256] },
 };
-const defaultPhases = DEFAULT_LISTS.tokenizer_training;
+const { tokenizer_training: defaultPhases, features: defaultFeatures } = DEFAULT_LISTS;
 
 const schema = z
   .strictObject({
@@ -160,6 +161,17 @@ const schema = z
         top_p: z.number().positive().max(1).default(1),
         seed: z.int().min(0).max(0xffffffff).default(42),
         batch_size: count.default(50),
+      })
+      .prefault({}),
+
+    /** The small classifier that takes Inception's place where images are too small for that. */
+    features: z
+      .strictObject({
+        /** Of each of its stages. */
+        channels: z.array(count.multipleOf(8)).min(1).prefault(defaultFeatures.channels),
+        steps: count.default(2000),
+        batch_size: count.default(64),
+        lr: positive.default(1e-3),
       })
       .prefault({}),
 

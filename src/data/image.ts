@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import sharp, { type Sharp } from 'sharp';
 import { DataError } from '../errors.js';
+import { bytesOf } from '../formats/bytes.js';
 
 /** An RGB image: `data` is (height, width, 3), 8 bits a channel. */
 export interface Image {
@@ -22,7 +23,7 @@ export async function decodeImage(path: string): Promise<Image> {
     const { space } = await source.metadata();
     if (space === 'cmyk') return await decodeCmyk(source);
     const { data, info } = await source.removeAlpha().toColourspace('srgb').raw().toBuffer(RESOLVE);
-    return { width: info.width, height: info.height, data };
+    return { width: info.width, height: info.height, data: bytesOf(data) };
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException;
     const reason = code === 'ENOENT' ? 'no such file' : message.replace(/\s*\n\s*/g, '; ').trim();

@@ -1,4 +1,5 @@
 import sharp from 'sharp';
+import { bytesOf } from '../formats/bytes.js';
 import type { Random } from '../random.js';
 import type { Image } from './image.js';
 import { resample } from './resample.js';
@@ -17,7 +18,7 @@ async function resizeBicubic(image: Image, width: number, height: number): Promi
   if (width > image.width || height > image.height) return resample(image, width, height, 'bicubic');
   const raw = { width: image.width, height: image.height, channels: 3 } as const;
   const pipeline = sharp(image.data, { raw }).resize(width, height, { fit: 'fill', kernel: 'cubic' });
-  return { width, height, data: await pipeline.raw().toBuffer() };
+  return { width, height, data: bytesOf(await pipeline.raw().toBuffer()) };
 }
 
 /** The part (size, size, 3) at column `left` and row `top`, mirrored left to right where `flip` is set. */

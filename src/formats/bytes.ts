@@ -17,7 +17,7 @@ export interface TypedArrayConstructor {
   new (buffer: ArrayBufferLike, byteOffset?: number, length?: number): TypedArray;
 }
 
-/** The bytes of an array, without a copy. */
+/** The bytes of an array, without a copy; of a Buffer, a plain array. */
 export function bytesOf(array: TypedArray): Uint8Array {
   return new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
 }

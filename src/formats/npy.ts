@@ -120,8 +120,8 @@ export function decodeNpy(bytes: Uint8Array, name: string): NpyArray | NpyString
     });
     return { dtype, shape, data: fortranOrder ? rowMajorOrder(shape).map((i) => texts[i]) : texts };
   }
-  // A copy: the elements need not lie at a multiple of their size in `bytes`.
-  const data = new ARRAYS[dtype](bytes.slice(dataStart).buffer);
+  // A copy, as the elements need not lie at a multiple of their size in `bytes`.
+  const data = new ARRAYS[dtype](new Uint8Array(bytes.subarray(dataStart)).buffer);
   if (!fortranOrder) return { dtype, shape, data };
   const sorted = new ARRAYS[dtype](new ArrayBuffer(data.byteLength));
   rowMajorOrder(shape).forEach((from, to) => {
@@ -132,10 +132,12 @@ export function decodeNpy(bytes: Uint8Array, name: string): NpyArray | NpyString
 
 function decodeText(bytes: Uint8Array, encoding: 'U' | 'S'): string {
   if (encoding === 'S') return Buffer.from(bytes).toString('utf8').replace(/\0+$/, '');
-  const points = new Uint32Array(bytes.slice().buffer);
+  const points = new Uint32Array(new Uint8Array(bytes).buffer);
   let length = points.length;
   while (length > 0 && points[length - 1] === 0) length--;
-  return Array.from(points.subarray(0, length), (point) => String.fromCodePoint(point)).join('');
+  // What is no code point becomes the replacement character, as in other decoders.
+  const valid = (point: number) => (point > 0x10ffff ? 0xfffd : point);
+  return String.fromCodePoint(...points.subarray(0, length).map(valid));
 }
 
 /** For each element in row-major order, its place in Fortran (column-major) order. */

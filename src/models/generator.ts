@@ -89,7 +89,7 @@ function mlp(scope: Scope, width: number): Layer {
 export class Generator {
   readonly parameters = new Parameters();
   readonly geometry: GeneratorGeometry;
-  private readonly table;
+  private rotary?: ReturnType<typeof rotaryTable>;
   private readonly embeddings;
   private readonly blocks;
   private readonly norm;
@@ -114,9 +114,15 @@ export class Generator {
     });
     this.norm = rmsNorm(scope.at('norm'), width);
     this.output = linear(scope.at('output'), width, codebook_size, { init: zeros });
-    this.table = rotaryTable(geometry);
-    tf.keep(this.table.cos);
-    tf.keep(this.table.sin);
+  }
+
+  private get table(): ReturnType<typeof rotaryTable> {
+    if (!this.rotary) {
+      this.rotary = rotaryTable(this.geometry);
+      tf.keep(this.rotary.cos);
+      tf.keep(this.rotary.sin);
+    }
+    return this.rotary;
   }
 
   /** Vocabulary index of class c, N + 1 + c; of "no class", N + 1 + C, for c = C. */
@@ -179,6 +185,6 @@ export class Generator {
 
   dispose(): void {
     this.parameters.dispose();
-    tf.dispose(this.table);
+    tf.dispose(this.rotary ?? []);
   }
 }

@@ -45,7 +45,7 @@ export class Tokenizer {
   private readonly decoder;
 
   constructor(
-    config: TokenizerConfig,
+    readonly config: TokenizerConfig,
     readonly stage: Stage,
     { commitment = 0.25 }: { commitment?: number } = {},
   ) {

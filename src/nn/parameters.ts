@@ -116,7 +116,8 @@ export class Parameters implements Iterable<Parameter> {
       return stored && stored.join() !== shape.join() ? [`${name} is [${stored}], expected [${shape}]`] : [];
     });
     if (missing.length + unexpected.length + misshapen.length === 0) return;
-    const what = listed('misshapen', misshapen) + listed('missing', missing) + listed('unexpected', unexpected);
+    const what =
+      listed('misshapen', misshapen) + listed('missing', missing) + listed('unexpected', unexpected);
     throw new CheckpointError(`${path} does not fit this model${what}; use the config it was trained with`);
   }
 

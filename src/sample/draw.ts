@@ -32,7 +32,11 @@ function truncate(weights: Float64Array, top_k: number, top_p: number): void {
 }
 
 /** Draws one index from softmax(logits / temperature), cut to top_k and then to top_p. logits (N). */
-export function drawCode(logits: Float32Array, { temperature, top_k, top_p }: DrawOptions, random: Random): number {
+export function drawCode(
+  logits: Float32Array,
+  { temperature, top_k, top_p }: DrawOptions,
+  random: Random,
+): number {
   const best = argMax(logits);
   if (temperature === 0) return best;
   const weights = Float64Array.from(logits, (logit) => Math.exp((logit - logits[best]) / temperature));

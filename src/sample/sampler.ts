@@ -1,6 +1,7 @@
 import * as tf from '@tensorflow/tfjs';
 import type { Generator, KVCache } from '../models/generator.js';
 import type { Random } from '../random.js';
+import { turn } from '../train/turn.js';
 import { type DrawOptions, drawCode } from './draw.js';
 
 /** Classifier-free guidance that grows along the sequence (spec: Sampling). */
@@ -19,18 +20,26 @@ export interface SampleOptions extends DrawOptions {
   guidance: Guidance;
 }
 
+/** The options of a config's section `sample`. */
+export function sampleOptions(
+  sample: DrawOptions & { guidance_scale: number; guidance_power: number },
+): SampleOptions {
+  const { guidance_scale: scale, guidance_power: power, temperature, top_k, top_p } = sample;
+  return { guidance: { scale, power }, temperature, top_k, top_p };
+}
+
 /** Logits (B, N) of the next code; with guidance the cache holds 2B rows, with the class and without. */
 function nextLogits(
   generator: Generator,
   ids: number[],
   cache: KVCache,
   scale: number | undefined,
-): Float32Array {
+): tf.Tensor {
   return tf.tidy(() => {
     const logits = generator.step(tf.tensor1d(ids, 'int32'), cache);
-    if (scale === undefined) return logits.dataSync<'float32'>();
+    if (scale === undefined) return logits;
     const [conditional, free] = tf.split(logits, 2);
-    return free.add(conditional.sub(free).mul(scale)).dataSync<'float32'>();
+    return free.add(conditional.sub(free).mul(scale));
   });
 }
 
@@ -39,13 +48,13 @@ function nextLogits(
  * `randoms`: one stream for each image, so that an image does not depend on its batch; not needed for temperature 0.
  * Gives (B, T) int32. `onStep` is told how many of the T codes are done.
  */
-export function sampleCodes(
+export async function sampleCodes(
   generator: Generator,
   classes: readonly number[],
   { guidance, ...draw }: SampleOptions,
   randoms: readonly Random[] = [],
   onStep: (done: number) => void = () => {},
-): tf.Tensor2D {
+): Promise<tf.Tensor2D> {
   const { tokens, codebook_size: entries } = generator.geometry;
   const guided = guidance.scale !== 0;
   const batch = classes.length;
@@ -56,7 +65,9 @@ export function sampleCodes(
     let ids = conditions.map((c) => generator.conditionOf(c));
     for (let i = 0; i < tokens; i++) {
       const scale = guided ? guidanceScale(i, tokens, guidance) : undefined;
-      const logits = nextLogits(generator, ids, cache, scale);
+      const tensor = nextLogits(generator, ids, cache, scale);
+      const logits = (await tensor.data()) as Float32Array;
+      tensor.dispose();
       const drawn = Array.from({ length: batch }, (_, b) =>
         drawCode(logits.subarray(b * entries, (b + 1) * entries), draw, randoms[b]),
       );
@@ -65,6 +76,7 @@ export function sampleCodes(
       });
       ids = guided ? [...drawn, ...drawn] : drawn;
       onStep(i + 1);
+      await turn();
     }
   } finally {
     cache.dispose();

@@ -9,7 +9,7 @@ import type { Parameter, Parameters } from '../nn/parameters.js';
 import { cosineDecay, warmup } from '../nn/schedule.js';
 import { Random } from '../random.js';
 import { sumGradients, update } from './optimize.js';
-import { TokenBatches } from './token-batches.js';
+import { type TokenBatch, TokenBatches } from './token-batches.js';
 import type { Metrics, Trainer } from './trainer.js';
 
 /** Parameters without weight decay, apart from those of fewer than two dimensions. */
@@ -61,8 +61,11 @@ export class GeneratorTrainer implements Trainer {
     const { batch_size, accumulation, lr, lr_end, warmup_steps } = this.options;
     const micro = batch_size / accumulation;
     const random = Random.of(this.config.seed, `generator step ${this.steps}`);
+    const parts: TokenBatch[] = [];
+    for (let part = 0; part < accumulation; part++)
+      parts.push(await this.batches.read(this.steps * batch_size + part * micro, micro));
     const { gradients, metrics } = sumGradients(this.trained, accumulation, (part) =>
-      this.loss(this.batches.read(this.steps * batch_size + part * micro, micro), random),
+      this.loss(parts[part], random),
     );
     const rate =
       this.steps < warmup_steps
@@ -75,7 +78,7 @@ export class GeneratorTrainer implements Trainer {
   }
 
   /** Cross-entropy of one micro-batch with dropout and dropped classes, and the share of codes predicted. */
-  private loss({ codes, classes }: { codes: Int32Array; classes: Int32Array }, random: Random) {
+  private loss({ codes, classes }: TokenBatch, random: Random) {
     const { generator, config } = this;
     const { tokens } = generator.geometry;
     const { dropout, class_dropout } = config.generator;
@@ -102,9 +105,16 @@ export class GeneratorTrainer implements Trainer {
     await saveGenerator(path, this.model, {
       generator: this.generator.geometry,
       classNames: [...this.cache.classNames],
-      tokenizer: this.cache.fingerprint,
+      tokenizer: this.cache.provenance?.fingerprint,
       sample: this.config.sample,
     });
+  }
+
+  /** Frees all tensors. */
+  dispose(): void {
+    this.generator.dispose();
+    this.ema?.parameters.dispose();
+    this.optimizer.state.dispose();
   }
 
   get trainingParts(): Record<string, Parameters> {

@@ -7,6 +7,7 @@ import { outputError, writeFileAtomic } from '../formats/atomic.js';
 import type { MetricsLog } from './metrics-log.js';
 import type { Reporter } from './reporter.js';
 import type { Metrics, Trainer } from './trainer.js';
+import { turn } from './turn.js';
 
 /** What was learned so far on held-out data: numbers for the metrics log, and PNG pictures by name. */
 export type Preview = () => Promise<{ metrics: Metrics; pictures: Record<string, Buffer> }>;
@@ -55,15 +56,16 @@ function withStates(means: Metrics, last: Metrics): Metrics {
 export async function train(trainer: Trainer, options: LoopOptions): Promise<void> {
   const { folder, logging, metrics, reporter, signal, preview } = options;
   const means = new Means();
-  const progress = reporter.progress({ label: options.label, total: trainer.totalSteps, unit: 'step' });
+  const { steps: start, totalSteps: total } = trainer;
+  const progress = reporter.progress({ label: options.label, total, unit: 'steps', start });
   const checkpoint = () => saveCheckpoint(folder, trainer, logging.keep_checkpoints);
   let saved = trainer.steps;
   let started = performance.now();
   let startedAt = trainer.steps;
   try {
-    progress.update(trainer.steps);
     while (!trainer.finished) {
       const last = await trainer.step();
+      await turn();
       means.add(last);
       const due = (every: number) => trainer.steps % every === 0 || trainer.finished;
       if (due(logging.metrics_every)) {
@@ -87,7 +89,9 @@ export async function train(trainer: Trainer, options: LoopOptions): Promise<voi
       }
       if (signal.aborted && !trainer.finished) {
         if (saved !== trainer.steps) await checkpoint();
-        throw new Interrupted(`stopped at step ${trainer.steps}, which is saved in ${folder}; go on with --resume`);
+        throw new Interrupted(
+          `stopped at step ${trainer.steps}, which is saved in ${folder}; go on with --resume`,
+        );
       }
     }
   } finally {

@@ -1,4 +1,5 @@
 import * as tf from '@tensorflow/tfjs';
+import { TrainingError } from '../errors.js';
 import type { AdamW } from '../nn/adamw.js';
 import { accumulate, differentiate, globalNorm, type LossAndMore } from '../nn/gradients.js';
 import type { Parameter } from '../nn/parameters.js';
@@ -34,6 +35,7 @@ export function sumGradients(
 /**
  * One optimizer step with gradients summed over `accumulation` micro-batches, clipped to `clip_norm` if that is not 0.
  * Disposes of the gradients; gives the norm of their mean before clipping.
+ * @throws TrainingError before the step, if that norm is not finite
  */
 export function update(
   optimizer: AdamW,
@@ -42,6 +44,12 @@ export function update(
   { accumulation, clip_norm }: { accumulation: number; clip_norm: number },
 ): number {
   const norm = globalNorm(gradients) / accumulation;
+  if (!Number.isFinite(norm)) {
+    tf.dispose(gradients);
+    throw new TrainingError(
+      'the gradient is not finite; the step was not made and the newest checkpoint stays: lower the learning rate, or set clip_norm',
+    );
+  }
   const clip = clip_norm > 0 ? Math.min(1, clip_norm / (norm + CLIP_EPSILON)) : 1;
   optimizer.update(gradients, lr, clip / accumulation);
   tf.dispose(gradients);

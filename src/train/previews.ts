@@ -1,19 +1,20 @@
 import * as tf from '@tensorflow/tfjs';
+import type { Config } from '../config/schema.js';
 import { labelledGrid, pairSheet } from '../data/sheets.js';
 import { psnr } from '../eval/psnr.js';
 import type { Generator } from '../models/generator.js';
 import { toPixels, toTensor } from '../models/pixels.js';
 import type { Tokenizer } from '../models/tokenizer.js';
 import { Random } from '../random.js';
-import { type SampleOptions, sampleCodes } from '../sample/sampler.js';
+import { sampleCodes, sampleOptions } from '../sample/sampler.js';
 import type { Preview } from './loop.js';
 
 /** How many pairs the sheet of a training run shows, and how many images are reconstructed at once. */
 const SHOWN = 24;
 const BATCH = 32;
 
-/** Reconstructs held-out images (uint8, count·S·S·3): mean PSNR over them, and a sheet of the first. */
-export function reconstructionPreview(tokenizer: Tokenizer, images: Uint8Array): Preview {
+/** Reconstructs images (uint8, count·S·S·3): their mean PSNR as metric `name`, and a sheet of the first. */
+export function reconstructionPreview(tokenizer: Tokenizer, images: Uint8Array, name: string): Preview {
   const size = tokenizer.geometry.image_size;
   const bytes = size * size * 3;
   const count = images.length / bytes;
@@ -32,7 +33,7 @@ export function reconstructionPreview(tokenizer: Tokenizer, images: Uint8Array):
     }
     const shown = Math.min(SHOWN, count) * bytes;
     const sheet = await pairSheet(images.subarray(0, shown), reconstructed.subarray(0, shown), { size });
-    return { metrics: { validation_psnr: sum / count }, pictures: { reconstruction: sheet } };
+    return { metrics: { [name]: sum / count }, pictures: { reconstruction: sheet } };
   };
 }
 
@@ -41,15 +42,18 @@ export function samplePreview(
   generator: Generator,
   tokenizer: Tokenizer,
   classNames: readonly string[],
-  { seed, ...options }: SampleOptions & { seed: number },
+  sample: Config['sample'],
 ): Preview {
   const perClass = 4;
+  const options = sampleOptions(sample);
   const classes = Array.from({ length: Math.min(generator.geometry.classes, 10) * perClass }, (_, i) =>
     Math.floor(i / perClass),
   );
   return async () => {
-    const randoms = classes.map((_, i) => Random.of(seed, `image ${i}`));
-    const pixels = tf.tidy(() => toPixels(tokenizer.detokenize(sampleCodes(generator, classes, options, randoms))));
+    const randoms = classes.map((_, i) => Random.of(sample.seed, `image ${i}`));
+    const codes = await sampleCodes(generator, classes, options, randoms);
+    const pixels = tf.tidy(() => toPixels(tokenizer.detokenize(codes)));
+    codes.dispose();
     const labels = classes.map((c) => classNames[c] || `class ${c}`);
     const size = tokenizer.geometry.image_size;
     const grid = await labelledGrid(pixels, { size, columns: 2 * perClass, labels });

@@ -1,6 +1,12 @@
 import type { TokenCache } from '../data/token-cache.js';
 import { Random } from '../random.js';
 
+/** Codes (B, T) and classes (B) of B images. */
+export interface TokenBatch {
+  codes: Int32Array;
+  classes: Int32Array;
+}
+
 /** Endless shuffled reading of a token cache: what stands at a position depends on seed and position alone. */
 export class TokenBatches {
   private epoch = -1;
@@ -12,7 +18,7 @@ export class TokenBatches {
   ) {}
 
   /** `count` images from the endless sequence's `position` on, each with one of its crops at random. */
-  read(position: number, count: number): { codes: Int32Array; classes: Int32Array } {
+  async read(position: number, count: number): Promise<TokenBatch> {
     const { images, crops, tokens, classes: classOf } = this.cache;
     const codes = new Int32Array(count * tokens);
     const classes = new Int32Array(count);
@@ -20,7 +26,7 @@ export class TokenBatches {
       const at = position + i;
       const image = this.shuffled(Math.floor(at / images), at % images);
       const crop = Random.of(this.seed, `crop ${at}`).integer(crops);
-      this.cache.read(image, crop, codes, i * tokens);
+      await this.cache.read(image, crop, codes, i * tokens);
       classes[i] = classOf[image];
     }
     return { codes, classes };

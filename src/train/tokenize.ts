@@ -1,50 +1,37 @@
 import * as tf from '@tensorflow/tfjs';
+import type { Batch } from '../data/loader.js';
 import type { TokenCacheWriter } from '../data/token-cache.js';
 import { Interrupted } from '../errors.js';
 import { CodebookUsage } from '../eval/codebook-usage.js';
-import type { Tokenizer } from '../models/tokenizer.js';
 import { toTensor } from '../models/pixels.js';
-
-/** One image's crops, uint8 (crops, S, S, 3) in one array, and its class. */
-export interface CroppedImage {
-  crops: Uint8Array;
-  class: number;
-}
+import type { Tokenizer } from '../models/tokenizer.js';
+import { turn } from './turn.js';
 
 /**
- * Turns a data set into codes (spec: Tokenizing a data set). Crops of several images share a batch of about
- * `batchSize`. Gives how much of the codebook they use. On an error or interruption the unfinished cache is removed.
+ * Turns a data set into codes (spec: Tokenizing a data set): every batch's crops are encoded at once.
+ * Gives how much of the codebook they use. On an error or interruption the unfinished cache is removed.
  */
-export async function tokenizeDataset(
+export async function tokenizeBatches(
   tokenizer: Tokenizer,
-  images: AsyncIterable<CroppedImage>,
+  batches: AsyncIterable<Batch>,
   writer: TokenCacheWriter,
-  { batchSize, onImages, signal }: { batchSize: number; onImages: (done: number) => void; signal: AbortSignal },
+  { onImages, signal }: { onImages: (done: number) => void; signal: AbortSignal },
 ): Promise<CodebookUsage> {
-  const { image_size, tokens, codebook_size } = tokenizer.geometry;
+  const { image_size, codebook_size } = tokenizer.geometry;
   const usage = new CodebookUsage(codebook_size);
-  let pending: CroppedImage[] = [];
   let done = 0;
-  const flush = async () => {
-    if (pending.length === 0) return;
-    const pixels = Buffer.concat(pending.map((image) => image.crops));
-    const codes = tf.tidy(() => tokenizer.tokenize(toTensor(pixels, image_size)).dataSync<'int32'>());
-    usage.add(codes);
-    const perImage = (codes.length / tokens / pending.length) * tokens;
-    for (const [i, image] of pending.entries())
-      await writer.append(codes.subarray(i * perImage, (i + 1) * perImage), image.class);
-    done += pending.length;
-    onImages(done);
-    pending = [];
-  };
   try {
-    for await (const image of images) {
+    for await (const { images, classes } of batches) {
       if (signal.aborted) throw new Interrupted('stopped; no token cache was written');
-      pending.push(image);
-      const crops = image.crops.length / (image_size * image_size * 3);
-      if (pending.length * crops >= batchSize) await flush();
+      const codes = tf.tidy(() => tokenizer.tokenize(toTensor(images, image_size)).dataSync<'int32'>());
+      usage.add(codes);
+      const perImage = codes.length / classes.length;
+      for (const [i, classIndex] of classes.entries())
+        await writer.append(codes.subarray(i * perImage, (i + 1) * perImage), classIndex);
+      done += classes.length;
+      onImages(done);
+      await turn();
     }
-    await flush();
     await writer.finish();
   } catch (error) {
     await writer.abort();

@@ -1,10 +1,12 @@
 import * as tf from '@tensorflow/tfjs';
 import { saveTokenizer } from '../checkpoint/tokenizer-file.js';
 import type { Config } from '../config/schema.js';
+import type { Position, TrainingLoader } from '../data/loader.js';
 import { ConfigError } from '../errors.js';
 import { CodebookUsage } from '../eval/codebook-usage.js';
 import { Discriminator } from '../models/discriminator.js';
 import type { PerceptualTerms } from '../models/perceptual.js';
+import { toTensor } from '../models/pixels.js';
 import { FROZEN_IN_STAGE_2, type Stage, Tokenizer } from '../models/tokenizer.js';
 import { adversarialLoss, auxFactor, auxTarget, hingeLoss, LeCam, mse } from '../models/tokenizer-loss.js';
 import { AdamW } from '../nn/adamw.js';
@@ -12,16 +14,12 @@ import type { LossAndMore } from '../nn/gradients.js';
 import type { Parameter, Parameters } from '../nn/parameters.js';
 import { warmup } from '../nn/schedule.js';
 import { Random } from '../random.js';
-import { toTensor } from '../models/pixels.js';
 import { sumGradients, update } from './optimize.js';
 import { type Phase, PhaseSchedule } from './phases.js';
 import type { Metrics, Trainer } from './trainer.js';
 
-/** Where training images come from: batches without end, at a position that can be saved. */
-export interface ImageBatches {
-  next(): Promise<{ images: Uint8Array }>;
-  position: object;
-}
+/** Opens the endless batches of training images at a position, or at the start. */
+export type OpenBatches = (position?: Position) => TrainingLoader;
 
 /** Trains one stage of the tokenizer through its phases (spec: Tokenizer training). */
 export class TokenizerTrainer implements Trainer {
@@ -34,12 +32,14 @@ export class TokenizerTrainer implements Trainer {
   private readonly adversary?: { model: Discriminator; trained: Parameter[]; optimizer: AdamW };
   private readonly lecam = new LeCam();
   private usage: CodebookUsage;
+  private loader?: TrainingLoader;
+  private position?: Position;
 
   /** @throws ConfigError if a phase wants perceptual terms that `perceptual` does not have */
   constructor(
     private readonly config: Config,
     stage: Stage,
-    private readonly batches: ImageBatches,
+    private readonly openBatches: OpenBatches,
     private readonly perceptual: PerceptualTerms = {},
   ) {
     this.options = config.tokenizer_training;
@@ -85,11 +85,14 @@ export class TokenizerTrainer implements Trainer {
   }
 
   async step(): Promise<Metrics> {
-    const { images } = await this.batches.next();
+    this.loader ??= this.openBatches(this.position);
+    const { images } = await this.loader.next();
     const phase = this.schedule.current;
     const lr = this.schedule.lr * warmup(this.steps, this.options.warmup_steps);
     const onDiscriminator = phase.adversarial && this.schedule.step % 2 === 1;
-    const metrics = onDiscriminator ? this.discriminatorStep(images, lr) : this.tokenizerStep(images, phase, lr);
+    const metrics = onDiscriminator
+      ? this.discriminatorStep(images, lr)
+      : this.tokenizerStep(images, phase, lr);
     const position = { phase: this.schedule.phase + 1, lr };
     this.steps += 1;
     this.schedule.advance(metrics.loss);
@@ -131,7 +134,11 @@ export class TokenizerTrainer implements Trainer {
     );
     if (this.tokenizer.stage === 1 && this.stageOptions.clustering)
       tf.tidy(() =>
-        this.tokenizer.quantizer.updateClusters(tf.concat(features), tf.concat(indices), this.options.usage_decay),
+        this.tokenizer.quantizer.updateClusters(
+          tf.concat(features),
+          tf.concat(indices),
+          this.options.usage_decay,
+        ),
       );
     tf.dispose([features, indices]);
     const grad_norm = update(this.optimizer, gradients, lr, this.options);
@@ -151,7 +158,9 @@ export class TokenizerTrainer implements Trainer {
     };
     if (aux) {
       const { geometry } = tokenizer;
-      add('aux_mse', auxFactor(geometry, options.aux_weight), () => mse(auxTarget(x, geometry.patch_size), aux));
+      add('aux_mse', auxFactor(geometry, options.aux_weight), () =>
+        mse(auxTarget(x, geometry.patch_size), aux),
+      );
       add('quantizer', 1, () => quantizer);
     }
     add('lpips', phase.w_lpips, () => perceptual.lpips!(x, image));
@@ -185,8 +194,19 @@ export class TokenizerTrainer implements Trainer {
     return this.tokenizer.parameters;
   }
 
+  /** Ends the decoding of images ahead. */
+  async close(): Promise<void> {
+    await this.loader?.close();
+  }
+
+  /** Frees all tensors. */
+  dispose(): void {
+    this.tokenizer.parameters.dispose();
+    for (const parameters of Object.values(this.trainingParts)) parameters.dispose();
+  }
+
   async saveModel(path: string): Promise<void> {
-    await saveTokenizer(path, this.tokenizer, this.config.tokenizer);
+    await saveTokenizer(path, this.tokenizer);
   }
 
   get trainingParts(): Record<string, Parameters> {
@@ -205,7 +225,7 @@ export class TokenizerTrainer implements Trainer {
       optimizer_steps: this.optimizer.steps,
       discriminator_steps: this.adversary?.optimizer.steps ?? 0,
       lecam: this.lecam.state,
-      batches: this.batches.position,
+      position: this.loader?.position ?? this.position,
     };
   }
 
@@ -215,7 +235,7 @@ export class TokenizerTrainer implements Trainer {
     this.optimizer.steps = state.optimizer_steps;
     if (this.adversary) this.adversary.optimizer.steps = state.discriminator_steps;
     this.lecam.state = state.lecam;
-    this.batches.position = state.batches;
+    this.position = state.position;
   }
 }
 

@@ -79,9 +79,9 @@ describeEngines('generator goldens', () => {
     const { golden, generator, guidance } = await open();
     const classes = golden.integers('greedy.classes');
     const greedy = { temperature: 0, top_k: 0, top_p: 1 };
-    const guided = sampleCodes(generator, classes, { ...greedy, guidance });
+    const guided = await sampleCodes(generator, classes, { ...greedy, guidance });
     expect([...guided.dataSync()]).toEqual(golden.integers('greedy.ids'));
-    const free = sampleCodes(generator, classes, { ...greedy, guidance: { scale: 0, power: 1 } });
+    const free = await sampleCodes(generator, classes, { ...greedy, guidance: { scale: 0, power: 1 } });
     expect([...free.dataSync()]).toEqual(golden.integers('greedy_nocfg.ids'));
   });
 });

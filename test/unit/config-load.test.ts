@@ -142,7 +142,10 @@ describe('errors name the place, the key and what is wrong', () => {
     ['sample: { seed: 1.5 }', 'a.yaml:1: sample.seed: expected whole number, got 1.5'],
     ['sample: { seed: many }', 'a.yaml:1: sample.seed: expected number, got "many"'],
     ['sample:', 'a.yaml:1: sample: expected section, got null'],
-    ['tokenizer_training: { stage1: { phases: [{ lr: 1 }] } }', 'a.yaml:1: tokenizer_training.stage1.phases.0.steps: is missing, expected number'],
+    [
+      'tokenizer_training: { stage1: { phases: [{ lr: 1 }] } }',
+      'a.yaml:1: tokenizer_training.stage1.phases.0.steps: is missing, expected number',
+    ],
     ['tokenize: { crops: all }', 'a.yaml:1: tokenize.crops: expected one of "ten-crop"|"flip", got "all"'],
     ['generator: { dropout: 1 }', 'a.yaml:1: generator.dropout: expected number to be <1, got 1'],
     [
@@ -191,6 +194,7 @@ describe('errors name the place, the key and what is wrong', () => {
     ['tokenizer.encoder.width=100', /must be a multiple of tokenizer\.encoder\.heads: 100 is not one of 12/],
     ['generator.width=96', /must give each of generator\.heads a multiple of 4 channels.*96 \/ 16 = 6/],
     ['discriminator.hidden_channels=48', /must be a multiple of its 32 groups/],
+    ['features.channels.1=60', 'features.channels.1: must be a multiple of 8, got 60'],
     ['data.train_list=x', 'data.train_list: needs data.train, the folder that its paths start from'],
     ['tokenizer_training.stage2.clustering=true', /must be false, for stage 2 does not change the codebook/],
   ])('override %s', (override, message) => {

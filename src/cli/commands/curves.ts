@@ -1,0 +1,18 @@
+import type { Command } from 'commander';
+import { action, examples, type Invocation } from '../command.js';
+
+async function run({ args, options }: Invocation<{ out: string }>): Promise<void> {
+  const { drawRunCurves, runFolders } = await import('../run-curves.js');
+  await drawRunCurves((args[0] as string[]).flatMap(runFolders), options.out);
+  console.log(`curves in ${options.out}`);
+}
+
+export function register(program: Command): void {
+  program
+    .command('curves')
+    .description('draw loss and quality of training runs as a picture')
+    .argument('<runs...>', 'run folders')
+    .option('-o, --out <file>', 'the PNG file to write', 'curves.png')
+    .addHelpText('after', examples([['alitok curves runs/tokenizer runs/ar -o curves.png', 'several runs']]))
+    .action(action(run));
+}

@@ -1,0 +1,29 @@
+import type { Command } from 'commander';
+import { action, examples, type Invocation } from '../command.js';
+
+async function run({ args }: Invocation<object>): Promise<void> {
+  const [path, overrides] = args as [string, string[]];
+  const { inspectConfig, inspectFile } = await import('../inspect.js');
+  const { enableProdMode } = await import('@tensorflow/tfjs');
+  enableProdMode();
+  const { loadConfig } = await import('../../config/load.js');
+  const lines = /\.ya?ml$/.test(path) ? inspectConfig(loadConfig(path, overrides)) : await inspectFile(path);
+  const width = Math.max(...lines.map(([name]) => name.length));
+  for (const [name, value] of lines) console.log(`${name.padEnd(width)}  ${value}`);
+}
+
+export function register(program: Command): void {
+  program
+    .command('inspect')
+    .description('say what a config, model file, run folder or token cache is, and how large')
+    .argument('<path>', 'a .yaml config, a .safetensors file or a run folder')
+    .argument('[overrides...]', 'config values, such as generator.layers=12')
+    .addHelpText(
+      'after',
+      examples([
+        ['alitok inspect configs/alitok_b.yaml', 'parameters of the published models'],
+        ['alitok inspect runs/tokenizer', 'the newest tokenizer of a run'],
+      ]),
+    )
+    .action(action(run));
+}

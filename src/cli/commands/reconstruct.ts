@@ -1,0 +1,38 @@
+import type { Command } from 'commander';
+import { action, examples, type Invocation, openJob, wholeNumber } from '../command.js';
+
+interface Options {
+  tokenizer: string;
+  data: string;
+  list?: string;
+  out: string;
+  count: number;
+}
+
+async function run(invocation: Invocation<Options>): Promise<void> {
+  const { tokenizer, data, list, count, out } = invocation.options;
+  const { reconstruct } = await import('../../sample/reconstruct.js');
+  const { path, pairs } = await reconstruct(
+    { tokenizer, folder: data, list, count, out },
+    await openJob(invocation),
+  );
+  console.log(`${pairs} pairs in ${path}`);
+}
+
+export function register(program: Command): void {
+  program
+    .command('reconstruct')
+    .description('show images beside what the tokenizer makes of them')
+    .requiredOption('--tokenizer <path>', 'tokenizer run or .safetensors file')
+    .requiredOption('-d, --data <folder>', 'images')
+    .option('--list <file>', 'only the images that this file names')
+    .requiredOption('-o, --out <folder>', 'gets pairs.png')
+    .option('-n, --count <n>', 'images, spread evenly over the folder', wholeNumber(1), 24)
+    .addHelpText(
+      'after',
+      examples([
+        ['alitok reconstruct --tokenizer runs/tokenizer -d cifar10/test -o out', 'a sheet of 24 pairs'],
+      ]),
+    )
+    .action(action(run));
+}

@@ -1,0 +1,82 @@
+import { type Command, InvalidArgumentError } from 'commander';
+import { action, examples, type Invocation, openJob, wholeNumber } from '../command.js';
+
+interface Options {
+  generator: string;
+  tokenizer: string;
+  out: string;
+  classes?: string;
+  perClass: number;
+  png: boolean;
+  seed?: number;
+  batch?: number;
+  guidanceScale?: number;
+  guidancePower?: number;
+  temperature?: number;
+  topK?: number;
+  topP?: number;
+}
+
+/** Parses an option that is a number in [minimum, maximum]. */
+function number(minimum: number, maximum = Number.POSITIVE_INFINITY) {
+  return (text: string): number => {
+    const value = Number(text);
+    if (text.trim() === '' || !(value >= minimum && value <= maximum))
+      throw new InvalidArgumentError(
+        Number.isFinite(maximum)
+          ? `It must be from ${minimum} to ${maximum}.`
+          : `It must be at least ${minimum}.`,
+      );
+    return value;
+  };
+}
+
+async function run(invocation: Invocation<Options>): Promise<void> {
+  const { options } = invocation;
+  const { generator, tokenizer, classes, perClass, out, png } = options;
+  const { sampleImages } = await import('../../sample/sample-images.js');
+  const given = {
+    guidance_scale: options.guidanceScale,
+    guidance_power: options.guidancePower,
+    temperature: options.temperature,
+    top_k: options.topK,
+    top_p: options.topP,
+    seed: options.seed,
+    batch_size: options.batch,
+  };
+  const settings = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined));
+  const job = await openJob(invocation);
+  const count = await sampleImages({ generator, tokenizer, classes, perClass, out, png, settings }, job);
+  console.log(`${count} images in ${out}: grid.png, samples.npz${png ? ', images/' : ''}`);
+}
+
+export function register(program: Command): void {
+  program
+    .command('sample')
+    .description('sample images from a generator')
+    .requiredOption('-g, --generator <path>', 'generator run or .safetensors file')
+    .requiredOption('--tokenizer <path>', 'the tokenizer whose codes it was trained on')
+    .requiredOption('-o, --out <folder>', 'gets grid.png, samples.npz (ADM layout) and images/')
+    .option('--classes <list>', 'comma-separated class indices or names (default: all)')
+    .option('-n, --per-class <n>', 'images of each class', wholeNumber(1), 8)
+    .option('--no-png', 'no single image files')
+    .option('--seed <n>', 'another seed (default: the one the generator was saved with)', wholeNumber(0))
+    .option('--batch <n>', 'images sampled at once', wholeNumber(1))
+    .option('--guidance-scale <s>', 'final guidance scale; 0 for none', number(0))
+    .option('--guidance-power <p>', 'how late guidance grows', number(0))
+    .option('--temperature <t>', '0 takes the most likely code', number(0))
+    .option('--top-k <k>', 'only the k most likely codes; 0 for all', wholeNumber(0))
+    .option('--top-p <p>', 'only the most likely codes that reach this probability', number(0, 1))
+    .addHelpText(
+      'after',
+      examples([
+        ['alitok sample -g runs/ar --tokenizer runs/tokenizer -o samples', '8 images of each class'],
+        ['alitok sample -g runs/ar --tokenizer runs/tokenizer -o cats --classes cat,5 -n 20', 'two classes'],
+        [
+          'alitok sample -g runs/ar --tokenizer runs/tokenizer -o eval -n 50 --no-png',
+          'for `alitok eval generation`',
+        ],
+      ]),
+    )
+    .action(action(run));
+}

@@ -1,0 +1,55 @@
+import type { Command } from 'commander';
+import {
+  action,
+  type ConfigOptions,
+  examples,
+  type Invocation,
+  openJob,
+  readConfig,
+  withConfig,
+} from '../command.js';
+
+interface Options extends ConfigOptions {
+  tokenizer: string;
+  data: string;
+  list?: string;
+  out: string;
+}
+
+async function run(invocation: Invocation<Options>): Promise<void> {
+  const { tokenizer, data, list, out } = invocation.options;
+  const { tokenize } = await readConfig(invocation);
+  const { tokenizeDataset } = await import('../../train/tokenize-dataset.js');
+  const settings = { crops: tokenize.crops, batchSize: tokenize.batch_size };
+  const { images, usage } = await tokenizeDataset(
+    { tokenizer, folder: data, list, out, ...settings },
+    await openJob(invocation),
+  );
+  const { used, entropy } = usage;
+  console.log(
+    `${images} images in ${out}; codebook usage ${(100 * used).toFixed(1)} %, ${entropy.toFixed(2)} bits`,
+  );
+}
+
+export function register(program: Command): void {
+  withConfig(program.command('tokenize'))
+    .description('turn a data set into the codes that the generator is trained on')
+    .requiredOption('--tokenizer <path>', 'tokenizer run or .safetensors file')
+    .requiredOption('-d, --data <folder>', 'images in class folders')
+    .option('--list <file>', 'only the images that this file names, one path relative to the folder a line')
+    .requiredOption('-o, --out <file>', 'the token cache to write')
+    .addHelpText(
+      'after',
+      examples([
+        [
+          'alitok tokenize --tokenizer runs/tokenizer -d cifar10/train -o runs/tokens.safetensors',
+          'ten crops an image',
+        ],
+        [
+          'alitok tokenize --tokenizer runs/tokenizer -d cifar10/train -o t.safetensors tokenize.crops=flip',
+          'each image and its mirror image',
+        ],
+      ]),
+    )
+    .action(action(run));
+}

@@ -1,0 +1,48 @@
+import { inspect } from 'node:util';
+import { CommanderError } from 'commander';
+import { AlitokError, Interrupted } from '../errors.js';
+
+const USAGE_CODE = 2;
+/** EX_SOFTWARE of sysexits.h: a defect of the program. */
+const UNEXPECTED_CODE = 70;
+
+/** What a failure shows on standard error, and the exit code it ends with. */
+export function describeFailure(error: unknown, verbose: boolean): { text: string; code: number } {
+  if (error instanceof CommanderError) return { text: '', code: error.exitCode === 0 ? 0 : USAGE_CODE };
+  const details = verbose ? `${inspect(error)}\n` : '';
+  const message = error instanceof Error ? error.message : String(error);
+  const line = message.trim().replace(/\s*\n\s*/g, ' ');
+  if (error instanceof Interrupted) return { text: `${line}\n${details}`, code: error.exitCode };
+  if (error instanceof AlitokError) return { text: `error: ${line}\n${details}`, code: error.exitCode };
+  const hint = verbose ? details : 'run again with --verbose to see where\n';
+  return { text: `error: unexpected: ${line}\n${hint}`, code: UNEXPECTED_CODE };
+}
+
+/** The one way out after a failure: shows it, lets the streams drain, ends the process. */
+export function exit(error: unknown, verbose: boolean): void {
+  const { text, code } = describeFailure(error, verbose);
+  process.stdout.write('', () => process.stderr.write(text, () => process.exit(code)));
+}
+
+/** Ends quietly when the reader of the output goes away (`alitok … | head`). */
+export function exitOnClosedPipe(): void {
+  for (const stream of [process.stdout, process.stderr])
+    stream.on('error', (error: NodeJS.ErrnoException) => {
+      process.exit(error.code === 'EPIPE' ? 0 : UNEXPECTED_CODE);
+    });
+}
+
+/**
+ * Aborted by the first Ctrl-C or SIGTERM, so that a loop can save and end with Interrupted; a second one ends the
+ * process at once. Signals are seen only when a loop lets the event loop turn.
+ */
+export function interruption(onFirst: () => void): AbortSignal {
+  const controller = new AbortController();
+  for (const signal of ['SIGINT', 'SIGTERM'] as const)
+    process.on(signal, () => {
+      if (controller.signal.aborted) process.exit(new Interrupted('').exitCode);
+      controller.abort();
+      onFirst();
+    });
+  return controller.signal;
+}

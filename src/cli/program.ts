@@ -1,0 +1,76 @@
+import { readFileSync } from 'node:fs';
+import { Command } from 'commander';
+import type { EngineChoice } from '../engine/index.js';
+import { choice, examples, wholeNumber } from './command.js';
+import * as curves from './commands/curves.js';
+import * as inspect from './commands/inspect.js';
+import * as quickstart from './commands/quickstart.js';
+import * as reconstruct from './commands/reconstruct.js';
+import * as sample from './commands/sample.js';
+import * as tokenize from './commands/tokenize.js';
+import * as trainAr from './commands/train-ar.js';
+import * as trainFeatures from './commands/train-features.js';
+import * as trainTokenizer from './commands/train-tokenizer.js';
+import type { LogLevel } from './log.js';
+
+/** Declares one command. Its file is src/cli/commands/NAME.ts and imports what is heavy inside the action only. */
+export type Register = (program: Command) => void;
+
+/** All commands, in the order of the pipeline: the order of the help. */
+const COMMANDS: readonly Register[] = [
+  quickstart,
+  trainTokenizer,
+  reconstruct,
+  tokenize,
+  trainAr,
+  sample,
+  trainFeatures,
+  curves,
+  inspect,
+].map((command) => command.register);
+
+// As records, the compiler sees to it that none is missing; their modules are too heavy to import for the help.
+const ENGINES: Record<EngineChoice, true> = { auto: true, tensorflow: true, wasm: true, cpu: true };
+const LOG_LEVELS: Record<LogLevel, true> = {
+  trace: true,
+  debug: true,
+  info: true,
+  warn: true,
+  error: true,
+  silent: true,
+};
+
+function version(): string {
+  return JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')).version;
+}
+
+/** The command line as a commander program; it throws CommanderError in place of ending the process. */
+export function createProgram(commands: readonly Register[] = COMMANDS): Command {
+  const program = new Command('alitok')
+    .description('Train, sample and evaluate aligned image tokenizers and autoregressive generators.')
+    .version(version(), '-V, --version', 'print the version')
+    .addOption(
+      choice(
+        '--engine <name>',
+        'what computes: auto takes the fastest installed',
+        Object.keys(ENGINES),
+        'auto',
+      ),
+    )
+    .option('--threads <n>', 'processors to use (default: all)', wholeNumber(1))
+    .addOption(choice('--log-level <level>', 'least level of log lines', Object.keys(LOG_LEVELS), 'info'))
+    .option('-q, --quiet', 'no progress bars, only warnings and errors')
+    .option('-v, --verbose', 'show stack traces of errors')
+    .configureHelp({ showGlobalOptions: true })
+    .showHelpAfterError('(add --help for options and examples)')
+    .exitOverride()
+    .addHelpText(
+      'after',
+      examples([
+        ['alitok quickstart', 'see the whole pipeline work, in a few minutes'],
+        ['alitok train-tokenizer --help', 'options and examples of one command'],
+      ]),
+    );
+  for (const register of commands) register(program);
+  return program;
+}

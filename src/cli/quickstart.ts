@@ -1,0 +1,141 @@
+import { existsSync } from 'node:fs';
+import { readdir, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { loadConfig } from '../config/load.js';
+import { decodeImage } from '../data/image.js';
+import { drawPictures, PICTURE_CLASSES } from '../data/pictures.js';
+import { OutputError } from '../errors.js';
+import { evaluateSamples } from '../eval/evaluate-samples.js';
+import { evaluateTokenizer } from '../eval/evaluate-tokenizer.js';
+import { matchShare } from '../eval/picture-match.js';
+import { writeFileAtomic } from '../formats/atomic.js';
+import { reconstruct } from '../sample/reconstruct.js';
+import { sampleImages } from '../sample/sample-images.js';
+import type { Job } from '../train/job.js';
+import { tokenizeDataset } from '../train/tokenize-dataset.js';
+import { trainFeatures } from '../train/train-features.js';
+import { trainGenerator } from '../train/train-generator.js';
+import { trainTokenizer } from '../train/train-tokenizer.js';
+import { drawRunCurves } from './run-curves.js';
+
+const CONFIG = fileURLToPath(new URL('../../configs/quickstart.yaml', import.meta.url));
+const SEED = 7;
+/** Pictures of each class that are drawn. */
+const DRAWN = { train: 250, validation: 20 };
+/** Images sampled of each class. */
+const SAMPLED = 16;
+const MARKER = 'quickstart.json';
+
+/** A line of the table of results. */
+type Result = [what: string, value: string];
+
+/** Makes room for a new quickstart: a folder of an earlier one is emptied, any other that is not empty is refused. */
+async function prepare(folder: string): Promise<void> {
+  if (!existsSync(folder)) return;
+  const names = await readdir(folder);
+  if (names.length === 0) return;
+  if (!names.includes('pictures') && !names.includes(MARKER))
+    throw new OutputError(
+      `${folder} is not empty and holds no earlier quickstart; choose another folder with --out`,
+    );
+  for (const name of names) await rm(join(folder, name), { recursive: true });
+}
+
+/** Reads the PNGs that `sampleImages` wrote, in order, with the class in each name. */
+async function readSamples(folder: string): Promise<{ images: Uint8Array[]; labels: string[] }> {
+  const names = (await readdir(folder)).sort();
+  const images = await Promise.all(names.map(async (name) => (await decodeImage(join(folder, name))).data));
+  return { images, labels: names.map((name) => name.replace(/^\d+-/, '').replace(/\.png$/, '')) };
+}
+
+/**
+ * The whole pipeline on pictures that it draws itself: tokenizer, tokens, generator, samples, evaluation.
+ * Gives the table of results.
+ */
+export async function quickstart(out: string, overrides: readonly string[], job: Job): Promise<Result[]> {
+  const { reporter } = job;
+  await prepare(out);
+  const started = Date.now();
+  const at = (...names: string[]) => join(out, ...names);
+  const config = loadConfig(CONFIG, [
+    ...overrides,
+    `data.train=${JSON.stringify(at('pictures', 'train'))}`,
+    `data.validation=${JSON.stringify(at('pictures', 'validation'))}`,
+  ]);
+  const size = config.tokenizer.image_size;
+  const [train, validation] = [config.data.train!, config.data.validation!];
+
+  reporter.info(`1/7 drawing ${PICTURE_CLASSES.length} classes of pictures`);
+  for (const split of ['train', 'validation'] as const)
+    await drawPictures({ folder: at('pictures'), size, perClass: DRAWN[split], seed: SEED, split });
+
+  reporter.info(
+    '2/7 training the tokenizer: stage 1 with the causal decoder, stage 2 with the bidirectional one',
+  );
+  await trainTokenizer({ config, run: at('tokenizer'), stages: [1, 2], resume: false }, job);
+  await reconstruct(
+    { tokenizer: at('tokenizer'), folder: validation, count: 48, out: at('reconstructions') },
+    job,
+  );
+
+  reporter.info('3/7 turning the pictures into tokens');
+  const tokens = at('tokens.safetensors');
+  const { crops, batch_size: batchSize } = config.tokenize;
+  const tokenized = await tokenizeDataset(
+    { tokenizer: at('tokenizer'), folder: train, out: tokens, crops, batchSize },
+    job,
+  );
+
+  reporter.info('4/7 training the generator on the tokens');
+  await trainGenerator(
+    { config, run: at('generator'), tokens, tokenizer: at('tokenizer'), resume: false },
+    job,
+  );
+
+  reporter.info('5/7 sampling');
+  await sampleImages(
+    {
+      generator: at('generator'),
+      tokenizer: at('tokenizer'),
+      perClass: SAMPLED,
+      out: at('samples'),
+      png: true,
+      settings: {},
+    },
+    job,
+  );
+
+  reporter.info('6/7 training a small classifier, whose features the evaluation compares');
+  await trainFeatures({ config, run: at('features'), resume: false }, job);
+
+  reporter.info('7/7 evaluating');
+  const reconstruction = await evaluateTokenizer(
+    { tokenizer: at('tokenizer'), folder: validation, features: at('features') },
+    job,
+  );
+  const generation = await evaluateSamples(
+    { samples: at('samples', 'samples.npz'), reference: train, features: at('features') },
+    job,
+  );
+  const { images, labels } = await readSamples(at('samples', 'images'));
+  const match = matchShare(images, labels);
+  await drawRunCurves(
+    [at('tokenizer', 'stage1'), at('tokenizer', 'stage2'), at('generator')],
+    at('curves.png'),
+  );
+  await writeFileAtomic(at(MARKER), `${JSON.stringify({ reconstruction, generation, match }, null, 2)}\n`);
+
+  const percent = (share: number) => `${(100 * share).toFixed(1)} %`;
+  return [
+    ['held-out pictures, PSNR', `${reconstruction.psnr.toFixed(2)} dB`],
+    ['held-out pictures, SSIM', reconstruction.ssim.toFixed(3)],
+    ['codebook used by the training pictures', percent(tokenized.usage.used)],
+    ['samples that show the colour of their class', percent(match.colour)],
+    ['samples that show the shape of their class', percent(match.shape)],
+    ['samples that show both', percent(match.both)],
+    ['rFID (features of the small classifier)', reconstruction.rfid!.toFixed(2)],
+    ['gFID (features of the small classifier)', generation.fid.toFixed(2)],
+    ['time', `${((Date.now() - started) / 60_000).toFixed(1)} minutes on engine ${job.engine.name}`],
+  ];
+}

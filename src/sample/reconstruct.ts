@@ -1,0 +1,56 @@
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import * as tf from '@tensorflow/tfjs';
+import { loadTokenizer } from '../checkpoint/tokenizer-file.js';
+import { openDataset } from '../data/dataset.js';
+import { pairSheet } from '../data/sheets.js';
+import { outputError, writeFileAtomic } from '../formats/atomic.js';
+import { toPixels, toTensor } from '../models/pixels.js';
+import type { Job } from '../train/job.js';
+import { readEvenly } from '../train/validation.js';
+
+const BATCH = 16;
+
+export interface ReconstructOptions {
+  tokenizer: string;
+  folder: string;
+  list?: string;
+  /** How many images, spread evenly over the data set. */
+  count: number;
+  /** The folder that gets `pairs.png`. */
+  out: string;
+}
+
+/** Writes a sheet of original | reconstruction pairs; gives its path and the number of pairs. */
+export async function reconstruct(
+  options: ReconstructOptions,
+  { reporter }: Job,
+): Promise<{ path: string; pairs: number }> {
+  const dataset = await openDataset({ folder: options.folder, list: options.list });
+  const tokenizer = await loadTokenizer(options.tokenizer);
+  const size = tokenizer.geometry.image_size;
+  const bytes = size * size * 3;
+  const { images, classes } = await readEvenly(dataset, size, options.count);
+  try {
+    await mkdir(options.out, { recursive: true });
+  } catch (error) {
+    throw outputError(options.out, error);
+  }
+  const progress = reporter.progress({ label: 'reconstruct', total: classes.length, unit: 'images' });
+  const parts: Uint8Array[] = [];
+  for (let start = 0; start < classes.length; start += BATCH) {
+    const batch = images.subarray(start * bytes, (start + BATCH) * bytes);
+    parts.push(tf.tidy(() => toPixels(tokenizer.forward(toTensor(batch, size)).image)));
+    progress.update(Math.min(start + BATCH, classes.length));
+  }
+  progress.stop();
+  tokenizer.parameters.dispose();
+  const path = join(options.out, 'pairs.png');
+  const named = dataset.classNames.some((name) => name !== '');
+  const labels = named ? Array.from(classes, (c) => dataset.classNames[c]) : undefined;
+  await writeFileAtomic(
+    path,
+    await pairSheet(images, new Uint8Array(Buffer.concat(parts)), { size, labels }),
+  );
+  return { path, pairs: classes.length };
+}

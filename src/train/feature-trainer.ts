@@ -1,0 +1,96 @@
+import * as tf from '@tensorflow/tfjs';
+import { saveFeatureNetwork } from '../checkpoint/feature-network-file.js';
+import type { Config } from '../config/schema.js';
+import type { Position, TrainingLoader } from '../data/loader.js';
+import * as ops from '../engine/ops/index.js';
+import { FeatureNetwork } from '../models/feature-network.js';
+import { toTensor } from '../models/pixels.js';
+import { AdamW } from '../nn/adamw.js';
+import type { Parameter, Parameters } from '../nn/parameters.js';
+import { cosineDecay } from '../nn/schedule.js';
+import { Random } from '../random.js';
+import { sumGradients, update } from './optimize.js';
+import type { OpenBatches } from './tokenizer-trainer.js';
+import type { Metrics, Trainer } from './trainer.js';
+
+/** Trains the feature network as a classifier of the data set's own classes. */
+export class FeatureTrainer implements Trainer {
+  steps = 0;
+  readonly network: FeatureNetwork;
+  private readonly options: Config['features'];
+  private readonly trained: Parameter[];
+  private readonly optimizer: AdamW;
+  private loader?: TrainingLoader;
+  private position?: Position;
+
+  constructor(
+    private readonly config: Config,
+    private readonly classNames: readonly string[],
+    private readonly openBatches: OpenBatches,
+  ) {
+    this.options = config.features;
+    this.network = new FeatureNetwork({
+      image_size: config.tokenizer.image_size,
+      classes: classNames.length,
+      channels: [...this.options.channels],
+    });
+    this.trained = [...this.network.parameters];
+    const { beta1, beta2, weight_decay } = config.tokenizer_training;
+    this.optimizer = new AdamW(this.trained, { beta1, beta2, weight_decay });
+  }
+
+  get model(): Parameters {
+    return this.network.parameters;
+  }
+
+  get totalSteps(): number {
+    return this.options.steps;
+  }
+
+  get finished(): boolean {
+    return this.steps >= this.totalSteps;
+  }
+
+  initialize(): void {
+    this.network.parameters.initialize(Random.of(this.config.seed, 'feature network'));
+    this.optimizer.initialize();
+  }
+
+  async step(): Promise<Metrics> {
+    this.loader ??= this.openBatches(this.position);
+    const { images, classes } = await this.loader.next();
+    const { gradients, metrics } = sumGradients(this.trained, 1, () => {
+      const { logits } = this.network.forward(toTensor(images, this.network.config.image_size));
+      const targets = tf.tensor1d(classes, 'int32');
+      const accuracy = logits.argMax(-1).equal(targets).toFloat().mean() as tf.Scalar;
+      return { loss: ops.crossEntropy(logits, targets).mean() as tf.Scalar, accuracy };
+    });
+    const lr = cosineDecay(this.steps, this.totalSteps, this.options.lr, 0);
+    const grad_norm = update(this.optimizer, gradients, lr, { accumulation: 1, clip_norm: 1 });
+    this.steps += 1;
+    return { ...metrics, lr, grad_norm };
+  }
+
+  async close(): Promise<void> {
+    await this.loader?.close();
+  }
+
+  async saveModel(path: string): Promise<void> {
+    await saveFeatureNetwork(path, this.network, this.classNames);
+  }
+
+  get trainingParts(): Record<string, Parameters> {
+    return { optimizer: this.optimizer.state };
+  }
+
+  get state() {
+    const { steps } = this;
+    return { steps, optimizer_steps: this.optimizer.steps, position: this.loader?.position ?? this.position };
+  }
+
+  restore(state: FeatureTrainer['state']): void {
+    this.steps = state.steps;
+    this.optimizer.steps = state.optimizer_steps;
+    this.position = state.position;
+  }
+}

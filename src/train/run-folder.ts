@@ -1,0 +1,95 @@
+import { execFileSync } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { mkdir, readFile } from 'node:fs/promises';
+import { createRequire } from 'node:module';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { configToYaml } from '../config/load.js';
+import type { Config } from '../config/schema.js';
+import type { Engine } from '../engine/index.js';
+import { CheckpointError, OutputError } from '../errors.js';
+import { outputError, writeFileAtomic } from '../formats/atomic.js';
+
+const PACKAGE = fileURLToPath(new URL('../../', import.meta.url));
+const require = createRequire(import.meta.url);
+
+export interface RunOptions {
+  config: Config;
+  /** The command line, as it can be typed again. */
+  command: string;
+  engine: Engine;
+  /** Goes on with the run that is in the folder. */
+  resume: boolean;
+}
+
+/** Files of a run that others write. */
+export interface RunFiles {
+  metrics: string;
+  log: string;
+}
+
+/** One start of a run, in run.json: what ran, on what. */
+interface Start {
+  time: string;
+  command: string;
+  engine: Engine;
+  versions: Record<'node' | 'alitok' | 'tfjs', string>;
+  /** Of this program's checkout, ending in `-dirty` if files were changed; null outside of one. */
+  git_revision: string | null;
+}
+
+function gitRevision(): string | null {
+  if (!existsSync(join(PACKAGE, '.git'))) return null;
+  try {
+    const arguments_ = ['-C', PACKAGE, 'describe', '--always', '--dirty', '--abbrev=40', '--exclude=*'];
+    return execFileSync('git', arguments_, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }).trim();
+  } catch {
+    return null; // no git here, or no commit yet
+  }
+}
+
+function describeStart({ command, engine }: RunOptions): Start {
+  const versions = {
+    node: process.versions.node,
+    alitok: require(join(PACKAGE, 'package.json')).version,
+    tfjs: require('@tensorflow/tfjs/package.json').version,
+  };
+  return { time: new Date().toISOString(), command, engine, versions, git_revision: gitRevision() };
+}
+
+/** The starts of the run in a folder; undefined if there is no run. */
+async function readStarts(path: string): Promise<Start[] | undefined> {
+  if (!existsSync(path)) return undefined;
+  try {
+    return JSON.parse(await readFile(path, 'utf8')).starts;
+  } catch (error) {
+    throw new CheckpointError(`${path} is damaged: ${(error as Error).message}`, { cause: error });
+  }
+}
+
+/**
+ * Makes a folder the home of one run: `config.yaml` (all values, to repeat it) and `run.json` (seed, and for each
+ * start its command, engine, versions and git revision).
+ * @throws OutputError where the folder cannot be written, or holds a run already and `resume` is false
+ * @throws CheckpointError where there is no run to resume
+ */
+export async function openRun(folder: string, options: RunOptions): Promise<RunFiles> {
+  const { config, resume } = options;
+  const runFile = join(folder, 'run.json');
+  const starts = await readStarts(runFile);
+  if (starts && !resume)
+    throw new OutputError(
+      `${folder} holds a run already; go on with it by --resume, or choose another folder`,
+    );
+  if (!starts && resume)
+    throw new CheckpointError(`${folder} holds no run to resume; start one without --resume`);
+  try {
+    await mkdir(folder, { recursive: true });
+  } catch (error) {
+    throw outputError(folder, error);
+  }
+  await writeFileAtomic(join(folder, 'config.yaml'), configToYaml(config));
+  const run = { name: config.name, seed: config.seed, starts: [...(starts ?? []), describeStart(options)] };
+  await writeFileAtomic(runFile, `${JSON.stringify(run, null, 2)}\n`);
+  return { metrics: join(folder, 'metrics.jsonl'), log: join(folder, 'log.jsonl') };
+}

@@ -1,0 +1,69 @@
+import { fingerprint, loadTokenizer } from '../checkpoint/tokenizer-file.js';
+import type { Config } from '../config/schema.js';
+import { checkTokenizer, openTokenCache, type TokenCache } from '../data/token-cache.js';
+import { ConfigError, DataError } from '../errors.js';
+import { type Tokenizer, tokenizerGeometry } from '../models/tokenizer.js';
+import { GeneratorTrainer } from './generator-trainer.js';
+import type { Job } from './job.js';
+import { samplePreview } from './previews.js';
+import { runTraining } from './run-training.js';
+
+export interface TrainGeneratorOptions {
+  config: Config;
+  /** The run folder. */
+  run: string;
+  /** The token cache. */
+  tokens: string;
+  /** A tokenizer to draw samples with during training; it must be the one that made the cache. */
+  tokenizer?: string;
+  resume: boolean;
+}
+
+/** Refuses a cache whose sizes are not those of the config's tokenizer and generator. */
+function checkSizes(cache: TokenCache, { tokenizer, generator }: Config): void {
+  const { tokens } = tokenizerGeometry(tokenizer);
+  const { image_size, patch_size, codebook_size } = tokenizer;
+  if (cache.tokens !== tokens)
+    throw new DataError(
+      `${cache.path} has ${cache.tokens} codes an image, but ${image_size} px at tokenizer.patch_size ${patch_size} have ${tokens}; use the tokenizer's config`,
+    );
+  const entries = cache.provenance?.codebookSize;
+  if (entries !== undefined && entries !== codebook_size)
+    throw new DataError(
+      `${cache.path} has codes of ${entries} entries, but tokenizer.codebook_size is ${codebook_size}; use the tokenizer's config`,
+    );
+  const highest = cache.classes.reduce((a, b) => Math.max(a, b), 0);
+  if (highest >= generator.classes)
+    throw new ConfigError(
+      `generator.classes is ${generator.classes}, but ${cache.path} has class ${highest}; set generator.classes=${cache.classNames.length}`,
+    );
+}
+
+/** Trains the generator on a token cache in a run folder. */
+export async function trainGenerator(options: TrainGeneratorOptions, job: Job): Promise<void> {
+  const { config, run, tokens, resume } = options;
+  const cache = await openTokenCache(tokens);
+  let tokenizer: Tokenizer | undefined;
+  try {
+    checkSizes(cache, config);
+    if (options.tokenizer) {
+      tokenizer = await loadTokenizer(options.tokenizer);
+      checkTokenizer(cache, await fingerprint(tokenizer));
+    }
+    const { grid, prefix_tokens } = tokenizerGeometry(config.tokenizer);
+    const { width, layers, heads, classes } = config.generator;
+    const { codebook_size } = config.tokenizer;
+    const sizes = { width, layers, heads, classes, codebook_size, prefix_tokens, grid };
+    const trainer = new GeneratorTrainer(config, cache, sizes);
+    const preview = tokenizer && samplePreview(trainer.generator, tokenizer, cache.classNames, config.sample);
+    await runTraining(
+      trainer,
+      { label: 'generator', folder: run, config, resume, initialize: () => trainer.initialize(), preview },
+      job,
+    );
+    trainer.dispose();
+  } finally {
+    tokenizer?.parameters.dispose();
+    await cache.close();
+  }
+}

@@ -1,0 +1,94 @@
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { loadTokenizer } from '../checkpoint/tokenizer-file.js';
+import type { Config } from '../config/schema.js';
+import { openDataset } from '../data/dataset.js';
+import { TrainingLoader } from '../data/loader.js';
+import { CheckpointError, ConfigError } from '../errors.js';
+import type { Stage, Tokenizer } from '../models/tokenizer.js';
+import type { Job } from './job.js';
+import type { Preview } from './loop.js';
+import { reconstructionPreview } from './previews.js';
+import type { Reporter } from './reporter.js';
+import { runTraining } from './run-training.js';
+import { type OpenBatches, TokenizerTrainer } from './tokenizer-trainer.js';
+import { readEvenly } from './validation.js';
+
+export interface TrainTokenizerOptions {
+  config: Config;
+  /** The folder that gets the runs `stage1` and `stage2`. */
+  run: string;
+  stages: readonly Stage[];
+  resume: boolean;
+  /** For stage 2: a stage-1 tokenizer other than that of `run`. */
+  from?: string;
+}
+
+/** The training images of a config, as an endless loader; logs files it cannot read. */
+export async function openTraining(
+  { data, tokenizer, seed }: Config,
+  batchSize: number,
+  reporter: Reporter,
+): Promise<{ openBatches: OpenBatches; classNames: readonly string[] }> {
+  if (!data.train)
+    throw new ConfigError('data.train is not set: name the folder of training images with --data');
+  const dataset = await openDataset({ folder: data.train, list: data.train_list ?? undefined });
+  const onUnreadable = (path: string, error: Error) => reporter.warn(`skipped ${path}: ${error.message}`);
+  const options = { dataset, imageSize: tokenizer.image_size, batchSize, seed, onUnreadable };
+  return {
+    openBatches: (position) => new TrainingLoader({ ...options, position }),
+    classNames: dataset.classNames,
+  };
+}
+
+/** Reconstructions of held-out images, or of training images where the config names none. */
+async function openPreview({ data, tokenizer, logging }: Config, reporter: Reporter) {
+  const [folder, list] = data.validation
+    ? [data.validation, data.validation_list]
+    : [data.train!, data.train_list];
+  if (!data.validation) reporter.warn('no validation images are given: the previews show training images');
+  const dataset = await openDataset({ folder, list: list ?? undefined });
+  const { images } = await readEvenly(dataset, tokenizer.image_size, logging.validation_images);
+  const name = data.validation ? 'validation_psnr' : 'preview_psnr';
+  return (model: Tokenizer): Preview => reconstructionPreview(model, images, name);
+}
+
+/** Trains the stages in turn, each in its own run folder; stage 2 starts from stage 1's encoder and codebook. */
+export async function trainTokenizer(options: TrainTokenizerOptions, job: Job): Promise<void> {
+  const { config, run, stages, resume, from } = options;
+  const { openBatches } = await openTraining(config, config.tokenizer_training.batch_size, job.reporter);
+  const previewOf = await openPreview(config, job.reporter);
+  for (const stage of stages) {
+    const folder = join(run, `stage${stage}`);
+    const trainer = new TokenizerTrainer(config, stage, openBatches);
+    const initialize = async () => {
+      const source = stage === 2 ? await loadStage1(from ?? join(run, 'stage1'), config) : undefined;
+      trainer.initialize(source);
+      source?.parameters.dispose();
+    };
+    const started = existsSync(join(folder, 'run.json'));
+    await runTraining(
+      trainer,
+      {
+        label: `stage ${stage}`,
+        folder,
+        config,
+        // With both stages, the second may not have begun when the first was interrupted.
+        resume: resume && (started || stages.length === 1 || stage === 1),
+        initialize,
+        preview: previewOf(trainer.tokenizer),
+      },
+      job,
+    );
+    trainer.dispose();
+  }
+}
+
+async function loadStage1(path: string, config: Config): Promise<Tokenizer> {
+  const source = await loadTokenizer(path);
+  const { decoder: _, ...own } = source.config;
+  const { decoder: __, ...wanted } = config.tokenizer;
+  if (JSON.stringify(own) !== JSON.stringify(wanted))
+    throw new CheckpointError(`${path} is a tokenizer of other sizes than the config's section tokenizer`);
+  return source;
+}

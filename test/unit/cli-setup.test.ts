@@ -1,0 +1,71 @@
+import { spawnSync } from 'node:child_process';
+import { copyFileSync, existsSync, mkdirSync, mkdtempSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, expect, it } from 'vitest';
+
+let project: string;
+
+/** A project with one package, its own, whose build fails while there is a file `src/broken`. */
+beforeAll(() => {
+  project = mkdtempSync(join(tmpdir(), 'alitok-setup-'));
+  for (const folder of ['bin', 'src/deep', 'part']) mkdirSync(join(project, folder), { recursive: true });
+  copyFileSync('bin/setup.js', join(project, 'bin/setup.js'));
+  const build = `
+    const fs = require('node:fs');
+    fs.mkdirSync('dist', { recursive: true });
+    if (fs.existsSync('src/broken')) throw new Error('type error');
+  `;
+  writeFileSync(join(project, 'build.cjs'), build);
+  const description = { name: 'project', version: '1.0.0', dependencies: { part: 'file:part' } };
+  const scripts = { build: 'node build.cjs' };
+  writeFileSync(join(project, 'package.json'), JSON.stringify({ ...description, scripts, type: 'module' }));
+  writeFileSync(join(project, 'part/package.json'), JSON.stringify({ name: 'part', version: '1.0.0' }));
+  const packages = { '': description, 'node_modules/part': { resolved: 'part', link: true }, part: {} };
+  const lock = { ...description, lockfileVersion: 3, requires: true, packages };
+  writeFileSync(join(project, 'package-lock.json'), JSON.stringify(lock));
+  writeFileSync(join(project, 'src/deep/a.ts'), '');
+});
+afterAll(() => rmSync(project, { recursive: true }));
+
+function setup() {
+  const script = join(project, 'bin/setup.js');
+  const { stdout, stderr, status } = spawnSync(process.execPath, [script], {
+    cwd: tmpdir(),
+    encoding: 'utf8',
+  });
+  return { lines: stdout.split('\n').filter(Boolean), stderr, status };
+}
+
+const INSTALL = expect.stringMatching(/^setup: installing packages/);
+const BUILD = expect.stringMatching(/^setup: building/);
+
+it('installs and builds a fresh clone once, then what has changed', () => {
+  expect(setup()).toEqual({ lines: [INSTALL, BUILD], stderr: '', status: 0 });
+  expect(existsSync(join(project, 'node_modules/part/package.json'))).toBe(true);
+  expect(setup()).toEqual({ lines: [], stderr: '', status: 0 });
+
+  // A clock that runs ahead must not make it install or build again and again.
+  const ahead = (minutes: number) => new Date(Date.now() + 60_000 * minutes);
+  utimesSync(join(project, 'src/deep/a.ts'), ahead(1), ahead(1));
+  expect(setup().lines).toEqual([BUILD]);
+  expect(setup().lines).toEqual([]);
+
+  utimesSync(join(project, 'package-lock.json'), ahead(2), ahead(2));
+  expect(setup().lines).toEqual([INSTALL, BUILD]);
+  expect(setup().lines).toEqual([]);
+});
+
+it('shows why a build failed, and builds again the next time', () => {
+  writeFileSync(join(project, 'src/broken'), '');
+  rmSync(join(project, 'dist'), { recursive: true });
+  for (const _ of [1, 2]) {
+    const { lines, stderr, status } = setup();
+    expect(lines).toEqual([BUILD]);
+    expect(stderr).toContain('type error');
+    expect(stderr).toContain('setup: npm run build failed');
+    expect(status).toBe(1);
+  }
+  rmSync(join(project, 'src/broken'));
+  expect(setup()).toMatchObject({ lines: [BUILD], status: 0 });
+});

@@ -1,0 +1,204 @@
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { openDataset } from '../../src/data/dataset.js';
+import { encodePng } from '../../src/data/image.js';
+import { type Batch, sequentialBatches, TrainingLoader } from '../../src/data/loader.js';
+import { prefetch } from '../../src/data/prefetch.js';
+import { DataError } from '../../src/errors.js';
+
+let folder: string;
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'loader-'));
+});
+afterAll(() => rm(folder, { recursive: true }));
+
+const SIZE = 8;
+
+/** Images of 11 × 8; all pixels have the image's number in red and their column in green. */
+async function makeImages(name: string, count: number, broken: readonly number[] = []) {
+  for (const kind of ['even', 'odd']) await mkdir(join(folder, name, kind), { recursive: true });
+  for (let i = 0; i < count; i++) {
+    const data = Uint8Array.from({ length: 11 * 8 * 3 }, (_, j) => [i, Math.floor(j / 3) % 11, 0][j % 3]);
+    const png = broken.includes(i)
+      ? Buffer.from('no image')
+      : await encodePng({ width: 11, height: 8, data });
+    const file = `${String(i).padStart(3, '0')}.png`;
+    await writeFile(join(folder, name, i % 2 === 0 ? 'even' : 'odd', file), png);
+  }
+  return openDataset({ folder: join(folder, name) });
+}
+
+/** The number of each image of a batch, from its pixels. */
+const numbers = ({ images }: Batch) => [...images].filter((_, i) => i % (SIZE * SIZE * 3) === 0);
+
+async function take(loader: TrainingLoader, count: number): Promise<Batch[]> {
+  const batches: Batch[] = [];
+  for (let i = 0; i < count; i++) batches.push(await loader.next());
+  return batches;
+}
+
+describe('TrainingLoader', async () => {
+  let dataset: Awaited<ReturnType<typeof makeImages>>;
+  beforeAll(async () => {
+    dataset = await makeImages('train', 10);
+  });
+  const options = { imageSize: SIZE, batchSize: 4, seed: 3 };
+
+  it('shows every image once an epoch, in a new order each epoch, batches going on across', async () => {
+    const loader = new TrainingLoader({ dataset, ...options });
+    const batches = await take(loader, 5);
+    expect(batches.every(({ images }) => images.length === 4 * SIZE * SIZE * 3)).toBe(true);
+    const seen = batches.flatMap(numbers);
+    const sorted = (part: number[]) => part.toSorted((a, b) => a - b);
+    expect(sorted(seen.slice(0, 10))).toEqual([0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+    expect(sorted(seen.slice(10))).toEqual([0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+    expect(seen.slice(0, 10)).not.toEqual(seen.slice(10));
+    for (const batch of batches) {
+      // entries: even/000, even/002, …, then odd/001, …
+      expect([...batch.indices].map((i) => Number(dataset.entries[i].path.slice(-7, -4)))).toEqual(
+        numbers(batch),
+      );
+      expect([...batch.classes]).toEqual(numbers(batch).map((n) => n % 2));
+    }
+    await loader.close();
+  });
+
+  it('depends on the seed alone, and goes on exactly from a position', async () => {
+    const whole = new TrainingLoader({ dataset, ...options, concurrency: 1 });
+    const expected = await take(whole, 8);
+    expect(whole.position).toEqual({ epoch: 3, offset: 2 });
+    await whole.close();
+
+    const first = new TrainingLoader({ dataset, ...options });
+    const before = await take(first, 3);
+    const { position } = first;
+    await first.close();
+    const second = new TrainingLoader({ dataset, ...options, position });
+    const after = await take(second, 5);
+    await second.close();
+    expect([...before, ...after]).toEqual(expected);
+
+    const other = new TrainingLoader({ dataset, ...options, seed: 4 });
+    expect(await take(other, 8)).not.toEqual(expected);
+    await other.close();
+  });
+
+  it('draws new crops each epoch, from images that are read once', async () => {
+    const short = await makeImages('once', 4);
+    const loader = new TrainingLoader({ dataset: short, ...options });
+    const epochs = await take(loader, 3);
+    // What the first epochs did not keep in memory could not be read any more.
+    await rm(join(folder, 'once'), { recursive: true });
+    epochs.push(...(await take(loader, 20)));
+    await loader.close();
+    const crops = epochs.map(({ images, indices }) => {
+      const at = indices.indexOf(0) * SIZE * SIZE * 3;
+      return `${images[at + 1]}-${images[at + 4]}`; // first two columns: offset and direction
+    });
+    // 4 offsets, 2 directions
+    expect(new Set(crops).size).toBe(8);
+  });
+
+  it('puts the next readable file of the epoch in the place of an unreadable one', async () => {
+    const [good, broken] = [await makeImages('good', 120), await makeImages('broken', 120, [7])];
+    const unreadable: string[] = [];
+    const onUnreadable = (path: string) => unreadable.push(path);
+    const [a, b] = [
+      new TrainingLoader({ dataset: good, ...options }),
+      new TrainingLoader({ dataset: broken, ...options, onUnreadable }),
+    ];
+    const [expected, seen] = [(await take(a, 30)).flatMap(numbers), (await take(b, 30)).flatMap(numbers)];
+    const at = expected.indexOf(7);
+    expect(seen).toEqual(expected.with(at, expected[(at + 1) % 120]));
+    await take(b, 30);
+    expect(unreadable).toEqual([join(folder, 'broken/odd/007.png')]);
+    await a.close();
+    await b.close();
+  });
+
+  it('fails when more than 1 % cannot be read, and names them', async () => {
+    const broken = await makeImages('worse', 120, [7, 8]);
+    const loader = new TrainingLoader({ dataset: broken, ...options });
+    const error = await take(loader, 30).catch((e) => e);
+    expect(error).toBeInstanceOf(DataError);
+    expect(error.message).toMatch(/^2 of 120 images in .*worse cannot be read.*(007|008).png.*(007|008).png/);
+    await loader.close();
+  });
+});
+
+describe('sequentialBatches', () => {
+  async function all(batches: AsyncIterable<Batch>): Promise<Batch[]> {
+    const list: Batch[] = [];
+    for await (const batch of batches) list.push(batch);
+    return list;
+  }
+  const options = { imageSize: SIZE, batchSize: 4 };
+
+  it('goes once through, in order, to a partial last batch', async () => {
+    const dataset = await makeImages('once-through', 10);
+    const batches = await all(sequentialBatches({ dataset, ...options, crops: 'center' }));
+    expect(batches.map(numbers)).toEqual([
+      [0, 2, 4, 6],
+      [8, 1, 3, 5],
+      [7, 9],
+    ]);
+    expect(batches.flatMap(({ classes }) => [...classes])).toEqual([0, 0, 0, 0, 0, 1, 1, 1, 1, 1]);
+  });
+
+  it('gives all crops of a file after each other', async () => {
+    const dataset = await makeImages('crops', 3);
+    const [flip] = await all(sequentialBatches({ dataset, ...options, crops: 'flip' }));
+    expect(numbers(flip)).toEqual([0, 0, 2, 2, 1, 1]);
+    const columns = [...flip.images].filter((_, i) => i % (SIZE * SIZE * 3) === 1);
+    expect(columns).toEqual([1, 8, 1, 8, 1, 8]); // the centre starts at column 1 of 11
+    const [ten] = await all(sequentialBatches({ dataset, ...options, crops: 'ten-crop' }));
+    expect(ten.images.length).toBe(30 * SIZE * SIZE * 3);
+    expect([...ten.indices]).toEqual([0, 1, 2]);
+  });
+
+  it('drops an unreadable file and fills the batch', async () => {
+    const dataset = await makeImages('drop', 101, [4]);
+    const unreadable: string[] = [];
+    const onUnreadable = (path: string) => unreadable.push(path);
+    const batches = await all(sequentialBatches({ dataset, ...options, crops: 'center', onUnreadable }));
+    expect(numbers(batches[0])).toEqual([0, 2, 6, 8]);
+    expect(batches.map(({ indices }) => indices.length)).toEqual(Array(25).fill(4));
+    expect(unreadable).toEqual([join(folder, 'drop/even/004.png')]);
+  });
+
+  it('fails on a small folder with one unreadable file', async () => {
+    const dataset = await makeImages('small', 5, [2]);
+    const batches = all(sequentialBatches({ dataset, ...options, crops: 'center' }));
+    await expect(batches).rejects.toThrow(/^1 of 5 images .*even\/002.png/);
+  });
+});
+
+describe('prefetch', () => {
+  it('keeps order and both limits, and starts nothing after it was left', async () => {
+    let running = 0;
+    let most = 0;
+    const started: number[] = [];
+    const load = async (item: number) => {
+      started.push(item);
+      most = Math.max(most, ++running);
+      // Later items are done sooner.
+      await new Promise((resolve) => setTimeout(resolve, 8 - (item % 8)));
+      running--;
+      return item;
+    };
+    const seen: number[] = [];
+    for await (const item of prefetch(Array(100).keys(), load, { concurrency: 3, ahead: 6 })) {
+      seen.push(item);
+      expect(started.length).toBeLessThanOrEqual(seen.length + 6);
+      if (seen.length === 20) break;
+    }
+    expect(seen).toEqual([...Array(20).keys()]);
+    expect(most).toBe(3);
+    expect(running).toBe(0);
+    const { length } = started;
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    expect(started.length).toBe(length);
+  });
+});

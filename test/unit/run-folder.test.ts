@@ -1,0 +1,105 @@
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { loadConfig } from '../../src/config/load.js';
+import { CheckpointError, DataError, OutputError } from '../../src/errors.js';
+import { openMetricsLog, readMetrics } from '../../src/train/metrics-log.js';
+import { openRun, type RunOptions } from '../../src/train/run-folder.js';
+
+let folder: string;
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), 'alitok-run-'));
+});
+afterEach(() => rmSync(folder, { recursive: true }));
+
+describe('a run folder', () => {
+  const options: RunOptions = {
+    config: loadConfig('configs/quickstart.yaml', ['seed=7']),
+    command: 'alitok train-ar --out run',
+    engine: { name: 'wasm', description: 'tfjs-backend-wasm 4' },
+    resume: false,
+  };
+  const resume = { ...options, command: 'alitok train-ar --out run --resume', resume: true };
+  const readRun = (run: string) => JSON.parse(readFileSync(join(run, 'run.json'), 'utf8'));
+
+  it('holds all that is needed to repeat the run', async () => {
+    const run = join(folder, 'a/b');
+    const files = await openRun(run, options);
+    expect(readdirSync(run).sort()).toEqual(['config.yaml', 'run.json']);
+    expect(loadConfig(join(run, 'config.yaml'))).toEqual(options.config);
+    const { name, seed, starts } = readRun(run);
+    expect([name, seed, starts.length]).toEqual(['quickstart', 7, 1]);
+    expect(starts[0]).toMatchObject({
+      command: options.command,
+      engine: options.engine,
+      versions: { node: process.versions.node, alitok: '0.1.0', tfjs: expect.stringMatching(/^4\./) },
+    });
+    expect(Math.abs(Date.parse(starts[0].time) - Date.now())).toBeLessThan(60_000);
+    expect(files).toEqual({ metrics: join(run, 'metrics.jsonl'), log: join(run, 'log.jsonl') });
+  });
+
+  it('takes one run only, which can be resumed', async () => {
+    await openRun(folder, options);
+    const before = readFileSync(join(folder, 'run.json'), 'utf8');
+    await expect(openRun(folder, options)).rejects.toThrow(OutputError);
+    await expect(openRun(folder, options)).rejects.toThrow(
+      `${folder} holds a run already; go on with it by --resume`,
+    );
+    expect(readFileSync(join(folder, 'run.json'), 'utf8')).toBe(before);
+    await openRun(folder, resume);
+    expect(readRun(folder).starts.map(({ command }: { command: string }) => command)).toEqual([
+      options.command,
+      resume.command,
+    ]);
+  });
+
+  it('cannot be resumed before there is a run, and is not made by the attempt', async () => {
+    const run = join(folder, 'none');
+    await expect(openRun(run, resume)).rejects.toThrow(CheckpointError);
+    expect(readdirSync(folder)).toEqual([]);
+  });
+
+  it('reports a damaged run.json and a path that is no folder', async () => {
+    writeFileSync(join(folder, 'run.json'), '{');
+    await expect(openRun(folder, resume)).rejects.toThrow(CheckpointError);
+    await expect(openRun(join(folder, 'run.json/run'), options)).rejects.toThrow(OutputError);
+  });
+});
+
+describe('the metrics log', () => {
+  it('gives back what was appended', async () => {
+    const path = join(folder, 'metrics.jsonl');
+    const log = await openMetricsLog(path, 0);
+    await log.append({ step: 1, loss: 0.5, phase: 1 });
+    await log.append({ step: 2, loss: Number.NaN });
+    const [first, second] = await readMetrics(path);
+    expect(first).toEqual({ step: 1, time: expect.any(Number), loss: 0.5, phase: 1 });
+    expect(Math.abs(first.time - Date.now() / 1000)).toBeLessThan(60);
+    expect(second.loss).toBeNull();
+  });
+
+  it('drops the lines of steps that are made again, and a line that was cut off', async () => {
+    const path = join(folder, 'metrics.jsonl');
+    const rows = [1, 2, 2, 3, 4].map((step) => ({ step, time: step }));
+    writeFileSync(path, `${rows.map((row) => JSON.stringify(row)).join('\n')}\n{"step": 5, "ti`);
+    expect(await readMetrics(path)).toEqual(rows);
+    const log = await openMetricsLog(path, 2);
+    await log.append({ step: 3 });
+    const steps = (await readMetrics(path)).map(({ step }) => step);
+    expect(steps).toEqual([1, 2, 2, 3]);
+    await openMetricsLog(path, 0);
+    expect(await readMetrics(path)).toEqual([]);
+    await openMetricsLog(join(folder, 'deleted.jsonl'), 9);
+    expect(await readMetrics(join(folder, 'deleted.jsonl'))).toEqual([]);
+  });
+
+  it('names the line that is damaged, and a missing file', async () => {
+    const path = join(folder, 'metrics.jsonl');
+    await expect(readMetrics(path)).rejects.toThrow(DataError);
+    writeFileSync(path, '{"step": 1, "time": 1}\n{"step"\n{"step": 3, "time": 3}\n');
+    await expect(readMetrics(path)).rejects.toThrow(`${path}:2: damaged line`);
+    await expect(openMetricsLog(path, 3)).rejects.toThrow(DataError);
+    await expect(openMetricsLog(join(path, 'x'), 0)).rejects.toThrow(OutputError);
+  });
+});
