@@ -1,0 +1,195 @@
+// What turns convolutions (NHWC) into matrix products: patches of pixels as rows, and back.
+
+/**
+ * Patches of `images` images as rows (images·outH·outW, kh·kw·channels), zero outside. Parts share the rows of output.
+ */
+export function toColumns(
+  images: i32,
+  height: i32,
+  width: i32,
+  channels: i32,
+  outH: i32,
+  outW: i32,
+  kh: i32,
+  kw: i32,
+  strideH: i32,
+  strideW: i32,
+  dilationH: i32,
+  dilationW: i32,
+  top: i32,
+  left: i32,
+  x: usize,
+  columns: usize,
+  part: i32,
+  parts: i32,
+): void {
+  const lines = images * outH;
+  const run = (<usize>channels) << 2;
+  for (let line = (lines * part) / parts; line < (lines * (part + 1)) / parts; line++) {
+    const image = line / outH,
+      oy = line % outH;
+    let to = columns + <usize>line * outW * kh * kw * run;
+    for (let ox = 0; ox < outW; ox++)
+      for (let ky = 0; ky < kh; ky++) {
+        const y = oy * strideH - top + ky * dilationH;
+        for (let kx = 0; kx < kw; kx++) {
+          const xx = ox * strideW - left + kx * dilationW;
+          if (y < 0 || y >= height || xx < 0 || xx >= width) memory.fill(to, 0, run);
+          else memory.copy(to, x + <usize>((image * height + y) * width + xx) * run, run);
+          to += run;
+        }
+      }
+  }
+}
+
+/** The transpose of `toColumns`: adds rows of patches into the images dx, which is zeroed. Parts share the images. */
+export function fromColumns(
+  images: i32,
+  height: i32,
+  width: i32,
+  channels: i32,
+  outH: i32,
+  outW: i32,
+  kh: i32,
+  kw: i32,
+  strideH: i32,
+  strideW: i32,
+  dilationH: i32,
+  dilationW: i32,
+  top: i32,
+  left: i32,
+  columns: usize,
+  dx: usize,
+  part: i32,
+  parts: i32,
+): void {
+  const run = (<usize>channels) << 2;
+  const whole = (run >> 4) << 4;
+  for (let image = (images * part) / parts; image < (images * (part + 1)) / parts; image++) {
+    memory.fill(dx + <usize>(image * height * width) * run, 0, <usize>(height * width) * run);
+    let from = columns + <usize>(image * outH * outW * kh * kw) * run;
+    for (let oy = 0; oy < outH; oy++)
+      for (let ox = 0; ox < outW; ox++)
+        for (let ky = 0; ky < kh; ky++) {
+          const y = oy * strideH - top + ky * dilationH;
+          for (let kx = 0; kx < kw; kx++) {
+            const xx = ox * strideW - left + kx * dilationW;
+            if (y >= 0 && y < height && xx >= 0 && xx < width) {
+              const to = dx + <usize>((image * height + y) * width + xx) * run;
+              let c: usize = 0;
+              for (; c < whole; c += 16)
+                v128.store(to + c, f32x4.add(v128.load(to + c), v128.load(from + c)));
+              for (; c < run; c += 4) store<f32>(to + c, load<f32>(to + c) + load<f32>(from + c));
+            }
+            from += run;
+          }
+        }
+  }
+}
+
+/** dx of a depthwise convolution, filter (kh, kw, channels, multiplier); dx is zeroed. Parts share the images. */
+export function depthwiseGradInput(
+  images: i32,
+  height: i32,
+  width: i32,
+  channels: i32,
+  multiplier: i32,
+  outH: i32,
+  outW: i32,
+  kh: i32,
+  kw: i32,
+  strideH: i32,
+  strideW: i32,
+  dilationH: i32,
+  dilationW: i32,
+  top: i32,
+  left: i32,
+  dy: usize,
+  filter: usize,
+  dx: usize,
+  part: i32,
+  parts: i32,
+): void {
+  for (let image = (images * part) / parts; image < (images * (part + 1)) / parts; image++) {
+    memory.fill(dx + ((image * height * width * channels) << 2), 0, (height * width * channels) << 2);
+    for (let oy = 0; oy < outH; oy++)
+      for (let ox = 0; ox < outW; ox++) {
+        const g = dy + ((((image * outH + oy) * outW + ox) * channels * multiplier) << 2);
+        for (let ky = 0; ky < kh; ky++) {
+          const y = oy * strideH - top + ky * dilationH;
+          if (y < 0 || y >= height) continue;
+          for (let kx = 0; kx < kw; kx++) {
+            const xx = ox * strideW - left + kx * dilationW;
+            if (xx < 0 || xx >= width) continue;
+            const to = dx + ((((image * height + y) * width + xx) * channels) << 2);
+            const f = filter + (((ky * kw + kx) * channels * multiplier) << 2);
+            let c = 0;
+            if (multiplier == 1)
+              for (; c + 4 <= channels; c += 4) {
+                const o = <usize>(c << 2);
+                v128.store(
+                  to + o,
+                  f32x4.add(v128.load(to + o), f32x4.mul(v128.load(g + o), v128.load(f + o))),
+                );
+              }
+            for (; c < channels; c++) {
+              let sum = load<f32>(to + (c << 2));
+              for (let q = c * multiplier; q < (c + 1) * multiplier; q++)
+                sum += load<f32>(g + (q << 2)) * load<f32>(f + (q << 2));
+              store<f32>(to + (c << 2), sum);
+            }
+          }
+        }
+      }
+  }
+}
+
+/** dfilter (kh, kw, channels, multiplier) of a depthwise convolution; zeroed. Parts share the filter's positions. */
+export function depthwiseGradFilter(
+  images: i32,
+  height: i32,
+  width: i32,
+  channels: i32,
+  multiplier: i32,
+  outH: i32,
+  outW: i32,
+  kh: i32,
+  kw: i32,
+  strideH: i32,
+  strideW: i32,
+  dilationH: i32,
+  dilationW: i32,
+  top: i32,
+  left: i32,
+  x: usize,
+  dy: usize,
+  dfilter: usize,
+  part: i32,
+  parts: i32,
+): void {
+  const outputs = channels * multiplier;
+  for (let at = (kh * kw * part) / parts; at < (kh * kw * (part + 1)) / parts; at++) {
+    const ky = at / kw,
+      kx = at % kw;
+    const to = dfilter + ((at * outputs) << 2);
+    memory.fill(to, 0, outputs << 2);
+    for (let image = 0; image < images; image++)
+      for (let oy = 0; oy < outH; oy++) {
+        const y = oy * strideH - top + ky * dilationH;
+        if (y < 0 || y >= height) continue;
+        for (let ox = 0; ox < outW; ox++) {
+          const xx = ox * strideW - left + kx * dilationW;
+          if (xx < 0 || xx >= width) continue;
+          const from = x + ((((image * height + y) * width + xx) * channels) << 2);
+          const g = dy + ((((image * outH + oy) * outW + ox) * outputs) << 2);
+          for (let q = 0; q < outputs; q++) {
+            const o = <usize>(q << 2);
+            store<f32>(
+              to + o,
+              load<f32>(to + o) + load<f32>(from + ((q / multiplier) << 2)) * load<f32>(g + o),
+            );
+          }
+        }
+      }
+  }
+}

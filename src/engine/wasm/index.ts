@@ -1,0 +1,19 @@
+import { availableParallelism } from 'node:os';
+import * as tf from '@tensorflow/tfjs';
+import { createBackend } from './backend.js';
+import { registerKernels } from './kernels/index.js';
+
+let started: number | undefined;
+
+/**
+ * Makes `wasm` a tfjs backend with shared memory, our kernels and `threads` threads (default: all processors).
+ * Once started it stays as it is. Throws EngineError if it is not built.
+ */
+export async function startWasm({ threads = availableParallelism() }: { threads?: number }): Promise<void> {
+  if (started !== undefined) return;
+  const backend = await createBackend(threads);
+  tf.removeBackend('wasm');
+  tf.registerBackend('wasm', () => backend);
+  registerKernels();
+  started = threads;
+}

@@ -1,0 +1,159 @@
+import * as tf from '@tensorflow/tfjs';
+import type { WasmBackend } from '../backend.js';
+import { dense, matmul } from './matmul.js';
+import { isFloat, register, registerFor, sizeOf } from './register.js';
+
+type Shape4D = [number, number, number, number];
+type Info = tf.backend_util.Conv2DInfo;
+
+/** Patches take at most so much memory at a time: images are cut into groups that fit. */
+const COLUMN_BYTES = 64 * 2 ** 20;
+
+interface ConvAttributes {
+  strides: number | [number, number];
+  pad: 'same' | 'valid' | number | tf.backend_util.ExplicitPadding;
+  dataFormat: 'NHWC' | 'NCHW';
+  dilations: number | [number, number];
+  dimRoundingMode?: 'floor' | 'round' | 'ceil';
+}
+
+function info(x: number[], filter: number[], attributes: ConvAttributes, depthwise = false): Info {
+  const { strides, pad, dilations = 1, dimRoundingMode } = attributes;
+  return tf.backend_util.computeConv2DInfo(
+    x as Shape4D,
+    filter as Shape4D,
+    strides,
+    dilations,
+    pad as 'same',
+    dimRoundingMode,
+    depthwise,
+  );
+}
+
+/** What the kernels want to know: sizes of input and output, the filter, strides, dilations and padding. */
+function geometry(conv: Info): number[] {
+  return [
+    ...[conv.inHeight, conv.inWidth, conv.inChannels, conv.outHeight, conv.outWidth],
+    ...[conv.filterHeight, conv.filterWidth, conv.strideHeight, conv.strideWidth],
+    ...[conv.dilationHeight, conv.dilationWidth, conv.padInfo.top, conv.padInfo.left],
+  ];
+}
+
+/** Calls `each` with groups of images and memory for their patches (rows, kh·kw·inChannels). */
+function inGroups(
+  backend: WasmBackend,
+  conv: Info,
+  each: (group: { first: number; images: number; rows: number; columns: number }) => void,
+): void {
+  const patch = conv.filterHeight * conv.filterWidth * conv.inChannels;
+  const pixels = conv.outHeight * conv.outWidth;
+  const most = Math.min(conv.batchSize, Math.max(1, Math.floor(COLUMN_BYTES / (pixels * patch * 4))));
+  const columns = backend.allocate(most * pixels * patch * 4);
+  for (let first = 0; first < conv.batchSize; first += most) {
+    const images = Math.min(most, conv.batchSize - first);
+    each({ first, images, rows: images * pixels, columns });
+  }
+  backend.free(columns);
+}
+
+const inputBytes = (conv: Info) => conv.inHeight * conv.inWidth * conv.inChannels * 4;
+const outputBytes = (conv: Info) => conv.outHeight * conv.outWidth * conv.outChannels * 4;
+
+function toColumns(
+  backend: WasmBackend,
+  conv: Info,
+  x: number,
+  first: number,
+  images: number,
+  columns: number,
+): void {
+  const patch = conv.filterHeight * conv.filterWidth * conv.inChannels;
+  const work = images * conv.outHeight * conv.outWidth * patch;
+  backend.pool.run('toColumns', work, images, ...geometry(conv), x + first * inputBytes(conv), columns);
+}
+
+const patchOf = (conv: Info) => conv.filterHeight * conv.filterWidth * conv.inChannels;
+
+export function registerConvolution(): void {
+  registerFor<ConvAttributes>(
+    'Conv2D',
+    ({ x, filter }, { dataFormat }) => isFloat(x) && isFloat(filter) && dataFormat === 'NHWC',
+    ({ x, filter }, attributes, backend) => {
+      const conv = info(x.shape, filter.shape, attributes);
+      const out = backend.output(conv.outShape);
+      const [xAt, wAt, outAt] = [x, filter, out].map((tensor) => backend.address(tensor));
+      const patch = patchOf(conv);
+      inGroups(backend, conv, ({ first, images, rows, columns }) => {
+        toColumns(backend, conv, xAt, first, images, columns);
+        const sizes: Shape4D = [1, rows, conv.outChannels, patch];
+        const weights = dense(wAt, patch, conv.outChannels);
+        matmul(backend, sizes, dense(columns, rows, patch), weights, outAt + first * outputBytes(conv));
+      });
+      return out;
+    },
+  );
+
+  registerFor<ConvAttributes & { inputShape: number[] }>(
+    'Conv2DBackpropInput',
+    (_, { dataFormat }) => dataFormat === 'NHWC',
+    ({ dy, filter }, attributes, backend) => {
+      const conv = info(attributes.inputShape, filter.shape, attributes);
+      const dx = backend.output(conv.inShape);
+      const [dyAt, wAt, dxAt] = [dy, filter, dx].map((tensor) => backend.address(tensor));
+      const patch = patchOf(conv);
+      inGroups(backend, conv, ({ first, images, rows, columns }) => {
+        const sizes: Shape4D = [1, rows, patch, conv.outChannels];
+        const gradient = dense(dyAt + first * outputBytes(conv), rows, conv.outChannels);
+        matmul(backend, sizes, gradient, dense(wAt, patch, conv.outChannels, true), columns);
+        const to = dxAt + first * inputBytes(conv);
+        backend.pool.run('fromColumns', rows * patch, images, ...geometry(conv), columns, to);
+      });
+      return dx;
+    },
+  );
+
+  register<ConvAttributes & { filterShape: number[] }>(
+    'Conv2DBackpropFilter',
+    ({ x, dy }, attributes, backend) => {
+      const conv = info(x.shape, attributes.filterShape, attributes);
+      const dw = backend.output(conv.filterShape);
+      const [xAt, dyAt, dwAt] = [x, dy, dw].map((tensor) => backend.address(tensor));
+      const patch = patchOf(conv);
+      inGroups(backend, conv, ({ first, images, rows, columns }) => {
+        toColumns(backend, conv, xAt, first, images, columns);
+        const sizes: Shape4D = [1, patch, conv.outChannels, rows];
+        const gradient = dense(dyAt + first * outputBytes(conv), rows, conv.outChannels);
+        matmul(backend, sizes, dense(columns, rows, patch, true), gradient, dwAt, { accumulate: first > 0 });
+      });
+      return dw;
+    },
+  );
+
+  /** Sizes of a depthwise convolution, with the multiplier after the channels. */
+  const depthwise = (conv: Info, multiplier: number) => geometry(conv).toSpliced(3, 0, multiplier);
+  register<ConvAttributes & { inputShape: number[] }>(
+    'DepthwiseConv2dNativeBackpropInput',
+    ({ dy, filter }, attributes, backend) => {
+      const conv = info(attributes.inputShape, filter.shape, attributes, true);
+      const dx = backend.output(conv.inShape);
+      const work = sizeOf(dy.shape) * conv.filterHeight * conv.filterWidth;
+      const addresses = [dy, filter, dx].map((tensor) => backend.address(tensor));
+      const sizes = depthwise(conv, filter.shape[3]);
+      backend.pool.run('depthwiseGradInput', work, conv.batchSize, ...sizes, ...addresses);
+      return dx;
+    },
+  );
+  register<ConvAttributes & { filterShape: number[] }>(
+    'DepthwiseConv2dNativeBackpropFilter',
+    ({ x, dy }, attributes, backend) => {
+      const { filterShape } = attributes;
+      const conv = info(x.shape, filterShape, attributes, true);
+      const dfilter = backend.output(filterShape);
+      const work = sizeOf(dy.shape) * conv.filterHeight * conv.filterWidth;
+      const addresses = [x, dy, dfilter].map((tensor) => backend.address(tensor));
+      const sizes = depthwise(conv, filterShape[3]);
+      backend.pool.run('depthwiseGradFilter', work, conv.batchSize, ...sizes, ...addresses);
+      return dfilter;
+    },
+  );
+}

@@ -1,0 +1,89 @@
+import * as tf from '@tensorflow/tfjs';
+import type { WasmBackend } from '../backend.js';
+import { isFloat, register, registerFor, sizeOf } from './register.js';
+
+/** A matrix in memory: address, then strides of rows, columns and batches, in elements. */
+export interface Matrix {
+  address: number;
+  row: number;
+  column: number;
+  batch: number;
+}
+
+/** C (batches, m, n) = A·B (+ bias by column, += with `accumulate`), C with rows of n elements. */
+export function matmul(
+  { pool }: WasmBackend,
+  [batches, m, n, k]: [number, number, number, number],
+  a: Matrix,
+  b: Matrix,
+  c: number,
+  { bias = 0, accumulate = false }: { bias?: number; accumulate?: boolean } = {},
+): void {
+  const scratch = pool.scratchFor(pool.ask('matmulScratch'));
+  const sizes = [batches, m, n, k];
+  const matrices = [a.address, a.row, a.column, a.batch, b.address, b.row, b.column, b.batch, c, n, m * n];
+  pool.run('matmul', batches * m * n * k, ...sizes, ...matrices, bias, accumulate ? 1 : 0, scratch);
+}
+
+/** Dense rows × columns matrices, one after the other; transposed, it is seen as columns × rows. */
+export function dense(address: number, rows: number, columns: number, transposed = false): Matrix {
+  const batch = rows * columns;
+  return transposed
+    ? { address, row: 1, column: columns, batch }
+    : { address, row: columns, column: 1, batch };
+}
+
+interface MatMulAttributes {
+  transposeA: boolean;
+  transposeB: boolean;
+}
+
+function batchMatMul(
+  { a, b }: Record<string, tf.TensorInfo>,
+  { transposeA, transposeB }: MatMulAttributes,
+  backend: WasmBackend,
+): tf.TensorInfo {
+  const [aRows, aColumns] = a.shape.slice(-2);
+  const [bRows, bColumns] = b.shape.slice(-2);
+  const [m, k] = transposeA ? [aColumns, aRows] : [aRows, aColumns];
+  const [bk, n] = transposeB ? [bColumns, bRows] : [bRows, bColumns];
+  tf.util.assert(
+    k === bk,
+    () => `matMul: inner dimensions ${k} and ${bk} of [${a.shape}] and [${b.shape}] differ`,
+  );
+  const batchShape = tf.broadcast_util.assertAndGetBroadcastShape(a.shape.slice(0, -2), b.shape.slice(0, -2));
+  const [batches, aBatches, bBatches] = [batchShape, a.shape.slice(0, -2), b.shape.slice(0, -2)].map(sizeOf);
+  const out = backend.output([...batchShape, m, n]);
+  if (sizeOf(out.shape) === 0) return out;
+  const left = dense(backend.address(a), aRows, aColumns, transposeA);
+  const right = dense(backend.address(b), bRows, bColumns, transposeB);
+  // One of the two may be the same for all batches; other broadcasts do not reach this kernel.
+  if (aBatches === 1) left.batch = 0;
+  if (bBatches === 1) right.batch = 0;
+  matmul(backend, [batches, m, n, k], left, right, backend.address(out));
+  return out;
+}
+
+/** Whether both are floats and their batches equal, or one is single. */
+function simpleBatches({ a, b }: Record<string, tf.TensorInfo>): boolean {
+  const [aBatch, bBatch] = [a.shape.slice(0, -2), b.shape.slice(0, -2)];
+  const single = (batch: number[]) => sizeOf(batch) === 1;
+  return isFloat(a) && isFloat(b) && (aBatch.join() === bBatch.join() || single(aBatch) || single(bBatch));
+}
+
+export function registerMatmul(): void {
+  registerFor<MatMulAttributes>('BatchMatMul', simpleBatches, batchMatMul);
+
+  register('alitok.Linear', ({ x, weight, bias }, _, backend) => {
+    const [outputs, inputs] = weight.shape;
+    const rows = sizeOf(x.shape) / inputs;
+    const out = backend.output([...x.shape.slice(0, -1), outputs]);
+    const [left, right] = [
+      dense(backend.address(x), rows, inputs),
+      dense(backend.address(weight), outputs, inputs, true),
+    ];
+    const offset = bias ? backend.address(bias) : 0;
+    matmul(backend, [1, rows, outputs, inputs], left, right, backend.address(out), { bias: offset });
+    return out;
+  });
+}
