@@ -3,6 +3,7 @@ import { Command } from 'commander';
 import type { EngineChoice } from '../engine/index.js';
 import { choice, examples, wholeNumber } from './command.js';
 import * as curves from './commands/curves.js';
+import * as evaluate from './commands/eval.js';
 import * as inspect from './commands/inspect.js';
 import * as quickstart from './commands/quickstart.js';
 import * as reconstruct from './commands/reconstruct.js';
@@ -25,6 +26,7 @@ const COMMANDS: readonly Register[] = [
   trainAr,
   sample,
   trainFeatures,
+  evaluate,
   curves,
   inspect,
 ].map((command) => command.register);

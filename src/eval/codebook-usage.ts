@@ -1,16 +1,26 @@
+/** Counts how often each codebook entry is chosen. */
 export class CodebookUsage {
   private readonly counts: Float64Array;
+
   constructor(entries: number) {
     this.counts = new Float64Array(entries);
   }
+
   add(indices: ArrayLike<number>): void {
-    for (let i = 0; i < indices.length; i++) this.counts[indices[i]]++;
+    for (let i = 0; i < indices.length; i++) this.counts[indices[i]] += 1;
   }
+
+  /** Share of the entries that were chosen at least once. */
   get used(): number {
-    return this.counts.filter((c) => c > 0).length / this.counts.length;
+    return this.counts.reduce((used, count) => used + (count > 0 ? 1 : 0), 0) / this.counts.length;
   }
+
+  /** Entropy of the choices in bits; log2 of the number of entries if all are as likely. */
   get entropy(): number {
     const total = this.counts.reduce((a, b) => a + b, 0);
-    return this.counts.reduce((s, c) => (c > 0 ? s - (c / total) * Math.log2(c / total) : s), 0);
+    return this.counts.reduce(
+      (sum, count) => (count > 0 ? sum - (count / total) * Math.log2(count / total) : sum),
+      0,
+    );
   }
 }

@@ -1,6 +1,6 @@
 import * as tf from '@tensorflow/tfjs';
 import type { WasmBackend } from '../backend.js';
-import { isFloat, registerFor, sizeOf } from './register.js';
+import { isFloat, register, registerFor, sizeOf } from './register.js';
 
 /** Dimensions that the copy kernel takes. */
 const RANK = 6;
@@ -75,6 +75,12 @@ function slice(
 }
 
 export function registerLayout(): void {
+  // tfjs's own copies the data; every tensor that a gradient needs is cloned once.
+  register('Identity', ({ x }, _, backend) => {
+    backend.incRef(x.dataId);
+    return { dataId: x.dataId, shape: x.shape, dtype: x.dtype };
+  });
+
   type Slice = { begin: number[]; size: number[] };
   const sliceOf = (x: tf.TensorInfo, { begin, size }: Slice) =>
     tf.slice_util.parseSliceParams(x as tf.Tensor, begin, size);

@@ -1,0 +1,119 @@
+import { basename } from 'node:path';
+import * as tf from '@tensorflow/tfjs';
+import { fingerprint, loadTokenizer } from '../checkpoint/tokenizer-file.js';
+import { openDataset } from '../data/dataset.js';
+import { sequentialBatches } from '../data/loader.js';
+import { toPixels, toTensor } from '../models/pixels.js';
+import type { Tokenizer } from '../models/tokenizer.js';
+import type { Job } from '../train/job.js';
+import { turn } from '../train/turn.js';
+import { CodebookUsage } from './codebook-usage.js';
+import { openFeatureExtractor } from './feature-extractor.js';
+import { frechetDistance } from './frechet.js';
+import { psnr } from './psnr.js';
+import { ssim } from './ssim.js';
+import { FeatureStatistics } from './statistics.js';
+
+const BATCH = 32;
+const PEAK = 255;
+
+export interface EvaluateTokenizerOptions {
+  tokenizer: string;
+  /** Images to reconstruct. */
+  folder: string;
+  list?: string;
+  /** A feature network, for rFID. */
+  features?: string;
+}
+
+/** The reconstruction metrics (spec: Evaluation), and what defines them. */
+export interface ReconstructionResult {
+  /** dB, the mean over images of 8-bit reconstructions */
+  psnr: number;
+  ssim: number;
+  /** Share of the codebook that the images use. */
+  codebook_usage: number;
+  /** bits */
+  codebook_entropy: number;
+  rfid?: number;
+  images: number;
+  tokenizer: string;
+  features?: string;
+  features_sha256?: string;
+}
+
+/** One batch through the tokenizer: its 8-bit reconstructions and its codes. */
+function throughTokenizer(
+  tokenizer: Tokenizer,
+  pixels: Uint8Array,
+): { pixels: Uint8Array; codes: Int32Array } {
+  let result: { pixels: Uint8Array; codes: Int32Array } | undefined;
+  tf.tidy(() => {
+    const { image, indices } = tokenizer.forward(toTensor(pixels, tokenizer.geometry.image_size));
+    result = { pixels: toPixels(image), codes: indices.dataSync<'int32'>() };
+  });
+  return result!;
+}
+
+/** PSNR, SSIM, codebook use and, with a feature network, rFID over a folder of images, centre-cropped. */
+export async function evaluateTokenizer(
+  options: EvaluateTokenizerOptions,
+  { reporter }: Job,
+): Promise<ReconstructionResult> {
+  const dataset = await openDataset({ folder: options.folder, list: options.list });
+  const tokenizer = await loadTokenizer(options.tokenizer);
+  const extractor = options.features === undefined ? undefined : await openFeatureExtractor(options.features);
+  const { image_size: size, codebook_size } = tokenizer.geometry;
+  const usage = new CodebookUsage(codebook_size);
+  const [originals, reconstructions] = [0, 1].map(
+    () => new FeatureStatistics(extractor?.dimensions.pool ?? 0),
+  );
+  const progress = reporter.progress({ label: 'reconstruct', total: dataset.entries.length, unit: 'images' });
+  const bytes = size * size * 3;
+  let [images, psnrSum, ssimSum] = [0, 0, 0];
+  try {
+    const onUnreadable = (path: string, error: Error) => reporter.warn(`skipped ${path}: ${error.message}`);
+    const batches = sequentialBatches({
+      dataset,
+      imageSize: size,
+      batchSize: BATCH,
+      crops: 'center',
+      onUnreadable,
+    });
+    for await (const { images: pixels } of batches) {
+      const out = throughTokenizer(tokenizer, pixels);
+      usage.add(out.codes);
+      for (let start = 0; start < pixels.length; start += bytes) {
+        const [original, reconstruction] = [pixels, out.pixels].map((all) =>
+          all.subarray(start, start + bytes),
+        );
+        psnrSum += psnr(original, reconstruction, PEAK);
+        ssimSum += ssim(original, reconstruction, size, size, PEAK);
+        images += 1;
+      }
+      if (extractor) {
+        originals.add(extractor.extract(pixels, size).pool);
+        reconstructions.add(extractor.extract(out.pixels, size).pool);
+      }
+      progress.update(images);
+      await turn();
+    }
+    return {
+      psnr: psnrSum / images,
+      ssim: ssimSum / images,
+      codebook_usage: usage.used,
+      codebook_entropy: usage.entropy,
+      ...(extractor && {
+        rfid: frechetDistance(originals.gaussian, reconstructions.gaussian),
+        features: `${extractor.name}, ${basename(options.features!)}`,
+        features_sha256: extractor.checksum,
+      }),
+      images,
+      tokenizer: await fingerprint(tokenizer),
+    };
+  } finally {
+    progress.stop();
+    extractor?.dispose();
+    tokenizer.parameters.dispose();
+  }
+}
