@@ -30,9 +30,7 @@ export const PICTURE_CLASSES: readonly string[] = Object.keys(COLOURS).flatMap((
 );
 
 const HUE_SPREAD = 9;
-const MAX_TURN = (12 * Math.PI) / 180;
-/** The farthest that any shape reaches from its centroid, in radii (a triangle's corner). */
-const REACH = 1.24;
+const MAX_TURN = (10 * Math.PI) / 180;
 
 /** Hue in degrees, saturation and value in [0, 1] → red, green, blue in [0, 255]. */
 function hsvToRgb(hue: number, saturation: number, value: number): number[] {
@@ -65,7 +63,7 @@ export function coverage(
 }
 
 /**
- * Draws one picture: a shape in its colour, whole and at a random place, on a grey gradient.
+ * Draws one picture: a shape in its colour, whole and about in the middle, on a light grey gradient.
  * @param name one of `PICTURE_CLASSES`
  * @returns (size, size, 3) bytes
  */
@@ -78,19 +76,18 @@ export function drawPicture(name: string, size: number, random: Random): Uint8Ar
     between(0.78, 0.95),
     between(0.75, 0.95),
   );
-  const radius = size * between(0.25, 0.36);
-  const margin = Math.min(size / 2, REACH * radius + 1.5);
+  const radius = size * between(0.31, 0.38);
+  const off = 0.05 * size;
   const covered = coverage(shape, {
     size,
     radius,
-    x: between(margin, size - margin),
-    y: between(margin, size - margin),
+    x: size / 2 + between(-off, off),
+    y: size / 2 + between(-off, off),
     turn: between(-MAX_TURN, MAX_TURN),
   });
 
-  const [darkest, lightest] = random.uniform() < 0.5 ? [30, 90] : [165, 235];
-  const from = between(darkest, lightest);
-  const to = between(darkest, lightest);
+  const from = between(165, 235);
+  const to = between(165, 235);
   const direction = between(0, 2 * Math.PI);
   const [alongX, alongY] = [Math.cos(direction), Math.sin(direction)];
   const tint = [between(-5, 5), between(-5, 5), between(-5, 5)];

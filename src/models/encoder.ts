@@ -1,30 +1,30 @@
 import * as tf from '@tensorflow/tfjs';
-import { normal } from '../nn/initializers.js';
+import { type Initializer, normal } from '../nn/initializers.js';
 import { layerNorm, linear } from '../nn/layers.js';
 import type { Scope } from '../nn/parameters.js';
 import { toPatches } from './patches.js';
 import type { TokenizerGeometry } from './tokenizer.js';
-import { INIT, transformer } from './transformer.js';
+import { transformer } from './transformer.js';
 
 /**
  * The bidirectional encoder: a ViT over image patches and T latent tokens that keeps the latents.
  * images (B, S, S, 3) in [0, 1] and latentTokens (T, width) → z (B, T, token_size).
  */
-export function encoder(scope: Scope, geometry: TokenizerGeometry) {
+export function encoder(scope: Scope, geometry: TokenizerGeometry, init: Initializer) {
   const { encoder: size, patch_size: p, grid, tokens, token_size } = geometry;
   const { width } = size;
   const position = normal(width ** -0.5);
   const patchEmbed = linear(scope.at('patch_embed'), 3 * p * p, width, {
-    init: INIT,
+    init,
     shape: [width, 3, p, p],
   });
   const positions = scope.parameter('positional_embedding', [grid * grid, width], position);
   const latentPositions = scope.parameter('latent_token_positional_embedding', [tokens, width], position);
   const lnPre = layerNorm(scope.at('ln_pre'), width);
-  const blocks = transformer(scope.at('transformer'), size, false);
+  const blocks = transformer(scope.at('transformer'), size, false, init);
   const lnPost = layerNorm(scope.at('ln_post'), width);
   const convOut = linear(scope.at('conv_out'), width, token_size, {
-    init: INIT,
+    init,
     shape: [token_size, width, 1, 1],
   });
 

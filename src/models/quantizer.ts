@@ -1,8 +1,7 @@
 import * as tf from '@tensorflow/tfjs';
 import * as ops from '../engine/ops/index.js';
-import { zeros } from '../nn/initializers.js';
+import { type Initializer, zeros } from '../nn/initializers.js';
 import type { Scope } from '../nn/parameters.js';
-import { INIT } from './transformer.js';
 
 /** Steepness of the clustering update's anchor weight, and the offset that keeps it below one. */
 const ANCHOR_SCALE = 10;
@@ -44,10 +43,11 @@ export class Quantizer {
   constructor(
     scope: Scope,
     private readonly options: QuantizerOptions,
+    init: Initializer,
   ) {
     const { codebook_size: entries, token_size: width, clustering } = options;
     this.usage = clustering ? scope.buffer('embed_prob', [entries], zeros) : undefined;
-    this.weight = scope.parameter('embedding.weight', [entries, width], INIT);
+    this.weight = scope.parameter('embedding.weight', [entries, width], init);
   }
 
   private get codebook(): tf.Tensor2D {

@@ -1,5 +1,5 @@
 import type * as tf from '@tensorflow/tfjs';
-import { normal } from '../nn/initializers.js';
+import { identity, normal, truncatedNormal } from '../nn/initializers.js';
 import { Parameters } from '../nn/parameters.js';
 import { type Decoded, decoder } from './decoder.js';
 import { encoder } from './encoder.js';
@@ -18,6 +18,19 @@ export interface TokenizerConfig {
   encoder: TransformerSize;
   decoder: TransformerSize & { class_tokens: number };
   l2_normalize: boolean;
+}
+
+/** What training says about a tokenizer besides its sizes; the defaults are the paper's. */
+export interface TokenizerOptions {
+  /** Weight of the quantizer's commitment term. */
+  commitment?: number;
+  /** Standard deviation of fresh linear, convolution and embedding weights. */
+  init_std?: number;
+  /**
+   * How the last 1×1 convolution, over the three colours, starts: as every other weight, or as the identity.
+   * Next to zero it is a bottleneck that a run's first thousands of steps go into opening.
+   */
+  colour_init?: 'normal' | 'identity';
 }
 
 /** The sizes and what follows from them: grid g = S/p, prefix k = g + 1, tokens T = k + g². */
@@ -47,16 +60,22 @@ export class Tokenizer {
   constructor(
     readonly config: TokenizerConfig,
     readonly stage: Stage,
-    { commitment = 0.25 }: { commitment?: number } = {},
+    { commitment = 0.25, init_std = 0.02, colour_init = 'normal' }: TokenizerOptions = {},
   ) {
     const geometry = tokenizerGeometry(config);
     this.geometry = geometry;
     const { width } = geometry.encoder;
     const scope = this.parameters.scope();
+    const weights = truncatedNormal(init_std);
+    const colours = colour_init === 'identity' ? identity : weights;
     this.latentTokens = scope.parameter('latent_tokens', [geometry.tokens, width], normal(width ** -0.5));
-    this.encoder = encoder(scope.at('encoder'), geometry);
-    this.decoder = decoder(scope.at('decoder'), geometry, stage);
-    this.quantizer = new Quantizer(scope.at('quantize'), { ...config, commitment, clustering: stage === 1 });
+    this.encoder = encoder(scope.at('encoder'), geometry, weights);
+    this.decoder = decoder(scope.at('decoder'), geometry, stage, { weights, colours });
+    this.quantizer = new Quantizer(
+      scope.at('quantize'),
+      { ...config, commitment, clustering: stage === 1 },
+      weights,
+    );
   }
 
   /** images (B, S, S, 3) in [0, 1] → z (B, T, token_size) */

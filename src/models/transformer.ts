@@ -1,11 +1,8 @@
 import * as tf from '@tensorflow/tfjs';
 import * as ops from '../engine/ops/index.js';
-import { truncatedNormal } from '../nn/initializers.js';
+import type { Initializer } from '../nn/initializers.js';
 import { type Layer, layerNorm, linear } from '../nn/layers.js';
 import type { Scope } from '../nn/parameters.js';
-
-/** Every linear, convolution and embedding weight of the tokenizer starts so (spec: Initialisation). */
-export const INIT = truncatedNormal(0.02);
 
 /** Sizes of one of the tokenizer's transformers. */
 export interface TransformerSize {
@@ -15,9 +12,14 @@ export interface TransformerSize {
 }
 
 /** Multi-head self-attention: (B, T, width) → (B, T, width). */
-function attention(scope: Scope, width: number, heads: number, causal: boolean): Layer {
-  const inProj = linear(scope.at('in_proj'), width, 3 * width, { init: INIT });
-  const outProj = linear(scope.at('out_proj'), width, width, { init: INIT });
+function attention(
+  scope: Scope,
+  { width, heads }: TransformerSize,
+  causal: boolean,
+  init: Initializer,
+): Layer {
+  const inProj = linear(scope.at('in_proj'), width, 3 * width, { init });
+  const outProj = linear(scope.at('out_proj'), width, width, { init });
   return (x) => {
     const [batch, tokens] = x.shape;
     const qkv = inProj(x).reshape([batch, tokens, 3, heads, width / heads]); // (B, T, K H D)
@@ -27,23 +29,24 @@ function attention(scope: Scope, width: number, heads: number, causal: boolean):
 }
 
 /** Linear to four times the width, exact GELU, linear back. */
-function mlp(scope: Scope, width: number): Layer {
-  const fc = linear(scope.at('c_fc'), width, 4 * width, { init: INIT });
-  const proj = linear(scope.at('c_proj'), 4 * width, width, { init: INIT });
+function mlp(scope: Scope, width: number, init: Initializer): Layer {
+  const fc = linear(scope.at('c_fc'), width, 4 * width, { init });
+  const proj = linear(scope.at('c_proj'), 4 * width, width, { init });
   return (x) => proj(ops.gelu(fc(x)));
 }
 
 /**
  * The pre-norm transformer of encoder and decoders: x += attn(ln_1(x)); x += mlp(ln_2(x)), `layers` times.
- * (B, T, width) → (B, T, width); with `causal`, position i depends on positions 0..i only.
+ * (B, T, width) → (B, T, width); with `causal`, position i depends on positions 0..i only. Weights start as `init` says.
  */
-export function transformer(scope: Scope, { width, layers, heads }: TransformerSize, causal: boolean): Layer {
+export function transformer(scope: Scope, size: TransformerSize, causal: boolean, init: Initializer): Layer {
+  const { width, layers } = size;
   const blocks = Array.from({ length: layers }, (_, i) => {
     const block = scope.at(i);
     const ln1 = layerNorm(block.at('ln_1'), width);
-    const attn = attention(block.at('attn'), width, heads, causal);
+    const attn = attention(block.at('attn'), size, causal, init);
     const ln2 = layerNorm(block.at('ln_2'), width);
-    const ff = mlp(block.at('mlp'), width);
+    const ff = mlp(block.at('mlp'), width, init);
     return (x: tf.Tensor) => {
       const h = x.add(attn(ln1(x)));
       return h.add(ff(ln2(h)));

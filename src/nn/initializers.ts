@@ -14,6 +14,9 @@ export const zeros: Initializer = (shape) => tf.zeros(shape as number[]);
 
 export const ones: Initializer = (shape) => tf.ones(shape as number[]);
 
+/** The identity, for a square matrix with trailing ones in its shape. */
+export const identity: Initializer = (shape) => tf.eye(shape[0]).reshape(shape as number[]);
+
 export function normal(std: number): Initializer {
   return (shape, random) => filled(shape, () => std * random.normal());
 }

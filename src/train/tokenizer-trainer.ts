@@ -43,7 +43,7 @@ export class TokenizerTrainer implements Trainer {
     private readonly perceptual: PerceptualTerms = {},
   ) {
     this.options = config.tokenizer_training;
-    this.tokenizer = new Tokenizer(config.tokenizer, stage, { commitment: this.options.commitment });
+    this.tokenizer = new Tokenizer(config.tokenizer, stage, this.options);
     const { phases } = this.stageOptions;
     this.schedule = new PhaseSchedule(phases);
     requirePerceptual(phases, stage, perceptual);
