@@ -1,4 +1,5 @@
-import { Generator, type GeneratorConfig } from '../models/generator.js';
+import { Generator } from '../models/generator.js';
+import type { GeneratorConfig } from '../models/geometry.js';
 import type { Parameters } from '../nn/parameters.js';
 import { type ModelDescription, saveModel, withModel } from './model-file.js';
 import { resolveModel } from './run-files.js';

@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
-import { FROZEN_IN_STAGE_2, type Stage, Tokenizer, type TokenizerConfig } from '../models/tokenizer.js';
+import type { Stage, TokenizerConfig } from '../models/geometry.js';
+import { FROZEN_IN_STAGE_2, Tokenizer } from '../models/tokenizer.js';
 import { type ModelDescription, saveModel, withModel } from './model-file.js';
 import { resolveModel } from './run-files.js';
 

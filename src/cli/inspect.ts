@@ -5,7 +5,8 @@ import { openTokenCache } from '../data/token-cache.js';
 import { openSafetensors } from '../formats/safetensors.js';
 import { Discriminator } from '../models/discriminator.js';
 import { Generator } from '../models/generator.js';
-import { type Stage, Tokenizer, tokenizerGeometry } from '../models/tokenizer.js';
+import { type Stage, tokenizerGeometry } from '../models/geometry.js';
+import { Tokenizer } from '../models/tokenizer.js';
 import type { Parameters } from '../nn/parameters.js';
 
 /** Lines of a table: what, and how much. */

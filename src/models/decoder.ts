@@ -2,8 +2,8 @@ import * as tf from '@tensorflow/tfjs';
 import { type Initializer, normal } from '../nn/initializers.js';
 import { layerNorm, linear } from '../nn/layers.js';
 import type { Scope } from '../nn/parameters.js';
+import type { Stage, TokenizerGeometry } from './geometry.js';
 import { fromPatches } from './patches.js';
-import type { Stage, TokenizerGeometry } from './tokenizer.js';
 import { transformer } from './transformer.js';
 
 /** An image (B, S, S, 3) in [0, 1] and, in stage 1, the prefix's view of its first row (B, p, k·p, 3). */

@@ -2,8 +2,8 @@ import * as tf from '@tensorflow/tfjs';
 import { type Initializer, normal } from '../nn/initializers.js';
 import { layerNorm, linear } from '../nn/layers.js';
 import type { Scope } from '../nn/parameters.js';
+import type { TokenizerGeometry } from './geometry.js';
 import { toPatches } from './patches.js';
-import type { TokenizerGeometry } from './tokenizer.js';
 import { transformer } from './transformer.js';
 
 /**

@@ -4,27 +4,11 @@ import { normal, zeros } from '../nn/initializers.js';
 import { type Layer, linear, rmsNorm } from '../nn/layers.js';
 import { Parameters, type Scope } from '../nn/parameters.js';
 import type { Random } from '../random.js';
+import type { GeneratorConfig, GeneratorGeometry } from './geometry.js';
 import { rotaryTable } from './rotary-table.js';
 
 const INIT = normal(0.02);
 const HIDDEN_MULTIPLE = 256;
-
-/** The sizes that define a generator (config section `generator`, and what the tokenizer fixes). */
-export interface GeneratorConfig {
-  width: number;
-  layers: number;
-  heads: number;
-  classes: number;
-  codebook_size: number;
-  prefix_tokens: number;
-  grid: number;
-}
-
-export interface GeneratorGeometry extends GeneratorConfig {
-  /** T = k + g² codes an image. */
-  tokens: number;
-  headWidth: number;
-}
 
 /** Dropout during training: the rate, and where its seeds come from. */
 export interface Dropout {

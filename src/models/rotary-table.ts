@@ -1,5 +1,5 @@
 import * as tf from '@tensorflow/tfjs';
-import type { GeneratorGeometry } from './generator.js';
+import type { GeneratorGeometry } from './geometry.js';
 
 const BASE = 10000;
 

@@ -1,5 +1,5 @@
 import * as tf from '@tensorflow/tfjs';
-import type { TokenizerGeometry } from './tokenizer.js';
+import type { TokenizerGeometry } from './geometry.js';
 
 /** Mean squared error of two tensors of one shape. */
 export function mse(x: tf.Tensor, y: tf.Tensor): tf.Scalar {

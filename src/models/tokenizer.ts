@@ -3,22 +3,8 @@ import { identity, normal, truncatedNormal } from '../nn/initializers.js';
 import { Parameters } from '../nn/parameters.js';
 import { type Decoded, decoder } from './decoder.js';
 import { encoder } from './encoder.js';
+import { type Stage, type TokenizerConfig, type TokenizerGeometry, tokenizerGeometry } from './geometry.js';
 import { type Quantized, Quantizer } from './quantizer.js';
-import type { TransformerSize } from './transformer.js';
-
-/** Stage 1 aligns the tokens with a causal decoder; stage 2 retrains a bidirectional one on frozen tokens. */
-export type Stage = 1 | 2;
-
-/** The sizes that define a tokenizer (config section `tokenizer`). */
-export interface TokenizerConfig {
-  image_size: number;
-  patch_size: number;
-  codebook_size: number;
-  token_size: number;
-  encoder: TransformerSize;
-  decoder: TransformerSize & { class_tokens: number };
-  l2_normalize: boolean;
-}
 
 /** What training says about a tokenizer besides its sizes; the defaults are the paper's. */
 export interface TokenizerOptions {
@@ -31,18 +17,6 @@ export interface TokenizerOptions {
    * Next to zero it is a bottleneck that a run's first thousands of steps go into opening.
    */
   colour_init?: 'normal' | 'identity';
-}
-
-/** The sizes and what follows from them: grid g = S/p, prefix k = g + 1, tokens T = k + g². */
-export interface TokenizerGeometry extends TokenizerConfig {
-  grid: number;
-  prefix_tokens: number;
-  tokens: number;
-}
-
-export function tokenizerGeometry(config: TokenizerConfig): TokenizerGeometry {
-  const grid = config.image_size / config.patch_size;
-  return { ...config, grid, prefix_tokens: grid + 1, tokens: grid + 1 + grid * grid };
 }
 
 /** Parameters that stage 2 takes from stage 1 and does not train. */

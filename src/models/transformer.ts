@@ -3,13 +3,7 @@ import * as ops from '../engine/ops/index.js';
 import type { Initializer } from '../nn/initializers.js';
 import { type Layer, layerNorm, linear } from '../nn/layers.js';
 import type { Scope } from '../nn/parameters.js';
-
-/** Sizes of one of the tokenizer's transformers. */
-export interface TransformerSize {
-  width: number;
-  layers: number;
-  heads: number;
-}
+import type { TransformerSize } from './geometry.js';
 
 /** Multi-head self-attention: (B, T, width) → (B, T, width). */
 function attention(

@@ -1,6 +1,7 @@
 import * as tf from '@tensorflow/tfjs';
 import { expect, it } from 'vitest';
-import { FROZEN_IN_STAGE_2, type Stage, Tokenizer } from '../../src/models/tokenizer.js';
+import type { Stage } from '../../src/models/geometry.js';
+import { FROZEN_IN_STAGE_2, Tokenizer } from '../../src/models/tokenizer.js';
 import { auxFactor, auxTarget, mse } from '../../src/models/tokenizer-loss.js';
 import { describeEngines } from '../engines.js';
 import { expectClose, NCHW_TO_NHWC, NHWC_TO_NCHW, openGolden } from './golden.js';

@@ -1,0 +1,49 @@
+/** Sizes of one of the tokenizer's transformers. */
+export interface TransformerSize {
+  width: number;
+  layers: number;
+  heads: number;
+}
+
+/** The sizes that define a tokenizer (config section `tokenizer`). */
+export interface TokenizerConfig {
+  image_size: number;
+  patch_size: number;
+  codebook_size: number;
+  token_size: number;
+  encoder: TransformerSize;
+  decoder: TransformerSize & { class_tokens: number };
+  l2_normalize: boolean;
+}
+
+/** Stage 1 aligns the tokens with a causal decoder; stage 2 retrains a bidirectional one on frozen tokens. */
+export type Stage = 1 | 2;
+
+/** The sizes and what follows from them: grid g = S/p, prefix k = g + 1, tokens T = k + g². */
+export interface TokenizerGeometry extends TokenizerConfig {
+  grid: number;
+  prefix_tokens: number;
+  tokens: number;
+}
+
+export function tokenizerGeometry(config: TokenizerConfig): TokenizerGeometry {
+  const grid = config.image_size / config.patch_size;
+  return { ...config, grid, prefix_tokens: grid + 1, tokens: grid + 1 + grid * grid };
+}
+
+/** The sizes that define a generator (config section `generator`, and what the tokenizer fixes). */
+export interface GeneratorConfig {
+  width: number;
+  layers: number;
+  heads: number;
+  classes: number;
+  codebook_size: number;
+  prefix_tokens: number;
+  grid: number;
+}
+
+export interface GeneratorGeometry extends GeneratorConfig {
+  /** T = k + g² codes an image. */
+  tokens: number;
+  headWidth: number;
+}
