@@ -32,7 +32,7 @@ const COMMANDS: readonly Register[] = [
 ].map((command) => command.register);
 
 // As records, the compiler sees to it that none is missing; their modules are too heavy to import for the help.
-const ENGINES: Record<EngineChoice, true> = { auto: true, tensorflow: true, wasm: true, cpu: true };
+const ENGINES: Record<EngineChoice, true> = { auto: true, libtorch: true, tensorflow: true, wasm: true, cpu: true };
 const LOG_LEVELS: Record<LogLevel, true> = {
   trace: true,
   debug: true,

@@ -2,16 +2,18 @@ import * as tf from '@tensorflow/tfjs';
 import { EngineError } from '../errors.js';
 import { registerCompositions } from './ops/define.js';
 import './ops/index.js';
+import { startLibtorch } from './libtorch/index.js';
 import { startTensorFlow } from './tensorflow.js';
 import { startWasm } from './wasm/index.js';
 
 /** What executes the tensors. `cpu` is tfjs's plain JavaScript: slow, there to check the others against. */
-export const ENGINES = ['auto', 'tensorflow', 'wasm', 'cpu'] as const;
+export const ENGINES = ['auto', 'libtorch', 'tensorflow', 'wasm', 'cpu'] as const;
 export type EngineChoice = (typeof ENGINES)[number];
 export type EngineName = Exclude<EngineChoice, 'auto'>;
 
 /** Starts one engine; says which library it is and its version. Throws EngineError where it cannot run. */
 const start: Record<EngineName, (threads?: number) => Promise<string>> = {
+  libtorch: async (threads) => startLibtorch({ threads }),
   tensorflow: startTensorFlow,
   wasm: async (threads) => {
     await startWasm({ threads });
@@ -27,12 +29,12 @@ export interface Engine {
 }
 
 /**
- * Makes one engine the current one. `auto` takes the fastest that is installed: tensorflow, else wasm.
+ * Makes one engine the current one. `auto` takes the fastest that is installed: libtorch, tensorflow, wasm.
  * `threads` defaults to all processors. Throws EngineError, naming the remedy, if a named engine cannot run.
  */
 export async function openEngine(choice: EngineChoice = 'auto', threads?: number): Promise<Engine> {
   tf.enableProdMode(); // no advice to install another package, no per-op checks
-  for (const name of choice === 'auto' ? (['tensorflow', 'wasm'] as const) : [choice]) {
+  for (const name of choice === 'auto' ? (['libtorch', 'tensorflow', 'wasm'] as const) : [choice]) {
     try {
       const description = await start[name](threads);
       await tf.setBackend(name);

@@ -1,0 +1,205 @@
+import * as tf from '@tensorflow/tfjs';
+import { EngineError } from '../../errors.js';
+import type { Argument, Native, TensorId } from './bridge.js';
+
+/** PyTorch's numbers for element types, as its operators take them. */
+export const ScalarType = {
+  byte: 0,
+  int32: 3,
+  int64: 4,
+  float32: 6,
+  float64: 7,
+  bool: 11,
+  bfloat16: 15,
+} as const;
+
+const SCALAR_TYPE_OF: Record<string, number> = {
+  float32: ScalarType.float32,
+  int32: ScalarType.int32,
+  bool: ScalarType.bool,
+};
+
+/** What tfjs knows a tensor's data by. */
+export class TensorData {
+  references = 1;
+  constructor(
+    /** The tensor in PyTorch; −1 for strings, and after the data is disposed of. */
+    public id: TensorId,
+    readonly dtype: tf.DataType,
+    readonly strings?: Uint8Array[],
+  ) {}
+}
+
+/** How much of an operator's error to keep: PyTorch's first line says what is wrong, the rest where in C++. */
+const firstLine = (text: string) => text.split('\n')[0];
+
+/** tfjs's backend over PyTorch: data are PyTorch tensors, and kernels call ATen operators by name. */
+export class LibtorchBackend extends tf.KernelBackend {
+  private readonly operators = new Map<string, number>();
+  private count = 0;
+  /** Frees what JavaScript lost without disposing of it. */
+  private readonly lost = new FinalizationRegistry<TensorId>((id) => this.native.free(id));
+
+  constructor(
+    readonly native: Native,
+    readonly device: string,
+  ) {
+    super();
+  }
+
+  // tfjs's interface to data
+
+  override write(values: tf.backend_util.BackendValues, shape: number[], dtype: tf.DataType): TensorData {
+    if (dtype === 'string') {
+      this.count += 1;
+      return new TensorData(-1, dtype, values as Uint8Array[]);
+    }
+    return this.store(this.upload(values as tf.TypedArray, shape, dtype), dtype);
+  }
+
+  override move(
+    data: TensorData,
+    values: tf.backend_util.BackendValues,
+    shape: number[],
+    dtype: tf.DataType,
+    references: number,
+  ): void {
+    const written = this.write(values, shape, dtype);
+    data.id = written.id;
+    data.references = references;
+  }
+
+  private upload(values: tf.TypedArray, shape: number[], dtype: tf.DataType): TensorId {
+    if (dtype === 'float32')
+      return this.native.fromArray(
+        values instanceof Float32Array ? values : Float32Array.from(values),
+        shape,
+        this.device,
+      );
+    if (dtype === 'int32')
+      return this.native.fromArray(
+        values instanceof Int32Array ? values : Int32Array.from(values),
+        shape,
+        this.device,
+      );
+    if (dtype !== 'bool') throw new EngineError(`the libtorch engine has no tensors of type ${dtype}`);
+    const bytes = this.native.fromArray(
+      values instanceof Uint8Array ? values : Uint8Array.from(values),
+      shape,
+      this.device,
+    );
+    const id = this.call('to.dtype', bytes, ScalarType.bool) as TensorId;
+    this.native.free(bytes);
+    return id;
+  }
+
+  override readSync(data: TensorData): tf.backend_util.BackendValues {
+    return data.strings ?? this.native.read(data.id);
+  }
+
+  override async read(data: TensorData): Promise<tf.backend_util.BackendValues> {
+    return data.strings ?? this.native.readAsync(data.id);
+  }
+
+  override refCount(data: TensorData): number {
+    return data.references;
+  }
+
+  override incRef(data: TensorData): void {
+    data.references += 1;
+  }
+
+  override disposeData(data: TensorData, force = false): boolean {
+    data.references -= 1;
+    if (data.references > 0 && !force) return false;
+    this.count -= 1;
+    if (data.id >= 0) {
+      this.lost.unregister(data);
+      this.native.free(data.id);
+      data.id = -1;
+    }
+    return true;
+  }
+
+  override numDataIds(): number {
+    return this.count;
+  }
+
+  override memory() {
+    return { unreliable: true };
+  }
+
+  override floatPrecision(): 16 | 32 {
+    return 32;
+  }
+
+  override epsilon(): number {
+    return 1e-7;
+  }
+
+  // For the kernels
+
+  /** Runs an ATen operator, such as `add.Tensor`. Throws EngineError with PyTorch's own words. */
+  // biome-ignore lint/suspicious/noExplicitAny: an operator's result has the type that its schema says
+  call(name: string, ...args: Argument[]): any {
+    let operator = this.operators.get(name);
+    if (operator === undefined) operator = this.find(name);
+    try {
+      return this.native.call(operator, ...args);
+    } catch (cause) {
+      throw this.explain(cause as Error);
+    }
+  }
+
+  private find(name: string): number {
+    const [base, overload = ''] = name.split('.');
+    const found = this.native.find(`aten::${base}`, overload);
+    if (found === null)
+      throw new EngineError(
+        `PyTorch ${this.native.version} has no operator aten::${name}; install a newer libtorch`,
+      );
+    this.operators.set(name, found);
+    return found;
+  }
+
+  /** Whether this PyTorch has an operator. */
+  has(name: string): boolean {
+    const [base, overload = ''] = name.split('.');
+    return this.operators.has(name) || this.native.find(`aten::${base}`, overload) !== null;
+  }
+
+  private explain(cause: Error): EngineError {
+    const memory = /out of memory|can't allocate memory|not enough memory/i.test(cause.message);
+    const remedy = memory ? '; lower the batch size, or raise accumulation' : '';
+    return new EngineError(`libtorch: ${firstLine(cause.message)}${remedy}`, { cause });
+  }
+
+  /** The PyTorch tensor behind a tfjs tensor. */
+  id(tensor: tf.TensorInfo): TensorId {
+    return (tensor.dataId as TensorData).id;
+  }
+
+  /** Data of their own for a PyTorch tensor that a call gave. */
+  private store(id: TensorId, dtype: tf.DataType): TensorData {
+    const data = new TensorData(id, dtype);
+    this.lost.register(data, id, data);
+    this.count += 1;
+    return data;
+  }
+
+  /** A tfjs tensor around a PyTorch tensor, which it takes over. */
+  wrap(id: TensorId, dtype: tf.DataType, shape: number[] = this.native.shape(id)): tf.TensorInfo {
+    return { dataId: this.store(id, dtype), shape, dtype };
+  }
+
+  /** The same data under another shape. */
+  alias(tensor: tf.TensorInfo): tf.TensorInfo {
+    this.incRef(tensor.dataId as TensorData);
+    return { dataId: tensor.dataId, shape: tensor.shape, dtype: tensor.dtype };
+  }
+
+  /** The element type that PyTorch keeps tfjs's type in. */
+  scalarType(dtype: tf.DataType): number {
+    return SCALAR_TYPE_OF[dtype];
+  }
+}

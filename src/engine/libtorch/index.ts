@@ -1,0 +1,19 @@
+import { availableParallelism } from 'node:os';
+import * as tf from '@tensorflow/tfjs';
+import { LibtorchBackend } from './backend.js';
+import { loadNative } from './bridge.js';
+import { registerKernels } from './kernels/index.js';
+
+/**
+ * Starts the libtorch engine on `device`, such as `cpu` or `cuda:0`; `threads` defaults to all processors.
+ * Returns the library and its version. Throws EngineError where it is not built or does not load.
+ */
+export function startLibtorch({ threads = availableParallelism(), device = 'cpu' } = {}): string {
+  const native = loadNative();
+  native.setThreads(threads);
+  if (!tf.findBackendFactory('libtorch')) {
+    registerKernels();
+    tf.registerBackend('libtorch', () => new LibtorchBackend(native, device), 4);
+  }
+  return `PyTorch ${native.version} on ${device}`;
+}

@@ -1,0 +1,63 @@
+import { backend_util, type TensorInfo } from '@tensorflow/tfjs';
+import type { TensorId } from '../bridge.js';
+import { type Kernel, register } from './register.js';
+
+type Transposes = { transposeA: boolean; transposeB: boolean };
+
+function product({ id, use }: Kernel, a: TensorInfo, b: TensorInfo, { transposeA, transposeB }: Transposes) {
+  const oriented = (x: TensorInfo, transpose: boolean) =>
+    transpose ? use('transpose.int', id(x), -2, -1) : id(x);
+  return [oriented(a, transposeA), oriented(b, transposeB)] as const;
+}
+
+/** tfjs's fused activations. */
+export function activated(
+  { use }: Kernel,
+  x: TensorId,
+  activation: string | null | undefined,
+  alpha: number,
+  slopes?: TensorId,
+): TensorId {
+  switch (activation) {
+    case undefined:
+    case null:
+    case 'linear':
+      return x;
+    case 'leakyrelu':
+      return use('leaky_relu', x, alpha);
+    case 'prelu':
+      return use('where.self', use('ge.Scalar', x, 0), x, use('mul.Tensor', x, slopes));
+    case 'elu':
+    case 'relu':
+    case 'relu6':
+    case 'sigmoid':
+      return use(activation, x);
+    default:
+      throw new Error(`no fused activation ${activation}`);
+  }
+}
+
+export function registerMatmul(): void {
+  register<Transposes>('BatchMatMul', ({ a, b }, attributes, kernel) =>
+    kernel.out('float32', 'matmul', ...product(kernel, a, b, attributes)),
+  );
+  register<Transposes & { activation?: string; leakyreluAlpha: number }>(
+    '_FusedMatMul',
+    ({ a, b, bias, preluActivationWeights }, attributes, kernel) => {
+      const { id, use, out } = kernel;
+      let y = use('matmul', ...product(kernel, a, b, attributes));
+      if (bias) y = use('add.Tensor', y, id(bias));
+      const slopes = preluActivationWeights && id(preluActivationWeights);
+      return out(
+        'float32',
+        'alias',
+        activated(kernel, y, attributes.activation, attributes.leakyreluAlpha, slopes),
+      );
+    },
+  );
+  register<{ equation: string }>('Einsum', (inputs, { equation }, { id, out }) => {
+    const tensors = Object.values(inputs);
+    backend_util.decodeEinsumEquation(equation, tensors.length); // its errors, not PyTorch's
+    return out(tensors[0].dtype, 'einsum', equation.replaceAll(' ', ''), tensors.map(id), null);
+  });
+}

@@ -1,0 +1,59 @@
+import * as tf from '@tensorflow/tfjs';
+import type { LibtorchBackend } from '../backend.js';
+import type { Argument, TensorId } from '../bridge.js';
+
+export type Inputs = Record<string, tf.TensorInfo>;
+export type Result = tf.TensorInfo | tf.TensorInfo[];
+
+/** What a kernel works with: operators by name, and the PyTorch tensors behind tfjs's. */
+export class Kernel {
+  private temporary: TensorId[] = [];
+
+  constructor(readonly backend: LibtorchBackend) {}
+
+  /** The PyTorch tensor of a tfjs tensor. */
+  readonly id = (tensor: tf.TensorInfo): TensorId => this.backend.id(tensor);
+
+  /** Runs an operator whose one result is freed when the kernel ends. */
+  readonly use = (name: string, ...args: Argument[]): TensorId => {
+    const result = this.backend.call(name, ...args) as TensorId;
+    this.temporary.push(result);
+    return result;
+  };
+
+  /** Marks a result of `call` to be freed when the kernel ends. */
+  readonly drop = (id: TensorId): TensorId => {
+    this.temporary.push(id);
+    return id;
+  };
+
+  /** Runs an operator and makes its one result a tfjs tensor. */
+  readonly out = (dtype: tf.DataType, name: string, ...args: Argument[]): tf.TensorInfo =>
+    this.backend.wrap(this.backend.call(name, ...args), dtype);
+
+  end(): void {
+    for (const id of this.temporary) this.backend.native.free(id);
+    this.temporary = [];
+  }
+}
+
+/** Registers a kernel of the libtorch engine. */
+export function register<A = object>(
+  name: string,
+  run: (inputs: Inputs, attributes: A, kernel: Kernel) => Result,
+): void {
+  tf.registerKernel({
+    kernelName: name,
+    backendName: 'libtorch',
+    kernelFunc: ({ inputs, attrs, backend }) => {
+      const kernel = new Kernel(backend as LibtorchBackend);
+      try {
+        return run(inputs as Inputs, attrs as unknown as A, kernel);
+      } finally {
+        kernel.end();
+      }
+    },
+  });
+}
+
+export const sizeOf = (shape: readonly number[]) => shape.reduce((a, b) => a * b, 1);

@@ -1,0 +1,293 @@
+import type { TensorInfo } from '@tensorflow/tfjs';
+import type { AdamWAttributes } from '../../ops/index.js';
+import { ScalarType } from '../backend.js';
+import type { TensorId } from '../bridge.js';
+import { type Kernel, register, sizeOf } from './register.js';
+
+/** (…, d) → (rows, d), a view. */
+function rowsOf({ id, use }: Kernel, x: TensorInfo): TensorId {
+  return x.shape.length === 2 ? id(x) : use('reshape', id(x), [-1, x.shape.at(-1)!]);
+}
+
+function registerLinear(): void {
+  register('alitok.Linear', ({ x, weight, bias }, _, { id, out }) =>
+    out('float32', 'linear', id(x), id(weight), bias ? id(bias) : null),
+  );
+  register('alitok.Gelu', ({ x }, _, { id, out }) => out('float32', 'gelu', id(x)));
+  register('alitok.GeluGrad', ({ dy, x }, _, { id, out }) => out('float32', 'gelu_backward', id(dy), id(x)));
+  register('alitok.SwiGLU', ({ gate, value }, _, { id, use, out }) =>
+    out('float32', 'mul.Tensor', use('silu', id(gate)), id(value)),
+  );
+  register('alitok.SwiGLUGrad', ({ dy, gate, value }, _, { id, use, out }) => [
+    out('float32', 'silu_backward', use('mul.Tensor', id(dy), id(value)), id(gate)),
+    out('float32', 'mul.Tensor', id(dy), use('silu', id(gate))),
+  ]);
+}
+
+function registerNormalization(): void {
+  type Epsilon = { epsilon: number };
+  register<Epsilon>('alitok.LayerNorm', ({ x, weight, bias }, { epsilon }, { id, out }) =>
+    out('float32', 'layer_norm', id(x), weight.shape, id(weight), id(bias), epsilon),
+  );
+  register<Epsilon>('alitok.LayerNormGrad', ({ dy, x, weight }, { epsilon }, { id, backend, drop }) => {
+    const [y, mean, rstd] = backend.call('native_layer_norm', id(x), weight.shape, null, null, epsilon);
+    drop(y);
+    const scale = id(weight);
+    const statistics = [drop(mean), drop(rstd)];
+    const gradients = backend.call(
+      'native_layer_norm_backward',
+      id(dy),
+      id(x),
+      weight.shape,
+      ...statistics,
+      scale,
+      scale, // only whether there is a bias counts
+      [true, true, true],
+    ) as TensorId[];
+    return gradients.map((gradient) => backend.wrap(gradient, 'float32'));
+  });
+
+  /** x·rstd and rstd = 1/√(mean(x²) + ε) over the last dimension. */
+  const rms = ({ use }: Kernel, x: TensorId, epsilon: number) => {
+    const meanSquare = use('mean.dim', use('square', x), [-1], true);
+    const rstd = use('rsqrt', use('add.Scalar', meanSquare, epsilon));
+    return { normalized: use('mul.Tensor', x, rstd), rstd };
+  };
+  register<Epsilon>('alitok.RMSNorm', ({ x, weight }, { epsilon }, kernel) =>
+    kernel.out('float32', 'mul.Tensor', rms(kernel, kernel.id(x), epsilon).normalized, kernel.id(weight)),
+  );
+  register<Epsilon>('alitok.RMSNormGrad', ({ dy, x, weight }, { epsilon }, kernel) => {
+    const { id, use, out } = kernel;
+    const [xRows, dyRows] = [rowsOf(kernel, x), rowsOf(kernel, dy)];
+    const { normalized, rstd } = rms(kernel, xRows, epsilon);
+    const g = use('mul.Tensor', dyRows, id(weight));
+    const along = use('mean.dim', use('mul.Tensor', g, normalized), [-1], true);
+    const across = use('sub.Tensor', g, use('mul.Tensor', normalized, along));
+    const dx = use('mul.Tensor', across, rstd);
+    return [
+      out('float32', 'reshape', dx, x.shape),
+      out('float32', 'sum.dim_IntList', use('mul.Tensor', dyRows, normalized), [0]),
+    ];
+  });
+
+  type Groups = Epsilon & { groups: number };
+  const channelsFirst = ({ id, use }: Kernel, x: TensorInfo) =>
+    use('contiguous', use('permute', id(x), [0, 3, 1, 2]));
+  const sizes = ([batch, height, width, channels]: readonly number[]) => [batch, channels, height * width];
+  register<Groups>('alitok.GroupNorm', ({ x, weight, bias }, { groups, epsilon }, kernel) => {
+    const { id, drop, out, backend } = kernel;
+    const input = channelsFirst(kernel, x);
+    const results = backend.call(
+      'native_group_norm',
+      input,
+      id(weight),
+      id(bias),
+      ...sizes(x.shape),
+      groups,
+      epsilon,
+    );
+    for (const result of results) drop(result);
+    return out('float32', 'permute', results[0], [0, 2, 3, 1]);
+  });
+  register<Groups>('alitok.GroupNormGrad', ({ dy, x, weight }, { groups, epsilon }, kernel) => {
+    const { id, drop, out, backend } = kernel;
+    const [input, gradient] = [channelsFirst(kernel, x), channelsFirst(kernel, dy)];
+    const forward = backend.call(
+      'native_group_norm',
+      input,
+      id(weight),
+      null,
+      ...sizes(x.shape),
+      groups,
+      epsilon,
+    );
+    const [, mean, rstd] = (forward as TensorId[]).map(drop);
+    const [dx, dweight, dbias] = backend.call(
+      'native_group_norm_backward',
+      gradient,
+      input,
+      mean,
+      rstd,
+      id(weight),
+      ...sizes(x.shape),
+      groups,
+      [true, true, true],
+    );
+    return [
+      out('float32', 'permute', drop(dx), [0, 2, 3, 1]),
+      backend.wrap(dweight, 'float32'),
+      backend.wrap(dbias, 'float32'),
+    ];
+  });
+}
+
+function registerAttention(): void {
+  register<{ inverse: boolean }>('alitok.Rotary', ({ x, cos, sin }, { inverse }, kernel) => {
+    // Pairs of channels as complex numbers, turned by one product.
+    const { id, use, out } = kernel;
+    const [batch, tokens, heads, width] = x.shape;
+    const pairs = use(
+      'view_as_complex',
+      use('reshape', use('contiguous', id(x)), [batch, tokens, heads, width / 2, 2]),
+    );
+    const angle = use('complex', id(cos), inverse ? use('neg', id(sin)) : id(sin));
+    const turned = use('mul.Tensor', pairs, use('reshape', angle, [1, tokens, 1, width / 2]));
+    return out('float32', 'reshape', use('view_as_real', turned), x.shape);
+  });
+
+  type Attributes = { causal: boolean; keyLength: number; dropout: number; seed: number };
+  const headsFirst = ({ use }: Kernel, x: TensorId) => use('permute', x, [0, 2, 1, 3]);
+
+  /** softmax(q·kᵀ/√D), for q, k (B, H, T, D). */
+  const probabilities = (
+    { use, backend }: Kernel,
+    q: TensorId,
+    k: TensorId,
+    shape: number[],
+    causal: boolean,
+  ) => {
+    const [queries, keys, width] = shape;
+    const scaled = use('mul.Scalar', q, 1 / Math.sqrt(width));
+    let scores = use('matmul', scaled, use('transpose.int', k, -2, -1));
+    if (causal && queries > 1) {
+      const all = use('ones', [queries, keys], ScalarType.bool, null, backend.device);
+      const hidden = use('triu', all, keys - queries + 1);
+      scores = use('masked_fill.Scalar', scores, hidden, Number.NEGATIVE_INFINITY);
+    }
+    return use('_softmax', scores, -1, false);
+  };
+  const used = (kernel: Kernel, x: TensorInfo, length: number) => {
+    const { id, use } = kernel;
+    return headsFirst(kernel, length === x.shape[1] ? id(x) : use('narrow', id(x), 1, 0, length));
+  };
+  const mask = (kernel: Kernel, shape: number[], { dropout, seed }: Attributes) =>
+    dropoutFactors(kernel, sizeOf(shape), dropout, seed, shape);
+
+  register<Attributes>('alitok.Attention', ({ q, k, v }, attributes, kernel) => {
+    const { id, use, out } = kernel;
+    const { causal, keyLength, dropout } = attributes;
+    const [batch, queries, heads, width] = q.shape;
+    let p = probabilities(
+      kernel,
+      headsFirst(kernel, id(q)),
+      used(kernel, k, keyLength),
+      [queries, keyLength, width],
+      causal,
+    );
+    if (dropout > 0) p = use('mul.Tensor', p, mask(kernel, [batch, heads, queries, keyLength], attributes));
+    return out('float32', 'permute', use('matmul', p, used(kernel, v, keyLength)), [0, 2, 1, 3]);
+  });
+  register<Attributes>('alitok.AttentionGrad', (inputs, attributes, kernel) => {
+    const { use, out } = kernel;
+    const [dy, q, k, v] = ['dy', 'q', 'k', 'v'].map((name) => headsFirst(kernel, kernel.id(inputs[name])));
+    const [batch, queries, heads, width] = inputs.q.shape;
+    const keys = inputs.k.shape[1];
+    const p = probabilities(kernel, q, k, [queries, keys, width], attributes.causal);
+    let dropped = p;
+    let dp = use('matmul', dy, use('transpose.int', v, -2, -1));
+    if (attributes.dropout > 0) {
+      const factors = mask(kernel, [batch, heads, queries, keys], attributes);
+      dropped = use('mul.Tensor', p, factors);
+      dp = use('mul.Tensor', dp, factors);
+    }
+    const dv = use('matmul', use('transpose.int', dropped, -2, -1), dy);
+    const ds = use(
+      'mul.Scalar',
+      use('_softmax_backward_data', dp, p, -1, ScalarType.float32),
+      1 / Math.sqrt(width),
+    );
+    const dq = use('matmul', ds, k);
+    const dk = use('matmul', use('transpose.int', ds, -2, -1), q);
+    return [dq, dk, dv].map((x) => out('float32', 'permute', x, [0, 2, 1, 3]));
+  });
+
+  register<{ position: number }>('alitok.CacheWrite', ({ cache, update }, { position }, { id, use, out }) => {
+    use('copy_', use('narrow', id(cache), 1, position, update.shape[1]), id(update));
+    return out('float32', 'slice.Tensor', id(update), 0, 0, 0);
+  });
+}
+
+/** 1/(1−rate) where an element is kept and 0 where it is dropped, by the hash that all engines share. */
+function dropoutFactors(
+  { use, backend }: Kernel,
+  size: number,
+  rate: number,
+  seed: number,
+  shape: number[],
+): TensorId {
+  const low32 = (x: TensorId) => use('bitwise_and.Scalar', x, 0xffffffff);
+  // 32-bit products in 64-bit integers: by the factor's halves, so that nothing overflows.
+  const times = (x: TensorId, factor: number) => {
+    const high = low32(
+      use('bitwise_left_shift.Tensor_Scalar', low32(use('mul.Scalar', x, factor >>> 16)), 16),
+    );
+    return low32(use('add.Tensor', high, use('mul.Scalar', x, factor & 0xffff)));
+  };
+  const mixed = (x: TensorId, shift: number) =>
+    use('bitwise_xor.Tensor', x, use('bitwise_right_shift.Tensor_Scalar', x, shift));
+  const index = use('arange', size, ScalarType.int64, null, backend.device);
+  let h = low32(use('add.Scalar', index, Math.imul(seed, 0x9e3779b1) >>> 0));
+  h = times(mixed(h, 16), 0x85ebca6b);
+  h = times(mixed(h, 13), 0xc2b2ae35);
+  h = mixed(h, 16);
+  const kept = use('ge.Scalar', h, Math.floor(rate * 2 ** 32));
+  const factors = use('mul.Scalar', use('to.dtype', kept, ScalarType.float32), 1 / (1 - rate));
+  return use('reshape', factors, shape);
+}
+
+function registerLookup(): void {
+  register('alitok.Embedding', ({ weight, indices }, _, { id, out }) =>
+    out('float32', 'embedding', id(weight), id(indices)),
+  );
+  register<{ rows: number }>('alitok.EmbeddingGrad', ({ dy, indices }, { rows }, { id, use, out }) => {
+    const wanted = use('to.dtype', id(indices), ScalarType.int64);
+    return out('float32', 'embedding_dense_backward', id(dy), wanted, rows, -1, false);
+  });
+  register('alitok.CrossEntropy', ({ logits, targets }, _, { id, use, out }) => {
+    const wanted = use('unsqueeze', use('to.dtype', id(targets), ScalarType.int64), -1);
+    const chosen = use('gather', use('_log_softmax', id(logits), -1, false), 1, wanted);
+    return out('float32', 'neg', use('squeeze.dim', chosen, -1));
+  });
+  register('alitok.CrossEntropyGrad', ({ dy, logits, targets }, _, { id, use, out }) => {
+    const p = use('_softmax', id(logits), -1, false);
+    const wanted = use('unsqueeze', use('to.dtype', id(targets), ScalarType.int64), -1);
+    const minusOne = use('full_like', use('to.dtype', wanted, ScalarType.float32), -1);
+    const difference = use('scatter_add', p, 1, wanted, minusOne);
+    return out('float32', 'mul.Tensor', difference, use('unsqueeze', id(dy), -1));
+  });
+  register('alitok.NearestCode', ({ z, codebook }, _, { id, use, out }) => {
+    // ‖e‖² − 2z·e: what all distances of a row have in common is left out.
+    const norms = use('sum.dim_IntList', use('square', id(codebook)), [-1]);
+    const transposed = use('transpose.int', id(codebook), 0, 1);
+    const distances = use('addmm', norms, id(z), transposed, 1, -2);
+    return out('int32', 'to.dtype', use('argmin', distances, -1), ScalarType.int32);
+  });
+}
+
+function registerTraining(): void {
+  register<{ rate: number; seed: number }>('alitok.Dropout', ({ x }, { rate, seed }, kernel) => {
+    const factors = dropoutFactors(kernel, sizeOf(x.shape), rate, seed, x.shape);
+    return kernel.out('float32', 'mul.Tensor', kernel.id(x), factors);
+  });
+  register<AdamWAttributes>('alitok.AdamW', ({ parameter, gradient, m, v }, attributes, kernel) => {
+    const { lr, beta1, beta2, epsilon, weightDecay, step, gradientScale } = attributes;
+    const { id, use, backend } = kernel;
+    const g = gradientScale === 1 ? id(gradient) : use('mul.Scalar', id(gradient), gradientScale);
+    const mNext = backend.call('lerp.Scalar', id(m), g, 1 - beta1);
+    const vNext = backend.call('addcmul', use('mul.Scalar', id(v), beta2), g, g, 1 - beta2);
+    const root = use('mul.Scalar', use('sqrt', vNext), 1 / Math.sqrt(1 - beta2 ** step));
+    const decayed = use('mul.Scalar', id(parameter), 1 - lr * weightDecay);
+    const denominator = use('add.Scalar', root, epsilon);
+    const next = backend.call('addcdiv', decayed, mNext, denominator, -lr / (1 - beta1 ** step));
+    return [next, mNext, vNext].map((x) => backend.wrap(x, 'float32', parameter.shape));
+  });
+}
+
+/** The project's op vocabulary (src/engine/ops) in ATen operators. */
+export function registerVocabulary(): void {
+  registerLinear();
+  registerNormalization();
+  registerAttention();
+  registerLookup();
+  registerTraining();
+}

@@ -1,0 +1,88 @@
+// Builds the bridge to PyTorch with the system's C++ compiler: `npm run build:libtorch`.
+// It looks for a libtorch in $LIBTORCH, then in Python's torch package, then where Debian and Ubuntu put libtorch-dev.
+// Uses nothing but Node, so that it also runs while packages are being installed.
+import { spawnSync } from 'node:child_process';
+import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const here = dirname(fileURLToPath(import.meta.url));
+const root = join(here, '../../../..');
+const output = join(root, 'dist/engine/libtorch/bridge.node');
+
+const REMEDY =
+  'install one (Debian, Ubuntu: apt-get install libtorch-dev; anywhere: pip install torch), or set LIBTORCH to its folder';
+
+/** The first of the candidates that has the header and the library. */
+function findLibtorch() {
+  const python = () => {
+    for (const name of ['python3', '/usr/bin/python3', 'python']) {
+      const script = 'import importlib.util as u; print(u.find_spec("torch").submodule_search_locations[0])';
+      const { status, stdout } = spawnSync(name, ['-c', script], { encoding: 'utf8' });
+      if (status === 0) return stdout.trim();
+    }
+  };
+  const debian = { include: ['/usr/include'], lib: undefined, core: '/usr/include/ATen/ATen.h' };
+  const folder = (path) => ({
+    include: [join(path, 'include')],
+    lib: join(path, 'lib'),
+    core: join(path, 'include/ATen/ATen.h'),
+  });
+  const { LIBTORCH } = process.env;
+  if (LIBTORCH) {
+    const named = folder(LIBTORCH);
+    if (!existsSync(named.core)) throw new Error(`LIBTORCH is ${LIBTORCH}, but ${named.core} does not exist`);
+    return named;
+  }
+  const path = python();
+  return [...(path ? [folder(path)] : []), debian].find(({ core }) => existsSync(core));
+}
+
+/** Whether the library was built with the C++11 ABI of std::string, which the bridge must share. */
+function cxx11Abi(lib) {
+  const library = join(lib, 'libc10.so');
+  return !existsSync(library) || readFileSync(library).includes('NSt7__cxx1112basic_string');
+}
+
+function compile() {
+  const libtorch = findLibtorch();
+  if (!libtorch) throw new Error(`no libtorch found: ${REMEDY}`);
+  const { include, lib } = libtorch;
+  const nodeHeaders = join(root, 'node_modules/node-api-headers/include');
+  const cuda = lib !== undefined && existsSync(join(lib, 'libtorch_cuda.so'));
+  mkdirSync(dirname(output), { recursive: true });
+  const partial = `${output}.partial`;
+  const flags = [
+    '-std=c++17',
+    '-O2',
+    '-fPIC',
+    '-shared',
+    '-Wall',
+    ...[nodeHeaders, ...include].map((path) => `-I${path}`),
+    ...include.map((path) => `-I${join(path, 'torch/csrc/api/include')}`),
+    ...(lib ? [`-L${lib}`, `-Wl,-rpath,${lib}`, `-D_GLIBCXX_USE_CXX11_ABI=${cxx11Abi(lib) ? 1 : 0}`] : []),
+    join(here, 'bridge.cc'),
+    '-o',
+    partial,
+    '-Wl,--no-as-needed', // libtorch_cuda registers its kernels when it is loaded; nothing in the bridge names them
+    '-ltorch',
+    '-ltorch_cpu',
+    '-lc10',
+    ...(cuda ? ['-ltorch_cuda', '-lc10_cuda'] : []),
+  ];
+  const compiler = process.env.CXX || 'c++';
+  const { status, stderr, error } = spawnSync(compiler, flags, { encoding: 'utf8' });
+  if (error)
+    throw new Error(`the C++ compiler ${compiler} cannot be run (${error.code}): install one, or set CXX`);
+  if (status !== 0) throw new Error(`${compiler} failed:\n${stderr}`);
+  renameSync(partial, output);
+  writeFileSync(`${output}.json`, `${JSON.stringify({ libtorch: lib ?? '/usr', cuda })}\n`);
+  console.log(`built ${output} against ${lib ?? 'the system’s libtorch'}${cuda ? ', with CUDA' : ''}`);
+}
+
+try {
+  compile();
+} catch (error) {
+  console.error(`build:libtorch: ${error.message}`);
+  process.exitCode = 1;
+}
