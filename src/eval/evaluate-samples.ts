@@ -2,18 +2,19 @@ import { basename } from 'node:path';
 import { DataError } from '../errors.js';
 import { openNpz } from '../formats/npz.js';
 import type { Job } from '../train/job.js';
+import type { Reporter } from '../train/reporter.js';
 import { type FeatureExtractor, openFeatureExtractor } from './feature-extractor.js';
-import { extractFeatures, type ImageFeatures } from './features.js';
+import { extractFeatures } from './features.js';
 import { frechetDistance } from './frechet.js';
-import { openImages } from './image-batches.js';
+import { type ImageSource, openImages } from './image-batches.js';
 import { inceptionScore } from './inception-score.js';
-import { precisionRecall } from './precision-recall.js';
+import { MIN_FEATURES, precisionRecall } from './precision-recall.js';
 import type { Gaussian } from './statistics.js';
 
 export interface EvaluateSamplesOptions {
   /** `.npz` with arr_0, or a folder of images. */
   samples: string;
-  /** The same, or an `.npz` with only the statistics mu, sigma, mu_s and sigma_s. */
+  /** The same, or an `.npz` with the statistics mu, sigma, mu_s and sigma_s, with or without arr_0. */
   reference: string;
   /** A feature network. */
   features: string;
@@ -35,60 +36,79 @@ export interface GenerationResult {
   features_sha256: string;
 }
 
-type Reference = Pick<ImageFeatures, 'pool' | 'spatial'> & Partial<ImageFeatures>;
+/** The images at `path`. Throws DataError if they are missing or too few. */
+async function openEnough(path: string, size: number | undefined, reporter: Reporter): Promise<ImageSource> {
+  const source = await openImages(path, size, (file, error) =>
+    reporter.warn(`skipped ${file}: ${error.message}`),
+  );
+  if (source.count < MIN_FEATURES)
+    throw new DataError(`${path} has ${source.count} images; at least ${MIN_FEATURES} are needed`);
+  return source;
+}
 
-/** The Gaussians in a statistics file of the ADM evaluator; undefined if it holds none. Throws DataError. */
-async function readStatistics(
+type Gaussians = Record<'pool' | 'spatial', Gaussian>;
+
+interface Reference {
+  /** Stored statistics, which stand before those of the images. */
+  statistics?: Gaussians;
+  images?: ImageSource;
+}
+
+/** The reference's images, its stored statistics, or both (spec: Evaluation). Throws DataError. */
+async function openReference(
   path: string,
+  size: number,
   { dimensions }: FeatureExtractor,
-): Promise<Reference | undefined> {
+  reporter: Reporter,
+): Promise<Reference> {
+  if (!path.endsWith('.npz')) return { images: await openEnough(path, size, reporter) };
   const file = await openNpz(path);
   try {
-    if (!file.has('mu') || !file.has('mu_s')) return undefined;
+    if (!file.has('mu') || !file.has('mu_s')) return { images: await openEnough(path, size, reporter) };
     const gaussian = async (suffix: string, d: number): Promise<Gaussian> => {
-      const [mean, covariance] = await Promise.all([
-        file.readFloat64(`mu${suffix}`),
-        file.readFloat64(`sigma${suffix}`),
-      ]);
-      if (mean.data.length !== d || covariance.data.length !== d * d)
+      const { data: mean } = await file.readFloat64(`mu${suffix}`);
+      const { data: covariance } = await file.readFloat64(`sigma${suffix}`);
+      if (mean.length !== d || covariance.length !== d * d)
         throw new DataError(
-          `${path}: mu${suffix} has ${mean.data.length} features, but the feature network has ${d}; use the network that made the statistics`,
+          `${path}: mu${suffix} and sigma${suffix} are of ${mean.length} features, but the feature network has ${d}; use the network that made the statistics`,
         );
-      return { mean: mean.data, covariance: covariance.data };
+      return { mean, covariance };
     };
-    return { pool: await gaussian('', dimensions.pool), spatial: await gaussian('_s', dimensions.spatial) };
+    return {
+      statistics: {
+        pool: await gaussian('', dimensions.pool),
+        spatial: await gaussian('_s', dimensions.spatial),
+      },
+      images: file.has('arr_0') ? await openEnough(path, size, reporter) : undefined,
+    };
   } finally {
-    await file.close();
+    file.close();
   }
 }
 
-/** Fréchet distances, inception score, precision and recall of samples against a reference. */
+/**
+ * Fréchet distances, inception score, precision and recall of samples against a reference. Throws DataError if images
+ * are missing, too few or of another size, CheckpointError for the feature network's file.
+ */
 export async function evaluateSamples(
   options: EvaluateSamplesOptions,
-  { reporter }: Job,
+  { reporter }: Pick<Job, 'reporter'>,
 ): Promise<GenerationResult> {
-  const source = await openImages(options.samples, options.size);
+  const source = await openEnough(options.samples, options.size, reporter);
   const extractor = await openFeatureExtractor(options.features);
   try {
+    const reference = await openReference(options.reference, source.size, extractor, reporter);
     const samples = await extractFeatures(source, extractor, reporter, 'samples');
-    const stored = options.reference.endsWith('.npz')
-      ? await readStatistics(options.reference, extractor)
-      : undefined;
-    const reference: Reference =
-      stored ??
-      (await extractFeatures(
-        await openImages(options.reference, source.size),
-        extractor,
-        reporter,
-        'reference',
-      ));
+    const references =
+      reference.images && (await extractFeatures(reference.images, extractor, reporter, 'reference'));
+    const { pool, spatial } = (reference.statistics ?? references) as Gaussians;
     return {
-      fid: frechetDistance(reference.pool, samples.pool),
-      sfid: frechetDistance(reference.spatial, samples.spatial),
+      fid: frechetDistance(pool, samples.pool),
+      sfid: frechetDistance(spatial, samples.spatial),
       inception_score: inceptionScore(samples.logits, extractor.dimensions.logits),
-      ...(reference.rows && precisionRecall(reference.rows, samples.rows, extractor.dimensions.pool)),
+      ...(references && precisionRecall(references.rows, samples.rows, extractor.dimensions.pool)),
       samples: samples.count,
-      references: reference.count,
+      references: references?.count,
       features: `${extractor.name}, ${basename(options.features)}`,
       features_sha256: extractor.checksum,
     };

@@ -55,10 +55,13 @@ function throughTokenizer(
   return result!;
 }
 
-/** PSNR, SSIM, codebook use and, with a feature network, rFID over a folder of images, centre-cropped. */
+/**
+ * PSNR, SSIM, codebook use and, with a feature network, rFID over a folder of images, centre-cropped. Throws DataError
+ * for the images, CheckpointError for the files of tokenizer and feature network.
+ */
 export async function evaluateTokenizer(
   options: EvaluateTokenizerOptions,
-  { reporter }: Job,
+  { reporter }: Pick<Job, 'reporter'>,
 ): Promise<ReconstructionResult> {
   const dataset = await openDataset({ folder: options.folder, list: options.list });
   const tokenizer = await loadTokenizer(options.tokenizer);

@@ -41,12 +41,15 @@ export async function openFeatureExtractor(path: string): Promise<FeatureExtract
   const file = await resolveModel(path);
   const network = await loadFeatureNetwork(path);
   const { image_size } = network.config;
-  const run = (images: Uint8Array): FeatureRows =>
+  const run = (images: Uint8Array): FeatureRows => {
+    let features: FeatureRows | undefined;
     tf.tidy(() => {
       const { pool, spatial, logits } = network.forward(toTensor(images, image_size));
       const rows = (tensor: tf.Tensor) => tensor.dataSync<'float32'>();
-      return { pool: rows(pool), spatial: rows(spatial), logits: rows(logits) } as never;
-    }) as unknown as FeatureRows;
+      features = { pool: rows(pool), spatial: rows(spatial), logits: rows(logits) };
+    });
+    return features!;
+  };
   const { pool, spatial, logits } = run(new Uint8Array(image_size ** 2 * 3));
   return {
     name: 'feature network of alitok train-features',

@@ -1,6 +1,6 @@
 import { stat } from 'node:fs/promises';
 import { openDataset } from '../data/dataset.js';
-import { sequentialBatches } from '../data/loader.js';
+import { type LoaderOptions, sequentialBatches } from '../data/loader.js';
 import { DataError } from '../errors.js';
 import { openNpz } from '../formats/npz.js';
 
@@ -13,17 +13,28 @@ export interface ImageSource {
 
 const BATCH = 64;
 
+type OnUnreadable = LoaderOptions['onUnreadable'];
+
 /**
  * Images of an `.npz` file with `arr_0` (N, S, S, 3) uint8, or of a folder, centre-cropped to `size`.
- * Throws DataError if there are none, or for a folder without a size.
+ * `onUnreadable` hears of every file of a folder that is passed over. Throws DataError if there are no images, or for a
+ * folder without a size.
  */
-export async function openImages(path: string, size?: number): Promise<ImageSource> {
+export async function openImages(
+  path: string,
+  size?: number,
+  onUnreadable?: OnUnreadable,
+): Promise<ImageSource> {
   const info = await stat(path).catch(() => undefined);
   if (!info) throw new DataError(`${path} does not exist; name an .npz file or a folder of images`);
-  return info.isDirectory() ? openFolder(path, size) : openArray(path);
+  return info.isDirectory() ? openFolder(path, size, onUnreadable) : openArray(path);
 }
 
-async function openFolder(folder: string, size: number | undefined): Promise<ImageSource> {
+async function openFolder(
+  folder: string,
+  size: number | undefined,
+  onUnreadable: OnUnreadable,
+): Promise<ImageSource> {
   if (size === undefined)
     throw new DataError(`the size of the images in ${folder} is not known; give --size`);
   const dataset = await openDataset({ folder });
@@ -31,7 +42,7 @@ async function openFolder(folder: string, size: number | undefined): Promise<Ima
     size,
     count: dataset.entries.length,
     async *batches() {
-      const options = { dataset, imageSize: size, batchSize: BATCH, crops: 'center' as const };
+      const options = { dataset, imageSize: size, batchSize: BATCH, crops: 'center' as const, onUnreadable };
       for await (const { images } of sequentialBatches(options)) yield images;
     },
   };
@@ -39,8 +50,7 @@ async function openFolder(folder: string, size: number | undefined): Promise<Ima
 
 async function openArray(path: string): Promise<ImageSource> {
   const file = await openNpz(path);
-  const { shape, dtype } = await file.header('arr_0');
-  await file.close();
+  const { shape, dtype } = await file.header('arr_0').finally(() => file.close());
   const [count, height, width, channels] = shape;
   if (shape.length !== 4 || dtype !== 'u1' || height !== width || channels !== 3 || count === 0)
     throw new DataError(
@@ -54,7 +64,7 @@ async function openArray(path: string): Promise<ImageSource> {
       try {
         for await (const rows of npz.rows('arr_0', BATCH)) yield rows as Uint8Array;
       } finally {
-        await npz.close();
+        npz.close();
       }
     },
   };

@@ -1,5 +1,7 @@
 /** The neighbour whose distance is a feature's radius. */
 const NEIGHBOUR = 3;
+/** Features that either side has at the least. */
+export const MIN_FEATURES = NEIGHBOUR + 1;
 /** Rows whose distances to a block of other rows are held at once. */
 const BLOCK = 256;
 
@@ -58,7 +60,7 @@ function radii(rows: Float32Array, d: number): Float64Array {
 
 /**
  * Improved precision and recall (Kynkäänniemi et al., 2019) with k = 3, as the ADM evaluator does.
- * reference (N, D) and samples (M, D), row-major; at least four of each.
+ * reference (N, D) and samples (M, D), row-major; at least MIN_FEATURES of each.
  */
 export function precisionRecall(reference: Float32Array, samples: Float32Array, d: number): PrecisionRecall {
   const [referenceRadii, sampleRadii] = [radii(reference, d), radii(samples, d)];

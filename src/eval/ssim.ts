@@ -1,3 +1,5 @@
+import { DataError } from '../errors.js';
+
 const [K1, K2] = [0.01, 0.03];
 const RADIUS = 5;
 const SIGMA = 1.5;
@@ -34,7 +36,8 @@ function windowMeans(plane: Float64Array, height: number, width: number): Float6
 /**
  * Structural similarity (Wang et al., 2004) of two images (height, width, 3): a Gaussian window of 11 × 11 and σ 1.5,
  * population variances, windows within the image only, the mean over colours. `range` is 255 or 1. The same as
- * scikit-image's with `gaussian_weights` and without `use_sample_covariance`. Images are at least 11 pixels a side.
+ * scikit-image's with `gaussian_weights` and without `use_sample_covariance`. Throws DataError for images
+ * of less than 11 pixels a side.
  */
 export function ssim(
   a: ArrayLike<number>,
@@ -43,6 +46,10 @@ export function ssim(
   width: number,
   range: number,
 ): number {
+  if (Math.min(height, width) < WINDOW.length)
+    throw new DataError(
+      `images of ${height} × ${width} are smaller than SSIM's window; give at least ${WINDOW.length} × ${WINDOW.length}`,
+    );
   const [c1, c2] = [(K1 * range) ** 2, (K2 * range) ** 2];
   let total = 0;
   for (let colour = 0; colour < 3; colour++) {

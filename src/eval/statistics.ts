@@ -1,3 +1,5 @@
+import { DataError } from '../errors.js';
+
 /** Mean and covariance of a set of features. */
 export interface Gaussian {
   /** (D) */
@@ -53,10 +55,11 @@ export class FeatureStatistics {
     this.count += n;
   }
 
-  /** Mean and covariance of all rows so far; at least two are needed. */
+  /** Mean and covariance of all rows so far. Throws DataError if there are fewer than two. */
   get gaussian(): Gaussian {
     const { count, dimensions: d, sum, products, shift } = this;
-    if (!shift || count < 2) throw new Error(`covariance of ${count} features; at least 2 are needed`);
+    if (!shift || count < 2)
+      throw new DataError(`${count} image is too few for a Fréchet distance; give at least 2`);
     const covariance = new Float64Array(d * d);
     for (let i = 0; i < d; i++)
       for (let j = i; j < d; j++) {

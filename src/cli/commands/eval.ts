@@ -1,9 +1,18 @@
 import type { Command } from 'commander';
+import { ConfigError } from '../../errors.js';
 import { action, examples, type Invocation, openJob, wholeNumber } from '../command.js';
 
-/** Where Inception's weights come from, until this program reads them. */
-const WITHOUT_FEATURES =
-  'no --features: rFID needs a feature network; train one on your data with `alitok train-features`';
+/** Until this program reads Inception's weights. */
+const WHICH_FEATURES =
+  'train a feature network on your data with `alitok train-features`; the Inception of published results ' +
+  '(pt_inception-2015-12-05-6726825d.pth from the releases of pytorch-fid, or classify_image_graph_def.pb of the ' +
+  'ADM evaluator) is not supported yet';
+
+/** Throws ConfigError for weights of Inception. */
+function refuseInception(features: string): void {
+  if (/\.(pth?|pb)$/.test(features))
+    throw new ConfigError(`--features ${features} is not a feature network of alitok; ${WHICH_FEATURES}`);
+}
 
 /** Prints a result as a table, and writes it as JSON if `out` is given. */
 async function show(result: object, out: string | undefined): Promise<void> {
@@ -28,7 +37,8 @@ interface ReconstructionOptions {
 async function reconstruction(invocation: Invocation<ReconstructionOptions>): Promise<void> {
   const { tokenizer, data, list, features, out } = invocation.options;
   const { evaluateTokenizer } = await import('../../eval/evaluate-tokenizer.js');
-  if (features === undefined) invocation.log.warn(WITHOUT_FEATURES);
+  if (features === undefined) invocation.log.warn(`no rFID without --features; ${WHICH_FEATURES}`);
+  else refuseInception(features);
   await show(
     await evaluateTokenizer({ tokenizer, folder: data, list, features }, await openJob(invocation)),
     out,
@@ -38,13 +48,15 @@ async function reconstruction(invocation: Invocation<ReconstructionOptions>): Pr
 interface GenerationOptions {
   samples: string;
   reference: string;
-  features: string;
+  features?: string;
   size?: number;
   out?: string;
 }
 
 async function generation(invocation: Invocation<GenerationOptions>): Promise<void> {
   const { samples, reference, features, size, out } = invocation.options;
+  if (features === undefined) throw new ConfigError(`--features is missing; ${WHICH_FEATURES}`);
+  refuseInception(features);
   const { evaluateSamples } = await import('../../eval/evaluate-samples.js');
   await show(await evaluateSamples({ samples, reference, features, size }, await openJob(invocation)), out);
 }
@@ -74,7 +86,7 @@ export function register(program: Command): void {
     .description('gFID, sFID, inception score, precision and recall of samples')
     .requiredOption('--samples <path>', '.npz with arr_0 (N, S, S, 3) uint8, or a folder of images')
     .requiredOption('--reference <path>', 'the same, or an .npz with mu, sigma, mu_s, sigma_s')
-    .requiredOption('--features <path>', 'feature network: a run of `alitok train-features` on the data')
+    .option('--features <path>', 'feature network, needed: a run of `alitok train-features` on the data')
     .option('--size <pixels>', 'side of the images, if --samples is a folder', wholeNumber(1))
     .option('-o, --out <file>', 'also write the result as JSON')
     .addHelpText(
