@@ -1,8 +1,8 @@
 import { basename } from 'node:path';
 import { DataError } from '../errors.js';
 import { openNpz } from '../formats/npz.js';
-import type { Job } from '../train/job.js';
-import type { Reporter } from '../train/reporter.js';
+import type { Job } from '../job/job.js';
+import type { Reporter } from '../job/reporter.js';
 import { type FeatureExtractor, openFeatureExtractor } from './feature-extractor.js';
 import { extractFeatures } from './features.js';
 import { frechetDistance } from './frechet.js';

@@ -3,11 +3,11 @@ import { join } from 'node:path';
 import * as tf from '@tensorflow/tfjs';
 import { loadTokenizer } from '../checkpoint/tokenizer-file.js';
 import { openDataset } from '../data/dataset.js';
+import { readEvenly } from '../data/read-evenly.js';
 import { pairSheet } from '../data/sheets.js';
 import { outputError, writeFileAtomic } from '../formats/atomic.js';
+import type { Job } from '../job/job.js';
 import { toPixels, toTensor } from '../models/pixels.js';
-import type { Job } from '../train/job.js';
-import { readEvenly } from '../train/validation.js';
 
 const BATCH = 16;
 

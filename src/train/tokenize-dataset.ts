@@ -3,8 +3,8 @@ import { fingerprint, loadTokenizer } from '../checkpoint/tokenizer-file.js';
 import { openDataset } from '../data/dataset.js';
 import { CROP_COUNTS, sequentialBatches } from '../data/loader.js';
 import { TokenCacheWriter } from '../data/token-cache.js';
-import type { CodebookUsage } from '../eval/codebook-usage.js';
-import type { Job } from './job.js';
+import type { Job } from '../job/job.js';
+import type { CodebookUsage } from '../models/codebook-usage.js';
 import { tokenizeBatches } from './tokenize.js';
 
 export interface TokenizeOptions {

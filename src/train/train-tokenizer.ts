@@ -4,16 +4,16 @@ import { loadTokenizer } from '../checkpoint/tokenizer-file.js';
 import type { Config } from '../config/schema.js';
 import { openDataset } from '../data/dataset.js';
 import { TrainingLoader } from '../data/loader.js';
+import { readEvenly } from '../data/read-evenly.js';
 import { CheckpointError, ConfigError } from '../errors.js';
+import type { Job } from '../job/job.js';
+import type { Reporter } from '../job/reporter.js';
 import type { Stage } from '../models/geometry.js';
 import type { Tokenizer } from '../models/tokenizer.js';
-import type { Job } from './job.js';
 import type { Preview } from './loop.js';
 import { reconstructionPreview } from './previews.js';
-import type { Reporter } from './reporter.js';
 import { runTraining } from './run-training.js';
 import { type OpenBatches, TokenizerTrainer } from './tokenizer-trainer.js';
-import { readEvenly } from './validation.js';
 
 export interface TrainTokenizerOptions {
   config: Config;
