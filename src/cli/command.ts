@@ -1,7 +1,7 @@
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { Config } from '../config/schema.js';
 import type { EngineChoice } from '../engine/index.js';
-import type { Job } from '../train/job.js';
+import type { Job } from '../job/job.js';
 import { interruption } from './exit.js';
 import type { Log, LogLevel } from './log.js';
 

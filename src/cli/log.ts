@@ -2,7 +2,7 @@ import { closeSync, openSync, writeSync } from 'node:fs';
 import pino from 'pino';
 import { prettyFactory } from 'pino-pretty';
 import { outputError } from '../formats/atomic.js';
-import type { Reporter } from '../train/reporter.js';
+import type { Reporter } from '../job/reporter.js';
 import { Terminal, type TextStream } from './progress.js';
 
 export type LogLevel = 'trace' | 'debug' | 'info' | 'warn' | 'error' | 'silent';

@@ -1,5 +1,5 @@
 import { SingleBar } from 'cli-progress';
-import type { Fields, Progress, ProgressOptions } from '../train/reporter.js';
+import type { Fields, Progress, ProgressOptions } from '../job/reporter.js';
 
 const BAR_WIDTHS = { least: 10, most: 30 };
 /** Width taken where a terminal does not tell its own. */

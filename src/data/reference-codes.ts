@@ -2,8 +2,8 @@ import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { DataError } from '../errors.js';
 import { openNpz } from '../formats/npz.js';
+import type { TokenCache } from './codes.js';
 import { byCodePoint } from './dataset.js';
-import type { TokenCache } from './token-cache.js';
 
 /** Codes are kept once read where all of them fit. */
 const MEMORY_BYTES = 2 ** 30;

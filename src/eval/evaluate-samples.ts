@@ -1,8 +1,8 @@
 import { basename } from 'node:path';
 import { DataError } from '../errors.js';
 import { openNpz } from '../formats/npz.js';
-import type { Job } from '../train/job.js';
-import type { Reporter } from '../train/reporter.js';
+import type { Job } from '../job/job.js';
+import { type Reporter, warnOfSkipped } from '../job/reporter.js';
 import { type FeatureExtractor, openFeatureExtractor } from './feature-extractor.js';
 import { extractFeatures } from './features.js';
 import { frechetDistance } from './frechet.js';
@@ -38,9 +38,7 @@ export interface GenerationResult {
 
 /** The images at `path`. Throws DataError if they are missing or too few. */
 async function openEnough(path: string, size: number | undefined, reporter: Reporter): Promise<ImageSource> {
-  const source = await openImages(path, size, (file, error) =>
-    reporter.warn(`skipped ${file}: ${error.message}`),
-  );
+  const source = await openImages(path, size, warnOfSkipped(reporter));
   if (source.count < MIN_FEATURES)
     throw new DataError(`${path} has ${source.count} images; at least ${MIN_FEATURES} are needed`);
   return source;

@@ -3,11 +3,12 @@ import * as tf from '@tensorflow/tfjs';
 import { fingerprint, loadTokenizer } from '../checkpoint/tokenizer-file.js';
 import { openDataset } from '../data/dataset.js';
 import { sequentialBatches } from '../data/loader.js';
+import type { Job } from '../job/job.js';
+import { warnOfSkipped } from '../job/reporter.js';
+import { turn } from '../job/turn.js';
+import { CodebookUsage } from '../models/codebook-usage.js';
 import { toPixels, toTensor } from '../models/pixels.js';
 import type { Tokenizer } from '../models/tokenizer.js';
-import type { Job } from '../train/job.js';
-import { turn } from '../train/turn.js';
-import { CodebookUsage } from './codebook-usage.js';
 import { openFeatureExtractor } from './feature-extractor.js';
 import { frechetDistance } from './frechet.js';
 import { psnr } from './psnr.js';
@@ -75,13 +76,12 @@ export async function evaluateTokenizer(
   const bytes = size * size * 3;
   let [images, psnrSum, ssimSum] = [0, 0, 0];
   try {
-    const onUnreadable = (path: string, error: Error) => reporter.warn(`skipped ${path}: ${error.message}`);
     const batches = sequentialBatches({
       dataset,
       imageSize: size,
       batchSize: BATCH,
       crops: 'center',
-      onUnreadable,
+      onUnreadable: warnOfSkipped(reporter),
     });
     for await (const { images: pixels } of batches) {
       const out = throughTokenizer(tokenizer, pixels);

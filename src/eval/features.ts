@@ -1,5 +1,5 @@
-import type { Reporter } from '../train/reporter.js';
-import { turn } from '../train/turn.js';
+import type { Reporter } from '../job/reporter.js';
+import { turn } from '../job/turn.js';
 import type { FeatureExtractor } from './feature-extractor.js';
 import type { ImageSource } from './image-batches.js';
 import { FeatureStatistics, type Gaussian } from './statistics.js';

@@ -3,11 +3,12 @@ import { join } from 'node:path';
 import * as tf from '@tensorflow/tfjs';
 import { loadTokenizer } from '../checkpoint/tokenizer-file.js';
 import { openDataset } from '../data/dataset.js';
+import { readEvenly } from '../data/read-evenly.js';
 import { pairSheet } from '../data/sheets.js';
 import { outputError, writeFileAtomic } from '../formats/atomic.js';
+import type { Job } from '../job/job.js';
+import { warnOfSkipped } from '../job/reporter.js';
 import { toPixels, toTensor } from '../models/pixels.js';
-import type { Job } from '../train/job.js';
-import { readEvenly } from '../train/validation.js';
 
 const BATCH = 16;
 
@@ -30,7 +31,7 @@ export async function reconstruct(
   const tokenizer = await loadTokenizer(options.tokenizer);
   const size = tokenizer.geometry.image_size;
   const bytes = size * size * 3;
-  const { images, classes } = await readEvenly(dataset, size, options.count);
+  const { images, classes } = await readEvenly(dataset, size, options.count, warnOfSkipped(reporter));
   try {
     await mkdir(options.out, { recursive: true });
   } catch (error) {

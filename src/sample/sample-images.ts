@@ -9,11 +9,11 @@ import { labelledGrid } from '../data/sheets.js';
 import { CheckpointError, Interrupted } from '../errors.js';
 import { outputError, writeFileAtomic } from '../formats/atomic.js';
 import { writeNpz } from '../formats/npz.js';
+import type { Job } from '../job/job.js';
 import type { Generator } from '../models/generator.js';
 import { toPixels } from '../models/pixels.js';
 import type { Tokenizer } from '../models/tokenizer.js';
 import { Random } from '../random.js';
-import type { Job } from '../train/job.js';
 import { className, parseClasses } from './classes.js';
 import { sampleCodes, sampleOptions } from './sampler.js';
 

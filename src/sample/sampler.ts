@@ -1,7 +1,7 @@
 import * as tf from '@tensorflow/tfjs';
+import { turn } from '../job/turn.js';
 import type { Generator, KVCache } from '../models/generator.js';
 import type { Random } from '../random.js';
-import { turn } from '../train/turn.js';
 import { type DrawOptions, drawCode } from './draw.js';
 
 /** Classifier-free guidance that grows along the sequence (spec: Sampling). */

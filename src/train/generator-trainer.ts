@@ -1,7 +1,7 @@
 import * as tf from '@tensorflow/tfjs';
 import { saveGenerator } from '../checkpoint/generator-file.js';
 import type { Config } from '../config/schema.js';
-import type { TokenCache } from '../data/token-cache.js';
+import type { TokenCache } from '../data/codes.js';
 import { Generator } from '../models/generator.js';
 import { AdamW } from '../nn/adamw.js';
 import { Ema } from '../nn/ema.js';

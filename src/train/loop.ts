@@ -4,10 +4,10 @@ import { saveCheckpoint } from '../checkpoint/training-checkpoint.js';
 import type { Config } from '../config/schema.js';
 import { Interrupted } from '../errors.js';
 import { outputError, writeFileAtomic } from '../formats/atomic.js';
+import type { Reporter } from '../job/reporter.js';
+import { turn } from '../job/turn.js';
 import type { MetricsLog } from './metrics-log.js';
-import type { Reporter } from './reporter.js';
 import type { Metrics, Trainer } from './trainer.js';
-import { turn } from './turn.js';
 
 /** What was learned so far on held-out data: numbers for the metrics log, and PNG pictures by name. */
 export type Preview = () => Promise<{ metrics: Metrics; pictures: Record<string, Buffer> }>;

@@ -1,6 +1,6 @@
 import { loadNewestCheckpoint } from '../checkpoint/training-checkpoint.js';
 import type { Config } from '../config/schema.js';
-import type { Job } from './job.js';
+import type { Job } from '../job/job.js';
 import { type Preview, train } from './loop.js';
 import { openMetricsLog } from './metrics-log.js';
 import { openRun } from './run-folder.js';

@@ -1,4 +1,4 @@
-import type { TokenCache } from '../data/token-cache.js';
+import type { TokenCache } from '../data/codes.js';
 import { Random } from '../random.js';
 
 /** Codes (B, T) and classes (B) of B images. */

@@ -3,8 +3,9 @@ import { fingerprint, loadTokenizer } from '../checkpoint/tokenizer-file.js';
 import { openDataset } from '../data/dataset.js';
 import { CROP_COUNTS, sequentialBatches } from '../data/loader.js';
 import { TokenCacheWriter } from '../data/token-cache.js';
-import type { CodebookUsage } from '../eval/codebook-usage.js';
-import type { Job } from './job.js';
+import type { Job } from '../job/job.js';
+import { warnOfSkipped } from '../job/reporter.js';
+import type { CodebookUsage } from '../models/codebook-usage.js';
 import { tokenizeBatches } from './tokenize.js';
 
 export interface TokenizeOptions {
@@ -42,7 +43,7 @@ export async function tokenizeDataset(
     imageSize: image_size,
     batchSize: Math.max(1, Math.floor(batchSize / CROP_COUNTS[crops])),
     crops,
-    onUnreadable: (file, error) => reporter.warn(`skipped ${file}: ${error.message}`),
+    onUnreadable: warnOfSkipped(reporter),
   });
   const progress = reporter.progress({ label: 'tokenize', total: dataset.entries.length, unit: 'images' });
   let images = 0;

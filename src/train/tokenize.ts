@@ -2,10 +2,10 @@ import * as tf from '@tensorflow/tfjs';
 import type { Batch } from '../data/loader.js';
 import type { TokenCacheWriter } from '../data/token-cache.js';
 import { Interrupted } from '../errors.js';
-import { CodebookUsage } from '../eval/codebook-usage.js';
+import { turn } from '../job/turn.js';
+import { CodebookUsage } from '../models/codebook-usage.js';
 import { toTensor } from '../models/pixels.js';
 import type { Tokenizer } from '../models/tokenizer.js';
-import { turn } from './turn.js';
 
 /**
  * Turns a data set into codes (spec: Tokenizing a data set): every batch's crops are encoded at once.

@@ -3,7 +3,7 @@ import { saveTokenizer } from '../checkpoint/tokenizer-file.js';
 import type { Config } from '../config/schema.js';
 import type { Position, TrainingLoader } from '../data/loader.js';
 import { ConfigError } from '../errors.js';
-import { CodebookUsage } from '../eval/codebook-usage.js';
+import { CodebookUsage } from '../models/codebook-usage.js';
 import { Discriminator } from '../models/discriminator.js';
 import type { Stage } from '../models/geometry.js';
 import type { PerceptualTerms } from '../models/perceptual.js';

@@ -1,6 +1,6 @@
 import type { Config } from '../config/schema.js';
+import type { Job } from '../job/job.js';
 import { FeatureTrainer } from './feature-trainer.js';
-import type { Job } from './job.js';
 import { runTraining } from './run-training.js';
 import { openTraining } from './train-tokenizer.js';
 

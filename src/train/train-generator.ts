@@ -1,11 +1,12 @@
 import { fingerprint, loadTokenizer } from '../checkpoint/tokenizer-file.js';
 import type { Config } from '../config/schema.js';
-import { checkTokenizer, openTokenCache, type TokenCache } from '../data/token-cache.js';
+import type { TokenCache } from '../data/codes.js';
+import { checkTokenizer, openTokenCache } from '../data/token-cache.js';
 import { ConfigError, DataError } from '../errors.js';
+import type { Job } from '../job/job.js';
 import { tokenizerGeometry } from '../models/geometry.js';
 import type { Tokenizer } from '../models/tokenizer.js';
 import { GeneratorTrainer } from './generator-trainer.js';
-import type { Job } from './job.js';
 import { samplePreview } from './previews.js';
 import { runTraining } from './run-training.js';
 

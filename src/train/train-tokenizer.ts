@@ -4,16 +4,16 @@ import { loadTokenizer } from '../checkpoint/tokenizer-file.js';
 import type { Config } from '../config/schema.js';
 import { openDataset } from '../data/dataset.js';
 import { TrainingLoader } from '../data/loader.js';
+import { readEvenly } from '../data/read-evenly.js';
 import { CheckpointError, ConfigError } from '../errors.js';
+import type { Job } from '../job/job.js';
+import { type Reporter, warnOfSkipped } from '../job/reporter.js';
 import type { Stage } from '../models/geometry.js';
 import type { Tokenizer } from '../models/tokenizer.js';
-import type { Job } from './job.js';
 import type { Preview } from './loop.js';
 import { reconstructionPreview } from './previews.js';
-import type { Reporter } from './reporter.js';
 import { runTraining } from './run-training.js';
 import { type OpenBatches, TokenizerTrainer } from './tokenizer-trainer.js';
-import { readEvenly } from './validation.js';
 
 export interface TrainTokenizerOptions {
   config: Config;
@@ -34,8 +34,8 @@ export async function openTraining(
   if (!data.train)
     throw new ConfigError('data.train is not set: name the folder of training images with --data');
   const dataset = await openDataset({ folder: data.train, list: data.train_list ?? undefined });
-  const onUnreadable = (path: string, error: Error) => reporter.warn(`skipped ${path}: ${error.message}`);
-  const options = { dataset, imageSize: tokenizer.image_size, batchSize, seed, onUnreadable };
+  const { image_size: imageSize } = tokenizer;
+  const options = { dataset, imageSize, batchSize, seed, onUnreadable: warnOfSkipped(reporter) };
   return {
     openBatches: (position) => new TrainingLoader({ ...options, position }),
     classNames: dataset.classNames,
@@ -49,7 +49,12 @@ async function openPreview({ data, tokenizer, logging }: Config, reporter: Repor
     : [data.train!, data.train_list];
   if (!data.validation) reporter.warn('no validation images are given: the previews show training images');
   const dataset = await openDataset({ folder, list: list ?? undefined });
-  const { images } = await readEvenly(dataset, tokenizer.image_size, logging.validation_images);
+  const { images } = await readEvenly(
+    dataset,
+    tokenizer.image_size,
+    logging.validation_images,
+    warnOfSkipped(reporter),
+  );
   const name = data.validation ? 'validation_psnr' : 'preview_psnr';
   return (model: Tokenizer): Preview => reconstructionPreview(model, images, name);
 }

@@ -1,6 +1,5 @@
 import { describe, expect, it } from 'vitest';
 import { DataError } from '../../src/errors.js';
-import { CodebookUsage } from '../../src/eval/codebook-usage.js';
 import { frechetDistance } from '../../src/eval/frechet.js';
 import { inceptionScore } from '../../src/eval/inception-score.js';
 import { precisionRecall } from '../../src/eval/precision-recall.js';
@@ -9,6 +8,7 @@ import { ssim } from '../../src/eval/ssim.js';
 import { FeatureStatistics } from '../../src/eval/statistics.js';
 import { symmetricEigenvalues } from '../../src/eval/symmetric-eigen.js';
 import { tf1Resize } from '../../src/eval/tf1-resize.js';
+import { CodebookUsage } from '../../src/models/codebook-usage.js';
 import { Random } from '../../src/random.js';
 
 function normals(count: number, seed: number): Float64Array {

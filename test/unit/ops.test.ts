@@ -425,6 +425,8 @@ describeEngines('tfjs operations that training needs', () => {
   });
   it('max pooling', () => {
     expectGradient((x) => tf.maxPool(x as tf.Tensor4D, 2, 2, 'valid'), [[2, 6, 4, 3]], 1e-3, 2e-2);
+    expectGradient((x) => tf.maxPool(x as tf.Tensor4D, 3, 2, 'same'), [[2, 5, 7, 3]], 1e-3, 2e-2);
+    expectGradient((x) => tf.maxPool(x as tf.Tensor4D, 3, 1, 'valid'), [[1, 5, 6, 2]], 1e-3, 2e-2);
   });
   it('elementwise', () => {
     expectGradient((x) => x.sigmoid(), [[4, 5]]);

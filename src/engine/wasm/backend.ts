@@ -6,8 +6,10 @@ import { EngineError } from '../../errors.js';
 import { builtFile, tfjsWasmFolder } from './files.js';
 import { Pool } from './pool.js';
 
-/** 64 KiB pages that the memory starts with, and grows to at most: 4 GiB, all that 32 bits can address. */
+/** 64 KiB pages that the memory starts with, and grows to at most: all of them. */
 const PAGES = { initial: 1024, maximum: 65536 };
+/** Bytes that 32-bit addresses reach: 4 GiB. */
+const ADDRESSABLE = 2 ** 32;
 /** Tensors end on a whole group of four floats, so that kernels may read and write it whole. */
 const GROUP_BYTES = 16;
 
@@ -40,7 +42,7 @@ export class WasmBackend extends BackendWasm {
 
   /** Memory that no tensor owns. Throws EngineError when there is none left. */
   allocate(bytes: number): number {
-    const address = this.module._malloc(bytes) >>> 0;
+    const address = bytes < ADDRESSABLE ? this.module._malloc(bytes) >>> 0 : 0;
     if (address === 0) {
       const held = (tf.memory().numBytes / 2 ** 20).toFixed(0);
       throw new EngineError(

@@ -31,3 +31,4 @@ export {
   rowNormGrad,
   rowNormGradWeight,
 } from './normalization';
+export { maxPoolGrad } from './pooling';

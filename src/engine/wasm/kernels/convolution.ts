@@ -156,4 +156,19 @@ export function registerConvolution(): void {
       return dfilter;
     },
   );
+
+  // tfjs's own is wrong where the windows do not tile the input.
+  register<ConvAttributes & { filterSize: number | [number, number] }>(
+    'MaxPoolGrad',
+    ({ dy, input }, attributes, backend) => {
+      const { filterSize, strides, pad, dimRoundingMode } = attributes;
+      const shape = input.shape as Shape4D;
+      const pool = tf.backend_util.computePool2DInfo(shape, filterSize, strides, 1, pad, dimRoundingMode);
+      const dx = backend.output(shape);
+      const work = sizeOf(dy.shape) * pool.filterHeight * pool.filterWidth;
+      const addresses = [dy, input, dx].map((tensor) => backend.address(tensor));
+      backend.pool.run('maxPoolGrad', work, pool.batchSize, ...geometry(pool), ...addresses);
+      return dx;
+    },
+  );
 }

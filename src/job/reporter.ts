@@ -24,3 +24,8 @@ export interface Reporter {
   info(message: string): void;
   warn(message: string): void;
 }
+
+/** Tells of an image file that cannot be read, which a loader then passes over. */
+export function warnOfSkipped(reporter: Reporter): (path: string, error: Error) => void {
+  return (path, error) => reporter.warn(`skipped ${path}: ${error.message}`);
+}

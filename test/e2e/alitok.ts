@@ -1,0 +1,44 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterAll } from 'vitest';
+
+const BINARY = fileURLToPath(new URL('../../bin/alitok.js', import.meta.url));
+export const TINY = fileURLToPath(new URL('../fixtures/tiny.yaml', import.meta.url));
+
+export interface Outcome {
+  code: number | null;
+  stdout: string;
+  stderr: string;
+}
+
+/** Starts the program as a user does; no terminal, and its engine is wasm. */
+export function start(...args: string[]): { child: ChildProcess; outcome: Promise<Outcome> } {
+  const child = spawn(process.execPath, [BINARY, '--engine', 'wasm', ...args]);
+  const outcome: Outcome = { code: null, stdout: '', stderr: '' };
+  for (const stream of ['stdout', 'stderr'] as const)
+    child[stream].setEncoding('utf8').on('data', (text: string) => {
+      outcome[stream] += text;
+    });
+  return { child, outcome: once(child, 'close').then(([code]) => ({ ...outcome, code: code as number })) };
+}
+
+/** Runs the program to its end. */
+export const alitok = (...args: string[]): Promise<Outcome> => start(...args).outcome;
+
+/** Runs the program; throws what it said unless it succeeds. */
+export async function succeed(...args: string[]): Promise<Outcome> {
+  const outcome = await alitok(...args);
+  if (outcome.code !== 0) throw new Error(`alitok ${args.join(' ')}: ${outcome.code}\n${outcome.stderr}`);
+  return outcome;
+}
+
+/** A folder for one test file; it is removed in the end. */
+export async function temporaryFolder(): Promise<(...names: string[]) => string> {
+  const folder = await mkdtemp(join(tmpdir(), 'alitok-e2e-'));
+  afterAll(() => rm(folder, { recursive: true, force: true }));
+  return (...names) => join(folder, ...names);
+}

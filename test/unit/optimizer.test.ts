@@ -1,0 +1,116 @@
+import * as tf from '@tensorflow/tfjs';
+import { expect, it } from 'vitest';
+import { TrainingError } from '../../src/errors.js';
+import { AdamW } from '../../src/nn/adamw.js';
+import { Ema } from '../../src/nn/ema.js';
+import { constant } from '../../src/nn/initializers.js';
+import { Parameters } from '../../src/nn/parameters.js';
+import { Random } from '../../src/random.js';
+import { sumGradients, update } from '../../src/train/optimize.js';
+import { describeEngines } from '../engines.js';
+
+const START = [1, -2, 0.5];
+
+function setUp(options: Partial<ConstructorParameters<typeof AdamW>[1]> = {}) {
+  const parameters = new Parameters();
+  const w = parameters.scope().parameter('w', [3], constant(Float32Array.from(START)));
+  parameters.initialize(Random.of(0));
+  const optimizer = new AdamW([w], { beta1: 0.9, beta2: 0.99, weight_decay: 0.1, ...options });
+  optimizer.initialize();
+  return { parameters, w, optimizer };
+}
+
+const values = (tensor: tf.Tensor) => [...tensor.dataSync()];
+
+function expectNear(actual: number[], expected: number[], tolerance = 1e-6) {
+  expect(actual).toHaveLength(expected.length);
+  actual.forEach((x, i) => {
+    expect(Math.abs(x - expected[i])).toBeLessThan(tolerance);
+  });
+}
+
+describeEngines('optimizer', () => {
+  it('AdamW follows its formula over several steps', () => {
+    const { w, optimizer } = setUp();
+    const gradients = [
+      [0.1, -0.3, 2],
+      [0.2, 0.3, -1],
+      [-0.5, 0, 0.7],
+    ];
+    const expected = START.map((start, i) => {
+      let [x, m, v] = [start, 0, 0];
+      gradients.forEach((g, t) => {
+        m = 0.9 * m + 0.1 * g[i];
+        v = 0.99 * v + 0.01 * g[i] ** 2;
+        const [mHat, vHat] = [m / (1 - 0.9 ** (t + 1)), v / (1 - 0.99 ** (t + 1))];
+        x = x - 0.05 * 0.1 * x - (0.05 * mHat) / (Math.sqrt(vHat) + 1e-8);
+      });
+      return x;
+    });
+    for (const g of gradients) optimizer.update([tf.tensor1d(g)], 0.05);
+    expectNear(values(w.value), expected);
+  });
+
+  it('decays only the parameters it is told to', () => {
+    const { w, optimizer } = setUp({ decays: () => false });
+    optimizer.update([tf.zeros([3])], 0.05);
+    expectNear(values(w.value), START);
+  });
+
+  it('micro-batches add up to the batch', () => {
+    const data = tf.tensor2d([1, 2, 3, 4, 5, 6, -1, 0, 2, 3, 3, 3], [4, 3]);
+    const after = (parts: number) => {
+      const { w, optimizer } = setUp();
+      const rows = 4 / parts;
+      const { gradients, metrics } = sumGradients([w], parts, (part) => ({
+        loss: data
+          .slice([part * rows, 0], [rows, 3])
+          .mul(w.value)
+          .sum(1)
+          .square()
+          .mean() as tf.Scalar,
+      }));
+      const norm = update(optimizer, gradients, 0.1, { accumulation: parts, clip_norm: 0 });
+      return [...values(w.value), norm, metrics.loss];
+    };
+    const whole = after(1);
+    for (const parts of [2, 4]) expectNear(after(parts), whole, 1e-3);
+  });
+
+  it('clips the gradient to a global norm', () => {
+    // A first step of Adam does not feel the scale, so the moments are looked at.
+    const { optimizer } = setUp();
+    const norm = update(optimizer, [tf.tensor1d([3, 0, 4])], 0.1, { accumulation: 1, clip_norm: 1 });
+    expect(norm).toBeCloseTo(5, 5);
+    expectNear(values(optimizer.state.get('m.w')!.value), [0.06, 0, 0.08]);
+    update(optimizer, [tf.tensor1d([0.3, 0, 0])], 0.1, { accumulation: 1, clip_norm: 1 });
+    expectNear(values(optimizer.state.get('m.w')!.value), [0.084, 0, 0.072]);
+  });
+
+  it('stops before the step when a gradient is not finite', () => {
+    for (const bad of [Number.NaN, Number.POSITIVE_INFINITY]) {
+      const { w, optimizer } = setUp();
+      expect(() =>
+        update(optimizer, [tf.tensor1d([1, bad, 0])], 0.1, { accumulation: 1, clip_norm: 1 }),
+      ).toThrow(TrainingError);
+      expect(values(w.value)).toEqual(START);
+      expect(values(optimizer.state.get('v.w')!.value)).toEqual([0, 0, 0]);
+      expect(optimizer.steps).toBe(0);
+    }
+  });
+
+  it('an average moves a little at first and by its decay in the end', () => {
+    const { parameters, w } = setUp();
+    const ema = new Ema([...parameters], 0.5);
+    ema.initialize();
+    w.value = tf.zeros([3]);
+    ema.update(1); // d = min(0.5, 2/11)
+    const first = START.map((x) => (x * 2) / 11);
+    expectNear(values(ema.parameters.get('w')!.value), first);
+    ema.update(1000);
+    expectNear(
+      values(ema.parameters.get('w')!.value),
+      first.map((x) => x / 2),
+    );
+  });
+});
