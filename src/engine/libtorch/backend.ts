@@ -153,10 +153,11 @@ export class LibtorchBackend extends tf.KernelBackend {
 
   private find(name: string): number {
     const [base, overload = ''] = name.split('.');
-    const found = this.native.find(`aten::${base}`, overload);
+    const full = base.includes('::') ? base : `aten::${base}`;
+    const found = this.native.find(full, overload);
     if (found === null)
       throw new EngineError(
-        `PyTorch ${this.native.version} has no operator aten::${name}; install a newer libtorch`,
+        `PyTorch ${this.native.version} has no operator ${full}; install a newer libtorch`,
       );
     this.operators.set(name, found);
     return found;

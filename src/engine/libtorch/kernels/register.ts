@@ -31,6 +31,10 @@ export class Kernel {
   readonly out = (dtype: tf.DataType, name: string, ...args: Argument[]): tf.TensorInfo =>
     this.backend.wrap(this.backend.call(name, ...args), dtype);
 
+  /** Runs an operator and makes each of its results a float tensor. */
+  readonly outs = (name: string, ...args: Argument[]): tf.TensorInfo[] =>
+    (this.backend.call(name, ...args) as TensorId[]).map((id) => this.backend.wrap(id, 'float32'));
+
   end(): void {
     for (const id of this.temporary) this.backend.native.free(id);
     this.temporary = [];

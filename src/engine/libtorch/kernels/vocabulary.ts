@@ -9,19 +9,33 @@ function rowsOf({ id, use }: Kernel, x: TensorInfo): TensorId {
   return x.shape.length === 2 ? id(x) : use('reshape', id(x), [-1, x.shape.at(-1)!]);
 }
 
+/** Whether our own CPU kernels (native/kernels.cc) take part; elsewhere ATen operators are composed. */
+const ours = ({ backend }: Kernel) => backend.device === 'cpu';
+
+/** Up to so many rows, a product's time is what reading the weights takes. */
+const FEW_ROWS = 8;
+
 function registerLinear(): void {
-  register('alitok.Linear', ({ x, weight, bias }, _, { id, out }) =>
-    out('float32', 'linear', id(x), id(weight), bias ? id(bias) : null),
-  );
+  register('alitok.Linear', ({ x, weight, bias }, _, kernel) => {
+    const { id, out } = kernel;
+    const few = ours(kernel) && sizeOf(x.shape) <= FEW_ROWS * weight.shape[1];
+    return out('float32', few ? 'alitok::linear_few' : 'linear', id(x), id(weight), bias ? id(bias) : null);
+  });
   register('alitok.Gelu', ({ x }, _, { id, out }) => out('float32', 'gelu', id(x)));
   register('alitok.GeluGrad', ({ dy, x }, _, { id, out }) => out('float32', 'gelu_backward', id(dy), id(x)));
-  register('alitok.SwiGLU', ({ gate, value }, _, { id, use, out }) =>
-    out('float32', 'mul.Tensor', use('silu', id(gate)), id(value)),
-  );
-  register('alitok.SwiGLUGrad', ({ dy, gate, value }, _, { id, use, out }) => [
-    out('float32', 'silu_backward', use('mul.Tensor', id(dy), id(value)), id(gate)),
-    out('float32', 'mul.Tensor', id(dy), use('silu', id(gate))),
-  ]);
+  register('alitok.SwiGLU', ({ gate, value }, _, kernel) => {
+    const { id, use, out } = kernel;
+    if (ours(kernel)) return out('float32', 'alitok::swiglu', id(gate), id(value));
+    return out('float32', 'mul.Tensor', use('silu', id(gate)), id(value));
+  });
+  register('alitok.SwiGLUGrad', ({ dy, gate, value }, _, kernel) => {
+    const { id, use, out, outs } = kernel;
+    if (ours(kernel)) return outs('alitok::swiglu_grad', id(dy), id(gate), id(value));
+    return [
+      out('float32', 'silu_backward', use('mul.Tensor', id(dy), id(value)), id(gate)),
+      out('float32', 'mul.Tensor', id(dy), use('silu', id(gate))),
+    ];
+  });
 }
 
 function registerNormalization(): void {
@@ -53,11 +67,14 @@ function registerNormalization(): void {
     const rstd = use('rsqrt', use('add.Scalar', meanSquare, epsilon));
     return { normalized: use('mul.Tensor', x, rstd), rstd };
   };
-  register<Epsilon>('alitok.RMSNorm', ({ x, weight }, { epsilon }, kernel) =>
-    kernel.out('float32', 'mul.Tensor', rms(kernel, kernel.id(x), epsilon).normalized, kernel.id(weight)),
-  );
+  register<Epsilon>('alitok.RMSNorm', ({ x, weight }, { epsilon }, kernel) => {
+    const { id, out } = kernel;
+    if (ours(kernel)) return out('float32', 'alitok::rms_norm', id(x), id(weight), epsilon);
+    return out('float32', 'mul.Tensor', rms(kernel, id(x), epsilon).normalized, id(weight));
+  });
   register<Epsilon>('alitok.RMSNormGrad', ({ dy, x, weight }, { epsilon }, kernel) => {
-    const { id, use, out } = kernel;
+    const { id, use, out, outs } = kernel;
+    if (ours(kernel)) return outs('alitok::rms_norm_grad', id(dy), id(x), id(weight), epsilon);
     const [xRows, dyRows] = [rowsOf(kernel, x), rowsOf(kernel, dy)];
     const { normalized, rstd } = rms(kernel, xRows, epsilon);
     const g = use('mul.Tensor', dyRows, id(weight));
@@ -123,8 +140,9 @@ function registerNormalization(): void {
 
 function registerAttention(): void {
   register<{ inverse: boolean }>('alitok.Rotary', ({ x, cos, sin }, { inverse }, kernel) => {
-    // Pairs of channels as complex numbers, turned by one product.
     const { id, use, out } = kernel;
+    if (ours(kernel)) return out('float32', 'alitok::rotary', id(x), id(cos), id(sin), inverse);
+    // Pairs of channels as complex numbers, turned by one product.
     const [batch, tokens, heads, width] = x.shape;
     const pairs = use(
       'view_as_complex',
@@ -167,6 +185,8 @@ function registerAttention(): void {
     const { id, use, out } = kernel;
     const { causal, keyLength, dropout } = attributes;
     const [batch, queries, heads, width] = q.shape;
+    if (queries === 1 && dropout === 0 && ours(kernel))
+      return out('float32', 'alitok::attention_step', id(q), id(k), id(v), keyLength);
     let p = probabilities(
       kernel,
       headsFirst(kernel, id(q)),
@@ -266,19 +286,26 @@ function registerLookup(): void {
 
 function registerTraining(): void {
   register<{ rate: number; seed: number }>('alitok.Dropout', ({ x }, { rate, seed }, kernel) => {
+    if (ours(kernel)) return kernel.out('float32', 'alitok::dropout', kernel.id(x), rate, seed);
     const factors = dropoutFactors(kernel, sizeOf(x.shape), rate, seed, x.shape);
     return kernel.out('float32', 'mul.Tensor', kernel.id(x), factors);
   });
   register<AdamWAttributes>('alitok.AdamW', ({ parameter, gradient, m, v }, attributes, kernel) => {
     const { lr, beta1, beta2, epsilon, weightDecay, step, gradientScale } = attributes;
-    const { id, use, backend } = kernel;
+    const { id, use, backend, outs } = kernel;
+    const root = 1 / Math.sqrt(1 - beta2 ** step);
+    const rate = lr / (1 - beta1 ** step);
+    if (ours(kernel)) {
+      const factors = [gradientScale, beta1, beta2, epsilon, 1 - lr * weightDecay, rate, root];
+      return outs('alitok::adamw', id(parameter), id(gradient), id(m), id(v), factors);
+    }
     const g = gradientScale === 1 ? id(gradient) : use('mul.Scalar', id(gradient), gradientScale);
     const mNext = backend.call('lerp.Scalar', id(m), g, 1 - beta1);
     const vNext = backend.call('addcmul', use('mul.Scalar', id(v), beta2), g, g, 1 - beta2);
-    const root = use('mul.Scalar', use('sqrt', vNext), 1 / Math.sqrt(1 - beta2 ** step));
+    const deviation = use('mul.Scalar', use('sqrt', vNext), root);
     const decayed = use('mul.Scalar', id(parameter), 1 - lr * weightDecay);
-    const denominator = use('add.Scalar', root, epsilon);
-    const next = backend.call('addcdiv', decayed, mNext, denominator, -lr / (1 - beta1 ** step));
+    const denominator = use('add.Scalar', deviation, epsilon);
+    const next = backend.call('addcdiv', decayed, mNext, denominator, -rate);
     return [next, mNext, vNext].map((x) => backend.wrap(x, 'float32', parameter.shape));
   });
 }

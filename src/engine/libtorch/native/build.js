@@ -48,7 +48,11 @@ function compile() {
   const libtorch = findLibtorch();
   if (!libtorch) throw new Error(`no libtorch found: ${REMEDY}`);
   const { include, lib } = libtorch;
-  const nodeHeaders = join(root, 'node_modules/node-api-headers/include');
+  const nodeHeaders = [
+    join(root, 'node_modules/node-api-headers/include'),
+    join(dirname(process.execPath), '../include/node'),
+  ].find((path) => existsSync(join(path, 'node_api.h')));
+  if (!nodeHeaders) throw new Error('the headers of Node.js are missing: run "npm install node-api-headers"');
   const cuda = lib !== undefined && existsSync(join(lib, 'libtorch_cuda.so'));
   mkdirSync(dirname(output), { recursive: true });
   const partial = `${output}.partial`;
@@ -57,11 +61,11 @@ function compile() {
     '-O2',
     '-fPIC',
     '-shared',
-    '-Wall',
+    '-Wno-deprecated-declarations', // PyTorch's own headers
     ...[nodeHeaders, ...include].map((path) => `-I${path}`),
     ...include.map((path) => `-I${join(path, 'torch/csrc/api/include')}`),
     ...(lib ? [`-L${lib}`, `-Wl,-rpath,${lib}`, `-D_GLIBCXX_USE_CXX11_ABI=${cxx11Abi(lib) ? 1 : 0}`] : []),
-    join(here, 'bridge.cc'),
+    ...['bridge.cc', 'kernels.cc'].map((name) => join(here, name)),
     '-o',
     partial,
     '-Wl,--no-as-needed', // libtorch_cuda registers its kernels when it is loaded; nothing in the bridge names them
