@@ -1,8 +1,12 @@
+import { existsSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
 import { beforeAll, describe } from 'vitest';
 import { type EngineName, openEngine } from '../src/engine/index.js';
 
 /** The engines this machine can run, or those that ALITOK_TEST_ENGINES names (comma separated). */
-const engines = (process.env.ALITOK_TEST_ENGINES?.split(',') ?? ['wasm']) as EngineName[];
+const BRIDGE = fileURLToPath(new URL('../dist/engine/libtorch/bridge.node', import.meta.url));
+const here = ['wasm', ...(existsSync(BRIDGE) ? ['libtorch'] : [])];
+const engines = (process.env.ALITOK_TEST_ENGINES?.split(',') ?? here) as EngineName[];
 
 /** Runs a suite once for each engine. */
 export function describeEngines(

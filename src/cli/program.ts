@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
 import type { EngineChoice } from '../engine/index.js';
 import { choice, examples, wholeNumber } from './command.js';
+import * as bench from './commands/bench.js';
 import * as curves from './commands/curves.js';
 import * as evaluate from './commands/eval.js';
 import * as inspect from './commands/inspect.js';
@@ -29,10 +30,17 @@ const COMMANDS: readonly Register[] = [
   evaluate,
   curves,
   inspect,
+  bench,
 ].map((command) => command.register);
 
 // As records, the compiler sees to it that none is missing; their modules are too heavy to import for the help.
-const ENGINES: Record<EngineChoice, true> = { auto: true, libtorch: true, tensorflow: true, wasm: true, cpu: true };
+const ENGINES: Record<EngineChoice, true> = {
+  auto: true,
+  libtorch: true,
+  tensorflow: true,
+  wasm: true,
+  cpu: true,
+};
 const LOG_LEVELS: Record<LogLevel, true> = {
   trace: true,
   debug: true,

@@ -110,7 +110,7 @@ async function* batches(
         if (signal.aborted) throw new Interrupted('stopped; samples.npz was not written');
         progress.update(start + Math.floor((own.length * done) / steps));
       };
-      const codes = await sampleCodes(model, own, sampleOptions(settings), randoms, onStep);
+      const codes = await sampleCodes(model, own, sampleOptions(settings), randoms, { onStep });
       const pixels = tf.tidy(() => toPixels(tokenizer.detokenize(codes)));
       codes.dispose();
       progress.update(start + own.length);

@@ -46,16 +46,17 @@ function nextLogits(
 /**
  * Draws the codes of one image for each class index (the index after the last class is "no class").
  * `randoms`: one stream for each image, so that an image does not depend on its batch; not needed for temperature 0.
- * Gives (B, T) int32. `onStep` is told how many of the T codes are done.
+ * Gives (B, T) int32. `onStep` is told how many of the T codes are done; `steps` ends after so many.
  */
 export async function sampleCodes(
   generator: Generator,
   classes: readonly number[],
   { guidance, ...draw }: SampleOptions,
   randoms: readonly Random[] = [],
-  onStep: (done: number) => void = () => {},
+  { onStep = () => {}, steps }: { onStep?: (done: number) => void; steps?: number } = {},
 ): Promise<tf.Tensor2D> {
-  const { tokens, codebook_size: entries } = generator.geometry;
+  const { tokens: all, codebook_size: entries } = generator.geometry;
+  const tokens = steps ?? all;
   const guided = guidance.scale !== 0;
   const batch = classes.length;
   const conditions = guided ? [...classes, ...classes.map(() => generator.noClass)] : [...classes];
@@ -64,7 +65,7 @@ export async function sampleCodes(
   try {
     let ids = conditions.map((c) => generator.conditionOf(c));
     for (let i = 0; i < tokens; i++) {
-      const scale = guided ? guidanceScale(i, tokens, guidance) : undefined;
+      const scale = guided ? guidanceScale(i, all, guidance) : undefined;
       const tensor = nextLogits(generator, ids, cache, scale);
       const logits = (await tensor.data()) as Float32Array;
       tensor.dispose();

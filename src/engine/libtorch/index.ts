@@ -5,10 +5,17 @@ import { loadNative } from './bridge.js';
 import { registerKernels } from './kernels/index.js';
 
 /**
+ * How long PyTorch's threads (GNU OpenMP) stay awake between two operations, in rounds: some 50 µs. Its own value is far
+ * longer, and takes the processor from whatever else runs.
+ */
+const SPINS = '20000';
+
+/**
  * Starts the libtorch engine on `device`, such as `cpu` or `cuda:0`; `threads` defaults to all processors.
  * Returns the library and its version. Throws EngineError where it is not built or does not load.
  */
 export function startLibtorch({ threads = availableParallelism(), device = 'cpu' } = {}): string {
+  process.env.GOMP_SPINCOUNT ??= SPINS;
   const native = loadNative();
   native.setThreads(threads);
   if (!tf.findBackendFactory('libtorch')) {

@@ -1,4 +1,5 @@
-// Builds the bridge to PyTorch with the system's C++ compiler: `npm run build:libtorch`.
+// Builds the bridge to PyTorch with the system's C++ compiler: `npm run build:libtorch`. With --if-found, a machine
+// without a libtorch or a compiler is no error.
 // It looks for a libtorch in $LIBTORCH, then in Python's torch package, then where Debian and Ubuntu put libtorch-dev.
 // Uses nothing but Node, so that it also runs while packages are being installed.
 import { spawnSync } from 'node:child_process';
@@ -12,6 +13,9 @@ const output = join(root, 'dist/engine/libtorch/bridge.node');
 
 const REMEDY =
   'install one (Debian, Ubuntu: apt-get install libtorch-dev; anywhere: pip install torch), or set LIBTORCH to its folder';
+
+/** Something that the build needs is not on this machine. */
+class NotFound extends Error {}
 
 /** The first of the candidates that has the header and the library. */
 function findLibtorch() {
@@ -46,7 +50,7 @@ function cxx11Abi(lib) {
 
 function compile() {
   const libtorch = findLibtorch();
-  if (!libtorch) throw new Error(`no libtorch found: ${REMEDY}`);
+  if (!libtorch) throw new NotFound(`no libtorch found: ${REMEDY}`);
   const { include, lib } = libtorch;
   const nodeHeaders = [
     join(root, 'node_modules/node-api-headers/include'),
@@ -77,16 +81,19 @@ function compile() {
   const compiler = process.env.CXX || 'c++';
   const { status, stderr, error } = spawnSync(compiler, flags, { encoding: 'utf8' });
   if (error)
-    throw new Error(`the C++ compiler ${compiler} cannot be run (${error.code}): install one, or set CXX`);
+    throw new NotFound(`the C++ compiler ${compiler} cannot be run (${error.code}): install one, or set CXX`);
   if (status !== 0) throw new Error(`${compiler} failed:\n${stderr}`);
   renameSync(partial, output);
   writeFileSync(`${output}.json`, `${JSON.stringify({ libtorch: lib ?? '/usr', cuda })}\n`);
   console.log(`built ${output} against ${lib ?? 'the system’s libtorch'}${cuda ? ', with CUDA' : ''}`);
 }
 
+const optional = process.argv.includes('--if-found');
 try {
   compile();
 } catch (error) {
-  console.error(`build:libtorch: ${error.message}`);
-  process.exitCode = 1;
+  if (!(optional && error instanceof NotFound)) {
+    console.error(`build:libtorch: ${error.message}`);
+    process.exitCode = 1;
+  }
 }

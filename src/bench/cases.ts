@@ -1,0 +1,152 @@
+import * as tf from '@tensorflow/tfjs';
+import type { Config } from '../config/schema.js';
+import { Generator } from '../models/generator.js';
+import { tokenizerGeometry } from '../models/geometry.js';
+import { Tokenizer } from '../models/tokenizer.js';
+import { AdamW } from '../nn/adamw.js';
+import { normal } from '../nn/initializers.js';
+import type { Parameters } from '../nn/parameters.js';
+import { Random } from '../random.js';
+import { sampleCodes, sampleOptions } from '../sample/sampler.js';
+import { sumGradients, update } from '../train/optimize.js';
+
+/** What is timed: a name, and how much one run of it does. */
+export interface Case {
+  name: string;
+  /** Images that one run handles. */
+  images: number;
+  /** Bytes of weights that one decoding step must read; 0 where that is not what limits. */
+  bytesPerStep: number;
+  /** Multiplications and additions of one run. */
+  operations: number;
+  /** Steps of one run, for bytesPerStep. */
+  steps: number;
+  run(): Promise<void>;
+  dispose(): void;
+}
+
+export const CASES = ['encode', 'decode', 'train', 'sample'] as const;
+export type CaseName = (typeof CASES)[number];
+
+export interface CaseOptions {
+  batch: number;
+  /** Codes sampled of each image. */
+  steps?: number;
+}
+
+const SEED = 0;
+
+/** Random weights, for time does not depend on them; none is zero, as a fresh output layer would be. */
+function fill(parameters: Parameters): void {
+  const random = Random.of(SEED, 'bench');
+  const std = normal(0.02);
+  for (const p of parameters)
+    p.value = p.shape.length === 1 ? tf.ones(p.shape as number[]) : std(p.shape, random.fork(p.name));
+}
+
+const integers = (size: number, below: number): Int32Array => {
+  const random = Random.of(SEED, 'codes');
+  return Int32Array.from({ length: size }, () => random.integer(below));
+};
+
+function generatorOf(config: Config): Generator {
+  const { codebook_size } = config.tokenizer;
+  const { prefix_tokens, grid } = tokenizerGeometry(config.tokenizer);
+  const generator = new Generator({ ...config.generator, codebook_size, prefix_tokens, grid });
+  fill(generator.parameters);
+  return generator;
+}
+
+/** Weights that a pass multiplies by, without embeddings. */
+const matrices = (parameters: Parameters) =>
+  [...parameters].reduce((sum, p) => sum + (p.shape.length >= 2 && !/embed/.test(p.name) ? p.size : 0), 0);
+
+function sampling(config: Config, { batch, steps }: CaseOptions): Case {
+  const generator = generatorOf(config);
+  const { tokens, classes } = generator.geometry;
+  const count = steps ?? tokens;
+  const labels = Array.from({ length: batch }, (_, i) => i % classes);
+  const weights = matrices(generator.parameters);
+  return {
+    name: `sample, batch ${batch}, ${count} of ${tokens} codes`,
+    images: batch,
+    bytesPerStep: 4 * weights,
+    operations: 2 * 2 * batch * count * weights,
+    steps: count,
+    async run() {
+      const randoms = labels.map((_, i) => Random.of(SEED, `image ${i}`));
+      const codes = await sampleCodes(generator, labels, sampleOptions(config.sample), randoms, {
+        steps: count,
+      });
+      codes.dispose();
+    },
+    dispose: () => generator.dispose(),
+  };
+}
+
+function training(config: Config, { batch }: CaseOptions): Case {
+  const generator = generatorOf(config);
+  const trained = [...generator.parameters];
+  const optimizer = new AdamW(trained, config.generator_training);
+  optimizer.initialize();
+  const { tokens, codebook_size } = generator.geometry;
+  const codes = tf.keep(tf.tensor2d(integers(batch * tokens, codebook_size), [batch, tokens], 'int32'));
+  const conditions = tf.keep(tf.fill([batch], codebook_size + 1, 'int32')) as tf.Tensor1D;
+  return {
+    name: `train the generator, batch ${batch}`,
+    images: batch,
+    bytesPerStep: 0,
+    operations: 6 * batch * (tokens + 1) * matrices(generator.parameters),
+    steps: 1,
+    async run() {
+      const { gradients } = sumGradients(trained, 1, () => ({
+        loss: generator.loss(generator.forward(conditions, codes), codes),
+      }));
+      update(optimizer, gradients, 1e-4, { accumulation: 1, clip_norm: 1 });
+    },
+    dispose() {
+      tf.dispose([codes, conditions]);
+      optimizer.state.dispose();
+      generator.dispose();
+    },
+  };
+}
+
+function tokenizing(config: Config, { batch }: CaseOptions, direction: 'encode' | 'decode'): Case {
+  const tokenizer = new Tokenizer(config.tokenizer, 2);
+  fill(tokenizer.parameters);
+  const { image_size, tokens, grid, codebook_size, decoder, encoder } = tokenizer.geometry;
+  const part = [...tokenizer.parameters].filter((p) => p.name.startsWith(`${direction}r.transformer`));
+  const weights = part.reduce((sum, p) => sum + (p.shape.length >= 2 ? p.size : 0), 0);
+  const positions = direction === 'encode' ? grid * grid + tokens : decoder.class_tokens + tokens;
+  const { width, layers } = direction === 'encode' ? encoder : decoder;
+  const images = tf.keep(
+    tf.randomUniform([batch, image_size, image_size, 3], 0, 1, 'float32', SEED),
+  ) as tf.Tensor4D;
+  const codes = tf.keep(tf.tensor2d(integers(batch * tokens, codebook_size), [batch, tokens], 'int32'));
+  return {
+    name: `${direction}, batch ${batch}`,
+    images: batch,
+    bytesPerStep: 0,
+    operations: 2 * batch * positions * (weights + 2 * positions * width * layers),
+    steps: 1,
+    async run() {
+      const result = tf.tidy(() =>
+        direction === 'encode' ? tokenizer.encode(images) : tokenizer.detokenize(codes),
+      );
+      await result.data();
+      result.dispose();
+    },
+    dispose() {
+      tf.dispose([images, codes]);
+      tokenizer.parameters.dispose();
+    },
+  };
+}
+
+/** Makes a case with a config's sizes and random weights. */
+export function openCase(name: CaseName, config: Config, options: CaseOptions): Case {
+  if (name === 'sample') return sampling(config, options);
+  if (name === 'train') return training(config, options);
+  return tokenizing(config, options, name);
+}

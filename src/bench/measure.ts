@@ -1,0 +1,71 @@
+import * as tf from '@tensorflow/tfjs';
+import type { Case } from './cases.js';
+
+/** What this machine can do at best, measured with the engine that is open. */
+export interface Limits {
+  /** Bytes a second that a product with few rows reads. */
+  bandwidth: number;
+  /** Floating-point operations a second of a large matrix product. */
+  matrixRate: number;
+}
+
+export interface Measurement {
+  case: string;
+  /** Of one run: the median of all repeats, and the fastest. */
+  seconds: number;
+  fastest: number;
+  images_per_second: number;
+  /** Of the measured limit: bandwidth for sampling with few rows, the matrix rate for everything else. */
+  share_of_limit: number;
+  limited_by: 'bandwidth' | 'matrix rate';
+  /** Most memory of the process so far, bytes. */
+  peak_memory: number;
+}
+
+const median = (values: number[]) => [...values].sort((a, b) => a - b)[values.length >> 1];
+
+async function seconds(run: () => Promise<void>, repeats: number): Promise<number[]> {
+  await run(); // warm-up
+  const times: number[] = [];
+  for (let i = 0; i < repeats; i++) {
+    const start = performance.now();
+    await run();
+    times.push((performance.now() - start) / 1000);
+  }
+  return times;
+}
+
+/** Reads sixteen times through 64 MiB for the bandwidth, multiplies 1024 × 1024 matrices for the rate. */
+export async function measureLimits(): Promise<Limits> {
+  const [rows, n, side] = [4096, 4096, 1024];
+  const [weights, square] = [tf.ones([rows, n]), tf.ones([side, side])] as tf.Tensor2D[];
+  const timed = async (body: () => tf.Tensor) =>
+    Math.min(
+      ...(await seconds(async () => {
+        const result = tf.tidy(body);
+        await result.data();
+        result.dispose();
+      }, 8)),
+    );
+  const reading = await timed(() => weights.max());
+  const product = await timed(() => tf.matMul(square, square));
+  tf.dispose([weights, square]);
+  return { bandwidth: (4 * rows * n) / reading, matrixRate: (2 * side ** 3) / product };
+}
+
+/** Runs a case once to warm up and then `repeats` times. */
+export async function measure(what: Case, repeats: number, limits: Limits): Promise<Measurement> {
+  const times = await seconds(what.run, repeats);
+  const middle = median(times);
+  const atBandwidth = (what.steps * what.bytesPerStep) / limits.bandwidth;
+  const atRate = what.operations / limits.matrixRate;
+  return {
+    case: what.name,
+    seconds: middle,
+    fastest: Math.min(...times),
+    images_per_second: what.images / middle,
+    share_of_limit: Math.max(atBandwidth, atRate) / middle,
+    limited_by: atBandwidth > atRate ? 'bandwidth' : 'matrix rate',
+    peak_memory: process.resourceUsage().maxRSS * 1024,
+  };
+}
