@@ -1,0 +1,64 @@
+// Times `alitok bench` and the PyTorch peer in turn, in one run, and prints the ratios peer/ours.
+//   node test/bench/compare.js [case:batch[:steps] ...] [--threads 2] [--engine libtorch] [--rounds 3] [--python /usr/bin/python3]
+import { execFileSync } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+
+const path = (name) => fileURLToPath(new URL(name, import.meta.url));
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    threads: { type: 'string', default: '2' },
+    engine: { type: 'string', default: 'libtorch' },
+    rounds: { type: 'string', default: '3' },
+    python: { type: 'string', default: '/usr/bin/python3' },
+  },
+});
+const { threads, engine, rounds, python } = values;
+const cases =
+  positionals.length > 0 ? positionals : ['sample:1:32', 'sample:8:32', 'train:2', 'encode:1', 'decode:1'];
+
+const lastLine = (file, args) =>
+  JSON.parse(
+    execFileSync(file, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] })
+      .trim()
+      .split('\n')
+      .at(-1),
+  );
+
+const median = (numbers) => [...numbers].sort((a, b) => a - b)[numbers.length >> 1];
+
+for (const name of cases) {
+  const [what, batch, steps] = name.split(':');
+  const shared = [
+    '--batch',
+    batch,
+    '--repeats',
+    '2',
+    '--threads',
+    threads,
+    ...(steps ? ['--steps', steps] : []),
+  ];
+  const config = ['-c', path('../../configs/alitok_b.yaml')];
+  const times = { ours: [], peer: [] };
+  let share = '';
+  for (let round = 0; round < Number(rounds); round++) {
+    times.peer.push(lastLine(python, [path('peer.py'), what, ...shared]).seconds);
+    const ours = lastLine(process.execPath, [
+      path('../../bin/alitok.js'),
+      '--engine',
+      engine,
+      'bench',
+      what,
+      ...config,
+      ...shared,
+      '--json',
+    ]);
+    times.ours.push(ours.seconds);
+    share = `${(100 * ours.share_of_limit).toFixed(0)} % of the ${ours.limited_by}`;
+  }
+  const [ours, peer] = [median(times.ours), median(times.peer)];
+  console.log(
+    `${name.padEnd(14)} peer ${peer.toFixed(3)} s  ours ${ours.toFixed(3)} s  ratio ${(peer / ours).toFixed(2)}  (${share})`,
+  );
+}
