@@ -31,7 +31,7 @@ const phase = z
   })
   .transform((value) => ({ ...value, lr_end: value.lr_end ?? value.lr }));
 
-/** The published recipe (spec: Tokenizer training) with its first and second phase's lengths. */
+/** The published recipe (AliTok, arXiv 2506.05289) with its first and second phase's lengths. */
 const publishedPhases = (first: number, second: number) => [
   { steps: first, lr: 1e-4, w_lpips: 1, w_perc: 0.1 },
   { steps: second, lr: 1e-4, lr_end: 2e-5, w_perc: 1 },

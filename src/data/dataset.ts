@@ -34,7 +34,7 @@ export function byCodePoint(a: string, b: string): number {
 
 /**
  * Finds the images of a folder, or those that a list file names (one path relative to the folder a line).
- * Each folder in it is a class, whose index is the rank of its name (specification §5); images may lie
+ * Each folder in it is a class, whose index is the rank of its name; images may lie
  * deeper inside. A folder of images without folders is one class with an empty name. Names that start with
  * a dot are passed over. The order is by class, then by path, or the list's.
  * @throws DataError where the folder or a listed file is missing, nothing is found, or images lie both

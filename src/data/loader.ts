@@ -97,7 +97,7 @@ export interface Position {
 }
 
 /**
- * Endless batches of training crops (specification §4): each epoch in a new random order, a batch may span
+ * Endless batches of training crops: each epoch in a new random order, a batch may span
  * two epochs. Order and crops depend on the seed and the position alone, so that a loader started at a
  * saved position goes on exactly. In the place of an unreadable file stands the next readable one of its
  * epoch. Images of a small data set are decoded once and kept.

@@ -76,8 +76,8 @@ export function drawPicture(name: string, size: number, random: Random): Uint8Ar
     between(0.78, 0.95),
     between(0.75, 0.95),
   );
-  const radius = size * between(0.31, 0.38);
-  const off = 0.05 * size;
+  const radius = size * between(0.29, 0.345);
+  const off = 0.04 * size;
   const covered = coverage(shape, {
     size,
     radius,

@@ -46,7 +46,7 @@ function flipHorizontal({ width, height, data }: Image): Image {
 }
 
 /**
- * ADM's centre crop (specification §5): halved with a box filter while the shorter side is at least
+ * ADM's centre crop: halved with a box filter while the shorter side is at least
  * 2·size, then bicubic to shorter side = size, then the central size × size. An image that has the size
  * already is returned as it is.
  */
@@ -66,7 +66,7 @@ export async function admCenterCrop(image: Image, size: number): Promise<Image> 
 }
 
 /**
- * The ten crops of size × size that the reference tokenizes (specification §5): from the ADM crop to
+ * The ten crops of size × size that the reference tokenizes: from the ADM crop to
  * ⌊1.1·size⌋ top left, top right, bottom left, bottom right, centre; then the same five of its mirror image.
  */
 export async function tenCrop(image: Image, size: number): Promise<Image[]> {
@@ -82,7 +82,7 @@ export async function tenCrop(image: Image, size: number): Promise<Image[]> {
   ]);
 }
 
-/** The ADM crop and its mirror image: what is tokenized without ten-crop (specification §5). */
+/** The ADM crop and its mirror image: what is tokenized without ten-crop. */
 export async function cropAndFlip(image: Image, size: number): Promise<Image[]> {
   const cropped = await admCenterCrop(image, size);
   return [cropped, flipHorizontal(cropped)];
@@ -105,7 +105,7 @@ export function randomCropAndFlip(image: Image, size: number, random: Random): I
   return crop(image, left, top, size, random.integer(2) === 1);
 }
 
-/** The training crop (specification §4): shorter side to `size`, random size × size part, random flip. */
+/** The training crop: shorter side to `size`, random size × size part, random flip. */
 export async function trainingCrop(image: Image, size: number, random: Random): Promise<Image> {
   return randomCropAndFlip(await resizeShorterSide(image, size), size, random);
 }

@@ -22,7 +22,7 @@ export interface EvaluateSamplesOptions {
   size?: number;
 }
 
-/** The generation metrics (spec: Evaluation), and what defines them. */
+/** The generation metrics, and what defines them. */
 export interface GenerationResult {
   fid: number;
   sfid: number;
@@ -52,7 +52,7 @@ interface Reference {
   images?: ImageSource;
 }
 
-/** The reference's images, its stored statistics, or both (spec: Evaluation). Throws DataError. */
+/** The reference's images, its stored statistics, or both. Throws DataError. */
 async function openReference(
   path: string,
   size: number,

@@ -27,7 +27,7 @@ export interface EvaluateTokenizerOptions {
   features?: string;
 }
 
-/** The reconstruction metrics (spec: Evaluation), and what defines them. */
+/** The reconstruction metrics, and what defines them. */
 export interface ReconstructionResult {
   /** dB, the mean over images of 8-bit reconstructions */
   psnr: number;

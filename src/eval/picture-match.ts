@@ -23,7 +23,7 @@ const MIN_CHROMA = 60;
 const HUE_WIDTH = 40;
 const MIN_COLOUR_SCORE = 0.7;
 const MIN_SHAPE_SCORE = 0.7;
-/** A shape covers at least and at most this share of a picture; the drawn ones cover 0.12 to 0.41. */
+/** A shape covers at least and at most this share of a picture; the drawn ones cover 0.16 to 0.38. */
 const [MIN_AREA, MAX_AREA] = [0.06, 0.55];
 const TURNS = [-18, -12, -6, 0, 6, 12, 18].map((degrees) => (degrees * Math.PI) / 180);
 const SCALES = [0.94, 1, 1.06];

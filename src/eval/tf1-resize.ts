@@ -10,7 +10,7 @@ function taps(from: number, to: number): { lower: number; upper: number; weight:
 
 /**
  * Bilinear resize of one image (height, width, 3) to (outHeight, outWidth, 3) as TensorFlow 1 does it: corners are the
- * origin, pixels have no half shift. It is part of the definition of FID (spec: Evaluation).
+ * origin, pixels have no half shift. It is part of the definition of FID.
  */
 export function tf1Resize(
   image: ArrayLike<number>,

@@ -40,7 +40,7 @@ function adaptiveMaxPool(x: tf.Tensor4D, axis: number, size: number): tf.Tensor4
   return shifted.reduce((a, b) => tf.maximum(a, b));
 }
 
-/** The convolutional discriminator of the adversarial phases (spec: Tokenizer training). */
+/** The convolutional discriminator of the adversarial phases (AliTok, arXiv 2506.05289). */
 export class Discriminator {
   readonly parameters = new Parameters();
   private readonly layers: Layer<tf.Tensor4D>[];

@@ -69,7 +69,7 @@ function mlp(scope: Scope, width: number): Layer {
   return (x) => w2(ops.swiGLU(w1(x), w3(x)));
 }
 
-/** The decoder-only transformer over [condition, T codes] (spec: Generator). */
+/** The decoder-only transformer over [condition, T codes] (AliTok, arXiv 2506.05289). */
 export class Generator {
   readonly parameters = new Parameters();
   readonly geometry: GeneratorGeometry;

@@ -22,7 +22,7 @@ export interface TokenizerOptions {
 /** Parameters that stage 2 takes from stage 1 and does not train. */
 export const FROZEN_IN_STAGE_2 = /^(encoder\.|latent_tokens$|quantize\.)/;
 
-/** Encoder, quantizer and the decoder of one stage (spec: Tokenizer). */
+/** Encoder, quantizer and the decoder of one stage (AliTok, arXiv 2506.05289). */
 export class Tokenizer {
   readonly parameters = new Parameters();
   readonly geometry: TokenizerGeometry;

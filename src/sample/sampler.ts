@@ -4,7 +4,7 @@ import type { Generator, KVCache } from '../models/generator.js';
 import type { Random } from '../random.js';
 import { type DrawOptions, drawCode } from './draw.js';
 
-/** Classifier-free guidance that grows along the sequence (spec: Sampling). */
+/** Classifier-free guidance that grows along the sequence (AliTok, arXiv 2506.05289). */
 export interface Guidance {
   /** s; 0 for no guidance at all. */
   scale: number;

@@ -19,7 +19,7 @@ export function decays(parameter: Parameter): boolean {
   return parameter.shape.length >= 2 && !NO_DECAY.test(parameter.name);
 }
 
-/** Trains the generator on a token cache (spec: Generator, Training). */
+/** Trains the generator on a token cache (AliTok, arXiv 2506.05289). */
 export class GeneratorTrainer implements Trainer {
   steps = 0;
   readonly generator: Generator;

@@ -8,7 +8,7 @@ import { toTensor } from '../models/pixels.js';
 import type { Tokenizer } from '../models/tokenizer.js';
 
 /**
- * Turns a data set into codes (spec: Tokenizing a data set): every batch's crops are encoded at once.
+ * Turns a data set into codes (AliTok, arXiv 2506.05289): every batch's crops are encoded at once.
  * Gives how much of the codebook they use. On an error or interruption the unfinished cache is removed.
  */
 export async function tokenizeBatches(

@@ -22,7 +22,7 @@ import type { Metrics, Trainer } from './trainer.js';
 /** Opens the endless batches of training images at a position, or at the start. */
 export type OpenBatches = (position?: Position) => TrainingLoader;
 
-/** Trains one stage of the tokenizer through its phases (spec: Tokenizer training). */
+/** Trains one stage of the tokenizer through its phases (AliTok, arXiv 2506.05289). */
 export class TokenizerTrainer implements Trainer {
   steps = 0;
   readonly tokenizer: Tokenizer;

@@ -86,7 +86,7 @@ describe('values', () => {
     expect(config.seed).toBe(2);
     expect(config.data.train).toBe('a folder/of images');
     expect(config.tokenizer_training.stage2.phases).toMatchObject([
-      { steps: 200, early_stop: { patience_steps: 5, min_delta: 1e-3 } },
+      { steps: 2000, early_stop: { patience_steps: 5, min_delta: 1e-3 } },
     ]);
     expect(config.generator).toMatchObject({ width: 64, heads: 2, classes: 1000 });
     const published = loadConfig(undefined, [`${phases}.2.steps=7`]).tokenizer_training.stage2.phases;
