@@ -84,7 +84,7 @@ describe('the command line', () => {
     [['train', '1', '--ouy', 'x'], /unknown option '--ouy'\n\(Did you mean --out\?\)/],
     [
       ['train', '1', '--engine', 'cuda'],
-      /'cuda' is invalid\. Allowed choices are auto, tensorflow, wasm, cpu/,
+      /'cuda' is invalid\. Allowed choices are auto, libtorch, tensorflow, wasm, cpu/,
     ],
     [['train', '1', '--threads', '0'], /'0' is invalid\. It must be a whole number of at least 1/],
     [['train', '1', '--threads', '2.5'], /'2.5' is invalid/],

@@ -1,5 +1,14 @@
 import { spawnSync } from 'node:child_process';
-import { copyFileSync, existsSync, mkdirSync, mkdtempSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
@@ -9,7 +18,8 @@ let project: string;
 /** A project with one package, its own, whose build fails while there is a file `src/broken`. */
 beforeAll(() => {
   project = mkdtempSync(join(tmpdir(), 'alitok-setup-'));
-  for (const folder of ['bin', 'src/deep', 'part']) mkdirSync(join(project, folder), { recursive: true });
+  for (const folder of ['bin', 'src/deep', 'src/engine/libtorch/native', 'part'])
+    mkdirSync(join(project, folder), { recursive: true });
   copyFileSync('bin/setup.js', join(project, 'bin/setup.js'));
   const build = `
     const fs = require('node:fs');
@@ -25,6 +35,9 @@ beforeAll(() => {
   const lock = { ...description, lockfileVersion: 3, requires: true, packages };
   writeFileSync(join(project, 'package-lock.json'), JSON.stringify(lock));
   writeFileSync(join(project, 'src/deep/a.ts'), '');
+  const native = "require('node:fs').writeFileSync('dist/native', process.argv[2]);";
+  writeFileSync(join(project, 'src/engine/libtorch/native/package.json'), '{}'); // CommonJS
+  writeFileSync(join(project, 'src/engine/libtorch/native/build.js'), native);
 });
 afterAll(() => rmSync(project, { recursive: true }));
 
@@ -38,10 +51,12 @@ function setup() {
 }
 
 const INSTALL = expect.stringMatching(/^setup: installing packages/);
-const BUILD = expect.stringMatching(/^setup: building/);
+const BUILD = expect.stringMatching(/^setup: building \(npm run build\)/);
+const NATIVE = expect.stringMatching(/^setup: building the libtorch engine, if/);
 
 it('installs and builds a fresh clone once, then what has changed', () => {
-  expect(setup()).toEqual({ lines: [INSTALL, BUILD], stderr: '', status: 0 });
+  expect(setup()).toEqual({ lines: [INSTALL, BUILD, NATIVE], stderr: '', status: 0 });
+  expect(readFileSync(join(project, 'dist/native'), 'utf8')).toBe('--if-found');
   expect(existsSync(join(project, 'node_modules/part/package.json'))).toBe(true);
   expect(setup()).toEqual({ lines: [], stderr: '', status: 0 });
 
@@ -67,5 +82,5 @@ it('shows why a build failed, and builds again the next time', () => {
     expect(status).toBe(1);
   }
   rmSync(join(project, 'src/broken'));
-  expect(setup()).toMatchObject({ lines: [BUILD], status: 0 });
+  expect(setup()).toMatchObject({ lines: [BUILD, NATIVE], status: 0 });
 });
