@@ -26,6 +26,15 @@ export async function saveGenerator(
   await saveModel(path, parameters, description);
 }
 
+/** The fingerprint of the tokenizer whose codes a saved generator models, if known. Throws CheckpointError. */
+export async function generatorTokenizer(path: string): Promise<string | undefined> {
+  return withModel<GeneratorDescription, string | undefined>(
+    await resolveModel(path),
+    'generator',
+    async (_, { tokenizer }) => tokenizer,
+  );
+}
+
 /** Builds the generator of a model file or run folder and loads it, strictly. Throws CheckpointError. */
 export async function loadGenerator(path: string): Promise<GeneratorInfo & { model: Generator }> {
   return withModel<GeneratorDescription, GeneratorInfo & { model: Generator }>(

@@ -10,6 +10,7 @@ import type { Engine } from '../engine/index.js';
 import { CheckpointError, OutputError } from '../errors.js';
 import { outputError, writeFileAtomic } from '../formats/atomic.js';
 
+const RUN_FILE = 'run.json';
 const PACKAGE = fileURLToPath(new URL('../../', import.meta.url));
 const require = createRequire(import.meta.url);
 
@@ -29,7 +30,7 @@ export interface RunFiles {
 }
 
 /** One start of a run, in run.json: what ran, on what. */
-interface Start {
+export interface Start {
   time: string;
   command: string;
   engine: Engine;
@@ -68,28 +69,36 @@ async function readStarts(path: string): Promise<Start[] | undefined> {
 }
 
 /**
- * Makes a folder the home of one run: `config.yaml` (all values, to repeat it) and `run.json` (seed, and for each
- * start its command, engine, versions and git revision).
- * @throws OutputError where the folder cannot be written, or holds a run already and `resume` is false
+ * Gives the starts of the run in a folder, oldest first; none for a run that is about to be made.
+ * @throws OutputError where the folder holds a run already and `resume` is false
  * @throws CheckpointError where there is no run to resume
  */
-export async function openRun(folder: string, options: RunOptions): Promise<RunFiles> {
-  const { config, resume } = options;
-  const runFile = join(folder, 'run.json');
-  const starts = await readStarts(runFile);
+export async function checkRun(folder: string, resume: boolean): Promise<Start[]> {
+  const starts = await readStarts(join(folder, RUN_FILE));
   if (starts && !resume)
     throw new OutputError(
       `${folder} holds a run already; go on with it by --resume, or choose another folder`,
     );
   if (!starts && resume)
     throw new CheckpointError(`${folder} holds no run to resume; start one without --resume`);
+  return starts ?? [];
+}
+
+/**
+ * Makes a folder the home of one run: `config.yaml` (all values, to repeat it) and `run.json` (seed, and for each
+ * start its command, engine, versions and git revision).
+ * @throws OutputError where the folder cannot be written, and both errors of `checkRun`
+ */
+export async function openRun(folder: string, options: RunOptions): Promise<RunFiles> {
+  const { config, resume } = options;
+  const starts = await checkRun(folder, resume);
   try {
     await mkdir(folder, { recursive: true });
   } catch (error) {
     throw outputError(folder, error);
   }
   await writeFileAtomic(join(folder, 'config.yaml'), configToYaml(config));
-  const run = { name: config.name, seed: config.seed, starts: [...(starts ?? []), describeStart(options)] };
-  await writeFileAtomic(runFile, `${JSON.stringify(run, null, 2)}\n`);
+  const run = { name: config.name, seed: config.seed, starts: [...starts, describeStart(options)] };
+  await writeFileAtomic(join(folder, RUN_FILE), `${JSON.stringify(run, null, 2)}\n`);
   return { metrics: join(folder, 'metrics.jsonl'), log: join(folder, 'log.jsonl') };
 }

@@ -3,7 +3,7 @@ import type { Config } from '../config/schema.js';
 import type { Job } from '../job/job.js';
 import { type Preview, train } from './loop.js';
 import { openMetricsLog } from './metrics-log.js';
-import { openRun } from './run-folder.js';
+import { checkRun, openRun } from './run-folder.js';
 import type { Trainer } from './trainer.js';
 
 /** A trainer that can start fresh and that holds resources. */
@@ -33,18 +33,20 @@ export async function runTraining(
   job: Job,
 ): Promise<void> {
   const { label, folder, config, resume, initialize, preview } = options;
-  const files = await openRun(folder, { config, command: job.command, engine: job.engine, resume });
-  job.logTo(files.log);
   try {
+    await checkRun(folder, resume);
+    // First what can fail: a folder must not look like a run that never began, nor lose the config of one that did.
     const step = resume ? await loadNewestCheckpoint(folder, trainer) : undefined;
     if (step === undefined) await initialize();
-    else job.reporter.info(`${label}: going on from step ${step}`);
+    const { reporter, signal } = job; // from here on Ctrl-C saves
+    const files = await openRun(folder, { config, command: job.command, engine: job.engine, resume });
+    job.logTo(files.log);
+    if (step !== undefined) reporter.info(`${label}: going on from step ${step}`);
     if (trainer.finished) {
-      job.reporter.info(`${label}: finished already, at step ${trainer.steps}`);
+      reporter.info(`${label}: finished already, at step ${trainer.steps}`);
       return;
     }
     const metrics = await openMetricsLog(files.metrics, trainer.steps);
-    const { reporter, signal } = job;
     await train(trainer, { label, folder, logging: config.logging, metrics, reporter, signal, preview });
   } finally {
     await trainer.close?.();

@@ -1,3 +1,5 @@
+import { generatorTokenizer } from '../checkpoint/generator-file.js';
+import { listCheckpoints } from '../checkpoint/run-files.js';
 import { fingerprint, loadTokenizer } from '../checkpoint/tokenizer-file.js';
 import type { Config } from '../config/schema.js';
 import type { TokenCache } from '../data/codes.js';
@@ -41,6 +43,17 @@ function checkSizes(cache: TokenCache, { tokenizer, generator }: Config): void {
     );
 }
 
+/** Refuses to go on with a run on codes of another tokenizer, which mean other images. */
+async function checkResumed(cache: TokenCache, run: string): Promise<void> {
+  const newest = (await listCheckpoints(run)).at(-1);
+  const begun = newest && (await generatorTokenizer(newest.folder));
+  const given = cache.provenance?.fingerprint;
+  if (begun !== undefined && given !== undefined && begun !== given)
+    throw new DataError(
+      `the run ${run} was begun on the codes of tokenizer ${begun}, but the token cache ${cache.path} was made by another tokenizer, ${given}; name the cache it was begun with, or choose another folder without --resume`,
+    );
+}
+
 /** Trains the generator on a token cache in a run folder. */
 export async function trainGenerator(options: TrainGeneratorOptions, job: Job): Promise<void> {
   const { config, run, tokens, resume } = options;
@@ -48,6 +61,7 @@ export async function trainGenerator(options: TrainGeneratorOptions, job: Job): 
   let tokenizer: Tokenizer | undefined;
   try {
     checkSizes(cache, config);
+    if (resume) await checkResumed(cache, run);
     if (options.tokenizer) {
       tokenizer = await loadTokenizer(options.tokenizer);
       checkTokenizer(cache, await fingerprint(tokenizer));

@@ -1,5 +1,6 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
+import { listCheckpoints } from '../checkpoint/run-files.js';
 import { loadTokenizer } from '../checkpoint/tokenizer-file.js';
 import type { Config } from '../config/schema.js';
 import { openDataset } from '../data/dataset.js';
@@ -68,7 +69,7 @@ export async function trainTokenizer(options: TrainTokenizerOptions, job: Job): 
     const folder = join(run, `stage${stage}`);
     const trainer = new TokenizerTrainer(config, stage, openBatches);
     const initialize = async () => {
-      const source = stage === 2 ? await loadStage1(from ?? join(run, 'stage1'), config) : undefined;
+      const source = stage === 2 ? await loadStage1(from, join(run, 'stage1'), config) : undefined;
       trainer.initialize(source);
       source?.parameters.dispose();
     };
@@ -90,11 +91,22 @@ export async function trainTokenizer(options: TrainTokenizerOptions, job: Job): 
   }
 }
 
-async function loadStage1(path: string, config: Config): Promise<Tokenizer> {
+/** The tokenizer that stage 2 starts from: `from`, else the newest of the run `stage1`. Throws CheckpointError. */
+async function loadStage1(from: string | undefined, stage1: string, config: Config): Promise<Tokenizer> {
+  if (from === undefined && (await listCheckpoints(stage1)).length === 0)
+    throw new CheckpointError(
+      `${stage1} holds no checkpoint for stage 2 to start from; train stage 1 first, or name another run with --from`,
+    );
+  const path = from ?? stage1;
   const source = await loadTokenizer(path);
   const { decoder: _, ...own } = source.config;
   const { decoder: __, ...wanted } = config.tokenizer;
-  if (JSON.stringify(own) !== JSON.stringify(wanted))
-    throw new CheckpointError(`${path} is a tokenizer of other sizes than the config's section tokenizer`);
+  const differing = (Object.keys(wanted) as (keyof typeof wanted)[]).filter(
+    (key) => JSON.stringify(own[key]) !== JSON.stringify(wanted[key]),
+  );
+  if (differing.length > 0)
+    throw new CheckpointError(
+      `${path} was trained with another ${differing.map((key) => `tokenizer.${key}`).join(', ')}; use the config it was trained with`,
+    );
   return source;
 }

@@ -156,6 +156,33 @@ describe('checkpoints and outputs', () => {
     expect(existsSync(at('no'))).toBe(false);
   });
 
+  it('stage 2 without stage 1 leaves no run behind', async () => {
+    const stage2 = ['train-tokenizer', '-c', TINY, '-d', train, '-r', at('stage2'), '--stage', '2'];
+    expectRefusal(
+      await alitok(...stage2),
+      4,
+      /stage1 holds no checkpoint for stage 2 to start from; .*--from/,
+    );
+    expect(existsSync(at('stage2'))).toBe(false);
+    const other = [...stage2, '--from', at('tokenizer', 'stage1'), 'tokenizer.encoder.width=32'];
+    expectRefusal(await alitok(...other), 4, /was trained with another tokenizer\.encoder; /);
+    expect(existsSync(at('stage2'))).toBe(false);
+  });
+
+  it('a generator goes on only with the codes it was begun with', async () => {
+    expect((await trainTokenizer('other', train, 'seed=7')).code).toBe(0);
+    const trainAr = (tokens: string, ...more: string[]) =>
+      alitok('train-ar', '-c', TINY, '-t', at(tokens), '-r', at('generator'), ...more);
+    for (const name of ['tokenizer', 'other'])
+      await succeed('tokenize', '--tokenizer', at(name), '-d', train, '-o', at(`${name}.tokens`));
+    expect((await trainAr('tokenizer.tokens')).code).toBe(0);
+    expectRefusal(
+      await trainAr('other.tokens', '--resume'),
+      3,
+      /generator was begun on the codes of tokenizer \w+, but .*other\.tokens was made by another/,
+    );
+  });
+
   it.skipIf(root)('a folder that cannot be written is named', async () => {
     await mkdir(at('locked'));
     await chmod(at('locked'), 0o500);
