@@ -40,12 +40,23 @@ export class AdamW {
   update(gradients: readonly tf.Tensor[], lr: number, gradientScale = 1): void {
     this.steps += 1;
     const { beta1, beta2, weight_decay, decays = () => true } = this.options;
-    this.parameters.forEach((parameter, i) => {
-      const { m, v } = this.moments[i];
-      const weightDecay = decays(parameter) ? weight_decay : 0;
+    const all = this.parameters.map((parameter, i) => ({
+      parameter,
+      ...this.moments[i],
+      gradient: gradients[i],
+    }));
+    for (const decaying of [true, false]) {
+      const some = all.filter(({ parameter }) => decays(parameter) === decaying);
+      if (some.length === 0) continue;
+      const weightDecay = decaying ? weight_decay : 0;
       const attributes = { lr, beta1, beta2, epsilon: EPSILON, weightDecay, step: this.steps, gradientScale };
-      const next = tf.tidy(() => adamW(parameter.value, gradients[i], m.value, v.value, attributes));
-      [parameter.value, m.value, v.value] = next;
-    });
+      const tensors = some.map(({ parameter, gradient, m, v }) => {
+        return { parameter: parameter.value, gradient, m: m.value, v: v.value };
+      });
+      const next = tf.tidy(() => adamW(tensors, attributes));
+      some.forEach(({ parameter, m, v }, i) => {
+        [parameter.value, m.value, v.value] = next[i];
+      });
+    }
   }
 }

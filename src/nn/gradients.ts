@@ -1,4 +1,5 @@
 import * as tf from '@tensorflow/tfjs';
+import { sumOfSquares } from '../engine/ops/index.js';
 import type { Parameter } from './parameters.js';
 
 /** What a differentiated function gives: its loss, and any other tensors worth keeping. */
@@ -38,6 +39,6 @@ export function accumulate(sum: tf.Tensor[] | undefined, next: tf.Tensor[]): tf.
 
 /** √Σ‖g‖² over all gradients. */
 export function globalNorm(gradients: readonly tf.Tensor[]): number {
-  const squares = tf.tidy(() => tf.addN(gradients.map((g) => g.square().sum())).dataSync()[0]);
+  const squares = tf.tidy(() => sumOfSquares(gradients).dataSync()[0]);
   return Math.sqrt(squares);
 }

@@ -315,12 +315,15 @@ describeEngines('op vocabulary', () => {
 
   it('adamW: two steps of the published formulas', () => {
     const hyper = { lr: 0.1, beta1: 0.9, beta2: 0.99, epsilon: 1e-8, weightDecay: 0.01, gradientScale: 0.5 };
-    let state = [draw('p', [5]), tf.zeros([5]), tf.zeros([5])];
+    let state = [draw('p', [5]).mul(1), tf.zeros([5]), tf.zeros([5])];
+    const shared = state[0].clone();
     const p = Float64Array.from(values('p', [5]));
     const [m, v] = [new Float64Array(5), new Float64Array(5)];
     for (const step of [1, 2]) {
       const g = values(`g ${step}`, [5]);
-      state = ops.adamW(state[0], draw(`g ${step}`, [5]), state[1], state[2], { ...hyper, step });
+      const [parameter, moment, variance] = state;
+      const tensors = { parameter, gradient: draw(`g ${step}`, [5]), m: moment, v: variance };
+      [state] = ops.adamW([tensors], { ...hyper, step });
       for (let i = 0; i < 5; i++) {
         const scaled = 0.5 * g[i];
         p[i] *= 1 - 0.1 * 0.01;
@@ -330,6 +333,7 @@ describeEngines('op vocabulary', () => {
         p[i] -= (0.1 * m[i]) / (1 - 0.9 ** step) / corrected;
       }
     }
+    expectNear(shared, values('p', [5])); // memory is reused only where nobody else has it
     expectNear(state[0], p);
     expectNear(state[1], m);
     expectNear(state[2], v);

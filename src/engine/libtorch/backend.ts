@@ -22,6 +22,8 @@ const SCALAR_TYPE_OF: Record<string, number> = {
 /** What tfjs knows a tensor's data by. */
 export class TensorData {
   references = 1;
+  /** Whether the memory may still belong to a JavaScript array, so that nobody may write to it. */
+  borrowed = false;
   constructor(
     /** The tensor in PyTorch; −1 for strings, and after the data is disposed of. */
     public id: TensorId,
@@ -54,7 +56,9 @@ export class LibtorchBackend extends tf.KernelBackend {
       this.count += 1;
       return new TensorData(-1, dtype, values as Uint8Array[]);
     }
-    return this.store(this.upload(values as tf.TypedArray, shape, dtype), dtype);
+    const data = this.store(this.upload(values as tf.TypedArray, shape, dtype), dtype);
+    data.borrowed = true;
+    return data;
   }
 
   override move(
@@ -197,6 +201,12 @@ export class LibtorchBackend extends tf.KernelBackend {
   alias(tensor: tf.TensorInfo): tf.TensorInfo {
     this.incRef(tensor.dataId as TensorData);
     return { dataId: tensor.dataId, shape: tensor.shape, dtype: tensor.dtype };
+  }
+
+  /** Whether a kernel may give `tensor` out again with other values: nobody else has its data. */
+  mayReuse(tensor: tf.TensorInfo): boolean {
+    const { references, borrowed } = tensor.dataId as TensorData;
+    return references === 1 && !borrowed;
   }
 
   /** The element type that PyTorch keeps tfjs's type in. */

@@ -1,4 +1,4 @@
-import { availableParallelism } from 'node:os';
+import { availableParallelism, totalmem } from 'node:os';
 import * as tf from '@tensorflow/tfjs';
 import { LibtorchBackend } from './backend.js';
 import { loadNative } from './bridge.js';
@@ -9,6 +9,9 @@ import { registerKernels } from './kernels/index.js';
  * longer, and takes the processor from whatever else runs.
  */
 const SPINS = '20000';
+
+/** The share of the machine's memory that tensors may keep for those to come. */
+const KEPT_MEMORY = 1 / 4;
 
 /**
  * Starts the libtorch engine on `device`, such as `cpu` or `cuda:0`; `threads` defaults to all processors.
@@ -21,6 +24,8 @@ export function startLibtorch({ threads = availableParallelism(), device = 'cpu'
   if (!tf.findBackendFactory('libtorch')) {
     registerKernels();
     tf.registerBackend('libtorch', () => new LibtorchBackend(native, device), 4);
+    const memory = Math.min(totalmem(), process.constrainedMemory() || Number.POSITIVE_INFINITY);
+    native.call(native.find('alitok::keep_memory', '')!, Math.floor(memory * KEPT_MEMORY));
   }
   return `PyTorch ${native.version} on ${device}`;
 }

@@ -1,9 +1,10 @@
 /** The fused operations that the models are written in; everything else they use is plain tfjs. */
 export { gelu, swiGLU } from './activation.js';
-export { type AdamWAttributes, adamW } from './adamw.js';
+export { type AdamWAttributes, type AdamWTensors, adamW, adamWLists } from './adamw.js';
 export { attention, cacheWrite, rotary } from './attention.js';
 export { dropout } from './dropout.js';
 export { linear } from './linear.js';
 export { crossEntropy, embedding, nearestCode } from './lookup.js';
 export { groupNorm, layerNorm, rmsNorm } from './normalization.js';
 export { stopGradient } from './stop-gradient.js';
+export { sumOfSquares } from './sum-of-squares.js';

@@ -38,9 +38,14 @@ export function activated(
 }
 
 export function registerMatmul(): void {
-  register<Transposes>('BatchMatMul', ({ a, b }, attributes, kernel) =>
-    kernel.out('float32', 'matmul', ...product(kernel, a, b, attributes)),
-  );
+  register<Transposes>('BatchMatMul', ({ a, b }, attributes, kernel) => {
+    const { id, out, backend } = kernel;
+    const { transposeA, transposeB } = attributes;
+    const floats = a.dtype === 'float32' && b.dtype === 'float32';
+    if (backend.device === 'cpu' && floats && a.shape.length === 2 && b.shape.length === 2)
+      return out('float32', 'alitok::product', id(a), id(b), transposeA, transposeB);
+    return out('float32', 'matmul', ...product(kernel, a, b, attributes));
+  });
   register<Transposes & { activation?: string; leakyreluAlpha: number }>(
     '_FusedMatMul',
     ({ a, b, bias, preluActivationWeights }, attributes, kernel) => {

@@ -1,5 +1,5 @@
 import type { TensorInfo } from '@tensorflow/tfjs';
-import type { AdamWAttributes } from '../../ops/index.js';
+import { type AdamWAttributes, adamWLists } from '../../ops/index.js';
 import { ScalarType } from '../backend.js';
 import type { TensorId } from '../bridge.js';
 import { type Kernel, register, sizeOf } from './register.js';
@@ -13,13 +13,19 @@ function rowsOf({ id, use }: Kernel, x: TensorInfo): TensorId {
 const ours = ({ backend }: Kernel) => backend.device === 'cpu';
 
 /** Up to so many rows, a product's time is what reading the weights takes. */
-const FEW_ROWS = 8;
+const FEW_ROWS = 32;
+/** Our kernels of few rows work on so many numbers at a time. */
+const LANES = 16;
 
 function registerLinear(): void {
   register('alitok.Linear', ({ x, weight, bias }, _, kernel) => {
     const { id, out } = kernel;
-    const few = ours(kernel) && sizeOf(x.shape) <= FEW_ROWS * weight.shape[1];
-    return out('float32', few ? 'alitok::linear_few' : 'linear', id(x), id(weight), bias ? id(bias) : null);
+    const offset = bias ? id(bias) : null;
+    const width = weight.shape[1];
+    if (!ours(kernel)) return out('float32', 'linear', id(x), id(weight), offset);
+    if (sizeOf(x.shape) > FEW_ROWS * width || width % LANES > 0)
+      return out('float32', 'alitok::linear', id(x), id(weight), offset);
+    return out('float32', 'alitok::linear_few', id(x), id(weight), null, offset);
   });
   register('alitok.Gelu', ({ x }, _, { id, out }) => out('float32', 'gelu', id(x)));
   register('alitok.GeluGrad', ({ dy, x }, _, { id, out }) => out('float32', 'gelu_backward', id(dy), id(x)));
@@ -187,6 +193,8 @@ function registerAttention(): void {
     const [batch, queries, heads, width] = q.shape;
     if (queries === 1 && dropout === 0 && ours(kernel))
       return out('float32', 'alitok::attention_step', id(q), id(k), id(v), keyLength);
+    if (ours(kernel) && width % LANES === 0 && keyLength === k.shape[1])
+      return out('float32', 'alitok::attention', id(q), id(k), id(v), causal, dropout, attributes.seed);
     let p = probabilities(
       kernel,
       headsFirst(kernel, id(q)),
@@ -198,9 +206,20 @@ function registerAttention(): void {
     return out('float32', 'permute', use('matmul', p, used(kernel, v, keyLength)), [0, 2, 1, 3]);
   });
   register<Attributes>('alitok.AttentionGrad', (inputs, attributes, kernel) => {
-    const { use, out } = kernel;
-    const [dy, q, k, v] = ['dy', 'q', 'k', 'v'].map((name) => headsFirst(kernel, kernel.id(inputs[name])));
+    const { use, out, outs } = kernel;
+    const names = ['dy', 'q', 'k', 'v'];
     const [batch, queries, heads, width] = inputs.q.shape;
+    if (ours(kernel) && width % LANES === 0) {
+      const { causal, dropout, seed } = attributes;
+      return outs(
+        'alitok::attention_grad',
+        ...names.map((name) => kernel.id(inputs[name])),
+        causal,
+        dropout,
+        seed,
+      );
+    }
+    const [dy, q, k, v] = names.map((name) => headsFirst(kernel, kernel.id(inputs[name])));
     const keys = inputs.k.shape[1];
     const p = probabilities(kernel, q, k, [queries, keys, width], attributes.causal);
     let dropped = p;
@@ -290,21 +309,41 @@ function registerTraining(): void {
     const factors = dropoutFactors(kernel, sizeOf(x.shape), rate, seed, x.shape);
     return kernel.out('float32', 'mul.Tensor', kernel.id(x), factors);
   });
-  register<AdamWAttributes>('alitok.AdamW', ({ parameter, gradient, m, v }, attributes, kernel) => {
+  register<AdamWAttributes>('alitok.AdamW', (inputs, attributes, kernel) => {
+    const [parameters, gradients, ms, vs] = adamWLists(inputs);
+    if (!ours(kernel)) return adamWOneByOne(kernel, [parameters, gradients, ms, vs], attributes);
     const { lr, beta1, beta2, epsilon, weightDecay, step, gradientScale } = attributes;
-    const { id, use, backend, outs } = kernel;
+    const { id, out, backend } = kernel;
     const root = 1 / Math.sqrt(1 - beta2 ** step);
     const rate = lr / (1 - beta1 ** step);
-    if (ours(kernel)) {
-      const factors = [gradientScale, beta1, beta2, epsilon, 1 - lr * weightDecay, rate, root];
-      return outs('alitok::adamw', id(parameter), id(gradient), id(m), id(v), factors);
-    }
-    const g = gradientScale === 1 ? id(gradient) : use('mul.Scalar', id(gradient), gradientScale);
-    const mNext = backend.call('lerp.Scalar', id(m), g, 1 - beta1);
-    const vNext = backend.call('addcmul', use('mul.Scalar', id(v), beta2), g, g, 1 - beta2);
-    const deviation = use('mul.Scalar', use('sqrt', vNext), root);
+    const own = (x: TensorInfo) => (backend.mayReuse(x) ? backend.alias(x) : out('float32', 'clone', id(x)));
+    const lists = [parameters, ms, vs].map((tensors) => tensors.map(own));
+    const [p, m, v] = lists.map((tensors) => tensors.map(id));
+    const factors = [gradientScale, beta1, beta2, epsilon, 1 - lr * weightDecay, rate, root];
+    backend.call('alitok::adamw', p, gradients.map(id), m, v, factors);
+    return parameters.flatMap((_, i) => lists.map((list) => list[i]));
+  });
+  register('alitok.SumOfSquares', (inputs, _, kernel) => {
+    const tensors = Object.values(inputs).map(kernel.id);
+    if (ours(kernel)) return kernel.out('float32', 'alitok::sum_of_squares', tensors);
+    const sums = tensors.map((x) => kernel.use('sum', kernel.use('square', x)));
+    return kernel.out('float32', 'sum', kernel.use('stack', sums));
+  });
+}
+
+function adamWOneByOne(
+  { id, use, backend }: Kernel,
+  [parameters, gradients, ms, vs]: TensorInfo[][],
+  { lr, beta1, beta2, epsilon, weightDecay, step, gradientScale }: AdamWAttributes,
+): TensorInfo[] {
+  const root = 1 / Math.sqrt(1 - beta2 ** step);
+  const rate = lr / (1 - beta1 ** step);
+  return parameters.flatMap((parameter, i) => {
+    const g = gradientScale === 1 ? id(gradients[i]) : use('mul.Scalar', id(gradients[i]), gradientScale);
+    const mNext = backend.call('lerp.Scalar', id(ms[i]), g, 1 - beta1);
+    const vNext = backend.call('addcmul', use('mul.Scalar', id(vs[i]), beta2), g, g, 1 - beta2);
+    const denominator = use('add.Scalar', use('mul.Scalar', use('sqrt', vNext), root), epsilon);
     const decayed = use('mul.Scalar', id(parameter), 1 - lr * weightDecay);
-    const denominator = use('add.Scalar', deviation, epsilon);
     const next = backend.call('addcdiv', decayed, mNext, denominator, -rate);
     return [next, mNext, vNext].map((x) => backend.wrap(x, 'float32', parameter.shape));
   });

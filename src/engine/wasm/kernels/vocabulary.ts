@@ -1,5 +1,5 @@
 import type { TensorInfo } from '@tensorflow/tfjs';
-import type { AdamWAttributes } from '../../ops/index.js';
+import { type AdamWAttributes, adamWLists } from '../../ops/index.js';
 import type { WasmBackend } from '../backend.js';
 import { dense, matmul } from './matmul.js';
 import { register, sizeOf } from './register.js';
@@ -240,15 +240,18 @@ export function registerVocabulary(): void {
     backend.pool.run('dropout', n * EXP, n, ...at(backend, x, y), ...dropoutArguments(rate), seed);
     return y;
   });
-  register<AdamWAttributes>('alitok.AdamW', ({ parameter, gradient, m, v }, attributes, backend) => {
+  register<AdamWAttributes>('alitok.AdamW', (inputs, attributes, backend) => {
     const { lr, beta1, beta2, epsilon, weightDecay, step, gradientScale } = attributes;
-    const n = sizeOf(parameter.shape);
-    const next = [parameter, m, v].map(({ shape }) => backend.output(shape));
     const rates = [gradientScale, beta1, beta2, 1 - beta1, 1 - beta2, epsilon, 1 - lr * weightDecay];
     const corrections = [lr / (1 - beta1 ** step), 1 / Math.sqrt(1 - beta2 ** step)];
-    const addresses = at(backend, parameter, gradient, m, v, ...next);
-    backend.pool.run('adamw', n * EXP, n, ...addresses, ...rates, ...corrections);
-    return next;
+    const [parameters, gradients, ms, vs] = adamWLists(inputs);
+    return parameters.flatMap((parameter, i) => {
+      const n = sizeOf(parameter.shape);
+      const next = [parameter, ms[i], vs[i]].map(({ shape }) => backend.output(shape));
+      const addresses = at(backend, parameter, gradients[i], ms[i], vs[i], ...next);
+      backend.pool.run('adamw', n * EXP, n, ...addresses, ...rates, ...corrections);
+      return next;
+    });
   });
   registerNormalization();
   registerAttention();

@@ -1,0 +1,324 @@
+// softmax(q·kᵀ/√D)·v on the CPU, a few queries at a time (Dao et al., 2022), so that no matrix of all scores is ever in
+// memory; the gradient computes the scores again. q, k, v are (B, T, H, D) as the models have them, with D a multiple of
+// 16; their heads may lie apart, as the three parts of one projection do.
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <torch/library.h>
+
+#include <vector>
+
+#include "hash.h"
+#include "simd.h"
+
+namespace alitok {
+namespace {
+
+constexpr int LANES = 16;
+typedef float Floats __attribute__((vector_size(4 * LANES)));
+
+INLINE Floats load(const float* from) {
+  Floats value;
+  std::memcpy(&value, from, sizeof value);
+  return value;
+}
+INLINE void store(float* to, const Floats& value) { std::memcpy(to, &value, sizeof value); }
+
+/** Queries that are worked on together. */
+constexpr int QUERIES = 6;
+
+/** One head of one sequence: T rows of D values, `stride` apart. */
+struct Head {
+  const float* data;
+  int64_t stride;
+  const float* row(int64_t t) const { return data + t * stride; }
+};
+
+/** What all heads have in common. */
+struct Shape {
+  int64_t queries, keys, width;
+  bool causal;
+  float scale, rate; // of the scores, and of dropout
+  uint32_t seed;
+
+  /** How many keys, in memory rounded up to whole vectors. */
+  int64_t padded() const { return (keys + 2 * LANES - 1) / (2 * LANES) * (2 * LANES); }
+  /** Query i sees so many keys: the last sees all, the one before it all but the last. */
+  int64_t seen(int64_t i) const { return causal ? i + 1 + keys - queries : keys; }
+};
+
+/** (T, D) → (D, T), its rows `padded` apart and zero at their ends. */
+void transpose(const Head& head, int64_t tokens, int64_t width, int64_t padded, float* to) {
+  for (int64_t d = 0; d < width; d++) std::fill(to + d * padded + tokens, to + (d + 1) * padded, 0.0f);
+  for (int64_t t = 0; t < tokens; t++)
+    for (int64_t d = 0; d < width; d++) to[d * padded + t] = head.row(t)[d];
+}
+
+/** result (rows, count) = a (rows, width) · bᵀ, for b transposed: (width, padded). `count` is rounded up to vectors. */
+INLINE void scores(const float* const* a, const float* b, int64_t width, int64_t padded, int64_t count, float* result) {
+  for (int64_t t = 0; t < count; t += 2 * LANES) {
+    Floats sum[QUERIES][2] = {};
+    for (int64_t d = 0; d < width; d++) {
+      const Floats first = load(b + d * padded + t), second = load(b + d * padded + t + LANES);
+#pragma GCC unroll 8
+      for (int r = 0; r < QUERIES; r++) {
+        sum[r][0] += a[r][d] * first;
+        sum[r][1] += a[r][d] * second;
+      }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < QUERIES; r++) {
+      store(result + r * padded + t, sum[r][0]);
+      store(result + r * padded + t + LANES, sum[r][1]);
+    }
+  }
+}
+
+/** result (rows, width) = p (rows, count) · b (count, width), a vector of the width at a time. */
+template <int Vectors>
+INLINE void weighted_part(const float* p, int64_t padded, const Head& b, int64_t count, int64_t from, float* result,
+                          int64_t width) {
+  Floats sum[QUERIES][Vectors] = {};
+  for (int64_t t = 0; t < count; t++) {
+    Floats row[Vectors];
+#pragma GCC unroll 4
+    for (int v = 0; v < Vectors; v++) row[v] = load(b.row(t) + from + v * LANES);
+#pragma GCC unroll 8
+    for (int r = 0; r < QUERIES; r++)
+#pragma GCC unroll 4
+      for (int v = 0; v < Vectors; v++) sum[r][v] += p[r * padded + t] * row[v];
+  }
+  for (int r = 0; r < QUERIES; r++)
+    for (int v = 0; v < Vectors; v++) store(result + r * width + from + v * LANES, sum[r][v]);
+}
+
+INLINE void weighted(const float* p, int64_t padded, const Head& b, int64_t count, float* result, int64_t width) {
+  int64_t from = 0;
+  for (; from + 3 * LANES <= width; from += 3 * LANES) weighted_part<3>(p, padded, b, count, from, result, width);
+  for (; from < width; from += LANES) weighted_part<1>(p, padded, b, count, from, result, width);
+}
+
+/** sum (count, width) += pᵀ · a, for p (rows, count) and a (rows, width). */
+template <int Vectors>
+INLINE void outer_part(const float* p, int64_t padded, const float* const* a, int64_t count, int64_t from, float* sum,
+                       int64_t width) {
+  Floats rows[QUERIES][Vectors];
+  for (int r = 0; r < QUERIES; r++)
+    for (int v = 0; v < Vectors; v++) rows[r][v] = load(a[r] + from + v * LANES);
+  for (int64_t t = 0; t < count; t++) {
+    float* to = sum + t * width + from;
+#pragma GCC unroll 4
+    for (int v = 0; v < Vectors; v++) {
+      Floats total = load(to + v * LANES);
+#pragma GCC unroll 8
+      for (int r = 0; r < QUERIES; r++) total += p[r * padded + t] * rows[r][v];
+      store(to + v * LANES, total);
+    }
+  }
+}
+
+INLINE void outer(const float* p, int64_t padded, const float* const* a, int64_t count, float* sum, int64_t width) {
+  int64_t from = 0;
+  for (; from + 3 * LANES <= width; from += 3 * LANES) outer_part<3>(p, padded, a, count, from, sum, width);
+  for (; from < width; from += LANES) outer_part<1>(p, padded, a, count, from, sum, width);
+}
+
+/** A block of queries: from `first` on, `QUERIES` of them or those that are left, and how many keys the last one sees. */
+struct Block {
+  int64_t first, rows, seen;
+  Block(const Shape& shape, int64_t first)
+      : first(first), rows(std::min<int64_t>(QUERIES, shape.queries - first)), seen(shape.seen(first + rows - 1)) {}
+  /** The block's rows of a head; where there are fewer than QUERIES, the last one again. */
+  void of(const Head& head, const float** to) const {
+    for (int r = 0; r < QUERIES; r++) to[r] = head.row(first + std::min<int64_t>(r, rows - 1));
+  }
+};
+
+/** softmax(s·scale) of each row in place, zero for keys that the row's query does not see. */
+INLINE void softmax(const Shape& shape, const Block& block, float* s, int64_t padded) {
+  for (int64_t r = 0; r < block.rows; r++) {
+    float* row = s + r * padded;
+    const int64_t seen = shape.seen(block.first + r);
+    float largest = row[0];
+    for (int64_t t = 0; t < seen; t++) largest = std::max(largest, row[t]);
+    float total = 0;
+    for (int64_t t = 0; t < seen; t++) {
+      row[t] = exponential((row[t] - largest) * shape.scale);
+      total += row[t];
+    }
+    const float factor = 1 / total;
+    for (int64_t t = 0; t < seen; t++) row[t] *= factor;
+    for (int64_t t = seen; t < block.seen; t++) row[t] = 0;
+  }
+}
+
+/** Sets the dropped elements of a row to zero and scales the others; `at` is the index of its first. */
+INLINE void drop(const Shape& shape, const float* from, float* to, int64_t count, uint32_t at) {
+  const auto threshold = static_cast<uint32_t>(shape.rate * 4294967296.0);
+  const float kept = 1 / (1 - shape.rate);
+  for (int64_t t = 0; t < count; t++)
+    to[t] = hash(at + static_cast<uint32_t>(t), shape.seed) >= threshold ? from[t] * kept : 0;
+}
+
+/** y (queries, width), its rows `y_stride` apart, of head number `head`. */
+VECTORIZED void forward(const Shape& shape, Head q, Head k, Head v, float* y, int64_t y_stride, int64_t head) {
+  const int64_t padded = shape.padded(), width = shape.width;
+  std::vector<float> keys(width * padded), p(QUERIES * padded), result(QUERIES * width);
+  transpose(k, shape.keys, width, padded, keys.data());
+  for (int64_t first = 0; first < shape.queries; first += QUERIES) {
+    const Block block(shape, first);
+    const float* rows[QUERIES];
+    block.of(q, rows);
+    scores(rows, keys.data(), width, padded, block.seen, p.data());
+    softmax(shape, block, p.data(), padded);
+    if (shape.rate > 0)
+      for (int64_t r = 0; r < block.rows; r++)
+        drop(shape, &p[r * padded], &p[r * padded], block.seen, (head * shape.queries + first + r) * shape.keys);
+    weighted(p.data(), padded, v, block.seen, result.data(), width);
+    for (int64_t r = 0; r < block.rows; r++)
+      std::copy(&result[r * width], &result[(r + 1) * width], y + (first + r) * y_stride);
+  }
+}
+
+/** dq, dk, dv of one head, their rows `stride` apart. */
+VECTORIZED void backward(const Shape& shape, Head dy, Head q, Head k, Head v, float* dq, float* dk, float* dv,
+                         int64_t stride, int64_t head) {
+  const int64_t padded = shape.padded(), width = shape.width;
+  std::vector<float> keys(width * padded), values(width * padded);
+  std::vector<float> p(QUERIES * padded), ds(QUERIES * padded), dropped(QUERIES * padded), result(QUERIES * width);
+  std::vector<float> sums(2 * shape.keys * width, 0.0f);
+  transpose(k, shape.keys, width, padded, keys.data());
+  transpose(v, shape.keys, width, padded, values.data());
+  for (int64_t first = 0; first < shape.queries; first += QUERIES) {
+    const Block block(shape, first);
+    const float *queries[QUERIES], *gradients[QUERIES];
+    block.of(q, queries);
+    block.of(dy, gradients);
+    scores(queries, keys.data(), width, padded, block.seen, p.data());
+    softmax(shape, block, p.data(), padded);
+    scores(gradients, values.data(), width, padded, block.seen, ds.data());
+    for (int64_t r = 0; r < block.rows; r++) {
+      float *probability = &p[r * padded], *gradient = &ds[r * padded], *kept = &dropped[r * padded];
+      const uint32_t at = (head * shape.queries + first + r) * shape.keys;
+      if (shape.rate > 0) {
+        drop(shape, probability, kept, block.seen, at);
+        drop(shape, gradient, gradient, block.seen, at);
+      } else {
+        std::copy(probability, probability + block.seen, kept);
+      }
+      // Through the softmax: ds = p·(dp − Σ p·dp), then the scale.
+      float along = 0;
+      for (int64_t t = 0; t < block.seen; t++) along += probability[t] * gradient[t];
+      for (int64_t t = 0; t < block.seen; t++) gradient[t] = probability[t] * (gradient[t] - along) * shape.scale;
+    }
+    for (int64_t r = block.rows; r < QUERIES; r++) { // rows that are there twice must count once
+      std::fill_n(&ds[r * padded], block.seen, 0.0f);
+      std::fill_n(&dropped[r * padded], block.seen, 0.0f);
+    }
+    weighted(ds.data(), padded, k, block.seen, result.data(), width);
+    for (int64_t r = 0; r < block.rows; r++)
+      std::copy(&result[r * width], &result[(r + 1) * width], dq + (first + r) * stride);
+    outer(ds.data(), padded, queries, block.seen, sums.data(), width);
+    outer(dropped.data(), padded, gradients, block.seen, sums.data() + shape.keys * width, width);
+  }
+  for (int64_t t = 0; t < shape.keys; t++) {
+    std::copy_n(&sums[t * width], width, dk + t * stride);
+    std::copy_n(&sums[(shape.keys + t) * width], width, dv + t * stride);
+  }
+}
+
+/** A tensor (B, T, H, D) whose heads lie side by side: itself, or a copy. */
+Tensor with_whole_heads(const Tensor& x) {
+  TORCH_CHECK(x.scalar_type() == at::kFloat && x.is_cpu(), "a float32 tensor on the CPU is expected");
+  return x.stride(3) == 1 && x.stride(2) == x.size(3) ? x : x.contiguous();
+}
+
+Head head_of(const Tensor& x, int64_t index) {
+  const int64_t heads = x.size(2);
+  return {in(x) + index / heads * x.stride(0) + index % heads * x.size(3), x.stride(1)};
+}
+
+Shape shape_of(const Tensor& q, const Tensor& k, bool causal, double rate, int64_t seed) {
+  TORCH_CHECK(q.size(3) % LANES == 0, "heads ", q.size(3), " wide are no multiple of ", LANES);
+  return {q.size(1), k.size(1), q.size(3), causal, 1 / std::sqrt(static_cast<float>(q.size(3))),
+          static_cast<float>(rate), static_cast<uint32_t>(seed)};
+}
+
+Tensor attention(const Tensor& q_, const Tensor& k_, const Tensor& v_, bool causal, double rate, int64_t seed) {
+  const Tensor q = with_whole_heads(q_), k = with_whole_heads(k_), v = with_whole_heads(v_);
+  const Shape shape = shape_of(q, k, causal, rate, seed);
+  Tensor y = at::empty(q.sizes(), q.options());
+  at::parallel_for(0, q.size(0) * q.size(2), 1, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; i++)
+      forward(shape, head_of(q, i), head_of(k, i), head_of(v, i), const_cast<float*>(head_of(y, i).data), y.stride(1), i);
+  });
+  return y;
+}
+
+std::tuple<Tensor, Tensor, Tensor> attention_grad(const Tensor& dy_, const Tensor& q_, const Tensor& k_,
+                                                  const Tensor& v_, bool causal, double rate, int64_t seed) {
+  const Tensor dy = with_whole_heads(dy_), q = with_whole_heads(q_), k = with_whole_heads(k_), v = with_whole_heads(v_);
+  const Shape shape = shape_of(q, k, causal, rate, seed);
+  Tensor dq = at::empty(q.sizes(), q.options()), dk = at::empty(k.sizes(), k.options());
+  Tensor dv = at::empty(v.sizes(), v.options());
+  at::parallel_for(0, q.size(0) * q.size(2), 1, [&](int64_t first, int64_t last) {
+    const auto writable = [](const Tensor& x, int64_t i) { return const_cast<float*>(head_of(x, i).data); };
+    for (int64_t i = first; i < last; i++)
+      backward(shape, head_of(dy, i), head_of(q, i), head_of(k, i), head_of(v, i), writable(dq, i), writable(dk, i),
+               writable(dv, i), dq.stride(1), i);
+  });
+  return {dq, dk, dv};
+}
+
+// Decoding: one query a sequence, over the first `length` rows of caches (B, Tmax, H, D)
+
+VECTORIZED void attend(const float* q, const float* k, const float* v, float* y, float* p, int64_t length,
+                       int64_t stride, int64_t width, float scale) {
+  float largest = -INFINITY;
+  for (int64_t t = 0; t < length; t++) {
+    const float* key = k + t * stride;
+    float sum = 0;
+    for (int64_t d = 0; d < width; d++) sum += q[d] * key[d];
+    p[t] = sum * scale;
+    largest = std::max(largest, p[t]);
+  }
+  float total = 0;
+  for (int64_t t = 0; t < length; t++) {
+    p[t] = exponential(p[t] - largest);
+    total += p[t];
+  }
+  for (int64_t d = 0; d < width; d++) y[d] = 0;
+  for (int64_t t = 0; t < length; t++) {
+    const float weight = p[t] / total;
+    const float* value = v + t * stride;
+    for (int64_t d = 0; d < width; d++) y[d] += weight * value[d];
+  }
+}
+
+/** q (B, 1, H, D), k and v (B, Tmax, H, D) → (B, 1, H, D) */
+Tensor attention_step(const Tensor& q_, const Tensor& k_, const Tensor& v_, int64_t length) {
+  const Tensor q = dense(q_), k = dense(k_), v = dense(v_);
+  const int64_t heads = q.size(2), width = q.size(3), longest = k.size(1);
+  Tensor y = at::empty(q.sizes(), q.options());
+  const int64_t grain = std::max<int64_t>(1, GRAIN / (length * width));
+  at::parallel_for(0, q.size(0) * heads, grain, [&](int64_t first, int64_t last) {
+    std::vector<float> p(length);
+    for (int64_t i = first; i < last; i++) {
+      const int64_t cache = (i / heads) * longest * heads * width + (i % heads) * width;
+      attend(in(q) + i * width, in(k) + cache, in(v) + cache, out(y) + i * width, p.data(), length, heads * width, width,
+             1 / std::sqrt(static_cast<float>(width)));
+    }
+  });
+  return y;
+}
+
+TORCH_LIBRARY_FRAGMENT(alitok, library) {
+  library.def("attention(Tensor q, Tensor k, Tensor v, bool causal, float rate, int seed) -> Tensor", attention);
+  library.def(
+      "attention_grad(Tensor dy, Tensor q, Tensor k, Tensor v, bool causal, float rate, int seed) -> "
+      "(Tensor, Tensor, Tensor)",
+      attention_grad);
+  library.def("attention_step(Tensor q, Tensor k, Tensor v, int length) -> Tensor", attention_step);
+}
+
+}  // namespace
+}  // namespace alitok

@@ -1,0 +1,217 @@
+// Matrix products in float32, as Goto & van de Geijn (2008) build them: both factors are copied piece by piece into
+// panels in the order in which a kernel, whose tile of the result stays in registers, walks through them. The BLAS that a
+// PyTorch comes with may be anything from excellent to fifty times slower; this makes the engine's speed its own.
+#include "gemm.h"
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <torch/library.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <memory>
+
+#include "simd.h"
+
+namespace alitok {
+namespace {
+
+/** Depth of a panel: one of b's stays in the first-level cache while all of a's pass by. */
+constexpr int64_t DEPTH = 256;
+/** Columns of b and rows of a that are packed at a time, together half of a second-level cache of 1 MiB. */
+constexpr int64_t COLUMNS = 384;
+constexpr int64_t ROWS = 168;
+
+/** Adds a panel of a (depth × Rows) times one of b (depth × Vectors·lanes) to a tile, or sets the tile to it. */
+template <typename Vector, int Rows, int Vectors>
+INLINE void tile_product(int64_t depth, const float* a, const float* b, float* c, int64_t stride, bool add) {
+  constexpr int lanes = sizeof(Vector) / sizeof(float);
+  Vector sum[Rows][Vectors] = {};
+  for (int64_t p = 0; p < depth; p++) {
+    Vector row[Vectors];
+#pragma GCC unroll 8
+    for (int v = 0; v < Vectors; v++) row[v] = *reinterpret_cast<const Vector*>(b + v * lanes);
+#pragma GCC unroll 16
+    for (int r = 0; r < Rows; r++)
+#pragma GCC unroll 8
+      for (int v = 0; v < Vectors; v++) sum[r][v] += a[r] * row[v];
+    a += Rows;
+    b += Vectors * lanes;
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < Rows; r++)
+#pragma GCC unroll 8
+    for (int v = 0; v < Vectors; v++) {
+      float* to = c + r * stride + v * lanes; // not aligned, so memcpy
+      if (add) {
+        Vector old;
+        std::memcpy(&old, to, sizeof old);
+        sum[r][v] += old;
+      }
+      std::memcpy(to, &sum[r][v], sizeof(Vector));
+    }
+}
+
+/** A kernel for one instruction set, and the tile that fills its registers. */
+struct Kernel {
+  int64_t rows, columns;
+  void (*run)(int64_t depth, const float* a, const float* b, float* c, int64_t stride, bool add);
+};
+
+#if defined(__x86_64__) && defined(__GNUC__)
+typedef float Float8 __attribute__((vector_size(32)));
+typedef float Float16 __attribute__((vector_size(64)));
+
+__attribute__((target("avx512f,fma"))) void tile_avx512(int64_t depth, const float* a, const float* b, float* c,
+                                                        int64_t stride, bool add) {
+  tile_product<Float16, 14, 2>(depth, a, b, c, stride, add);
+}
+__attribute__((target("avx2,fma"))) void tile_avx2(int64_t depth, const float* a, const float* b, float* c,
+                                                   int64_t stride, bool add) {
+  tile_product<Float8, 6, 2>(depth, a, b, c, stride, add);
+}
+Kernel choose() {
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("avx512f")) return {14, 32, tile_avx512};
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return {6, 16, tile_avx2};
+  return {0, 0, nullptr};
+}
+#else
+Kernel choose() { return {0, 0, nullptr}; }
+#endif
+
+const Kernel kernel = choose();
+constexpr int64_t LARGEST_TILE = 14 * 32;
+
+/**
+ * Copies `count` rows (of the transpose: columns) from `first` on, `depth` deep from `p` on, into panels of `width` with
+ * zeros where the last is not full.
+ */
+void pack(const Matrix& from, bool by_row, int64_t first, int64_t count, int64_t p, int64_t depth, int64_t width,
+          float* to) {
+  for (int64_t panel = 0; panel < count; panel += width) {
+    const int64_t filled = std::min(width, count - panel);
+    if (by_row) { // the depth runs along memory
+      for (int64_t j = 0; j < filled; j++) {
+        const float* source = from.data + (first + panel + j) * from.stride + p;
+        for (int64_t i = 0; i < depth; i++) to[i * width + j] = source[i];
+      }
+      for (int64_t j = filled; j < width; j++)
+        for (int64_t i = 0; i < depth; i++) to[i * width + j] = 0;
+    } else {
+      for (int64_t i = 0; i < depth; i++) {
+        const float* source = from.data + (p + i) * from.stride + first + panel;
+        std::copy(source, source + filled, to + i * width);
+        std::fill(to + i * width + filled, to + (i + 1) * width, 0.0f);
+      }
+    }
+    to += width * depth;
+  }
+}
+
+int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
+
+/** Room for panels, aligned for vectors; each thread keeps its own. */
+float* workspace() {
+  const auto release = [](float* memory) { std::free(memory); };
+  thread_local std::unique_ptr<float, void (*)(float*)> memory(
+      static_cast<float*>(std::aligned_alloc(64, sizeof(float) * DEPTH * (COLUMNS + ROWS + 64) + 4 * LARGEST_TILE)),
+      release);
+  return memory.get();
+}
+
+/** The rows from m0 to m1 and columns from n0 to n1 of the result. */
+void block(int64_t m0, int64_t m1, int64_t n0, int64_t n1, int64_t n, int64_t k, const Matrix& a, const Matrix& b,
+           float* c, const float* bias) {
+  float* packed_b = workspace();
+  float* packed_a = packed_b + DEPTH * COLUMNS;
+  float* edge = packed_a + DEPTH * (ROWS + 32);
+  const auto [rows, columns, run] = kernel;
+  for (int64_t j = n0; j < n1; j += COLUMNS) {
+    const int64_t width = std::min(COLUMNS, n1 - j);
+    for (int64_t p = 0; p < k; p += DEPTH) {
+      const int64_t depth = std::min(DEPTH, k - p);
+      const bool add = p > 0 || bias;
+      pack(b, b.transposed, j, width, p, depth, columns, packed_b);
+      for (int64_t i = m0; i < m1; i += ROWS) {
+        const int64_t height = std::min(ROWS, m1 - i);
+        pack(a, !a.transposed, i, height, p, depth, rows, packed_a);
+        if (p == 0 && bias)
+          for (int64_t row = i; row < i + height; row++) std::copy(bias + j, bias + j + width, c + row * n + j);
+        for (int64_t y = 0; y < width; y += columns) {
+          const float* panel_b = packed_b + y * depth;
+          for (int64_t x = 0; x < height; x += rows) {
+            const float* panel_a = packed_a + x * depth;
+            float* tile = c + (i + x) * n + j + y;
+            const int64_t tall = std::min(rows, height - x), wide = std::min(columns, width - y);
+            if (tall == rows && wide == columns) {
+              run(depth, panel_a, panel_b, tile, n, add);
+              continue;
+            }
+            run(depth, panel_a, panel_b, edge, columns, false);
+            for (int64_t r = 0; r < tall; r++)
+              for (int64_t s = 0; s < wide; s++)
+                tile[r * n + s] = edge[r * columns + s] + (add ? tile[r * n + s] : 0);
+          }
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+
+bool has_gemm() { return kernel.run != nullptr; }
+
+void gemm(int64_t m, int64_t n, int64_t k, Matrix a, Matrix b, float* c, const float* bias) {
+  // One block of the result for each thread, as square as they come: what is packed is the sum of the sides.
+  const int64_t threads = m * n * k < (1 << 18) ? 1 : at::get_num_threads();
+  int64_t down = 1;
+  for (int64_t d = 1; d <= threads; d++)
+    if (threads % d == 0 && m / d + n / (threads / d) < m / down + n / (threads / down)) down = d;
+  const int64_t across = threads / down;
+  const int64_t height = round_up((m + down - 1) / down, kernel.rows);
+  const int64_t width = round_up((n + across - 1) / across, kernel.columns);
+  at::parallel_for(0, threads, 1, [&](int64_t first, int64_t last) {
+    for (int64_t t = first; t < last; t++) {
+      const int64_t i = t / across * height, j = t % across * width;
+      if (i < m && j < n) block(i, std::min(i + height, m), j, std::min(j + width, n), n, k, a, b, c, bias);
+    }
+  });
+}
+
+namespace {
+
+/** y = x·weightᵀ + bias for x (…, in), weight (out, in). */
+Tensor linear(const Tensor& x_, const Tensor& weight_, const c10::optional<Tensor>& bias) {
+  if (!has_gemm()) return at::linear(x_, weight_, bias);
+  const Tensor x = dense(x_), weight = dense(weight_);
+  const int64_t k = weight.size(1), n = weight.size(0);
+  auto shape = x.sizes().vec();
+  TORCH_CHECK(shape.back() == k, "x (…, ", shape.back(), ") does not fit weight (", n, ", ", k, ")");
+  shape.back() = n;
+  Tensor y = at::empty(shape, x.options());
+  const Tensor offset = bias.has_value() && bias->defined() ? dense(*bias) : Tensor();
+  gemm(x.numel() / k, n, k, {in(x), k, false}, {in(weight), k, true}, out(y), offset.defined() ? in(offset) : nullptr);
+  return y;
+}
+
+/** a·b for matrices, each transposed first where asked. */
+Tensor product(const Tensor& a_, const Tensor& b_, bool transpose_a, bool transpose_b) {
+  if (!has_gemm()) return at::mm(transpose_a ? a_.t() : a_, transpose_b ? b_.t() : b_);
+  const Tensor a = dense(a_), b = dense(b_);
+  const int64_t m = a.size(transpose_a), k = a.size(!transpose_a), n = b.size(!transpose_b);
+  TORCH_CHECK(b.size(transpose_b) == k, "the inner sizes ", k, " and ", b.size(transpose_b), " differ");
+  Tensor c = at::empty({m, n}, a.options());
+  if (k == 0) return c.zero_();
+  gemm(m, n, k, {in(a), a.size(1), transpose_a}, {in(b), b.size(1), transpose_b}, out(c), nullptr);
+  return c;
+}
+
+TORCH_LIBRARY_FRAGMENT(alitok, library) {
+  library.def("linear(Tensor x, Tensor weight, Tensor? bias) -> Tensor", linear);
+  library.def("product(Tensor a, Tensor b, bool transpose_a, bool transpose_b) -> Tensor", product);
+}
+
+}  // namespace
+}  // namespace alitok

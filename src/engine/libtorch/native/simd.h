@@ -1,0 +1,53 @@
+// What the CPU kernels share. They are float32 and contiguous; `engine/libtorch/kernels` calls them for tensors on the
+// CPU and composes ATen operators elsewhere.
+#pragma once
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+// A function is compiled once for each instruction set, and the right one is chosen when the library is loaded.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define VECTORIZED __attribute__((target_clones("avx512f", "arch=haswell", "default")))
+#else
+#define VECTORIZED
+#endif
+#define INLINE inline __attribute__((always_inline))
+
+namespace alitok {
+
+using at::Tensor;
+
+/** Work of a thread below which another one does not pay, in elements. */
+constexpr int64_t GRAIN = 1 << 14;
+
+/** The elements of a tensor that `dense` has seen. */
+inline const float* in(const Tensor& tensor) { return tensor.data_ptr<float>(); }
+inline float* out(const Tensor& tensor) { return tensor.data_ptr<float>(); }
+
+inline Tensor dense(const Tensor& tensor) {
+  TORCH_CHECK(tensor.scalar_type() == at::kFloat && tensor.is_cpu(), "a float32 tensor on the CPU is expected");
+  return tensor.contiguous();
+}
+
+/** eˣ to about one unit in the last place; unlike the library's, a loop over it becomes vector instructions. */
+INLINE float exponential(float x) {
+  const float clamped = std::min(std::max(x, -87.3f), 88.7f);
+  const float n = std::nearbyint(clamped * 1.44269504f);
+  const float r = (clamped - n * 0.693359375f) + n * 2.12194440e-4f; // |r| ≤ ln 2 / 2
+  float p = 1.9875691500e-4f;
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * r * r + r + 1;
+  const int32_t bits = (static_cast<int32_t>(n) + 127) << 23;
+  float power;
+  std::memcpy(&power, &bits, sizeof power);
+  return p * power;
+}
+
+}  // namespace alitok
