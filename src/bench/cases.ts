@@ -1,5 +1,6 @@
 import * as tf from '@tensorflow/tfjs';
 import type { Config } from '../config/schema.js';
+import type { WeightKind } from '../engine/ops/index.js';
 import { Generator } from '../models/generator.js';
 import { tokenizerGeometry } from '../models/geometry.js';
 import { Tokenizer } from '../models/tokenizer.js';
@@ -7,6 +8,7 @@ import { AdamW } from '../nn/adamw.js';
 import { normal } from '../nn/initializers.js';
 import type { Parameters } from '../nn/parameters.js';
 import { Random } from '../random.js';
+import { packWeights } from '../sample/pack-weights.js';
 import { sampleCodes, sampleOptions } from '../sample/sampler.js';
 import { sumGradients, update } from '../train/optimize.js';
 
@@ -32,7 +34,12 @@ export interface CaseOptions {
   batch: number;
   /** Codes sampled of each image. */
   steps?: number;
+  /** What the generator samples with. */
+  weights?: WeightKind;
 }
+
+/** Bytes of a weight. */
+const BYTES = { float32: 4, bf16: 2, int8: 1 };
 
 const SEED = 0;
 
@@ -61,16 +68,17 @@ function generatorOf(config: Config): Generator {
 const matrices = (parameters: Parameters) =>
   [...parameters].reduce((sum, p) => sum + (p.shape.length >= 2 && !/embed/.test(p.name) ? p.size : 0), 0);
 
-function sampling(config: Config, { batch, steps }: CaseOptions): Case {
+function sampling(config: Config, { batch, steps, weights: kind = 'float32' }: CaseOptions): Case {
   const generator = generatorOf(config);
   const { tokens, classes } = generator.geometry;
   const count = steps ?? tokens;
   const labels = Array.from({ length: batch }, (_, i) => i % classes);
   const weights = matrices(generator.parameters);
+  if (kind !== 'float32') packWeights(generator, kind);
   return {
-    name: `sample, batch ${batch}, ${count} of ${tokens} codes`,
+    name: `sample, batch ${batch}, ${count} of ${tokens} codes, weights in ${kind}`,
     images: batch,
-    bytesPerStep: 4 * weights,
+    bytesPerStep: BYTES[kind] * weights,
     operations: 2 * 2 * batch * count * weights,
     steps: count,
     async run() {

@@ -1,6 +1,7 @@
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { Config } from '../config/schema.js';
 import type { EngineChoice } from '../engine/index.js';
+import type { WeightKind } from '../engine/ops/index.js';
 import type { Job } from '../job/job.js';
 import { interruption } from './exit.js';
 import type { Log, LogLevel } from './log.js';
@@ -102,4 +103,15 @@ export function choice(
   standard: string,
 ): Option {
   return new Option(flags, description).choices([...values]).default(standard);
+}
+
+/** What to keep a generator's weights in while it samples. */
+export function weightsOption(): Option {
+  const kinds: WeightKind[] = ['float32', 'bf16', 'int8'];
+  return choice(
+    '--weights <kind>',
+    'sample with weights in fewer bits, sooner and a little less exact',
+    kinds,
+    'float32',
+  );
 }

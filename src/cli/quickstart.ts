@@ -101,6 +101,7 @@ export async function quickstart(out: string, overrides: readonly string[], job:
       perClass: SAMPLED,
       out: at('samples'),
       png: true,
+      weights: 'float32',
       settings: {},
     },
     job,

@@ -18,7 +18,11 @@ export function linear(
 ): Layer {
   const weight = scope.parameter('weight', shape, init);
   const offset = bias ? scope.parameter('bias', [outputs], zeros) : undefined;
-  return (x) => ops.linear(x, tf.reshape(weight.value, [outputs, inputs]), offset?.value);
+  const matrix = () => (shape.length === 2 ? weight.value : weight.value.reshape([outputs, inputs]));
+  return (x) =>
+    weight.packed
+      ? ops.packedLinear(x, weight.packed, offset?.value)
+      : ops.linear(x, matrix(), offset?.value);
 }
 
 /** LayerNorm over the last dimension, epsilon 1e-5. */

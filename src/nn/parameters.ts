@@ -1,4 +1,5 @@
 import * as tf from '@tensorflow/tfjs';
+import { type PackedWeight, packWeight, type WeightKind } from '../engine/ops/index.js';
 import { CheckpointError } from '../errors.js';
 import type { Random } from '../random.js';
 import type { Initializer } from './initializers.js';
@@ -6,6 +7,8 @@ import type { Initializer } from './initializers.js';
 /** One tensor of a model, under its checkpoint name and in its PyTorch layout. */
 export class Parameter {
   private tensor?: tf.Tensor;
+  /** What is there instead of `value` after `pack`. */
+  packed?: PackedWeight;
 
   constructor(
     readonly name: string,
@@ -31,9 +34,18 @@ export class Parameter {
     this.tensor = tf.keep(next);
   }
 
+  /** Keeps a linear layer's weight in fewer bits from now on, to be read by that layer alone. Throws EngineError. */
+  pack(kind: Exclude<WeightKind, 'float32'>): void {
+    const { weight, scale } = packWeight(this.value, kind);
+    this.dispose();
+    this.packed = { weight: tf.keep(weight), scale: scale && tf.keep(scale) };
+  }
+
   dispose(): void {
     this.tensor?.dispose();
     this.tensor = undefined;
+    tf.dispose([this.packed?.weight, this.packed?.scale].filter((x) => x !== undefined));
+    this.packed = undefined;
   }
 }
 

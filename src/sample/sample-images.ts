@@ -6,6 +6,7 @@ import { fingerprint, loadTokenizer } from '../checkpoint/tokenizer-file.js';
 import type { Config } from '../config/schema.js';
 import { encodePng } from '../data/image.js';
 import { labelledGrid } from '../data/sheets.js';
+import type { WeightKind } from '../engine/ops/index.js';
 import { CheckpointError, Interrupted } from '../errors.js';
 import { outputError, writeFileAtomic } from '../formats/atomic.js';
 import { writeNpz } from '../formats/npz.js';
@@ -15,6 +16,7 @@ import { toPixels } from '../models/pixels.js';
 import type { Tokenizer } from '../models/tokenizer.js';
 import { Random } from '../random.js';
 import { className, parseClasses } from './classes.js';
+import { packWeights } from './pack-weights.js';
 import { sampleCodes, sampleOptions } from './sampler.js';
 
 /** The grid shows at most so many images, the first of each class. */
@@ -30,6 +32,8 @@ export interface SampleImagesOptions {
   out: string;
   /** Whether to write each image as a PNG of its own. */
   png: boolean;
+  /** What the generator's weights are kept in; other than float32, samples are other draws. */
+  weights: WeightKind;
   /** Replaces single values of the settings the generator was saved with. */
   settings: Partial<Config['sample']>;
 }
@@ -47,6 +51,12 @@ export async function sampleImages(options: SampleImagesOptions, job: Job): Prom
     throw new CheckpointError(
       `${options.generator} models the codes of tokenizer ${expected}, but ${options.tokenizer} is another; name the tokenizer that made its token cache`,
     );
+  if (options.weights !== 'float32') {
+    const difference = packWeights(model, options.weights);
+    job.reporter.info(
+      `weights in ${options.weights} move the logits by ${(100 * difference).toPrecision(2)} % of their spread: the images are other draws, close in quality; take float32 for numbers to publish`,
+    );
+  }
   const classes = parseClasses(options.classes, classNames, model.geometry.classes);
   const labels = classes.flatMap((c) => new Array<number>(perClass).fill(c));
   const settings = { ...(sample as Config['sample']), ...options.settings };

@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import { Argument } from 'commander';
 import type { CaseName } from '../../bench/cases.js';
+import type { WeightKind } from '../../engine/ops/index.js';
 import {
   action,
   type ConfigOptions,
@@ -8,6 +9,7 @@ import {
   type Invocation,
   openJob,
   readConfig,
+  weightsOption,
   wholeNumber,
   withConfig,
 } from '../command.js';
@@ -17,20 +19,21 @@ interface BenchOptions extends ConfigOptions {
   steps?: number;
   repeats: number;
   json?: boolean;
+  weights: WeightKind;
 }
 
 // Written out, because their module is too heavy for the help.
 const CASES: Record<CaseName, true> = { encode: true, decode: true, train: true, sample: true };
 
 async function run(invocation: Invocation<BenchOptions>): Promise<void> {
-  const { batch, steps, repeats, json } = invocation.options;
+  const { batch, steps, repeats, json, weights } = invocation.options;
   const [name] = invocation.args as [CaseName];
   const config = await readConfig(invocation);
   const { engine } = await openJob(invocation);
   const { openCase } = await import('../../bench/cases.js');
   const { measure, measureLimits } = await import('../../bench/measure.js');
   const limits = await measureLimits();
-  const what = openCase(name, config, { batch, steps });
+  const what = openCase(name, config, { batch, steps, weights });
   const result = await measure(what, repeats, limits);
   what.dispose();
   if (json) {
@@ -67,6 +70,7 @@ export function register(program: Command): void {
     .option('-b, --batch <n>', 'images at once', wholeNumber(1), 1)
     .option('--steps <n>', 'codes to sample of each image (default: all)', wholeNumber(1))
     .option('--repeats <n>', 'runs after one to warm up', wholeNumber(1), 3)
+    .addOption(weightsOption())
     .option('--json', 'one line of JSON')
     .addHelpText(
       'after',

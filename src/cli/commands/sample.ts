@@ -1,5 +1,6 @@
 import { type Command, InvalidArgumentError } from 'commander';
-import { action, examples, type Invocation, openJob, wholeNumber } from '../command.js';
+import type { WeightKind } from '../../engine/ops/index.js';
+import { action, examples, type Invocation, openJob, weightsOption, wholeNumber } from '../command.js';
 
 interface Options {
   generator: string;
@@ -15,6 +16,7 @@ interface Options {
   temperature?: number;
   topK?: number;
   topP?: number;
+  weights: WeightKind;
 }
 
 /** Parses an option that is a number in [minimum, maximum]. */
@@ -33,7 +35,7 @@ function number(minimum: number, maximum = Number.POSITIVE_INFINITY) {
 
 async function run(invocation: Invocation<Options>): Promise<void> {
   const { options } = invocation;
-  const { generator, tokenizer, classes, perClass, out, png } = options;
+  const { generator, tokenizer, classes, perClass, out, png, weights } = options;
   const { sampleImages } = await import('../../sample/sample-images.js');
   const given = {
     guidance_scale: options.guidanceScale,
@@ -46,7 +48,10 @@ async function run(invocation: Invocation<Options>): Promise<void> {
   };
   const settings = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined));
   const job = await openJob(invocation);
-  const count = await sampleImages({ generator, tokenizer, classes, perClass, out, png, settings }, job);
+  const count = await sampleImages(
+    { generator, tokenizer, classes, perClass, out, png, weights, settings },
+    job,
+  );
   console.log(`${count} images in ${out}: grid.png, samples.npz${png ? ', images/' : ''}`);
 }
 
@@ -67,6 +72,7 @@ export function register(program: Command): void {
     .option('--temperature <t>', '0 takes the most likely code', number(0))
     .option('--top-k <k>', 'only the k most likely codes; 0 for all', wholeNumber(0))
     .option('--top-p <p>', 'only the most likely codes that reach this probability', number(0, 1))
+    .addOption(weightsOption())
     .addHelpText(
       'after',
       examples([

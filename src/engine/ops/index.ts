@@ -6,5 +6,11 @@ export { dropout } from './dropout.js';
 export { linear } from './linear.js';
 export { crossEntropy, embedding, nearestCode } from './lookup.js';
 export { groupNorm, layerNorm, rmsNorm } from './normalization.js';
+export {
+  type PackedWeight,
+  packedLinear,
+  packWeight,
+  type WeightKind,
+} from './packed-linear.js';
 export { stopGradient } from './stop-gradient.js';
 export { sumOfSquares } from './sum-of-squares.js';

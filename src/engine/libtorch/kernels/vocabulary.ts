@@ -1,4 +1,5 @@
 import type { TensorInfo } from '@tensorflow/tfjs';
+import { EngineError } from '../../../errors.js';
 import { type AdamWAttributes, adamWLists } from '../../ops/index.js';
 import { ScalarType } from '../backend.js';
 import type { TensorId } from '../bridge.js';
@@ -27,6 +28,17 @@ function registerLinear(): void {
       return out('float32', 'alitok::linear', id(x), id(weight), offset);
     return out('float32', 'alitok::linear_few', id(x), id(weight), null, offset);
   });
+  register<{ int8: boolean }>('alitok.PackWeight', ({ weight }, { int8 }, kernel) => {
+    const { id, out, backend } = kernel;
+    if (!ours(kernel))
+      throw new EngineError(`weights in fewer bits are for --device cpu, not ${backend.device}`);
+    if (!int8) return [out('float32', 'to.dtype', id(weight), ScalarType.bfloat16)];
+    const [packed, scale] = backend.call('alitok::pack_int8', id(weight));
+    return [backend.wrap(packed, 'int32'), backend.wrap(scale, 'float32')];
+  });
+  register('alitok.PackedLinear', ({ x, weight, scale, bias }, _, { id, out }) =>
+    out('float32', 'alitok::linear_few', id(x), id(weight), scale ? id(scale) : null, bias ? id(bias) : null),
+  );
   register('alitok.Gelu', ({ x }, _, { id, out }) => out('float32', 'gelu', id(x)));
   register('alitok.GeluGrad', ({ dy, x }, _, { id, out }) => out('float32', 'gelu_backward', id(dy), id(x)));
   register('alitok.SwiGLU', ({ gate, value }, _, kernel) => {

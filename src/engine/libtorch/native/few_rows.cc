@@ -157,7 +157,18 @@ Tensor linear_few(const Tensor& x_, const Tensor& weight_, const c10::optional<T
   return y;
 }
 
+/** float32 (out, in) → int8 in the order of `Int8`, and the scale of each row: its largest weight becomes ±127. */
+std::tuple<Tensor, Tensor> pack_int8(const Tensor& weight_) {
+  const Tensor weight = dense(weight_);
+  const int64_t outputs = weight.size(0), n = weight.size(1);
+  TORCH_CHECK(n % Int8::STEP == 0, "weight (", outputs, ", ", n, ") is no multiple of ", int(Int8::STEP), " wide");
+  const Tensor scale = weight.abs().amax(1).clamp_min(1e-30).div(127);
+  const Tensor rounded = weight.div(scale.unsqueeze(1)).round().to(at::kChar);
+  return {rounded.view({outputs, n / Int8::STEP, 4, LANES}).transpose(2, 3).contiguous().view({outputs, n}), scale};
+}
+
 TORCH_LIBRARY_FRAGMENT(alitok, library) {
+  library.def("pack_int8(Tensor weight) -> (Tensor, Tensor)", pack_int8);
   library.def("linear_few(Tensor x, Tensor weight, Tensor? scale, Tensor? bias) -> Tensor", linear_few);
 }
 

@@ -19,7 +19,7 @@ namespace {
 /** Depth of a panel: one of b's stays in the first-level cache while all of a's pass by. */
 constexpr int64_t DEPTH = 256;
 /** Columns of b and rows of a that are packed at a time, together half of a second-level cache of 1 MiB. */
-constexpr int64_t COLUMNS = 384;
+constexpr int64_t COLUMNS = 512;
 constexpr int64_t ROWS = 168;
 
 /** Adds a panel of a (depth × Rows) times one of b (depth × Vectors·lanes) to a tile, or sets the tile to it. */
