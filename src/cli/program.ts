@@ -4,6 +4,7 @@ import type { EngineChoice } from '../engine/index.js';
 import { choice, examples, wholeNumber } from './command.js';
 import * as bench from './commands/bench.js';
 import * as curves from './commands/curves.js';
+import * as doctor from './commands/doctor.js';
 import * as evaluate from './commands/eval.js';
 import * as inspect from './commands/inspect.js';
 import * as quickstart from './commands/quickstart.js';
@@ -31,6 +32,7 @@ const COMMANDS: readonly Register[] = [
   curves,
   inspect,
   bench,
+  doctor,
 ].map((command) => command.register);
 
 // As records, the compiler sees to it that none is missing; their modules are too heavy to import for the help.
