@@ -83,6 +83,32 @@ describeEngines('large shapes', (engine) => {
   });
 });
 
+describeEngines('numbers that are not finite', () => {
+  it('are still there after every fast kernel, for the guards to see', () => {
+    const spoiled = (...shape: number[]) => {
+      const values = new Float32Array(shape.reduce((a, b) => a * b, 1)).fill(0.5);
+      values[3] = Number.NaN;
+      return tf.tensor(values, shape);
+    };
+    const x = spoiled(40, 48);
+    const q = spoiled(1, 40, 1, 48) as tf.Tensor4D;
+    const weight = tf.ones([64, 48]);
+    const results = {
+      linear: ops.linear(x, weight),
+      linearFew: ops.linear(x.slice(0, 2), weight),
+      rmsNorm: ops.rmsNorm(x, tf.ones([48])),
+      layerNorm: ops.layerNorm(x, tf.ones([48]), tf.zeros([48])),
+      gelu: ops.gelu(x),
+      swiGLU: ops.swiGLU(x, x),
+      attention: ops.attention(q, q, q, { causal: true }),
+      crossEntropy: ops.crossEntropy(x as tf.Tensor2D, tf.zeros([40], 'int32')),
+      sumOfSquares: ops.sumOfSquares([x]),
+    };
+    const finite = Object.entries(results).filter(([, y]) => !y.dataSync().some(Number.isNaN));
+    expect(finite.map(([name]) => name)).toEqual([]);
+  });
+});
+
 describeEngines('packed weights', (engine) => {
   describe.skipIf(engine !== 'libtorch')('in fewer bits', () => {
     it.each([
