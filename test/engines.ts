@@ -8,6 +8,9 @@ const BRIDGE = fileURLToPath(new URL('../dist/engine/libtorch/bridge.node', impo
 const here = ['wasm', ...(existsSync(BRIDGE) ? ['libtorch'] : [])];
 const engines = (process.env.ALITOK_TEST_ENGINES?.split(',') ?? here) as EngineName[];
 
+/** Whether tests of an engine can run here. */
+export const canRun = (engine: EngineName): boolean => engines.includes(engine);
+
 /** Runs a suite once for each engine. */
 export function describeEngines(
   name: string,

@@ -1,5 +1,5 @@
 import * as tf from '@tensorflow/tfjs';
-import { type EngineName, openEngine } from '../engine/index.js';
+import { type EngineName, type EngineOptions, openEngine } from '../engine/index.js';
 import { Generator } from '../models/generator.js';
 import { normal } from '../nn/initializers.js';
 import { Random } from '../random.js';
@@ -33,10 +33,10 @@ function forwardAndBackward(): Float32Array[] {
  * Runs a small generator forward and backward on an engine and in plain JavaScript, and gives the largest error of any
  * tensor relative to that tensor's largest value. Leaves the engine open. Throws EngineError where it cannot run.
  */
-export async function selfTest(engine: EngineName, threads?: number): Promise<number> {
+export async function selfTest(engine: EngineName, options: EngineOptions): Promise<number> {
   await openEngine('cpu');
   const expected = forwardAndBackward();
-  await openEngine(engine, threads);
+  await openEngine(engine, options);
   const errors = forwardAndBackward().map((values, i) => {
     const largest = expected[i].reduce((a, b) => Math.max(a, Math.abs(b)), 0);
     return values.reduce((a, b, j) => Math.max(a, Math.abs(b - expected[i][j])), 0) / largest;

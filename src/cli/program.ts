@@ -70,6 +70,11 @@ export function createProgram(commands: readonly Register[] = COMMANDS): Command
       ),
     )
     .option('--threads <n>', 'processors to use (default: all)', wholeNumber(1))
+    .option('--device <name>', 'cpu, cuda or cuda:N, for libtorch (default: cuda where there is any)')
+    .addOption(
+      choice('--precision <type>', 'what layers multiply, for libtorch', ['float32', 'bf16'], 'float32'),
+    )
+    .option('--tf32', 'let CUDA multiply float32 numbers with a shorter mantissa')
     .addOption(choice('--log-level <level>', 'least level of log lines', Object.keys(LOG_LEVELS), 'info'))
     .option('-q, --quiet', 'no progress bars, only warnings and errors')
     .option('-v, --verbose', 'show stack traces of errors')

@@ -19,6 +19,8 @@ const SCALAR_TYPE_OF: Record<string, number> = {
   bool: ScalarType.bool,
 };
 
+export type Precision = 'float32' | 'bf16';
+
 /** What tfjs knows a tensor's data by. */
 export class TensorData {
   references = 1;
@@ -45,7 +47,10 @@ export class LibtorchBackend extends tf.KernelBackend {
 
   constructor(
     readonly native: Native,
-    readonly device: string,
+    /** Where new tensors are, such as `cpu` or `cuda:0`. */
+    public device = 'cpu',
+    /** What linear layers, attention and convolutions multiply; weights, sums and everything else are float32. */
+    public precision: Precision = 'float32',
   ) {
     super();
   }
@@ -99,11 +104,21 @@ export class LibtorchBackend extends tf.KernelBackend {
   }
 
   override readSync(data: TensorData): tf.backend_util.BackendValues {
-    return data.host ?? this.native.read(data.id);
+    if (data.host) return data.host;
+    try {
+      return this.native.read(data.id);
+    } catch (cause) {
+      throw this.explain(cause as Error);
+    }
   }
 
   override async read(data: TensorData): Promise<tf.backend_util.BackendValues> {
-    return data.host ?? this.native.readAsync(data.id);
+    if (data.host) return data.host;
+    try {
+      return await this.native.readAsync(data.id);
+    } catch (cause) {
+      throw this.explain(cause as Error);
+    }
   }
 
   override refCount(data: TensorData): number {

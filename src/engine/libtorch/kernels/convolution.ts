@@ -1,4 +1,5 @@
 import { backend_util, type TensorInfo } from '@tensorflow/tfjs';
+import { ScalarType } from '../backend.js';
 import type { TensorId } from '../bridge.js';
 import { LeftToHost } from './host.js';
 import { activated } from './matmul.js';
@@ -44,6 +45,10 @@ function geometry(x: readonly number[], filter: readonly number[], window: Windo
 }
 type Geometry = ReturnType<typeof geometry>;
 
+/** x as convolutions multiply it. */
+const inPrecision = ({ use, backend }: Kernel, x: TensorId) =>
+  backend.precision === 'bf16' ? use('to.dtype', x, ScalarType.bfloat16) : x;
+
 /** x (NCHW) with "same" padding that is larger at the end put around it; the convolution pads the rest. */
 function padded({ use }: Kernel, x: TensorId, { even, sides }: Geometry): TensorId {
   return even ? x : use('constant_pad_nd', x, sides, 0);
@@ -69,8 +74,9 @@ function convolve(
 ): TensorId {
   const { id, use } = kernel;
   const g = geometry(x.shape, filter.shape, window, depthwise);
-  const weight = depthwise ? grouped(kernel, id(filter), filter.shape) : toOIHW(kernel, id(filter));
-  const input = padded(kernel, toNCHW(kernel, id(x)), g);
+  const cast = (tensor: TensorId) => inPrecision(kernel, tensor);
+  const weight = cast(depthwise ? grouped(kernel, id(filter), filter.shape) : toOIHW(kernel, id(filter)));
+  const input = cast(padded(kernel, toNCHW(kernel, id(x)), g));
   const groups = depthwise ? x.shape[3] : 1;
   const y = use(
     'convolution',
@@ -84,7 +90,7 @@ function convolve(
     [0, 0],
     groups,
   );
-  return use('permute', y, [0, 2, 3, 1]);
+  return use('to.dtype', use('permute', y, [0, 2, 3, 1]), ScalarType.float32);
 }
 
 /** The gradient of a convolution by its input (`wanted` 0) or its filter (1), in PyTorch's layout. */
@@ -97,13 +103,14 @@ function convolutionGradient(
   groups: number,
   wanted: 0 | 1,
 ): TensorId {
-  const { backend, drop } = kernel;
+  const { backend, drop, use } = kernel;
   const mask = [wanted === 0, wanted === 1, false];
   const padding = paddingOf(g);
-  const operands = [toNCHW(kernel, dy), x, weight, null];
+  const operands = [...[toNCHW(kernel, dy), x, weight].map((tensor) => inPrecision(kernel, tensor)), null];
   const settings = [g.stride, padding, g.dilation, false, [0, 0], groups, mask];
   try {
-    return drop((backend.call('convolution_backward', ...operands, ...settings) as TensorId[])[wanted]);
+    const results = backend.call('convolution_backward', ...operands, ...settings) as TensorId[];
+    return use('to.dtype', drop(results[wanted]), ScalarType.float32);
   } catch (error) {
     // oneDNN has no program for some windows that are larger than the image.
     if (/could not create/.test((error as Error).message)) throw new LeftToHost();
