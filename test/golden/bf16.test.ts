@@ -1,7 +1,7 @@
 import * as tf from '@tensorflow/tfjs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { openEngine } from '../../src/engine/index.js';
-import { canRun } from '../engines.js';
+import { canRun, device } from '../engines.js';
 import { openGenerator } from './generator.js';
 import { relativeError } from './golden.js';
 import { openTokenizer } from './tokenizer.js';
@@ -18,10 +18,10 @@ function expectHalf(name: string, actual: tf.Tensor, expected: ArrayLike<number>
 
 describe.skipIf(!canRun('libtorch'))('bf16 on libtorch', () => {
   beforeAll(async () => {
-    await openEngine('libtorch', { precision: 'bf16' });
+    await openEngine('libtorch', { device, precision: 'bf16' });
   });
   afterAll(async () => {
-    await openEngine('libtorch');
+    await openEngine('libtorch', { device });
   });
 
   it('generator: logits near the reference, gradients in its direction', async () => {
@@ -50,7 +50,7 @@ describe.skipIf(!canRun('libtorch'))('bf16 on libtorch', () => {
 
   it('some training steps follow those in float32', async () => {
     const losses = async (precision: 'float32' | 'bf16') => {
-      await openEngine('libtorch', { precision });
+      await openEngine('libtorch', { device, precision });
       const { generator, condition, codes } = await openGenerator();
       const found: number[] = [];
       for (let step = 0; step < 5; step++) {

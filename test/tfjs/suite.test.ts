@@ -72,7 +72,7 @@ Object.assign(globalThis, vitest, {
 });
 
 if (built) {
-  await openEngine('libtorch');
+  await openEngine('libtorch', { device: process.env.ALITOK_TEST_DEVICE ?? 'cpu' });
   const tests = readdirSync(join(core, 'ops'), { recursive: true, encoding: 'utf8' })
     .filter((name) => name.endsWith('_test.js'))
     .map((name) => join(core, 'ops', name));
