@@ -3,6 +3,7 @@ import { Command } from 'commander';
 import type { EngineChoice } from '../engine/index.js';
 import { choice, examples, wholeNumber } from './command.js';
 import * as bench from './commands/bench.js';
+import * as convert from './commands/convert.js';
 import * as curves from './commands/curves.js';
 import * as evaluate from './commands/eval.js';
 import * as inspect from './commands/inspect.js';
@@ -30,6 +31,7 @@ const COMMANDS: readonly Register[] = [
   evaluate,
   curves,
   inspect,
+  convert,
   bench,
 ].map((command) => command.register);
 

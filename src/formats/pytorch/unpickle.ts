@@ -102,7 +102,7 @@ class Reader {
 }
 
 /**
- * Reads one pickle of protocol 1 to 5 that begins at `start`, without ever importing or calling anything but what
+ * Reads one pickle of protocol 2 to 5 that begins at `start`, without ever importing or calling anything but what
  * `world` has. Gives its value and where it ends.
  * @throws PickleError where it is not sound, or larger or deeper than any file of tensors; what `world` throws
  */
