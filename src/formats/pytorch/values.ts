@@ -110,7 +110,7 @@ export function tensorWorld(path: string, storages: Map<string, StoredStorage>):
       if (Object.hasOwn(calls, name)) return new PickleGlobal(name, calls[name]);
       if (DTYPES.has(name)) return new PickleGlobal(name);
       throw new CheckpointError(
-        `${path} wants to import ${JSON.stringify(name).slice(1, 120).replace(/"$/, '')}, which is refused as it could run code; load it where you trust it and save its state dict alone`,
+        `${path} wants to import ${name.slice(0, 120)}, which is refused as it could run code; load it where you trust it and save its state dict alone`,
       );
     },
     persistent(id) {
