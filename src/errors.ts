@@ -1,3 +1,7 @@
+/** Names out of damaged or hostile files come into messages: what would break or flood the line is left out. */
+const UNPRINTABLE = /\s*[\p{Cc}\p{Zl}\p{Zp}]+\s*/gu;
+const MAX_LENGTH = 2000;
+
 /**
  * The errors a user can cause or repair. Each carries one line that names the file, key or shape and the
  * remedy; the command line prints that line and exits with the error's code. Anything else is a defect.
@@ -7,7 +11,7 @@ export class AlitokError extends Error {
   readonly exitCode: number = 1;
 
   constructor(message: string, options?: ErrorOptions) {
-    super(message, options);
+    super(message.slice(0, MAX_LENGTH).replace(UNPRINTABLE, ' '), options);
     this.name = new.target.name;
   }
 }

@@ -1,6 +1,10 @@
+import { loadConfig } from '../config/load.js';
+import type { Config } from '../config/schema.js';
+import type { TensorFile } from '../formats/tensor-file.js';
 import { Generator } from '../models/generator.js';
 import type { GeneratorConfig } from '../models/geometry.js';
 import type { Parameters } from '../nn/parameters.js';
+import { inferGenerator, publishedGenerator, type TokenGrid } from './infer-generator.js';
 import { type ModelDescription, saveModel, withModel } from './model-file.js';
 import { resolveModel } from './run-files.js';
 
@@ -12,10 +16,10 @@ export interface GeneratorInfo {
   /** Fingerprint of the tokenizer whose codes it models, if known. */
   tokenizer?: string;
   /** The guidance and seed it was meant to be sampled with (config section `sample`). */
-  sample: Record<string, number>;
+  sample: Config['sample'];
 }
 
-type GeneratorDescription = ModelDescription & GeneratorInfo & { kind: 'generator' };
+export type GeneratorDescription = ModelDescription & GeneratorInfo & { kind: 'generator' };
 
 export async function saveGenerator(
   path: string,
@@ -26,17 +30,35 @@ export async function saveGenerator(
   await saveModel(path, parameters, description);
 }
 
+/**
+ * Describes a generator that others wrote by its tensors, with the published settings for sampling where it is one of
+ * the published, and otherwise the defaults.
+ * @throws CheckpointError where the tensors do not show its sizes
+ */
+export function describeGenerator(file: TensorFile, grid?: TokenGrid): GeneratorDescription {
+  const generator = inferGenerator(file, grid);
+  const [, config] = publishedGenerator(generator) ?? ['', loadConfig(undefined)];
+  return { kind: 'generator', generator, classNames: [], sample: config.sample };
+}
+
 /** The fingerprint of the tokenizer whose codes a saved generator models, if known. Throws CheckpointError. */
 export async function generatorTokenizer(path: string): Promise<string | undefined> {
   return withModel<GeneratorDescription, string | undefined>(
     await resolveModel(path),
     'generator',
     async (_, { tokenizer }) => tokenizer,
+    describeGenerator,
   );
 }
 
-/** Builds the generator of a model file or run folder and loads it, strictly. Throws CheckpointError. */
-export async function loadGenerator(path: string): Promise<GeneratorInfo & { model: Generator }> {
+/**
+ * Builds the generator of a model file or run folder and loads it, strictly. A published file says nothing of how an
+ * image's tokens lie: that is then as in the tokenizer it is used with, `grid`. Throws CheckpointError.
+ */
+export async function loadGenerator(
+  path: string,
+  grid?: TokenGrid,
+): Promise<GeneratorInfo & { model: Generator }> {
   return withModel<GeneratorDescription, GeneratorInfo & { model: Generator }>(
     await resolveModel(path),
     'generator',
@@ -45,5 +67,6 @@ export async function loadGenerator(path: string): Promise<GeneratorInfo & { mod
       await model.parameters.load(file);
       return { model, generator, classNames, tokenizer, sample };
     },
+    (file) => describeGenerator(file, grid),
   );
 }

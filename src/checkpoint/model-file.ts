@@ -1,6 +1,9 @@
 import { CheckpointError } from '../errors.js';
-import { openSafetensors, type Safetensors, writeSafetensors } from '../formats/safetensors.js';
+import { openTensorFile } from '../formats/open.js';
+import { writeSafetensors } from '../formats/safetensors.js';
+import type { TensorFile } from '../formats/tensor-file.js';
 import type { Parameter } from '../nn/parameters.js';
+import { recognise } from './infer.js';
 
 /** Under which a model's own description stands in the file's metadata. */
 const KEY = 'alitok';
@@ -10,13 +13,18 @@ export interface ModelDescription {
   kind: 'tokenizer' | 'generator' | 'feature-network';
 }
 
+/** The metadata of a model file. */
+export function metadataOf(description: ModelDescription): Record<string, string> {
+  return { format: 'pt', [KEY]: JSON.stringify(description) };
+}
+
 /** Writes parameters under their checkpoint names as float32, with the description in the metadata. */
 export async function saveModel(
   path: string,
   parameters: Iterable<Parameter>,
   description: ModelDescription,
 ): Promise<void> {
-  await saveParameters(path, parameters, { format: 'pt', [KEY]: JSON.stringify(description) });
+  await saveParameters(path, parameters, metadataOf(description));
 }
 
 /** Writes parameters as float32, one tensor in memory at a time. Throws OutputError. */
@@ -35,7 +43,7 @@ export async function saveParameters(
 }
 
 /** The description in a model file's metadata, if it has one. Throws CheckpointError if it is not sound. */
-export function describe(file: Safetensors): ModelDescription | undefined {
+export function describe(file: TensorFile): ModelDescription | undefined {
   const text = file.metadata[KEY];
   if (text === undefined) return undefined;
   try {
@@ -48,19 +56,23 @@ export function describe(file: Safetensors): ModelDescription | undefined {
 }
 
 /**
- * Opens a model file of one kind and hands it over with its description; closes it afterwards.
+ * Opens a model file of one kind and hands it over with its description; closes it afterwards. `infer` describes files
+ * that others wrote, which hold tensors alone, from the tensors.
  * Throws CheckpointError if it is not such a file.
  */
 export async function withModel<D extends ModelDescription, T>(
   path: string,
   kind: D['kind'],
-  use: (file: Safetensors, description: D) => Promise<T>,
+  use: (file: TensorFile, description: D) => Promise<T>,
+  infer?: (file: TensorFile) => D,
 ): Promise<T> {
-  const file = await openSafetensors(path);
+  const file = await openTensorFile(path);
   try {
-    const description = describe(file);
-    if (description?.kind !== kind) {
-      const found = description ? `a ${description.kind}` : 'no model that alitok wrote';
+    const own = describe(file);
+    const network = own?.kind ?? recognise(file.tensors);
+    const description = own ?? (network === kind ? infer?.(file) : undefined);
+    if (network !== kind || !description) {
+      const found = network ? `a ${network}` : 'no model that is known here';
       throw new CheckpointError(`${path} holds ${found}; a ${kind} is needed here`);
     }
     return await use(file, description as D);

@@ -1,10 +1,13 @@
 import { createHash } from 'node:crypto';
+import { CheckpointError } from '../errors.js';
+import type { TensorFile } from '../formats/tensor-file.js';
 import type { Stage, TokenizerConfig } from '../models/geometry.js';
 import { FROZEN_IN_STAGE_2, Tokenizer } from '../models/tokenizer.js';
+import { inferTokenizer } from './infer-tokenizer.js';
 import { type ModelDescription, saveModel, withModel } from './model-file.js';
 import { resolveModel } from './run-files.js';
 
-interface TokenizerDescription extends ModelDescription {
+export interface TokenizerDescription extends ModelDescription {
   kind: 'tokenizer';
   stage: Stage;
   tokenizer: TokenizerConfig;
@@ -16,8 +19,29 @@ export async function saveTokenizer(path: string, tokenizer: Tokenizer): Promise
   await saveModel(path, tokenizer.parameters, description);
 }
 
+/** The codebook's usage, which files without the clustering update lack, and which stage 2 has no place for. */
+const USAGE = /^quantize\.embed_prob$/;
+
+/** What a tokenizer's tensors must be, given its stage. */
+export function tokenizerTensors(stage: Stage): { optional: RegExp; ignore?: RegExp } {
+  return stage === 1 ? { optional: USAGE } : { optional: USAGE, ignore: USAGE };
+}
+
 /**
- * Builds the tokenizer that a model file or a run folder holds and loads it, strictly.
+ * Describes a tokenizer that others wrote by its tensors.
+ * @throws CheckpointError where they do not show all that is needed to build it
+ */
+export function describeTokenizer(file: TensorFile): TokenizerDescription {
+  const { stage, tokenizer, unknownHeads } = inferTokenizer(file);
+  if (unknownHeads.length > 0)
+    throw new CheckpointError(
+      `${file.path} does not say ${unknownHeads.join(' and ')}; say so once by \`alitok convert ${file.path} tokenizer.safetensors ${unknownHeads.map((key) => `${key}=N`).join(' ')}\``,
+    );
+  return { kind: 'tokenizer', stage, tokenizer };
+}
+
+/**
+ * Builds the tokenizer that a model file or a run folder holds and loads it, strictly; a published file too.
  * Throws CheckpointError, naming the file and what is wrong.
  */
 export async function loadTokenizer(path: string): Promise<Tokenizer> {
@@ -26,9 +50,10 @@ export async function loadTokenizer(path: string): Promise<Tokenizer> {
     'tokenizer',
     async (file, found) => {
       const tokenizer = new Tokenizer(found.tokenizer, found.stage);
-      await tokenizer.parameters.load(file);
+      await tokenizer.parameters.load(file, tokenizerTensors(found.stage));
       return tokenizer;
     },
+    describeTokenizer,
   );
 }
 

@@ -1,11 +1,21 @@
+import type { GeneratorDescription } from '../checkpoint/generator-file.js';
+import { recognise } from '../checkpoint/infer.js';
+import { inferGenerator, publishedGenerator } from '../checkpoint/infer-generator.js';
+import { inferTokenizer } from '../checkpoint/infer-tokenizer.js';
 import { describe } from '../checkpoint/model-file.js';
 import { resolveModel } from '../checkpoint/run-files.js';
+import { type TokenizerDescription, tokenizerTensors } from '../checkpoint/tokenizer-file.js';
+import { differences } from '../config/differences.js';
+import { publishedConfigs } from '../config/published.js';
 import type { Config } from '../config/schema.js';
 import { openTokenCache } from '../data/token-cache.js';
-import { openSafetensors } from '../formats/safetensors.js';
+import { CheckpointError } from '../errors.js';
+import { sizeOf } from '../formats/bytes.js';
+import { openTensorFile } from '../formats/open.js';
+import type { TensorFile } from '../formats/tensor-file.js';
 import { Discriminator } from '../models/discriminator.js';
 import { Generator } from '../models/generator.js';
-import { type Stage, tokenizerGeometry } from '../models/geometry.js';
+import { type Stage, type TransformerSize, tokenizerGeometry } from '../models/geometry.js';
 import { Tokenizer } from '../models/tokenizer.js';
 import type { Parameters } from '../nn/parameters.js';
 
@@ -44,24 +54,108 @@ export function inspectConfig(config: Config): Lines {
   ];
 }
 
-/** What a model file, run folder, token cache or other safetensors file is. */
+/** What a model file, run folder, token cache or other file of tensors is. */
 export async function inspectFile(path: string): Promise<Lines> {
-  const file = await openSafetensors(await resolveModel(path));
+  const file = await openTensorFile(await resolveModel(path));
   try {
     if (file.tensors.has('codes')) return await inspectTokens(file.path);
-    const shapes = [...file.tensors.values()].map(({ shape }) => shape.reduce((a, b) => a * b, 1));
-    const found = describe(file);
+    const sizes = [...file.tensors.values()].map(({ shape }) => sizeOf(shape));
+    const dtypes = new Set([...file.tensors.values()].map(({ dtype }) => dtype));
     return [
       ['file', file.path],
-      ['kind', found?.kind ?? 'tensors without a description'],
-      ...Object.entries(found ?? {})
-        .filter(([key]) => key !== 'kind')
-        .map(([key, value]): [string, string] => [key, JSON.stringify(value)]),
-      ['tensors', grouped(shapes.length)],
-      ['elements', grouped(shapes.reduce((a, b) => a + b, 0))],
+      ...inspectModel(file),
+      ['tensors', `${grouped(sizes.length)} of ${[...dtypes].join(', ')}`],
+      ['elements', grouped(sizes.reduce((a, b) => a + b, 0))],
     ];
   } finally {
     await file.close();
+  }
+}
+
+/** Which model it is, its sizes, and which config it fits; from its own description, else from its tensors. */
+function inspectModel(file: TensorFile): Lines {
+  const description = describe(file);
+  const network = description?.kind ?? recognise(file.tensors);
+  if (network === 'tokenizer') return inspectTokenizer(file, description as TokenizerDescription | undefined);
+  if (network === 'generator') return inspectGenerator(file, description as GeneratorDescription | undefined);
+  return [
+    ['kind', network ?? 'tensors without a description'],
+    ...Object.entries(description ?? {})
+      .filter(([key]) => key !== 'kind')
+      .map(([key, value]): [string, string] => [key, JSON.stringify(value)]),
+  ];
+}
+
+function inspectTokenizer(file: TensorFile, description?: TokenizerDescription): Lines {
+  const inferred = description ? undefined : inferTokenizer(file);
+  const { stage, tokenizer } = description ?? inferred!;
+  const unknown = inferred?.unknownHeads ?? [];
+  const { parameters } = new Tokenizer(tokenizer, stage);
+  const { grid, prefix_tokens, tokens } = tokenizerGeometry(tokenizer);
+  const { image_size, patch_size, codebook_size, token_size } = tokenizer;
+  const published = [...publishedConfigs().values()][0];
+  const differing = differences('tokenizer', tokenizer, published.tokenizer).filter(
+    (override) => !unknown.some((key) => override.startsWith(key)),
+  );
+  return [
+    ['kind', `tokenizer, stage ${stage}`],
+    ['image', `${image_size} × ${image_size} px, patches of ${patch_size}`],
+    [
+      'tokens',
+      `${tokens} an image: ${prefix_tokens} prefix + ${grid}²; ${codebook_size} codes of ${token_size}`,
+    ],
+    ['encoder', transformerText(tokenizer.encoder, unknown.includes('tokenizer.encoder.heads'))],
+    ['decoder', transformerText(tokenizer.decoder, unknown.includes('tokenizer.decoder.heads'))],
+    ['parameters', grouped(parameters.count)],
+    ['config', configText('tokenizer', differing)],
+    ['names', verdict(() => parameters.check(file, tokenizerTensors(stage)))],
+  ];
+}
+
+function inspectGenerator(file: TensorFile, description?: GeneratorDescription): Lines {
+  const generator = description?.generator ?? inferGenerator(file);
+  const { parameters } = new Generator(generator);
+  const { width, layers, heads, classes, codebook_size } = generator;
+  const sizes = { width, layers, heads, classes };
+  const [name, config] = publishedGenerator(generator) ?? [...publishedConfigs()][0];
+  const differing = [
+    ...differences('generator', sizes, config.generator),
+    ...differences('tokenizer', { codebook_size }, config.tokenizer),
+  ];
+  const { guidance_scale, guidance_power, seed } = description?.sample ?? config.sample;
+  const known = description !== undefined || differing.length === 0;
+  return [
+    ['kind', 'generator'],
+    ['transformer', transformerText(generator)],
+    ['vocabulary', `${codebook_size} codes, ${classes} classes`],
+    ['parameters', grouped(parameters.count)],
+    ['config', configText(name, differing)],
+    ...(known
+      ? ([
+          ['sampling', `guidance scale ${guidance_scale}, power ${guidance_power}, seed ${seed}`],
+        ] satisfies Lines)
+      : []),
+    ...(description?.tokenizer ? ([['its tokenizer', description.tokenizer]] satisfies Lines) : []),
+    ['names', verdict(() => parameters.check(file))],
+  ];
+}
+
+function transformerText({ width, layers, heads }: TransformerSize, unknownHeads = false): string {
+  return `width ${width}, ${layers} layers, ${unknownHeads ? 'heads not in the file' : `${heads} heads`}`;
+}
+
+function configText(name: string, overrides: readonly string[]): string {
+  return `configs/${name}.yaml${overrides.length > 0 ? ` with ${overrides.join(' ')}` : ', as published'}`;
+}
+
+/** Whether a check passes, and what it says if not. */
+function verdict(check: () => void): string {
+  try {
+    check();
+    return 'all names and shapes fit';
+  } catch (error) {
+    if (error instanceof CheckpointError) return error.message;
+    throw error;
   }
 }
 

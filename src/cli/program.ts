@@ -3,6 +3,7 @@ import { Command } from 'commander';
 import type { EngineChoice } from '../engine/index.js';
 import { choice, examples, wholeNumber } from './command.js';
 import * as bench from './commands/bench.js';
+import * as convert from './commands/convert.js';
 import * as curves from './commands/curves.js';
 import * as doctor from './commands/doctor.js';
 import * as evaluate from './commands/eval.js';
@@ -31,6 +32,7 @@ const COMMANDS: readonly Register[] = [
   evaluate,
   curves,
   inspect,
+  convert,
   bench,
   doctor,
 ].map((command) => command.register);

@@ -98,9 +98,10 @@ export async function quickstart(out: string, overrides: readonly string[], job:
     {
       generator: at('generator'),
       tokenizer: at('tokenizer'),
-      perClass: SAMPLED,
+      images: { perClass: SAMPLED },
       out: at('samples'),
       png: true,
+      grid: true,
       weights: 'float32',
       settings: {},
     },

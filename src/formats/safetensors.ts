@@ -1,51 +1,29 @@
-import { type FileHandle, open } from 'node:fs/promises';
+import type { FileHandle } from 'node:fs/promises';
 import { CheckpointError } from '../errors.js';
 import { AtomicFile, writeAtomic } from './atomic.js';
-import { bytesOf, readFully, sizeOf, type TypedArray, type TypedArrayConstructor } from './bytes.js';
-import { bfloat16ToFloat32, float16ToFloat32 } from './half.js';
+import { bytesOf, readFully, sizeOf, type TypedArray } from './bytes.js';
+import {
+  ARRAYS,
+  bytesPerElement,
+  type Dtype,
+  openRegularFile,
+  readFloat32,
+  type TensorData,
+  type TensorFile,
+  type TensorInfo,
+} from './tensor-file.js';
 
 // The format: https://github.com/huggingface/safetensors — 8 bytes of header length, a JSON header that may
 // end in spaces, then the tensors' bytes without holes.
 
-/** The array type of each dtype; F16 and BF16 are raw 16-bit patterns. */
-const ARRAYS = {
-  F64: Float64Array,
-  F32: Float32Array,
-  F16: Uint16Array,
-  BF16: Uint16Array,
-  I64: BigInt64Array,
-  I32: Int32Array,
-  I16: Int16Array,
-  I8: Int8Array,
-  U8: Uint8Array,
-  U16: Uint16Array,
-  U32: Uint32Array,
-  BOOL: Uint8Array,
-} satisfies Record<string, TypedArrayConstructor>;
-
-export type Dtype = keyof typeof ARRAYS;
+export type { Dtype, TensorData, TensorInfo } from './tensor-file.js';
 
 /** The format's own limit on its header. */
 const MAX_HEADER_BYTES = 100_000_000;
 
-export interface TensorInfo {
-  readonly dtype: Dtype;
-  readonly shape: readonly number[];
-}
-
-export interface TensorData extends TensorInfo {
-  readonly name: string;
-  /** The elements in row-major order, or a function that gives them when their turn to be written comes. */
-  readonly data: TypedArray | (() => TypedArray | Promise<TypedArray>);
-}
-
 interface StoredTensor extends TensorInfo {
   /** Of the first byte, in the file. */
   readonly position: number;
-}
-
-function bytesPerElement(dtype: Dtype): number {
-  return ARRAYS[dtype].BYTES_PER_ELEMENT;
 }
 
 function damaged(path: string, what: string): CheckpointError {
@@ -53,7 +31,7 @@ function damaged(path: string, what: string): CheckpointError {
 }
 
 /** An open safetensors file, of which only the header is in memory. */
-export class Safetensors {
+export class Safetensors implements TensorFile {
   constructor(
     readonly path: string,
     readonly metadata: Readonly<Record<string, string>>,
@@ -87,14 +65,8 @@ export class Safetensors {
    * A tensor of dtype F32, F16, BF16 or F64 as float32.
    * @throws CheckpointError where there is no such tensor, or of another dtype
    */
-  async readFloat32(name: string): Promise<Float32Array> {
-    const data = await this.read(name);
-    const { dtype } = this.find(name);
-    if (data instanceof Float32Array) return data;
-    if (data instanceof Float64Array) return Float32Array.from(data);
-    if (dtype === 'F16') return float16ToFloat32(data as Uint16Array);
-    if (dtype === 'BF16') return bfloat16ToFloat32(data as Uint16Array);
-    throw new CheckpointError(`${this.path}: ${name} has dtype ${dtype}, a floating-point dtype is needed`);
+  readFloat32(name: string): Promise<Float32Array> {
+    return readFloat32(this, name);
   }
 
   close(): Promise<void> {
@@ -119,18 +91,9 @@ export class Safetensors {
  * @throws CheckpointError where the file is missing, truncated or its header is not sound
  */
 export async function openSafetensors(path: string): Promise<Safetensors> {
-  let handle: FileHandle;
+  const { handle, size } = await openRegularFile(path);
   try {
-    handle = await open(path, 'r');
-  } catch (error) {
-    const code = (error as NodeJS.ErrnoException).code;
-    const reason = code === 'ENOENT' ? 'no such file' : code === 'EACCES' ? 'no permission' : String(code);
-    throw new CheckpointError(`cannot open ${path}: ${reason}; check the path`, { cause: error });
-  }
-  try {
-    const stats = await handle.stat();
-    if (!stats.isFile()) throw new CheckpointError(`${path} is not a file; name a safetensors file`);
-    const { metadata, tensors } = await readHeader(path, handle, stats.size);
+    const { metadata, tensors } = await readHeader(path, handle, size);
     return new Safetensors(path, metadata, tensors, handle);
   } catch (error) {
     await handle.close();

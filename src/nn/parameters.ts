@@ -108,11 +108,8 @@ export class Parameters implements Iterable<Parameter> {
    * `ignore` names tensors of the source that this model has no place for.
    * Throws CheckpointError listing missing, unexpected and misshapen names; nothing is changed then.
    */
-  async load(
-    source: ParameterSource,
-    { optional = NOTHING, ignore = NOTHING }: { optional?: RegExp; ignore?: RegExp } = {},
-  ): Promise<void> {
-    this.check(source, optional, ignore);
+  async load(source: ParameterSource, leniency: { optional?: RegExp; ignore?: RegExp } = {}): Promise<void> {
+    this.check(source, leniency);
     for (const p of this) {
       p.value = source.tensors.has(p.name)
         ? tf.tensor(await source.readFloat32(p.name), p.shape as number[])
@@ -120,7 +117,11 @@ export class Parameters implements Iterable<Parameter> {
     }
   }
 
-  private check({ path, tensors }: ParameterSource, optional: RegExp, ignore: RegExp): void {
+  /** Throws what `load` would, without reading a tensor. */
+  check(
+    { path, tensors }: Pick<ParameterSource, 'path' | 'tensors'>,
+    { optional = NOTHING, ignore = NOTHING }: { optional?: RegExp; ignore?: RegExp } = {},
+  ): void {
     const missing = [...this].map((p) => p.name).filter((name) => !tensors.has(name) && !optional.test(name));
     const unexpected = [...tensors.keys()].filter((name) => !this.byName.has(name) && !ignore.test(name));
     const misshapen = [...this].flatMap(({ name, shape }) => {

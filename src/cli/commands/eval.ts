@@ -66,7 +66,7 @@ export function register(program: Command): void {
   command
     .command('reconstruction')
     .description('PSNR, SSIM, codebook use and rFID of a tokenizer on a folder of images')
-    .requiredOption('--tokenizer <path>', 'tokenizer run or .safetensors file')
+    .requiredOption('--tokenizer <path>', 'tokenizer run, .safetensors or published .pth file')
     .requiredOption('-d, --data <folder>', 'images')
     .option('--list <file>', 'only the images that this file names')
     .option('--features <path>', 'feature network for rFID: a run of `alitok train-features`')

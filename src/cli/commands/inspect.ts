@@ -15,8 +15,8 @@ async function run({ args }: Invocation<object>): Promise<void> {
 export function register(program: Command): void {
   program
     .command('inspect')
-    .description('say what a config, model file, run folder or token cache is, and how large')
-    .argument('<path>', 'a .yaml config, a .safetensors file or a run folder')
+    .description('say what a config, checkpoint, run folder or token cache is, and how large')
+    .argument('<path>', 'a .yaml config, a .safetensors, .pth or .bin file, or a run folder')
     .argument('[overrides...]', 'config values, such as generator.layers=12')
     .addHelpText(
       'after',

@@ -23,7 +23,7 @@ export function register(program: Command): void {
   program
     .command('reconstruct')
     .description('show images beside what the tokenizer makes of them')
-    .requiredOption('--tokenizer <path>', 'tokenizer run or .safetensors file')
+    .requiredOption('--tokenizer <path>', 'tokenizer run, .safetensors or published .pth file')
     .requiredOption('-d, --data <folder>', 'images')
     .option('--list <file>', 'only the images that this file names')
     .requiredOption('-o, --out <folder>', 'gets pairs.png')

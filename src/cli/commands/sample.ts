@@ -1,4 +1,4 @@
-import { type Command, InvalidArgumentError } from 'commander';
+import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { WeightKind } from '../../engine/ops/index.js';
 import { action, examples, type Invocation, openJob, weightsOption, wholeNumber } from '../command.js';
 
@@ -8,7 +8,9 @@ interface Options {
   out: string;
   classes?: string;
   perClass: number;
+  count?: number;
   png: boolean;
+  npz?: boolean;
   seed?: number;
   batch?: number;
   guidanceScale?: number;
@@ -35,7 +37,9 @@ function number(minimum: number, maximum = Number.POSITIVE_INFINITY) {
 
 async function run(invocation: Invocation<Options>): Promise<void> {
   const { options } = invocation;
-  const { generator, tokenizer, classes, perClass, out, png, weights } = options;
+  const { generator, tokenizer, classes, perClass, count, out, npz, weights } = options;
+  const png = options.png && !npz;
+  const images = count === undefined ? { perClass } : { count };
   const { sampleImages } = await import('../../sample/sample-images.js');
   const given = {
     guidance_scale: options.guidanceScale,
@@ -48,24 +52,37 @@ async function run(invocation: Invocation<Options>): Promise<void> {
   };
   const settings = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined));
   const job = await openJob(invocation);
-  const count = await sampleImages(
-    { generator, tokenizer, classes, perClass, out, png, weights, settings },
+  const made = await sampleImages(
+    { generator, tokenizer, classes, images, out, png, grid: !npz, weights, settings },
     job,
   );
-  console.log(`${count} images in ${out}: grid.png, samples.npz${png ? ', images/' : ''}`);
+  console.log(`${made} images in ${out}: ${npz ? '' : 'grid.png, '}samples.npz${png ? ', images/' : ''}`);
 }
 
 export function register(program: Command): void {
   program
     .command('sample')
     .description('sample images from a generator')
-    .requiredOption('-g, --generator <path>', 'generator run or .safetensors file')
-    .requiredOption('--tokenizer <path>', 'the tokenizer whose codes it was trained on')
+    .requiredOption('-g, --generator <path>', 'generator run, .safetensors or published .bin file')
+    .requiredOption(
+      '--tokenizer <path>',
+      'the tokenizer whose codes it was trained on: run, .safetensors or published .pth file',
+    )
     .requiredOption('-o, --out <folder>', 'gets grid.png, samples.npz (ADM layout) and images/')
     .option('--classes <list>', 'comma-separated class indices or names (default: all)')
     .option('-n, --per-class <n>', 'images of each class', wholeNumber(1), 8)
+    .addOption(
+      new Option('--count <n>', 'images in all, spread evenly over the classes in their order')
+        .argParser(wholeNumber(1))
+        .conflicts('perClass'),
+    )
     .option('--no-png', 'no single image files')
-    .option('--seed <n>', 'another seed (default: the one the generator was saved with)', wholeNumber(0))
+    .option('--npz', 'samples.npz alone')
+    .option(
+      '--seed <n>',
+      'another seed (default: the one the generator was saved or published with)',
+      wholeNumber(0),
+    )
     .option('--batch <n>', 'images sampled at once', wholeNumber(1))
     .option('--guidance-scale <s>', 'final guidance scale; 0 for none', number(0))
     .option('--guidance-power <p>', 'how late guidance grows', number(0))
@@ -79,8 +96,8 @@ export function register(program: Command): void {
         ['alitok sample -g runs/ar --tokenizer runs/tokenizer -o samples', '8 images of each class'],
         ['alitok sample -g runs/ar --tokenizer runs/tokenizer -o cats --classes cat,5 -n 20', 'two classes'],
         [
-          'alitok sample -g runs/ar --tokenizer runs/tokenizer -o eval -n 50 --no-png',
-          'for `alitok eval generation`',
+          'alitok sample -g alitok_b.bin --tokenizer AliTok.pth -o eval --count 50000 --npz',
+          'the published evaluation; once more goes on where an interruption stopped it',
         ],
       ]),
     )

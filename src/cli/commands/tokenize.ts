@@ -34,7 +34,7 @@ async function run(invocation: Invocation<Options>): Promise<void> {
 export function register(program: Command): void {
   withConfig(program.command('tokenize'))
     .description('turn a data set into the codes that the generator is trained on')
-    .requiredOption('--tokenizer <path>', 'tokenizer run or .safetensors file')
+    .requiredOption('--tokenizer <path>', 'tokenizer run, .safetensors or published .pth file')
     .requiredOption('-d, --data <folder>', 'images in class folders')
     .option('--list <file>', 'only the images that this file names, one path relative to the folder a line')
     .requiredOption('-o, --out <file>', 'the token cache to write')

@@ -1,0 +1,105 @@
+import { differences } from '../config/differences.js';
+import { loadConfig } from '../config/load.js';
+import { CheckpointError, ConfigError } from '../errors.js';
+import { openTensorFile } from '../formats/open.js';
+import { writePytorch } from '../formats/pytorch/write.js';
+import { writeSafetensors } from '../formats/safetensors.js';
+import type { TensorFile } from '../formats/tensor-file.js';
+import { Generator } from '../models/generator.js';
+import { tokenizerGeometry } from '../models/geometry.js';
+import { Tokenizer } from '../models/tokenizer.js';
+import { describeGenerator, type GeneratorDescription } from './generator-file.js';
+import { recognise } from './infer.js';
+import { inferGenerator } from './infer-generator.js';
+import { inferTokenizer } from './infer-tokenizer.js';
+import { describe, type ModelDescription, metadataOf } from './model-file.js';
+import { resolveModel } from './run-files.js';
+import { describeTokenizer, type TokenizerDescription, tokenizerTensors } from './tokenizer-file.js';
+
+export interface ConvertOptions {
+  /** Checkpoint file or run folder. */
+  source: string;
+  /** File to write; its suffix names the format: .safetensors, or .pth, .pt and .bin for PyTorch's. */
+  target: string;
+  /** Where the tensors alone do not say what the model is: its config file and overrides. */
+  config?: { file?: string; overrides: readonly string[] };
+}
+
+/** Writes the tensors of a checkpoint in another format, one in memory at a time; gives their number. */
+export async function convert({ source, target, config }: ConvertOptions): Promise<number> {
+  const write = writerOf(target);
+  const file = await openTensorFile(await resolveModel(source));
+  try {
+    const description = config ? describeBy(file, config) : (describe(file) ?? describeByTensors(file));
+    const tensors = [...file.tensors].map(([name, { dtype, shape }]) => ({
+      name,
+      dtype,
+      shape,
+      data: () => file.read(name),
+    }));
+    await write(target, tensors, description ? metadataOf(description) : file.metadata);
+    return tensors.length;
+  } finally {
+    await file.close();
+  }
+}
+
+function writerOf(target: string) {
+  if (target.endsWith('.safetensors')) return writeSafetensors;
+  if (/\.(pth|pt|bin)$/.test(target)) return writePytorch;
+  throw new ConfigError(`${target}: name a file that ends in .safetensors, .pth, .pt or .bin`);
+}
+
+/** What a file of tensors alone is, checked against the model; undefined for networks that are no model of ours. */
+function describeByTensors(file: TensorFile): ModelDescription | undefined {
+  const network = recognise(file.tensors);
+  if (network === 'generator') return checkedGenerator(file, describeGenerator(file));
+  if (network === 'tokenizer') return checkedTokenizer(file, describeTokenizer(file));
+  return undefined;
+}
+
+/**
+ * What a file is by the user's config; without a config file the overrides add to what the tensors show.
+ * Throws CheckpointError where its tensors are others.
+ */
+function describeBy(
+  file: TensorFile,
+  { file: path, overrides }: NonNullable<ConvertOptions['config']>,
+): ModelDescription {
+  const network = recognise(file.tensors);
+  const configOver = (shown: readonly string[]) =>
+    loadConfig(path, path === undefined ? [...shown, ...overrides] : overrides);
+  const defaults = loadConfig(undefined);
+  if (network === 'tokenizer') {
+    const { stage, tokenizer: sizes } = inferTokenizer(file);
+    const { tokenizer } = configOver(differences('tokenizer', sizes, defaults.tokenizer));
+    return checkedTokenizer(file, { kind: 'tokenizer', stage, tokenizer });
+  }
+  if (network === 'generator') {
+    const { prefix_tokens: _, grid: __, codebook_size: codes, ...sizes } = inferGenerator(file);
+    const { generator, tokenizer, sample } = configOver([
+      ...differences('generator', sizes, defaults.generator),
+      `tokenizer.codebook_size=${codes}`,
+    ]);
+    const { codebook_size, grid, prefix_tokens } = tokenizerGeometry(tokenizer);
+    const { width, layers, heads, classes } = generator;
+    return checkedGenerator(file, {
+      kind: 'generator',
+      generator: { width, layers, heads, classes, codebook_size, prefix_tokens, grid },
+      classNames: [],
+      sample,
+    });
+  }
+  throw new CheckpointError(`${file.path} is no tokenizer and no generator; convert it without a config`);
+}
+
+function checkedTokenizer(file: TensorFile, description: TokenizerDescription): TokenizerDescription {
+  const { tokenizer, stage } = description;
+  new Tokenizer(tokenizer, stage).parameters.check(file, tokenizerTensors(stage));
+  return description;
+}
+
+function checkedGenerator(file: TensorFile, description: GeneratorDescription): GeneratorDescription {
+  new Generator(description.generator).parameters.check(file);
+  return description;
+}

@@ -1,0 +1,37 @@
+import { CheckpointError } from '../errors.js';
+import type { TensorFile, TensorInfo } from '../formats/tensor-file.js';
+
+type Tensors = ReadonlyMap<string, TensorInfo>;
+
+/** Names that tell one network from all others, by what to call it. */
+const NETWORKS: Record<string, readonly string[]> = {
+  tokenizer: ['latent_tokens', 'encoder.patch_embed.weight', 'decoder.decoder_embed.weight'],
+  generator: ['embeddings.weight', 'blocks.0.attn.q_norm.weight', 'output.weight'],
+};
+
+/** Which network a file's tensors are, by their names; undefined for others. */
+export function recognise(tensors: Tensors): string | undefined {
+  return Object.keys(NETWORKS).find((network) => NETWORKS[network].every((name) => tensors.has(name)));
+}
+
+/** The shape of a tensor from which sizes are read. @throws CheckpointError where it has not so many dimensions */
+export function shapeOf({ path, tensors }: TensorFile, name: string, dimensions: number): readonly number[] {
+  const shape = tensors.get(name)?.shape;
+  if (shape?.length === dimensions && shape.every((size) => size > 0)) return shape;
+  const found = shape ? `is [${shape}]` : 'is missing';
+  throw new CheckpointError(
+    `${path}: ${name}, with ${dimensions} dimensions, ${found}, so that its sizes cannot be read; fetch it again`,
+  );
+}
+
+/** How many layers there are: `prefix.0` to `prefix.N−1`. */
+export function layersOf(tensors: Tensors, prefix: string): number {
+  let layers = 0;
+  const names = new Set(
+    [...tensors.keys()].map((name) =>
+      name.startsWith(prefix) ? name.slice(prefix.length + 1).split('.')[0] : '',
+    ),
+  );
+  while (names.has(String(layers))) layers++;
+  return layers;
+}

@@ -1,0 +1,104 @@
+import type { FileHandle } from 'node:fs/promises';
+import { CheckpointError } from '../../errors.js';
+import { readFully, sizeOf, type TypedArray } from '../bytes.js';
+import { ARRAYS, bytesPerElement, openRegularFile, readFloat32, type TensorFile } from '../tensor-file.js';
+import type { Archive } from './archive.js';
+import { damaged } from './damaged.js';
+import { stateDict } from './state-dict.js';
+import { openStreamArchive } from './stream-archive.js';
+import type { Tensor } from './values.js';
+import { openZipArchive } from './zip-archive.js';
+
+const ZIP_START = Buffer.from('PK\x03\x04');
+
+function isZip(start: Buffer): boolean {
+  return start.subarray(0, ZIP_START.length).equals(ZIP_START);
+}
+
+/** Whether a file that begins so is a zip or a pickle, and no safetensors file, whose JSON begins with byte 8. */
+export function startsAsPytorch(start: Buffer): boolean {
+  const pickle = start[0] === 0x80 && !(start[7] === 0 && start[8] === 0x7b);
+  return isZip(start) || pickle;
+}
+
+/** An open PyTorch file, of which only names, shapes and where the tensors lie are in memory. */
+export class PytorchFile implements TensorFile {
+  constructor(
+    readonly path: string,
+    readonly tensors: ReadonlyMap<string, Tensor>,
+    private readonly archive: Archive,
+    private readonly handle: FileHandle,
+  ) {}
+
+  get metadata(): Readonly<Record<string, string>> {
+    return this.archive.metadata;
+  }
+
+  async read(name: string): Promise<TypedArray> {
+    const tensor = this.tensors.get(name);
+    if (!tensor) throw new CheckpointError(`${this.path} has no tensor ${name}; is it the right file?`);
+    const { dtype, storage, offset, shape, strides } = tensor;
+    const size = sizeOf(shape);
+    if (size === 0) return new ARRAYS[dtype](new ArrayBuffer(0));
+    const span = 1 + shape.reduce((last, n, axis) => last + (n - 1) * strides[axis], 0);
+    const bytes = new Uint8Array(span * bytesPerElement(dtype));
+    const position = await this.archive.position(storage.key);
+    if (!(await readFully(this.handle, bytes, position + (storage.start + offset) * bytesPerElement(dtype))))
+      throw damaged(this.path, 'it ends too early');
+    const elements = new ARRAYS[dtype](bytes.buffer);
+    return isRowMajor(tensor) ? elements : inRowMajorOrder(elements, tensor);
+  }
+
+  readFloat32(name: string): Promise<Float32Array> {
+    return readFloat32(this, name);
+  }
+
+  close(): Promise<void> {
+    return this.handle.close();
+  }
+}
+
+function isRowMajor({ shape, strides }: Tensor): boolean {
+  let expected = 1;
+  for (let axis = shape.length - 1; axis >= 0; axis--) {
+    if (shape[axis] !== 1 && strides[axis] !== expected) return false;
+    expected *= shape[axis];
+  }
+  return true;
+}
+
+/** The elements of a view, from the span of its storage that it looks at. */
+function inRowMajorOrder(span: TypedArray, { dtype, shape, strides }: Tensor): TypedArray {
+  const sorted = new ARRAYS[dtype](new ArrayBuffer(sizeOf(shape) * bytesPerElement(dtype)));
+  const index = shape.map(() => 0);
+  let from = 0;
+  for (let to = 0; to < sorted.length; to++) {
+    sorted[to] = span[from];
+    for (let axis = shape.length - 1; axis >= 0; axis--) {
+      from += strides[axis];
+      if (++index[axis] < shape[axis]) break;
+      from -= shape[axis] * strides[axis];
+      index[axis] = 0;
+    }
+  }
+  return sorted;
+}
+
+/**
+ * Opens a file that `torch.save` wrote, in the zip format or the older stream format, and finds the model's tensors
+ * in it. No code of the file runs, and no tensor is read.
+ * @throws CheckpointError where it is missing, not sound, imports what is not allowed, or holds no state dict
+ */
+export async function openPytorch(path: string): Promise<PytorchFile> {
+  const { handle, size } = await openRegularFile(path);
+  try {
+    const start = Buffer.alloc(Math.min(size, ZIP_START.length));
+    if (!(await readFully(handle, start, 0))) throw damaged(path, 'it ends too early');
+    const openArchive = isZip(start) ? openZipArchive : openStreamArchive;
+    const archive = await openArchive(path, handle, size);
+    return new PytorchFile(path, stateDict(path, archive.value), archive, handle);
+  } catch (error) {
+    await handle.close();
+    throw error;
+  }
+}

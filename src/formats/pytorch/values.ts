@@ -1,0 +1,135 @@
+import { CheckpointError } from '../../errors.js';
+import { sizeOf } from '../bytes.js';
+import { bytesPerElement, type Dtype } from '../tensor-file.js';
+import { damaged } from './damaged.js';
+import { PickleGlobal, PickleObject, type PickleValue, type PickleWorld } from './unpickle.js';
+
+/** PyTorch's storage class of each dtype. */
+export const STORAGE_CLASSES = {
+  F64: 'DoubleStorage',
+  F32: 'FloatStorage',
+  F16: 'HalfStorage',
+  BF16: 'BFloat16Storage',
+  I64: 'LongStorage',
+  I32: 'IntStorage',
+  I16: 'ShortStorage',
+  I8: 'CharStorage',
+  U8: 'ByteStorage',
+  BOOL: 'BoolStorage',
+} satisfies Partial<Record<Dtype, string>>;
+
+const DTYPES = new Map(
+  Object.entries(STORAGE_CLASSES).map(([dtype, name]) => [`torch.${name}`, dtype as Dtype]),
+);
+
+/** A run of elements in the file, under the key that the file has it by; `start` and `length` count elements. */
+export class Storage extends PickleObject {
+  constructor(
+    readonly key: string,
+    readonly dtype: Dtype,
+    readonly length: number,
+    readonly start = 0,
+  ) {
+    super();
+  }
+}
+
+/** A view of a storage; offset and strides count elements. */
+export class Tensor extends PickleObject {
+  constructor(
+    readonly storage: Storage,
+    readonly offset: number,
+    readonly shape: readonly number[],
+    readonly strides: readonly number[],
+  ) {
+    super();
+  }
+
+  get dtype(): Dtype {
+    return this.storage.dtype;
+  }
+}
+
+/** A view that repeats elements, as `expand` makes it, may unfold to so many. */
+const MAX_REPEATED = 2 ** 24;
+
+export function isSize(value: unknown): value is number {
+  return Number.isSafeInteger(value) && (value as number) >= 0;
+}
+
+function isSizes(value: PickleValue): value is number[] {
+  return Array.isArray(value) && value.length <= 64 && value.every(isSize);
+}
+
+/** A whole storage as the file holds it. */
+export interface StoredStorage {
+  readonly dtype: Dtype;
+  /** In elements. */
+  readonly length: number;
+}
+
+/**
+ * The names that a file of tensors may import, and what they make; and what its storages' ids mean. The storages that
+ * the pickle speaks of are gathered in `storages`.
+ */
+export function tensorWorld(path: string, storages: Map<string, StoredStorage>): PickleWorld {
+  function tensor([storage, offset, shape, strides]: PickleValue[]): Tensor {
+    if (!(storage instanceof Storage) || !isSize(offset) || !isSizes(shape) || !isSizes(strides))
+      throw damaged(path, 'a tensor has no valid storage, offset, shape and strides');
+    const size = sizeOf(shape);
+    const last = shape.reduce((at, n, axis) => at + (n - 1) * (strides[axis] ?? Number.NaN), offset);
+    const within = size === 0 ? shape.length === strides.length : last < storage.length;
+    if (!within)
+      throw damaged(path, `a tensor (${shape.join(', ')}) lies outside of its storage of ${storage.length}`);
+    if (size > storage.length && size > MAX_REPEATED)
+      throw damaged(path, `a tensor (${shape.join(', ')}) repeats a storage of ${storage.length}`);
+    return new Tensor(storage, offset, shape, strides);
+  }
+
+  const calls: Record<string, (args: PickleValue[]) => PickleValue> = {
+    'collections.OrderedDict': (args) => {
+      const [pairs = []] = args;
+      if (args.length > 1 || !Array.isArray(pairs) || !pairs.every(Array.isArray))
+        throw damaged(path, 'an OrderedDict is made of what is no list of pairs');
+      return new Map(pairs.map((pair) => [pair[0], pair[1]]));
+    },
+    'torch._utils._rebuild_tensor': tensor,
+    'torch._utils._rebuild_tensor_v2': tensor,
+    'torch._utils._rebuild_parameter': ([data]) => {
+      if (!(data instanceof Tensor)) throw damaged(path, 'a parameter is made of what is no tensor');
+      return data;
+    },
+    'torch.Size': ([sizes]) => {
+      if (!isSizes(sizes)) throw damaged(path, 'a torch.Size has no valid sizes');
+      return sizes;
+    },
+  };
+
+  return {
+    global(name) {
+      if (Object.hasOwn(calls, name)) return new PickleGlobal(name, calls[name]);
+      if (DTYPES.has(name)) return new PickleGlobal(name);
+      throw new CheckpointError(
+        `${path} wants to import ${name.slice(0, 120)}, which is refused as it could run code; load it where you trust it and save its state dict alone`,
+      );
+    },
+    persistent(id) {
+      const [kind, type, key, , length, view] = Array.isArray(id) ? id : [];
+      const dtype = type instanceof PickleGlobal ? DTYPES.get(type.name) : undefined;
+      if (kind !== 'storage' || !dtype || typeof key !== 'string' || !isSize(length))
+        throw damaged(path, 'a storage has no valid type, key and size');
+      if (!Number.isSafeInteger(length * bytesPerElement(dtype)))
+        throw damaged(path, `a storage of ${length} elements`);
+      const known = storages.get(key) ?? { dtype, length };
+      if (known.dtype !== dtype || known.length !== length)
+        throw damaged(path, `storage ${key} has two types or sizes`);
+      storages.set(key, known);
+      if (!Array.isArray(view)) return new Storage(key, dtype, length);
+      // Files of PyTorch 0.3 and before have storages that are parts of others.
+      const [, start, size] = view;
+      if (!isSize(start) || !isSize(size) || start + size > length)
+        throw damaged(path, 'a part of a storage lies outside of it');
+      return new Storage(key, dtype, size, start);
+    },
+  };
+}

@@ -1,0 +1,31 @@
+import { join } from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { openTensorFile } from '../../src/formats/open.js';
+
+const FOLDER = join(import.meta.dirname, '../fixtures/goldens');
+
+/**
+ * Each PyTorch file and the safetensors file that has the same parameters under `w.`; the training file was saved
+ * after the clustering update, whose results the other has under `after.`.
+ */
+describe.each([
+  ['generator.bin', 'generator'],
+  ['tokenizer_stage2.pth', 'tokenizer_stage2'],
+  ['tokenizer_stage2_legacy.pth', 'tokenizer_stage2'],
+  ['tokenizer_stage1_last.pth', 'tokenizer_stage1'],
+])('%s, written by PyTorch', (name, same) => {
+  it('has the names, shapes and values of the safetensors file', async () => {
+    const file = await openTensorFile(join(FOLDER, name));
+    const expected = await openTensorFile(join(FOLDER, `${same}.safetensors`));
+    const names = [...expected.tensors.keys()].filter((key) => key.startsWith('w.'));
+    expect([...file.tensors.keys()].map((key) => `w.${key}`).sort()).toEqual(names.sort());
+    for (const key of names) {
+      expect(file.tensors.get(key.slice(2))).toMatchObject({ shape: expected.tensors.get(key)!.shape });
+      const after = key.replace('w.', 'after.');
+      const source = name.includes('last') && expected.tensors.has(after) ? after : key;
+      expect(await file.read(key.slice(2))).toEqual(await expected.read(source));
+    }
+    await file.close();
+    await expected.close();
+  });
+});

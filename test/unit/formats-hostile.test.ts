@@ -1,0 +1,150 @@
+import { execFileSync } from 'node:child_process';
+import { mkdtemp, open, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { CheckpointError } from '../../src/errors.js';
+import { openTensorFile } from '../../src/formats/open.js';
+import { writePytorch } from '../../src/formats/pytorch/write.js';
+
+let folder: string;
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'hostile-'));
+});
+afterAll(() => rm(folder, { recursive: true }));
+
+const pickle = (body: string) => Buffer.from(`\x80\x02${body}.`, 'latin1');
+const text = (value: string) => `X${String.fromCharCode(value.length)}\0\0\0${value}`;
+
+/** A zip as PyTorch's with another pickle, of the same length or filled up with what a pickle's reader never sees. */
+async function zipWith(name: string, body: Buffer): Promise<string> {
+  const path = join(folder, name);
+  const names = 'n'.repeat(body.length);
+  await writePytorch(path, [{ name: names, dtype: 'F32', shape: [2], data: new Float32Array(2) }]);
+  const handle = await open(path, 'r+');
+  const { buffer } = await handle.read(Buffer.alloc(200), 0, 200, 0);
+  await handle.write(body, 0, body.length, buffer.indexOf(Buffer.of(0x80, 2, 0x63)));
+  await handle.close();
+  return path;
+}
+
+/** A pickle of `{'x': tensor of shape (2)}` whose storage says it has `length` elements. */
+function tensor(length: string, shape = 'K\x02\x85', strides = 'K\x01\x85'): Buffer {
+  const id = `(${text('storage')}ctorch\nFloatStorage\n${text('0')}${text('cpu')}${length}t`;
+  return pickle(`}(${text('x')}ctorch._utils\n_rebuild_tensor_v2\n(${id}QK\x00${shape}${strides}\x89NtRu`);
+}
+const int64 = (hex: string) => `\x8a\x08${Buffer.from(hex, 'hex').reverse().toString('latin1')}`;
+
+async function expectRefusal(path: string, message: RegExp) {
+  const error = await openTensorFile(path).catch((e) => e);
+  expect(error).toBeInstanceOf(CheckpointError);
+  expect(error.message).toMatch(message);
+  expect(error.message).toContain(path);
+}
+
+describe('hostile pickles', () => {
+  it.each<[string, Buffer, RegExp]>([
+    ['os.system', pickle(`cos\nsystem\n(${text('true')}tR`), /wants to import os\.system, which is refused/],
+    ['eval by stack', pickle(`\x8c\x08builtins\x8c\x04eval\x93(${text('1')}tR`), /import builtins\.eval/],
+    ['a class', pickle('(iposix\nsystem\n'), /makes an object of a class/],
+    [
+      'torch.load inside',
+      pickle(`ctorch.serialization\nload\n(${text('x')}tR`),
+      /torch\.serialization\.load/,
+    ],
+    ['lists in lists', pickle(']'.repeat(200_000) + 'a'.repeat(199_999)), /nested too deep/],
+    ['tuples in tuples', pickle(`)${'\x85'.repeat(300_000)}`), /nested deeper than 100/],
+    ['a list in itself, many times', pickle(`]q\0${'h\0a'.repeat(700_000)}`), /nested deeper|longer than/],
+    ['no end', pickle('N0'.repeat(2_000_000)), /longer than that of any file of tensors/],
+    ['a text of 4 GB', pickle('X\xff\xff\xff\xff'), /ends too early/],
+    [
+      'an integer of a million bytes',
+      pickle(`\x8b\x40\x42\x0f\x00${'\xff'.repeat(1_000_000)}`),
+      /integer of/,
+    ],
+    ['a call of a tensor', pickle(`${text('x')})R`), /cannot be called/],
+    ['a state for a list', pickle(']}b'), /gives a state/],
+    ['an empty stack', pickle('0000R'), /lacks its value/],
+  ])('%s', async (name, body, message) => {
+    await expectRefusal(await zipWith(`${name}.pth`, body), message);
+    await writeFile(join(folder, name), body);
+    await expectRefusal(join(folder, name), message);
+  });
+
+  it.each<[string, Buffer, RegExp]>([
+    ['a storage of 2^62 elements', tensor(int64('4000000000000000')), /no valid type, key and size/],
+    ['a storage of −1 elements', tensor(int64('ffffffffffffffff')), /no valid type, key and size/],
+    ['a storage larger than its entry', tensor('K\x09'), /storage 0 should have 36 bytes and has 8/],
+    ['a tensor beyond its storage', tensor('K\x02', 'K\x03\x85'), /lies outside of its storage of 2/],
+    ['strides of another length', tensor('K\x02', 'K\x02\x85', ')'), /lies outside/],
+    [
+      'a tensor that repeats one element 2^40 times',
+      tensor('K\x02', `${int64('0000010000000000')}\x85`, 'K\x00\x85'),
+      /repeats a storage of 2/,
+    ],
+  ])('%s', async (name, body, message) => {
+    await expectRefusal(await zipWith(`${name}.pth`, body), message);
+  });
+});
+
+describe('hostile zips', () => {
+  const changed = async (name: string, change: (bytes: Buffer) => Buffer) => {
+    const path = join(folder, name);
+    const data = Float32Array.from({ length: 5000 }, (_, i) => i);
+    await writePytorch(path, [{ name: 'x', dtype: 'F32', shape: [5000], data }]);
+    await writeFile(path, change(await readFile(path)));
+    return path;
+  };
+
+  it('truncated at any place', async () => {
+    for (const share of [0.001, 0.01, 0.5, 0.99, 0.9999])
+      await expectRefusal(
+        await changed('cut.pth', (bytes) => bytes.subarray(0, Math.ceil(bytes.length * share))),
+        /not a valid PyTorch file/,
+      );
+  });
+
+  it('an entry that claims 10 GB', async () => {
+    const path = await changed('large.pth', (bytes) => {
+      // The directory's last entry gets 64-bit sizes in an extra field that was not there.
+      const at = bytes.lastIndexOf(Buffer.from('PK\x01\x02'));
+      const end = bytes.lastIndexOf(Buffer.from('PK\x05\x06'));
+      const entry = Buffer.from(bytes.subarray(at, end));
+      const nameEnd = 46 + entry.readUInt16LE(28);
+      const extra = Buffer.alloc(20);
+      extra.writeUInt16LE(1, 0);
+      extra.writeUInt16LE(16, 2);
+      extra.writeBigUInt64LE(10_000_000_000n, 4);
+      extra.writeBigUInt64LE(10_000_000_000n, 12);
+      entry.writeUInt32LE(0xffffffff, 20);
+      entry.writeUInt32LE(0xffffffff, 24);
+      entry.writeUInt16LE(entry.readUInt16LE(30) + extra.length, 30);
+      const grown = Buffer.concat([entry.subarray(0, nameEnd), extra, entry.subarray(nameEnd)]);
+      const tail = Buffer.from(bytes.subarray(end));
+      tail.writeUInt32LE(tail.readUInt32LE(12) + extra.length, 12);
+      return Buffer.concat([bytes.subarray(0, at), grown, tail]);
+    });
+    await expectRefusal(path, /claims 10000000000 bytes in a file of/);
+  });
+
+  it('a directory that claims 4 GB', async () => {
+    const path = await changed('directory.pth', (bytes) => {
+      const end = bytes.lastIndexOf(Buffer.from('PK\x05\x06'));
+      bytes.writeUInt32LE(0xfffffff0, end + 12);
+      return bytes;
+    });
+    await expectRefusal(path, /a zip directory of 4294967280 bytes/);
+  });
+});
+
+it('a hostile file takes no more than a second and 200 MB, by the program itself', async () => {
+  // Reads in a process of its own, whose memory and time are limited.
+  const deep = await zipWith('deep.pth', pickle(`]q\0${'(h\0lq\0'.repeat(400_000)}`));
+  const script = `
+    import { openTensorFile } from ${JSON.stringify(new URL('../../dist/formats/open.js', import.meta.url).href)};
+    const error = await openTensorFile(process.argv[1]).catch((e) => e);
+    console.log(error.name, process.resourceUsage().maxRSS < 200_000);`;
+  const options = { encoding: 'utf8' as const, timeout: 5000 };
+  const printed = execFileSync(process.execPath, ['--input-type=module', '-e', script, deep], options);
+  expect(printed.trim()).toBe('CheckpointError true');
+});
