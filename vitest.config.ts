@@ -1,6 +1,16 @@
+import { fileURLToPath } from 'node:url';
 import { defineConfig } from 'vitest/config';
 
+const JASMINE_UTIL = fileURLToPath(new URL('test/tfjs/jasmine-util.ts', import.meta.url));
+
 export default defineConfig({
+  plugins: [
+    {
+      name: 'tfjs-core-tests',
+      enforce: 'pre',
+      resolveId: (id) => (/^\.{1,2}\/.*jasmine_util$/.test(id) ? JASMINE_UTIL : undefined),
+    },
+  ],
   test: {
     include: ['test/**/*.test.ts'],
     testTimeout: 120_000,
@@ -8,5 +18,7 @@ export default defineConfig({
     // Each file in a process of its own: engines keep global state. Two at a time: engines use all processors.
     pool: 'forks',
     maxWorkers: 2,
+    // tfjs-core's tests import without file extensions, which Node.js does not resolve.
+    server: { deps: { inline: [/tfjs-core\/dist/] } },
   },
 });

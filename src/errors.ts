@@ -1,5 +1,5 @@
 /** Names out of damaged or hostile files come into messages: what would break or flood the line is left out. */
-const UNPRINTABLE = /[\p{Cc}\p{Zl}\p{Zp}]+/gu;
+const UNPRINTABLE = /\s*[\p{Cc}\p{Zl}\p{Zp}]+\s*/gu;
 const MAX_LENGTH = 2000;
 
 /**

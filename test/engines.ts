@@ -8,6 +8,12 @@ const BRIDGE = fileURLToPath(new URL('../dist/engine/libtorch/bridge.node', impo
 const here = ['wasm', ...(existsSync(BRIDGE) ? ['libtorch'] : [])];
 const engines = (process.env.ALITOK_TEST_ENGINES?.split(',') ?? here) as EngineName[];
 
+/** Where the libtorch engine is tested. */
+export const device = process.env.ALITOK_TEST_DEVICE ?? 'cpu';
+
+/** Whether tests of an engine can run here. */
+export const canRun = (engine: EngineName): boolean => engines.includes(engine);
+
 /** Runs a suite once for each engine. */
 export function describeEngines(
   name: string,
@@ -17,7 +23,7 @@ export function describeEngines(
   for (const engine of new Set([...engines, ...extra])) {
     describe(`${name} on ${engine}`, () => {
       beforeAll(async () => {
-        await openEngine(engine);
+        await openEngine(engine, engine === 'libtorch' ? { device } : {});
       });
       suite(engine);
     });

@@ -10,6 +10,9 @@ import type { Log, LogLevel } from './log.js';
 export interface GlobalOptions {
   engine: EngineChoice;
   threads?: number;
+  device?: string;
+  precision?: 'float32' | 'bf16';
+  tf32?: boolean;
   logLevel: LogLevel;
   quiet?: boolean;
   verbose?: boolean;
@@ -51,7 +54,7 @@ function quote(word: string): string {
 /** Starts the engine that the options name, and makes what work needs. @throws EngineError where it cannot run */
 export async function openJob({ options, log }: Invocation<object>): Promise<Job> {
   const { openEngine } = await import('../engine/index.js');
-  const engine = await openEngine(options.engine, options.threads);
+  const engine = await openEngine(options.engine, options);
   log.logger.debug({ engine }, 'engine started');
   let signal: AbortSignal | undefined;
   return {

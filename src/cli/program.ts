@@ -5,6 +5,7 @@ import { choice, examples, wholeNumber } from './command.js';
 import * as bench from './commands/bench.js';
 import * as convert from './commands/convert.js';
 import * as curves from './commands/curves.js';
+import * as doctor from './commands/doctor.js';
 import * as evaluate from './commands/eval.js';
 import * as inspect from './commands/inspect.js';
 import * as quickstart from './commands/quickstart.js';
@@ -33,6 +34,7 @@ const COMMANDS: readonly Register[] = [
   inspect,
   convert,
   bench,
+  doctor,
 ].map((command) => command.register);
 
 // As records, the compiler sees to it that none is missing; their modules are too heavy to import for the help.
@@ -70,6 +72,11 @@ export function createProgram(commands: readonly Register[] = COMMANDS): Command
       ),
     )
     .option('--threads <n>', 'processors to use (default: all)', wholeNumber(1))
+    .option('--device <name>', 'cpu, cuda or cuda:N, for libtorch (default: cuda where there is any)')
+    .addOption(
+      choice('--precision <type>', 'what layers multiply, for libtorch', ['float32', 'bf16'], 'float32'),
+    )
+    .option('--tf32', 'let CUDA multiply float32 numbers with a shorter mantissa')
     .addOption(choice('--log-level <level>', 'least level of log lines', Object.keys(LOG_LEVELS), 'info'))
     .option('-q, --quiet', 'no progress bars, only warnings and errors')
     .option('-v, --verbose', 'show stack traces of errors')

@@ -3,8 +3,11 @@ import { EngineError } from '../errors.js';
 import { registerCompositions } from './ops/define.js';
 import './ops/index.js';
 import { startLibtorch } from './libtorch/index.js';
+import type { EngineOptions } from './options.js';
 import { startTensorFlow } from './tensorflow.js';
 import { startWasm } from './wasm/index.js';
+
+export type { EngineOptions } from './options.js';
 
 /** What executes the tensors. `cpu` is tfjs's plain JavaScript: slow, there to check the others against. */
 export const ENGINES = ['auto', 'libtorch', 'tensorflow', 'wasm', 'cpu'] as const;
@@ -12,15 +15,29 @@ export type EngineChoice = (typeof ENGINES)[number];
 export type EngineName = Exclude<EngineChoice, 'auto'>;
 
 /** Starts one engine; says which library it is and its version. Throws EngineError where it cannot run. */
-const start: Record<EngineName, (threads?: number) => Promise<string>> = {
-  libtorch: async (threads) => startLibtorch({ threads }),
+const start: Record<EngineName, (options: EngineOptions) => Promise<string>> = {
+  libtorch: async (options) => startLibtorch(options),
   tensorflow: startTensorFlow,
-  wasm: async (threads) => {
+  wasm: async ({ threads }) => {
     await startWasm({ threads });
     return `tfjs-backend-wasm ${tf.version_core}`;
   },
   cpu: async () => `tfjs-backend-cpu ${tf.version_core}`,
 };
+
+/** Throws EngineError where options ask for what only libtorch can do. */
+function refuse(
+  name: EngineName,
+  { device = 'cpu', precision = 'float32', tf32 = false }: EngineOptions,
+): void {
+  const asked = [
+    device === 'cpu' ? '' : `--device ${device}`,
+    precision === 'float32' ? '' : `--precision ${precision}`,
+    tf32 ? '--tf32' : '',
+  ].filter((option) => option !== '');
+  if (asked.length > 0)
+    throw new EngineError(`the engine ${name} cannot do ${asked.join(' ')}; use --engine libtorch`);
+}
 
 /** The running engine, for logs and run folders. */
 export interface Engine {
@@ -32,11 +49,15 @@ export interface Engine {
  * Makes one engine the current one. `auto` takes the fastest that is installed: libtorch, tensorflow, wasm.
  * `threads` defaults to all processors. Throws EngineError, naming the remedy, if a named engine cannot run.
  */
-export async function openEngine(choice: EngineChoice = 'auto', threads?: number): Promise<Engine> {
+export async function openEngine(
+  choice: EngineChoice = 'auto',
+  options: EngineOptions = {},
+): Promise<Engine> {
   tf.enableProdMode(); // no advice to install another package, no per-op checks
   for (const name of choice === 'auto' ? (['libtorch', 'tensorflow', 'wasm'] as const) : [choice]) {
     try {
-      const description = await start[name](threads);
+      if (name !== 'libtorch') refuse(name, options);
+      const description = await start[name](options);
       await tf.setBackend(name);
       await tf.ready();
       registerCompositions(name);

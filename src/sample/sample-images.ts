@@ -104,7 +104,7 @@ export async function sampleImages(options: SampleImagesOptions, job: Job): Prom
       total,
       png: options.png,
       weights,
-      engine: job.engine.name,
+      engine: job.engine.description,
       settings,
     },
     { imageBytes: size * size * 3, batch: settings.batch_size, total },

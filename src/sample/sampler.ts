@@ -1,8 +1,8 @@
 import * as tf from '@tensorflow/tfjs';
+import { type DrawOptions, drawCodes } from '../engine/ops/index.js';
 import { turn } from '../job/turn.js';
 import type { Generator, KVCache } from '../models/generator.js';
 import type { Random } from '../random.js';
-import { type DrawOptions, drawCode } from './draw.js';
 
 /** Classifier-free guidance that grows along the sequence (AliTok, arXiv 2506.05289). */
 export interface Guidance {
@@ -31,16 +31,14 @@ export function sampleOptions(
 /** Logits (B, N) of the next code; with guidance the cache holds 2B rows, with the class and without. */
 function nextLogits(
   generator: Generator,
-  ids: number[],
+  ids: tf.Tensor1D,
   cache: KVCache,
   scale: number | undefined,
-): tf.Tensor {
-  return tf.tidy(() => {
-    const logits = generator.step(tf.tensor1d(ids, 'int32'), cache);
-    if (scale === undefined) return logits;
-    const [conditional, free] = tf.split(logits, 2);
-    return free.add(conditional.sub(free).mul(scale));
-  });
+): tf.Tensor2D {
+  const logits = generator.step(ids, cache);
+  if (scale === undefined) return logits;
+  const [conditional, free] = tf.split(logits, 2);
+  return free.add(conditional.sub(free).mul(scale));
 }
 
 /**
@@ -55,32 +53,36 @@ export async function sampleCodes(
   randoms: readonly Random[] = [],
   { onStep = () => {}, steps }: { onStep?: (done: number) => void; steps?: number } = {},
 ): Promise<tf.Tensor2D> {
-  const { tokens: all, codebook_size: entries } = generator.geometry;
+  const { tokens: all } = generator.geometry;
   const tokens = steps ?? all;
   const guided = guidance.scale !== 0;
-  const batch = classes.length;
   const conditions = guided ? [...classes, ...classes.map(() => generator.noClass)] : [...classes];
   const cache = generator.createCache(conditions.length);
-  const codes = new Int32Array(batch * tokens);
+  const drawn: tf.Tensor1D[] = [];
   try {
-    let ids = conditions.map((c) => generator.conditionOf(c));
     for (let i = 0; i < tokens; i++) {
       const scale = guided ? guidanceScale(i, all, guidance) : undefined;
-      const tensor = nextLogits(generator, ids, cache, scale);
-      const logits = (await tensor.data()) as Float32Array;
-      tensor.dispose();
-      const drawn = Array.from({ length: batch }, (_, b) =>
-        drawCode(logits.subarray(b * entries, (b + 1) * entries), draw, randoms[b]),
-      );
-      drawn.forEach((code, b) => {
-        codes[b * tokens + i] = code;
+      const uniforms = classes.map((_, b) => (draw.temperature === 0 ? 0 : randoms[b].uniform()));
+      // The codes stay where they are computed: a step does not wait for the one before it to be read.
+      const codes = tf.tidy(() => {
+        const ids =
+          i === 0
+            ? tf.tensor1d(
+                conditions.map((c) => generator.conditionOf(c)),
+                'int32',
+              )
+            : guided
+              ? tf.concat1d([drawn[i - 1], drawn[i - 1]])
+              : drawn[i - 1];
+        return drawCodes(nextLogits(generator, ids, cache, scale), tf.tensor1d(uniforms), draw);
       });
-      ids = guided ? [...drawn, ...drawn] : drawn;
+      drawn.push(codes);
       onStep(i + 1);
       await turn();
     }
+    return tf.stack(drawn, 1) as tf.Tensor2D;
   } finally {
     cache.dispose();
+    tf.dispose(drawn);
   }
-  return tf.tensor2d(codes, [batch, tokens], 'int32');
 }

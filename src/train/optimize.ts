@@ -20,15 +20,23 @@ export function sumGradients(
 ): { gradients: tf.Tensor[]; metrics: Metrics } {
   const metrics: Metrics = {};
   let gradients: tf.Tensor[] | undefined;
+  let names: string[] = [];
+  const scalars: tf.Tensor[] = [];
   for (let part = 0; part < parts; part++) {
     tf.tidy(() => {
       const { result, gradients: next } = differentiate(trained, () => lossOf(part));
       gradients = accumulate(gradients, next);
       each(result);
-      for (const [name, tensor] of Object.entries(result))
-        if (tensor.rank === 0) metrics[name] = (metrics[name] ?? 0) + tensor.dataSync()[0] / parts;
+      names = Object.keys(result).filter((name) => result[name].rank === 0);
+      scalars.push(tf.keep(tf.stack(names.map((name) => result[name].toFloat()))));
     });
   }
+  // Read at the end: until then the device need not wait for anybody.
+  const means = tf.tidy(() => tf.mean(tf.stack(scalars), 0).dataSync());
+  tf.dispose(scalars);
+  names.forEach((name, i) => {
+    metrics[name] = means[i];
+  });
   return { gradients: gradients!, metrics };
 }
 

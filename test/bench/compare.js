@@ -1,6 +1,8 @@
 // Times `alitok bench` and the PyTorch peer in turn, in one run, and prints the ratios peer/ours.
-//   node test/bench/compare.js [case:batch[:steps] ...] [--threads 2] [--engine libtorch] [--rounds 3] [--python /usr/bin/python3]
+//   node test/bench/compare.js [case:batch[:steps] ...] [--threads 2] [--engine libtorch] [--device cpu] [--precision bf16]
+//     [--weights int8] [--rounds 3] [--python /usr/bin/python3] [--raw FILE]
 import { execFileSync } from 'node:child_process';
+import { appendFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 
@@ -12,9 +14,14 @@ const { values, positionals } = parseArgs({
     engine: { type: 'string', default: 'libtorch' },
     rounds: { type: 'string', default: '3' },
     python: { type: 'string', default: '/usr/bin/python3' },
+    device: { type: 'string', default: 'cpu' },
+    precision: { type: 'string', default: 'float32' },
+    weights: { type: 'string', default: 'float32' },
+    raw: { type: 'string' },
   },
 });
-const { threads, engine, rounds, python } = values;
+const { threads, engine, rounds, python, device, precision, weights, raw } = values;
+const half = precision === 'bf16' ? ['--bf16'] : [];
 const cases =
   positionals.length > 0 ? positionals : ['sample:1:32', 'sample:8:32', 'train:2', 'encode:1', 'decode:1'];
 
@@ -43,22 +50,30 @@ for (const name of cases) {
   const times = { ours: [], peer: [] };
   let share = '';
   for (let round = 0; round < Number(rounds); round++) {
-    times.peer.push(lastLine(python, [path('peer.py'), what, ...shared]).seconds);
+    const peer = lastLine(python, [path('peer.py'), what, ...shared, '--device', device, ...half]);
+    times.peer.push(peer.seconds);
     const ours = lastLine(process.execPath, [
       path('../../bin/alitok.js'),
       '--engine',
       engine,
+      '--device',
+      device,
+      '--precision',
+      precision,
       'bench',
       what,
       ...config,
       ...shared,
+      '--weights',
+      weights,
       '--json',
     ]);
+    if (raw) appendFileSync(raw, `${JSON.stringify({ case: name, peer, ours })}\n`);
     times.ours.push(ours.seconds);
     share = `${(100 * ours.share_of_limit).toFixed(0)} % of the ${ours.limited_by}`;
   }
   const [ours, peer] = [median(times.ours), median(times.peer)];
   console.log(
-    `${name.padEnd(14)} peer ${peer.toFixed(3)} s  ours ${ours.toFixed(3)} s  ratio ${(peer / ours).toFixed(2)}  (${share})`,
+    `${name.padEnd(14)} peer ${peer.toFixed(3)} s  ours ${ours.toFixed(3)} s  ratio ${(peer / ours).toFixed(2)}  ${(Number(batch) / ours).toPrecision(3)} images/s  (${share})`,
   );
 }

@@ -22,6 +22,11 @@ TOKENS = PREFIX + GRID * GRID
 HEAD = WIDTH // HEADS
 
 
+class LayerNorm(nn.LayerNorm):
+    def forward(self, x):
+        return super().forward(x.float())  # as autocast does on CUDA; PyTorch 1.13 on the CPU wants to be told
+
+
 class RMSNorm(nn.Module):
     def __init__(self, width):
         super().__init__()
@@ -119,7 +124,7 @@ class VisionBlock(nn.Module):
     def __init__(self, width, heads):
         super().__init__()
         self.heads = heads
-        self.ln_1, self.ln_2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.ln_1, self.ln_2 = LayerNorm(width), LayerNorm(width)
         self.in_proj, self.out_proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.c_fc, self.c_proj = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
 
@@ -136,7 +141,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.patch_embed = nn.Conv2d(3, 768, 16, 16)
         self.latents = nn.Parameter(torch.randn(TOKENS, 768) * 0.02)
-        self.ln_pre, self.ln_post = nn.LayerNorm(768), nn.LayerNorm(768)
+        self.ln_pre, self.ln_post = LayerNorm(768), LayerNorm(768)
         self.blocks = nn.Sequential(*[VisionBlock(768, 12) for _ in range(12)])
         self.conv_out = nn.Linear(768, 32)
 
@@ -152,7 +157,7 @@ class Decoder(nn.Module):
         self.codebook = nn.Embedding(CODES, 32)
         self.decoder_embed = nn.Linear(32, 1024)
         self.learned = nn.Parameter(torch.randn(32, 1024) * 0.02)
-        self.ln_pre, self.ln_post = nn.LayerNorm(1024), nn.LayerNorm(1024)
+        self.ln_pre, self.ln_post = LayerNorm(1024), LayerNorm(1024)
         self.blocks = nn.Sequential(*[VisionBlock(1024, 16) for _ in range(24)])
         self.ffn, self.conv_out = nn.Linear(1024, 768), nn.Conv2d(3, 3, 1)
 

@@ -1,39 +1,20 @@
 import * as tf from '@tensorflow/tfjs';
 import { expect, it } from 'vitest';
-import { Generator } from '../../src/models/generator.js';
 import { rotaryTable } from '../../src/models/rotary-table.js';
 import { guidanceScale, sampleCodes } from '../../src/sample/sampler.js';
 import { describeEngines } from '../engines.js';
-import { expectClose, openGolden } from './golden.js';
-
-async function open() {
-  const golden = await openGolden('generator');
-  const size = (key: string) => Number(golden.metadata[key]);
-  const generator = new Generator({
-    width: size('hidden_size'),
-    layers: size('num_hidden_layers'),
-    heads: size('num_attention_heads'),
-    classes: size('num_classes'),
-    codebook_size: size('codebook_size'),
-    prefix_tokens: size('prefix_tokens'),
-    grid: size('grid'),
-  });
-  await golden.load(generator.parameters);
-  const condition = tf.tensor1d(golden.integers('condition'), 'int32');
-  const codes = tf.tensor2d(golden.integers('ids'), golden.shape('ids') as [number, number], 'int32');
-  const guidance = { scale: size('guidance_scale'), power: size('guidance_scale_pow') };
-  return { golden, generator, condition, codes, guidance };
-}
+import { openGenerator } from './generator.js';
+import { expectClose } from './golden.js';
 
 describeEngines('generator goldens', () => {
   it('rotary table', async () => {
-    const { golden, generator } = await open();
+    const { golden, generator } = await openGenerator();
     const { cos, sin } = rotaryTable(generator.geometry);
     expectClose('freqs_cis', tf.stack([cos, sin], -1), golden.values('freqs_cis'), 1e-6);
   });
 
   it('logits, loss, accuracy, gradients and their norm', async () => {
-    const { golden, generator, condition, codes } = await open();
+    const { golden, generator, condition, codes } = await openGenerator();
     const trained = [...generator.parameters];
     const grads = tf.grads(() => {
       const logits = generator.forward(condition, codes);
@@ -53,7 +34,7 @@ describeEngines('generator goldens', () => {
   });
 
   it('one step at a time with the cache gives the logits of the whole pass', async () => {
-    const { golden, generator, condition, codes } = await open();
+    const { golden, generator, condition, codes } = await openGenerator();
     const [batch, tokens] = codes.shape;
     const cache = generator.createCache(batch);
     const expected = golden.tensor('logits');
@@ -66,7 +47,7 @@ describeEngines('generator goldens', () => {
   });
 
   it('guidance scale of every step', async () => {
-    const { golden, guidance, generator } = await open();
+    const { golden, guidance, generator } = await openGenerator();
     const { tokens } = generator.geometry;
     const scales = Array.from({ length: tokens }, (_, i) => guidanceScale(i, tokens, guidance));
     const expected = golden.values('cfg_scale');
@@ -76,7 +57,7 @@ describeEngines('generator goldens', () => {
   });
 
   it('greedy ids with and without guidance', async () => {
-    const { golden, generator, guidance } = await open();
+    const { golden, generator, guidance } = await openGenerator();
     const classes = golden.integers('greedy.classes');
     const greedy = { temperature: 0, top_k: 0, top_p: 1 };
     const guided = await sampleCodes(generator, classes, { ...greedy, guidance });

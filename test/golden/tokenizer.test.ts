@@ -1,37 +1,12 @@
 import * as tf from '@tensorflow/tfjs';
 import { expect, it } from 'vitest';
-import type { Stage } from '../../src/models/geometry.js';
-import { FROZEN_IN_STAGE_2, Tokenizer } from '../../src/models/tokenizer.js';
+import { FROZEN_IN_STAGE_2, type Tokenizer } from '../../src/models/tokenizer.js';
 import { auxFactor, auxTarget, mse } from '../../src/models/tokenizer-loss.js';
 import { describeEngines } from '../engines.js';
-import { expectClose, NCHW_TO_NHWC, NHWC_TO_NCHW, openGolden } from './golden.js';
+import { expectClose, NHWC_TO_NCHW, type openGolden } from './golden.js';
+import { openTokenizer } from './tokenizer.js';
 
 const DECAY = 0.99;
-
-async function open(stage: Stage) {
-  const golden = await openGolden(`tokenizer_stage${stage}`);
-  const size = (key: string) => Number(golden.metadata[key]);
-  const transformer = (part: string) => ({
-    width: size(`${part}_width`),
-    layers: size(`${part}_layers`),
-    heads: size(`${part}_heads`),
-  });
-  const tokenizer = new Tokenizer(
-    {
-      image_size: size('image_size'),
-      patch_size: size('patch_size'),
-      codebook_size: size('codebook_size'),
-      token_size: size('token_size'),
-      encoder: transformer('enc'),
-      decoder: { ...transformer('dec'), class_tokens: 32 },
-      l2_normalize: false,
-    },
-    stage,
-  );
-  await golden.load(tokenizer.parameters);
-  const images = golden.tensor('x').transpose(NCHW_TO_NHWC) as tf.Tensor4D;
-  return { golden, tokenizer, images };
-}
 
 /** Gradients of `loss` by the trained parameters, under their names. */
 function gradients(tokenizer: Tokenizer, loss: () => tf.Scalar): Map<string, tf.Tensor> {
@@ -50,7 +25,7 @@ function expectGradients(golden: Awaited<ReturnType<typeof openGolden>>, actual:
 
 describeEngines('tokenizer goldens', () => {
   it('stage 1: encoder output, indices, reconstruction and prefix', async () => {
-    const { golden, tokenizer, images } = await open(1);
+    const { golden, tokenizer, images } = await openTokenizer(1);
     const z = tokenizer.encode(images); // (B, T, c); the reference has (B, c, 1, T)
     expectClose('enc.z', z.transpose([0, 2, 1]), golden.values('enc.z'));
     const { indices, image, aux } = tokenizer.forward(images);
@@ -63,7 +38,7 @@ describeEngines('tokenizer goldens', () => {
   });
 
   it('stage 1: losses and gradients', async () => {
-    const { golden, tokenizer, images } = await open(1);
+    const { golden, tokenizer, images } = await openTokenizer(1);
     const { patch_size } = tokenizer.geometry;
     const grads = gradients(tokenizer, () => {
       const { image, aux, loss } = tokenizer.forward(images);
@@ -80,7 +55,7 @@ describeEngines('tokenizer goldens', () => {
   });
 
   it('stage 1: codebook and usage after the clustering update', async () => {
-    const { golden, tokenizer, images } = await open(1);
+    const { golden, tokenizer, images } = await openTokenizer(1);
     const { features, indices } = tokenizer.forward(images);
     tokenizer.quantizer.updateClusters(features, indices, DECAY);
     for (const name of ['quantize.embedding.weight', 'quantize.embed_prob'])
@@ -88,7 +63,7 @@ describeEngines('tokenizer goldens', () => {
   });
 
   it('stage 2: reconstruction, loss and gradients of what trains', async () => {
-    const { golden, tokenizer, images } = await open(2);
+    const { golden, tokenizer, images } = await openTokenizer(2);
     const { indices, image } = tokenizer.forward(images);
     expect([...indices.dataSync()]).toEqual(golden.integers('indices'));
     expectClose('recon', image.transpose(NHWC_TO_NCHW), golden.values('recon'));

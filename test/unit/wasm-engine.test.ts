@@ -11,7 +11,7 @@ const values = (size: number) => Float32Array.from({ length: size }, () => rando
 const tensor = (...shape: number[]) => tf.tensor(values(shape.reduce((a, b) => a * b, 1)), shape);
 const backend = () => tf.backend() as unknown as WasmBackend;
 
-beforeAll(() => openEngine('wasm', 2));
+beforeAll(() => openEngine('wasm', { threads: 2 }));
 
 it('matrix products of every orientation and of sizes that no tile divides', () => {
   for (const [m, n, k] of [

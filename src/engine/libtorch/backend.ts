@@ -19,16 +19,19 @@ const SCALAR_TYPE_OF: Record<string, number> = {
   bool: ScalarType.bool,
 };
 
+export type Precision = 'float32' | 'bf16';
+
 /** What tfjs knows a tensor's data by. */
 export class TensorData {
   references = 1;
   /** Whether the memory may still belong to a JavaScript array, so that nobody may write to it. */
   borrowed = false;
   constructor(
-    /** The tensor in PyTorch; −1 for strings, and after the data is disposed of. */
+    /** The tensor in PyTorch; −1 for what stays in JavaScript, and after the data is disposed of. */
     public id: TensorId,
     readonly dtype: tf.DataType,
-    readonly strings?: Uint8Array[],
+    /** Strings and complex numbers, which stay in JavaScript. */
+    readonly host?: tf.backend_util.BackendValues,
   ) {}
 }
 
@@ -44,7 +47,10 @@ export class LibtorchBackend extends tf.KernelBackend {
 
   constructor(
     readonly native: Native,
-    readonly device: string,
+    /** Where new tensors are, such as `cpu` or `cuda:0`. */
+    public device = 'cpu',
+    /** What linear layers, attention and convolutions multiply; weights, sums and everything else are float32. */
+    public precision: Precision = 'float32',
   ) {
     super();
   }
@@ -52,9 +58,9 @@ export class LibtorchBackend extends tf.KernelBackend {
   // tfjs's interface to data
 
   override write(values: tf.backend_util.BackendValues, shape: number[], dtype: tf.DataType): TensorData {
-    if (dtype === 'string') {
+    if (dtype === 'string' || dtype === 'complex64') {
       this.count += 1;
-      return new TensorData(-1, dtype, values as Uint8Array[]);
+      return new TensorData(-1, dtype, values);
     }
     const data = this.store(this.upload(values as tf.TypedArray, shape, dtype), dtype);
     data.borrowed = true;
@@ -98,11 +104,21 @@ export class LibtorchBackend extends tf.KernelBackend {
   }
 
   override readSync(data: TensorData): tf.backend_util.BackendValues {
-    return data.strings ?? this.native.read(data.id);
+    if (data.host) return data.host;
+    try {
+      return this.native.read(data.id);
+    } catch (cause) {
+      throw this.explain(cause as Error);
+    }
   }
 
   override async read(data: TensorData): Promise<tf.backend_util.BackendValues> {
-    return data.strings ?? this.native.readAsync(data.id);
+    if (data.host) return data.host;
+    try {
+      return await this.native.readAsync(data.id);
+    } catch (cause) {
+      throw this.explain(cause as Error);
+    }
   }
 
   override refCount(data: TensorData): number {
@@ -131,6 +147,12 @@ export class LibtorchBackend extends tf.KernelBackend {
 
   override memory() {
     return { unreliable: true };
+  }
+
+  override async time(run: () => void): Promise<tf.BackendTimingInfo> {
+    const start = performance.now();
+    run();
+    return { kernelMs: performance.now() - start };
   }
 
   override floatPrecision(): 16 | 32 {

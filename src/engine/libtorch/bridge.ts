@@ -17,7 +17,10 @@ export type Argument =
 
 /** The native module (native/bridge.cc). */
 export interface Native {
+  /** PyTorch's, when the bridge was built. */
   version: string;
+  /** That of the library which it found when it was loaded. */
+  runtimeVersion: string;
   find(name: string, overload: string): number | null;
   // biome-ignore lint/suspicious/noExplicitAny: an operator's result has the type that its schema says
   call(operator: number, ...args: Argument[]): any;
@@ -28,24 +31,37 @@ export interface Native {
   shape(tensor: TensorId): number[];
   setThreads(threads: number): void;
   cudaDevices(): number;
+  allowTF32(allowed: boolean): void;
   count(): number;
 }
 
 /** Beside the compiled code, also when a test runs the sources. */
 const MODULE = fileURLToPath(new URL('../../../dist/engine/libtorch/bridge.node', import.meta.url));
 
+const REBUILD = 'run "npm run build:libtorch" again';
+
 /** Loads the native module. Throws EngineError, with the remedy, where it is not built or does not fit. */
-export function loadNative(): Native {
-  if (!existsSync(MODULE))
+export function loadNative(module = MODULE): Native {
+  if (!existsSync(module))
     throw new EngineError(
       '--engine libtorch is not built: install libtorch (Debian, Ubuntu: apt-get install libtorch-dev; anywhere: pip install torch) and run "npm run build:libtorch"',
     );
+  let native: Native;
   try {
-    return createRequire(import.meta.url)(MODULE) as Native;
+    native = createRequire(import.meta.url)(module) as Native;
   } catch (cause) {
+    const why = (cause as Error).message.split('\n')[0];
     throw new EngineError(
-      `the libtorch that the bridge was built against does not load; run "npm run build:libtorch" again: ${(cause as Error).message.split('\n')[0]}`,
-      { cause },
+      `the libtorch that the bridge was built against does not load; ${REBUILD}: ${why}`,
+      {
+        cause,
+      },
     );
   }
+  const { version, runtimeVersion } = native;
+  if (!runtimeVersion.startsWith(version.split('.').slice(0, 2).join('.')))
+    throw new EngineError(
+      `the bridge was built for PyTorch ${version}, but finds PyTorch ${runtimeVersion}; ${REBUILD}`,
+    );
+  return native;
 }

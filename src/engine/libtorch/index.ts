@@ -1,7 +1,9 @@
 import { availableParallelism, totalmem } from 'node:os';
 import * as tf from '@tensorflow/tfjs';
+import { EngineError } from '../../errors.js';
+import type { EngineOptions } from '../options.js';
 import { LibtorchBackend } from './backend.js';
-import { loadNative } from './bridge.js';
+import { loadNative, type Native } from './bridge.js';
 import { registerKernels } from './kernels/index.js';
 
 /**
@@ -13,19 +15,38 @@ const SPINS = '20000';
 /** The share of the machine's memory that tensors may keep for those to come. */
 const KEPT_MEMORY = 1 / 4;
 
+/** `cuda` is the first CUDA device; without a name it is taken where there is one. Throws EngineError. */
+function chooseDevice(native: Native, wanted: string | undefined): string {
+  const devices = native.cudaDevices();
+  const device = wanted === 'cuda' ? 'cuda:0' : (wanted ?? (devices > 0 ? 'cuda:0' : 'cpu'));
+  const [, index] = /^cuda:(\d+)$/.exec(device) ?? [];
+  if (device !== 'cpu' && index === undefined)
+    throw new EngineError(`there is no --device ${device}; choose cpu, cuda, or cuda:N`);
+  if (index !== undefined && Number(index) >= devices)
+    throw new EngineError(
+      `--device ${wanted}: this PyTorch sees ${devices === 0 ? 'no CUDA device' : `${devices} CUDA devices`}; choose ${devices === 0 ? '--device cpu, or install a PyTorch with CUDA' : `cuda:0 to cuda:${devices - 1}`}`,
+    );
+  return device;
+}
+
 /**
- * Starts the libtorch engine on `device`, such as `cpu` or `cuda:0`; `threads` defaults to all processors.
- * Returns the library and its version. Throws EngineError where it is not built or does not load.
+ * Starts the libtorch engine. Returns the library, its version, and on what and how it computes.
+ * Throws EngineError where it is not built, does not load, or has no such device.
  */
-export function startLibtorch({ threads = availableParallelism(), device = 'cpu' } = {}): string {
+export function startLibtorch(options: EngineOptions): string {
+  const { threads = availableParallelism(), precision = 'float32', tf32 = false } = options;
   process.env.GOMP_SPINCOUNT ??= SPINS;
   const native = loadNative();
+  const device = chooseDevice(native, options.device);
   native.setThreads(threads);
+  native.allowTF32(tf32);
   if (!tf.findBackendFactory('libtorch')) {
     registerKernels();
-    tf.registerBackend('libtorch', () => new LibtorchBackend(native, device), 4);
+    tf.registerBackend('libtorch', () => new LibtorchBackend(native), 4);
     const memory = Math.min(totalmem(), process.constrainedMemory() || Number.POSITIVE_INFINITY);
     native.call(native.find('alitok::keep_memory', '')!, Math.floor(memory * KEPT_MEMORY));
   }
-  return `PyTorch ${native.version} on ${device}`;
+  Object.assign(tf.engine().findBackend('libtorch'), { device, precision });
+  const products = precision === 'bf16' ? ', products in bf16' : tf32 ? ', products in TF32' : '';
+  return `PyTorch ${native.version} on ${device}${products}`;
 }

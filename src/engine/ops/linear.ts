@@ -10,12 +10,17 @@ const run = defineOp({
   save: ['x', 'weight'],
   gradient: (dy, { x, weight }) => {
     const dyRows = rows(dy);
-    return {
-      x: tf.matMul(dyRows, weight as tf.Tensor2D).reshape(x.shape),
-      weight: tf.matMul(dyRows, rows(x), true, false),
-      bias: dyRows.sum(0),
-    };
+    const [dx, dweight] = linearGrad({ dy: dyRows, x: rows(x), weight }, {}) as tf.Tensor[];
+    return { x: dx.reshape(x.shape), weight: dweight, bias: dyRows.sum(0) };
   },
+});
+
+const linearGrad = defineOp({
+  name: 'alitok.LinearGrad',
+  compose: ({ dy, x, weight }) => [
+    tf.matMul(dy as tf.Tensor2D, weight as tf.Tensor2D),
+    tf.matMul(dy as tf.Tensor2D, x as tf.Tensor2D, true, false),
+  ],
 });
 
 /** y = x·weightᵀ + bias, for x (…, in), weight (out, in) as PyTorch keeps it, bias (out). Gives (…, out). */

@@ -1,5 +1,7 @@
 import { backend_util, type TensorInfo } from '@tensorflow/tfjs';
+import { ScalarType } from '../backend.js';
 import type { TensorId } from '../bridge.js';
+import { LeftToHost } from './host.js';
 import { activated } from './matmul.js';
 import { type Kernel, register } from './register.js';
 
@@ -11,6 +13,7 @@ type Window = {
   pad: 'valid' | 'same' | number | backend_util.ExplicitPadding;
   dilations?: number | [number, number];
   dimRoundingMode?: 'floor' | 'round' | 'ceil';
+  dataFormat?: 'NHWC' | 'NCHW';
 };
 type Shape4D = [number, number, number, number];
 
@@ -18,6 +21,7 @@ const toNCHW = ({ use }: Kernel, x: TensorId) => use('permute', x, [0, 3, 1, 2])
 const toOIHW = ({ use }: Kernel, filter: TensorId) => use('permute', filter, [3, 2, 0, 1]);
 
 function geometry(x: readonly number[], filter: readonly number[], window: Window, depthwise = false) {
+  if (window.dataFormat === 'NCHW') throw new LeftToHost();
   const info = backend_util.computeConv2DInfo(
     x as Shape4D,
     filter as Shape4D,
@@ -40,6 +44,10 @@ function geometry(x: readonly number[], filter: readonly number[], window: Windo
   };
 }
 type Geometry = ReturnType<typeof geometry>;
+
+/** x as convolutions multiply it. */
+const inPrecision = ({ use, backend }: Kernel, x: TensorId) =>
+  backend.precision === 'bf16' ? use('to.dtype', x, ScalarType.bfloat16) : x;
 
 /** x (NCHW) with "same" padding that is larger at the end put around it; the convolution pads the rest. */
 function padded({ use }: Kernel, x: TensorId, { even, sides }: Geometry): TensorId {
@@ -66,8 +74,9 @@ function convolve(
 ): TensorId {
   const { id, use } = kernel;
   const g = geometry(x.shape, filter.shape, window, depthwise);
-  const weight = depthwise ? grouped(kernel, id(filter), filter.shape) : toOIHW(kernel, id(filter));
-  const input = padded(kernel, toNCHW(kernel, id(x)), g);
+  const cast = (tensor: TensorId) => inPrecision(kernel, tensor);
+  const weight = cast(depthwise ? grouped(kernel, id(filter), filter.shape) : toOIHW(kernel, id(filter)));
+  const input = cast(padded(kernel, toNCHW(kernel, id(x)), g));
   const groups = depthwise ? x.shape[3] : 1;
   const y = use(
     'convolution',
@@ -81,7 +90,7 @@ function convolve(
     [0, 0],
     groups,
   );
-  return use('permute', y, [0, 2, 3, 1]);
+  return use('to.dtype', use('permute', y, [0, 2, 3, 1]), ScalarType.float32);
 }
 
 /** The gradient of a convolution by its input (`wanted` 0) or its filter (1), in PyTorch's layout. */
@@ -94,24 +103,19 @@ function convolutionGradient(
   groups: number,
   wanted: 0 | 1,
 ): TensorId {
-  const { backend, drop } = kernel;
+  const { backend, drop, use } = kernel;
   const mask = [wanted === 0, wanted === 1, false];
   const padding = paddingOf(g);
-  const results = backend.call(
-    'convolution_backward',
-    toNCHW(kernel, dy),
-    x,
-    weight,
-    null,
-    g.stride,
-    padding,
-    g.dilation,
-    false,
-    [0, 0],
-    groups,
-    mask,
-  ) as TensorId[];
-  return drop(results[wanted]);
+  const operands = [...[toNCHW(kernel, dy), x, weight].map((tensor) => inPrecision(kernel, tensor)), null];
+  const settings = [g.stride, padding, g.dilation, false, [0, 0], groups, mask];
+  try {
+    const results = backend.call('convolution_backward', ...operands, ...settings) as TensorId[];
+    return use('to.dtype', drop(results[wanted]), ScalarType.float32);
+  } catch (error) {
+    // oneDNN has no program for some windows that are larger than the image.
+    if (/could not create/.test((error as Error).message)) throw new LeftToHost();
+    throw error;
+  }
 }
 
 function gradientByInput(
@@ -202,6 +206,9 @@ type Pooling = Window & { filterSize: number | [number, number] };
 
 function poolGeometry(shape: readonly number[], { filterSize, strides, pad, dimRoundingMode }: Pooling) {
   const [height, width] = Array.isArray(filterSize) ? filterSize : [filterSize, filterSize];
+  // Windows that may reach past the padding, or pads of any kind, are tfjs's business.
+  const outside = Array.isArray(pad) || (typeof pad === 'number' && pad >= Math.min(height, width));
+  if (outside || (dimRoundingMode && dimRoundingMode !== 'floor')) throw new LeftToHost();
   const window = { strides, pad, dimRoundingMode };
   return { ...geometry(shape, [height, width, shape[3], shape[3]], window), size: [height, width] };
 }
@@ -269,7 +276,7 @@ function registerResizing(): void {
     const x = use('to.dtype', toNCHW(kernel, id(images)), 6);
     const [height, width] = images.shape.slice(1, 3);
     if (!alignCorners && !halfPixelCenters && (height !== size[0] || width !== size[1]))
-      throw new Error('the libtorch engine resizes with alignCorners or halfPixelCenters only');
+      throw new LeftToHost();
     const y = use('upsample_bilinear2d', x, size, alignCorners);
     return out('float32', 'permute', y, [0, 2, 3, 1]);
   });

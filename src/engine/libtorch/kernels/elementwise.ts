@@ -1,4 +1,5 @@
 import type { DataType } from '@tensorflow/tfjs';
+import { ScalarType } from '../backend.js';
 import { register } from './register.js';
 
 /** tfjs kernels of one input that are one ATen operator. */
@@ -36,6 +37,9 @@ const UNARY: Record<string, string> = {
   Tanh: 'tanh',
 };
 
+/** Those whose result is an integer where the input is one. */
+const KEEP_TYPE = new Set(['Abs', 'Ceil', 'Floor', 'Neg', 'Relu', 'Relu6', 'Round', 'Sign', 'Square']);
+
 /** Those that give a boolean. */
 const PREDICATES: Record<string, string> = {
   IsFinite: 'isfinite',
@@ -71,7 +75,9 @@ const COMPARISONS: Record<string, string> = {
 
 export function registerElementwise(): void {
   for (const [name, operator] of Object.entries(UNARY))
-    register(name, ({ x }, _, { id, out }) => out(x.dtype, operator, id(x)));
+    register(name, ({ x }, _, { id, out }) =>
+      out(KEEP_TYPE.has(name) ? x.dtype : 'float32', operator, id(x)),
+    );
   for (const [name, operator] of Object.entries(PREDICATES))
     register(name, ({ x }, _, { id, out }) => out('bool', operator, id(x)));
   for (const [name, operator] of Object.entries(BINARY))
@@ -89,8 +95,13 @@ export function registerElementwise(): void {
     const sum = rest.reduce((total, x) => use('add.Tensor', total, id(x)), id(first));
     return out(first.dtype, 'add.Tensor', sum, id(last));
   });
-  register<{ alpha: number }>('LeakyRelu', ({ x }, { alpha }, { id, out }) =>
-    out(x.dtype, 'leaky_relu', id(x), alpha),
+  register<{ alpha: number }>('LeakyRelu', ({ x }, { alpha }, { id, use, out }) =>
+    out(
+      'float32',
+      'leaky_relu',
+      x.dtype === 'float32' ? id(x) : use('to.dtype', id(x), ScalarType.float32),
+      alpha,
+    ),
   );
   register('Elu', ({ x }, _, { id, out }) => out(x.dtype, 'elu', id(x)));
   register('EluGrad', ({ dy, y }, _, { id, use, out }) => {
@@ -99,7 +110,7 @@ export function registerElementwise(): void {
   });
   register('Prelu', ({ x, alpha }, _, { id, use, out }) => {
     const negative = use('mul.Tensor', use('clamp', id(x), null, 0), id(alpha));
-    return out(x.dtype, 'add.Tensor', use('relu', id(x)), negative);
+    return out('float32', 'add.Tensor', use('relu', id(x)), negative);
   });
   register('Softplus', ({ x }, _, { id, out }) => out(x.dtype, 'softplus', id(x)));
   register<{ alpha: number }>('Step', ({ x }, { alpha }, { id, use, out }) => {

@@ -1,5 +1,6 @@
 import { registerConvolution } from './convolution.js';
 import { registerElementwise } from './elementwise.js';
+import { registerHost } from './host.js';
 import { registerLayout } from './layout.js';
 import { registerMatmul } from './matmul.js';
 import { registerReductions } from './reductions.js';
@@ -13,4 +14,5 @@ export function registerKernels(): void {
   registerMatmul();
   registerConvolution();
   registerVocabulary();
+  registerHost();
 }

@@ -1,4 +1,4 @@
-import { backend_util, type DataType, slice_util, type TensorInfo } from '@tensorflow/tfjs';
+import { backend_util, type DataType, slice_util, type TensorInfo, util } from '@tensorflow/tfjs';
 import { ScalarType } from '../backend.js';
 import type { TensorId } from '../bridge.js';
 import { type Kernel, register, sizeOf } from './register.js';
@@ -13,9 +13,14 @@ function sliced({ use }: Kernel, x: TensorId, begin: number[], size: number[], s
 }
 
 /** Rows of a table (…, d) by index vectors (…, r) → flat row numbers, and the shape of what they name. */
-function flatRows({ use, id }: Kernel, indices: TensorInfo, shape: readonly number[]): TensorId {
-  const depth = indices.shape.at(-1)!;
-  const columns = Array.from({ length: depth }, (_, i) => use('select.int', id(indices), -1, i));
+function flatRows(
+  { use, id }: Kernel,
+  indices: TensorInfo,
+  depth: number,
+  shape: readonly number[],
+): TensorId {
+  const vectors = use('reshape', id(indices), [-1, depth]);
+  const columns = Array.from({ length: depth }, (_, i) => use('select.int', vectors, -1, i));
   const row = columns.reduce((total, column, i) =>
     use('add.Tensor', use('mul.Scalar', total, shape[i]), column),
   );
@@ -89,24 +94,25 @@ function registerViews(): void {
 }
 
 function registerCopies(): void {
-  register<{ axis: number }>('Concat', (inputs, { axis }, { id, out, backend }) => {
+  register<{ axis: number }>('Concat', (inputs, { axis }, { id, out }) => {
     const tensors = Object.values(inputs);
-    const full = tensors.filter(({ shape }) => sizeOf(shape) > 0);
-    if (full.length === 0) return backend.alias(tensors[0]);
-    return out(tensors[0].dtype, 'cat', full.map(id), axis < 0 ? axis + tensors[0].shape.length : axis);
+    return out(tensors[0].dtype, 'cat', tensors.map(id), axis < 0 ? axis + tensors[0].shape.length : axis);
   });
   register<{ axis: number }>('Pack', (inputs, { axis }, { id, out }) => {
     const tensors = Object.values(inputs);
+    for (const { shape, dtype } of tensors) {
+      util.assertShapesMatch(
+        tensors[0].shape,
+        shape,
+        'All tensors passed to stack must have matching shapes',
+      );
+      util.assert(tensors[0].dtype === dtype, () => 'All tensors passed to stack must have matching dtypes');
+    }
     return out(tensors[0].dtype, 'stack', tensors.map(id), axis);
   });
   register<{ reps: number[] }>('Tile', ({ x }, { reps }, { id, out }) => out(x.dtype, 'repeat', id(x), reps));
-  register<{ dims: number | number[] }>('Reverse', ({ x }, { dims }, { id, out }) =>
-    out(
-      x.dtype,
-      'flip',
-      id(x),
-      (Array.isArray(dims) ? dims : [dims]).map((d) => (d < 0 ? d + x.shape.length : d)),
-    ),
+  register<{ dims?: number | number[] }>('Reverse', ({ x }, { dims }, { id, out }) =>
+    out(x.dtype, 'flip', id(x), util.parseAxisParam(dims as number | number[], x.shape)),
   );
   type Padding = { paddings: [number, number][] };
   register<Padding & { constantValue: number }>('PadV2', ({ x }, { paddings, constantValue }, { id, out }) =>
@@ -133,14 +139,6 @@ function registerCreation(): void {
     (_, { shape, value, dtype }, { out, backend }) =>
       out(dtype, 'full', shape, value, backend.scalarType(dtype), null, backend.device),
   );
-  register<{ start: number; stop: number; step: number; dtype: DataType }>(
-    'Range',
-    (_, { start, stop, step, dtype }, { backend }) => {
-      const length = Math.max(0, Math.ceil((stop - start) / step));
-      const values = Float32Array.from({ length }, (_, i) => start + i * step);
-      return { dataId: backend.write(values, [length], dtype), shape: [length], dtype };
-    },
-  );
   register<{ start: number; stop: number; num: number }>(
     'LinSpace',
     (_, { start, stop, num }, { out, backend }) =>
@@ -162,6 +160,7 @@ function registerIndexing(): void {
   register<{ axis: number; batchDims: number }>('GatherV2', ({ x, indices }, { axis, batchDims }, kernel) => {
     const { id, use, out } = kernel;
     const along = axis < 0 ? axis + x.shape.length : axis;
+    backend_util.segment_util.collectGatherOpShapeInfo(x as never, indices as never, along, batchDims); // its errors
     const index = use('reshape', id(indices), [-1]);
     if (batchDims === 0) {
       const shape = [...x.shape.slice(0, along), ...indices.shape, ...x.shape.slice(along + 1)];
@@ -187,25 +186,29 @@ function registerIndexing(): void {
     const depth = indices.shape.at(-1)!;
     const inner = params.shape.slice(depth);
     const table = use('reshape', id(params), [sizeOf(params.shape.slice(0, depth)), ...inner]);
-    const rows = use('index_select', table, 0, flatRows(kernel, indices, params.shape));
+    const rows = use('index_select', table, 0, flatRows(kernel, indices, depth, params.shape));
     return out(params.dtype, 'reshape', rows, [...indices.shape.slice(0, -1), ...inner]);
   });
   register<{ shape: number[] }>('ScatterNd', ({ indices, updates }, { shape }, kernel) => {
     const { id, use, out, backend } = kernel;
-    const depth = indices.shape.at(-1)!;
+    const { sliceRank: depth } = backend_util.calculateShapes(updates as never, indices as never, shape);
     const rows = sizeOf(shape.slice(0, depth));
     const inner = shape.slice(depth);
     const zeros = use('zeros', [rows, ...inner], backend.scalarType(updates.dtype), null, backend.device);
-    const index = flatRows(kernel, indices, shape);
+    const index = flatRows(kernel, indices, depth, shape);
     const added = use('index_add', zeros, 0, index, use('reshape', id(updates), [-1, ...inner]));
     return out(updates.dtype, 'reshape', added, shape);
   });
   register<{ numSegments: number }>('UnsortedSegmentSum', ({ x, segmentIds }, { numSegments }, kernel) => {
     const { id, use, out, backend } = kernel;
     const inner = x.shape.slice(segmentIds.shape.length);
-    const zeros = use('zeros', [numSegments, ...inner], backend.scalarType(x.dtype), null, backend.device);
-    const index = use('reshape', id(segmentIds), [-1]);
-    return out(x.dtype, 'index_add', zeros, 0, index, use('reshape', id(x), [-1, ...inner]));
+    // Rows of no segment, with negative numbers, add up in one more segment, which is left out.
+    const shape = [numSegments + 1, ...inner];
+    const zeros = use('zeros', shape, backend.scalarType(x.dtype), null, backend.device);
+    const segments = use('reshape', id(segmentIds), [-1]);
+    const index = use('masked_fill.Scalar', segments, use('lt.Scalar', segments, 0), numSegments);
+    const sums = use('index_add', zeros, 0, index, use('reshape', id(x), [-1, ...inner]));
+    return out(x.dtype, 'narrow', sums, 0, 0, numSegments);
   });
   for (const name of ['Bincount', 'DenseBincount'])
     register<{ size: number; binaryOutput?: boolean }>(
@@ -224,7 +227,9 @@ function registerIndexing(): void {
           const total = use('index_add', use('zeros', [size], type, null, backend.device), 0, index, ones);
           return binaryOutput ? use('to.dtype', use('ne.Scalar', total, 0), type) : total;
         };
-        if (x.shape.length < 2) return out(dtype, 'clone', count(id(x), weighted ? id(weights) : null));
+        // Only the dense one counts row by row.
+        if (x.shape.length < 2 || name === 'Bincount')
+          return out(dtype, 'clone', count(id(x), weighted ? id(weights) : null));
         const rows = Array.from({ length: x.shape[0] }, (_, i) =>
           count(use('select.int', id(x), 0, i), weighted ? use('select.int', id(weights), 0, i) : null),
         );

@@ -1,4 +1,4 @@
-import { backend_util, type TensorInfo } from '@tensorflow/tfjs';
+import { backend_util, type TensorInfo, util } from '@tensorflow/tfjs';
 import type { TensorId } from '../bridge.js';
 import { type Kernel, register } from './register.js';
 
@@ -44,7 +44,8 @@ export function registerMatmul(): void {
     const floats = a.dtype === 'float32' && b.dtype === 'float32';
     if (backend.device === 'cpu' && floats && a.shape.length === 2 && b.shape.length === 2)
       return out('float32', 'alitok::product', id(a), id(b), transposeA, transposeB);
-    return out('float32', 'matmul', ...product(kernel, a, b, attributes));
+    util.assert(Math.min(a.shape.length, b.shape.length) >= 2, () => 'matMul takes matrices, not vectors');
+    return out(a.dtype, 'matmul', ...product(kernel, a, b, attributes));
   });
   register<Transposes & { activation?: string; leakyreluAlpha: number }>(
     '_FusedMatMul',
@@ -62,7 +63,8 @@ export function registerMatmul(): void {
   );
   register<{ equation: string }>('Einsum', (inputs, { equation }, { id, out }) => {
     const tensors = Object.values(inputs);
-    backend_util.decodeEinsumEquation(equation, tensors.length); // its errors, not PyTorch's
+    const { allDims, idDims } = backend_util.decodeEinsumEquation(equation, tensors.length);
+    backend_util.checkEinsumDimSizes(allDims.length, idDims, tensors as never[]); // its errors, not PyTorch's
     return out(tensors[0].dtype, 'einsum', equation.replaceAll(' ', ''), tensors.map(id), null);
   });
 }

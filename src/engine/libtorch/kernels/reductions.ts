@@ -1,5 +1,6 @@
 import type { TensorInfo } from '@tensorflow/tfjs';
 import { ScalarType } from '../backend.js';
+import type { TensorId } from '../bridge.js';
 import { type Kernel, register } from './register.js';
 
 type Axes = { axis?: number | number[]; keepDims?: boolean };
@@ -30,7 +31,14 @@ export function registerReductions(): void {
   overAxes('Mean', (x, axes, keep, { id, out }) =>
     out('float32', 'mean.dim', id(x), axes, keep, ScalarType.float32),
   );
-  overAxes('Max', (x, axes, keep, { id, out }) => out(x.dtype, 'amax', id(x), axes, keep));
+  // tfjs calls the axes of this one by another name.
+  register<{ reductionIndices?: number | number[]; keepDims?: boolean }>(
+    'Max',
+    ({ x }, { reductionIndices, keepDims = false }, { id, out, backend }) => {
+      const axes = axesOf(x, reductionIndices);
+      return axes.length === 0 ? backend.alias(x) : out(x.dtype, 'amax', id(x), axes, keepDims);
+    },
+  );
   overAxes('Min', (x, axes, keep, { id, out }) => out(x.dtype, 'amin', id(x), axes, keep));
 
   /** Operators that take one axis at a time, applied from the last to the first. */
@@ -49,9 +57,10 @@ export function registerReductions(): void {
     ['ArgMax', 'argmax'],
     ['ArgMin', 'argmin'],
   ])
-    register<{ axis: number }>(name, ({ x }, { axis }, { id, use, out }) =>
-      out('int32', 'to.dtype', use(operator, id(x), axesOf(x, axis)[0]), ScalarType.int32),
-    );
+    register<{ axis: number }>(name, ({ x }, { axis }, { id, use, out }) => {
+      const numbers = x.dtype === 'bool' ? use('to.dtype', id(x), ScalarType.int32) : id(x);
+      return out('int32', 'to.dtype', use(operator, numbers, axesOf(x, axis)[0]), ScalarType.int32);
+    });
 
   for (const [name, operator] of [
     ['Cumsum', 'cumsum'],
@@ -87,8 +96,10 @@ export function registerReductions(): void {
   register<{ axis: number }>('LogSoftmax', ({ logits }, { axis }, { id, out }) =>
     out('float32', '_log_softmax', id(logits), axis, false),
   );
-  register<{ k: number; sorted: boolean }>('TopK', ({ x }, { k, sorted }, { id, drop, backend, out }) => {
-    const [values, indices] = backend.call('topk', id(x), k, -1, true, sorted);
-    return [backend.wrap(values, x.dtype), out('int32', 'to.dtype', drop(indices), ScalarType.int32)];
+  register<{ k: number }>('TopK', ({ x }, { k }, { id, use, drop, backend, out }) => {
+    // Of equal values the first comes first, which PyTorch's own topk does not promise.
+    const [values, indices] = (backend.call('sort.stable', id(x), true, -1, true) as TensorId[]).map(drop);
+    const first = (sorted: TensorId) => use('narrow', sorted, -1, 0, k);
+    return [out(x.dtype, 'clone', first(values)), out('int32', 'to.dtype', first(indices), ScalarType.int32)];
   });
 }

@@ -1,6 +1,7 @@
 import * as tf from '@tensorflow/tfjs';
 import type { LibtorchBackend } from '../backend.js';
 import type { Argument, TensorId } from '../bridge.js';
+import { isHostType, LeftToHost, runOnHost } from './host.js';
 
 export type Inputs = Record<string, tf.TensorInfo>;
 export type Result = tf.TensorInfo | tf.TensorInfo[];
@@ -53,6 +54,10 @@ export function register<A = object>(
       const kernel = new Kernel(backend as LibtorchBackend);
       try {
         return run(inputs as Inputs, attrs as unknown as A, kernel);
+      } catch (error) {
+        const types = [...Object.values(inputs).map((x) => (x as tf.TensorInfo)?.dtype), attrs?.dtype];
+        if (!(error instanceof LeftToHost || types.some(isHostType))) throw error;
+        return runOnHost(name, backend as LibtorchBackend, inputs as Inputs, attrs as tf.NamedAttrMap);
       } finally {
         kernel.end();
       }

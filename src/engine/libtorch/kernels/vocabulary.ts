@@ -1,8 +1,9 @@
 import type { TensorInfo } from '@tensorflow/tfjs';
 import { EngineError } from '../../../errors.js';
-import { type AdamWAttributes, adamWLists } from '../../ops/index.js';
+import { type AdamWAttributes, adamWLists, type DrawOptions } from '../../ops/index.js';
 import { ScalarType } from '../backend.js';
 import type { TensorId } from '../bridge.js';
+import { fusedAttention, fusedAttentionGrad, hasFused } from './attention-cuda.js';
 import { type Kernel, register, sizeOf } from './register.js';
 
 /** (…, d) → (rows, d), a view. */
@@ -13,6 +14,12 @@ function rowsOf({ id, use }: Kernel, x: TensorInfo): TensorId {
 /** Whether our own CPU kernels (native/kernels.cc) take part; elsewhere ATen operators are composed. */
 const ours = ({ backend }: Kernel) => backend.device === 'cpu';
 
+/** Whether products are made of bfloat16 numbers; what they are made from and what comes out stays float32. */
+const inHalf = ({ backend }: Kernel) => backend.precision === 'bf16';
+/** x as layers multiply it. */
+const inPrecision = (kernel: Kernel, x: TensorId) => (inHalf(kernel) ? half(kernel, x) : x);
+const half = ({ use }: Kernel, x: TensorId) => use('to.dtype', x, ScalarType.bfloat16);
+
 /** Up to so many rows, a product's time is what reading the weights takes. */
 const FEW_ROWS = 32;
 /** Our kernels of few rows work on so many numbers at a time. */
@@ -20,13 +27,32 @@ const LANES = 16;
 
 function registerLinear(): void {
   register('alitok.Linear', ({ x, weight, bias }, _, kernel) => {
-    const { id, out } = kernel;
+    const { id, use, out } = kernel;
     const offset = bias ? id(bias) : null;
     const width = weight.shape[1];
+    if (inHalf(kernel)) {
+      const [xHalf, weightHalf] = [x, weight].map((tensor) => half(kernel, id(tensor)));
+      const y = use('linear', xHalf, weightHalf, offset === null ? null : half(kernel, offset));
+      return out('float32', 'to.dtype', y, ScalarType.float32);
+    }
     if (!ours(kernel)) return out('float32', 'linear', id(x), id(weight), offset);
     if (sizeOf(x.shape) > FEW_ROWS * width || width % LANES > 0)
       return out('float32', 'alitok::linear', id(x), id(weight), offset);
     return out('float32', 'alitok::linear_few', id(x), id(weight), null, offset);
+  });
+  register('alitok.LinearGrad', ({ dy, x, weight }, _, kernel) => {
+    const { id, use, out } = kernel;
+    if (ours(kernel) && !inHalf(kernel))
+      return [
+        out('float32', 'alitok::product', id(dy), id(weight), false, false),
+        out('float32', 'alitok::product', id(dy), id(x), true, false),
+      ];
+    const [dyHalf, xHalf, weightHalf] = [dy, x, weight].map((tensor) =>
+      inHalf(kernel) ? half(kernel, id(tensor)) : id(tensor),
+    );
+    const dx = use('mm', dyHalf, weightHalf);
+    const dweight = use('mm', use('t', dyHalf), xHalf);
+    return [dx, dweight].map((gradient) => out('float32', 'to.dtype', gradient, ScalarType.float32));
   });
   register<{ int8: boolean }>('alitok.PackWeight', ({ weight }, { int8 }, kernel) => {
     const { id, out, backend } = kernel;
@@ -207,6 +233,16 @@ function registerAttention(): void {
       return out('float32', 'alitok::attention_step', id(q), id(k), id(v), keyLength);
     if (ours(kernel) && width % LANES === 0 && keyLength === k.shape[1])
       return out('float32', 'alitok::attention', id(q), id(k), id(v), causal, dropout, attributes.seed);
+    if (hasFused(kernel, queries === keyLength, causal && queries > 1, dropout)) {
+      const inputs = [
+        headsFirst(kernel, id(q)),
+        used(kernel, k, keyLength),
+        used(kernel, v, keyLength),
+      ] as const;
+      const [qIn, kIn, vIn] = inputs.map((x) => inPrecision(kernel, x));
+      const y = fusedAttention(kernel, [qIn, kIn, vIn], causal && queries > 1);
+      return out('float32', 'to.dtype', use('permute', y, [0, 2, 1, 3]), ScalarType.float32);
+    }
     let p = probabilities(
       kernel,
       headsFirst(kernel, id(q)),
@@ -232,6 +268,13 @@ function registerAttention(): void {
       );
     }
     const [dy, q, k, v] = names.map((name) => headsFirst(kernel, kernel.id(inputs[name])));
+    if (hasFused(kernel, queries === inputs.k.shape[1], attributes.causal, attributes.dropout)) {
+      const [dyIn, qIn, kIn, vIn] = [dy, q, k, v].map((x) => inPrecision(kernel, x));
+      const gradients = fusedAttentionGrad(kernel, dyIn, [qIn, kIn, vIn], attributes.causal);
+      return gradients.map((x) =>
+        out('float32', 'to.dtype', use('permute', x, [0, 2, 1, 3]), ScalarType.float32),
+      );
+    }
     const keys = inputs.k.shape[1];
     const p = probabilities(kernel, q, k, [queries, keys, width], attributes.causal);
     let dropped = p;
@@ -315,6 +358,39 @@ function registerLookup(): void {
   });
 }
 
+/** Sets probabilities (B, N) to zero outside the top_k largest, and outside the largest that reach the share top_p of those. */
+function truncated({ use, drop, backend }: Kernel, p: TensorId, top_k: number, top_p: number): TensorId {
+  const [sorted, order] = (backend.call('sort.stable', p, true, -1, true) as TensorId[]).map(drop);
+  const [batch, entries] = backend.native.shape(p);
+  const kept =
+    top_k > 0 && top_k < entries
+      ? use('constant_pad_nd', use('narrow', sorted, 1, 0, top_k), [0, entries - top_k], 0)
+      : sorted;
+  const before = use('sub.Tensor', use('cumsum', kept, 1), kept);
+  const limit = use('mul.Scalar', use('sum.dim_IntList', kept, [1], true), top_p);
+  const cut = use('masked_fill.Scalar', kept, use('ge.Tensor', before, limit), 0);
+  const none = use('zeros', [batch, entries], ScalarType.float32, null, backend.device);
+  return use('scatter.src', none, 1, order, cut);
+}
+
+function registerDrawing(): void {
+  register<DrawOptions>('alitok.DrawCodes', ({ logits, uniforms }, { temperature, top_k, top_p }, kernel) => {
+    const { id, use, out } = kernel;
+    const best = use('argmax', id(logits), -1, true);
+    if (temperature === 0) return out('int32', 'to.dtype', use('squeeze.dim', best, 1), ScalarType.int32);
+    let p = use('_softmax', use('div.Scalar', id(logits), temperature), -1, false);
+    const entries = logits.shape[1];
+    if ((top_k > 0 && top_k < entries) || top_p < 1) p = truncated(kernel, p, top_k, top_p);
+    const sums = use('cumsum', p, 1);
+    const whole = use('narrow', sums, 1, entries - 1, 1);
+    const wanted = use('mul.Tensor', whole, use('unsqueeze', id(uniforms), 1));
+    const found = use('searchsorted.Tensor', sums, wanted, false, true);
+    const rounded = use('ge.Scalar', found, entries); // rounding left a remainder
+    const codes = use('where.self', rounded, best, found);
+    return out('int32', 'to.dtype', use('squeeze.dim', codes, 1), ScalarType.int32);
+  });
+}
+
 function registerTraining(): void {
   register<{ rate: number; seed: number }>('alitok.Dropout', ({ x }, { rate, seed }, kernel) => {
     if (ours(kernel)) return kernel.out('float32', 'alitok::dropout', kernel.id(x), rate, seed);
@@ -323,16 +399,34 @@ function registerTraining(): void {
   });
   register<AdamWAttributes>('alitok.AdamW', (inputs, attributes, kernel) => {
     const [parameters, gradients, ms, vs] = adamWLists(inputs);
-    if (!ours(kernel)) return adamWOneByOne(kernel, [parameters, gradients, ms, vs], attributes);
     const { lr, beta1, beta2, epsilon, weightDecay, step, gradientScale } = attributes;
-    const { id, out, backend } = kernel;
+    const { id, use, out, backend } = kernel;
+    const fused = !ours(kernel) && backend.has('_fused_adamw_');
+    if (!ours(kernel) && !fused) return adamWOneByOne(kernel, [parameters, gradients, ms, vs], attributes);
     const root = 1 / Math.sqrt(1 - beta2 ** step);
     const rate = lr / (1 - beta1 ** step);
     const own = (x: TensorInfo) => (backend.mayReuse(x) ? backend.alias(x) : out('float32', 'clone', id(x)));
     const lists = [parameters, ms, vs].map((tensors) => tensors.map(own));
     const [p, m, v] = lists.map((tensors) => tensors.map(id));
-    const factors = [gradientScale, beta1, beta2, epsilon, 1 - lr * weightDecay, rate, root];
-    backend.call('alitok::adamw', p, gradients.map(id), m, v, factors);
+    if (fused) {
+      const scalar = (value: number) => use('full', [], value, ScalarType.float32, null, backend.device);
+      const steps = parameters.map(() => scalar(step));
+      const numbers = [lr, beta1, beta2, weightDecay, epsilon, false, false];
+      backend.call(
+        '_fused_adamw_',
+        p,
+        gradients.map(id),
+        m,
+        v,
+        [],
+        steps,
+        ...numbers,
+        scalar(1 / gradientScale),
+      );
+    } else {
+      const factors = [gradientScale, beta1, beta2, epsilon, 1 - lr * weightDecay, rate, root];
+      backend.call('alitok::adamw', p, gradients.map(id), m, v, factors);
+    }
     return parameters.flatMap((_, i) => lists.map((list) => list[i]));
   });
   register('alitok.SumOfSquares', (inputs, _, kernel) => {
@@ -367,5 +461,6 @@ export function registerVocabulary(): void {
   registerNormalization();
   registerAttention();
   registerLookup();
+  registerDrawing();
   registerTraining();
 }

@@ -23,6 +23,8 @@ INLINE Floats load(const float* from) {
 }
 INLINE void store(float* to, const Floats& value) { std::memcpy(to, &value, sizeof value); }
 
+#define INLINE_LAMBDA __attribute__((always_inline))
+
 /** Queries that are worked on together. */
 constexpr int QUERIES = 6;
 
@@ -73,7 +75,29 @@ INLINE void scores(const float* const* a, const float* b, int64_t width, int64_t
   }
 }
 
-/** result (rows, width) = p (rows, count) · b (count, width), a vector of the width at a time. */
+/** Runs `part` over a width in parts of up to four vectors: their sums fill the registers, but no part is small. */
+template <typename Part>
+INLINE void in_parts(int64_t width, Part part) {
+  int64_t from = 0;
+  while (from < width) {
+    const int64_t left = (width - from) / LANES;
+    if (left % 4 == 0) {
+      part(std::integral_constant<int, 4>(), from);
+      from += 4 * LANES;
+    } else if (left >= 3) {
+      part(std::integral_constant<int, 3>(), from);
+      from += 3 * LANES;
+    } else if (left == 2) {
+      part(std::integral_constant<int, 2>(), from);
+      from += 2 * LANES;
+    } else {
+      part(std::integral_constant<int, 1>(), from);
+      from += LANES;
+    }
+  }
+}
+
+/** result (rows, width) = p (rows, count) · b (count, width), some vectors of the width at a time. */
 template <int Vectors>
 INLINE void weighted_part(const float* p, int64_t padded, const Head& b, int64_t count, int64_t from, float* result,
                           int64_t width) {
@@ -92,9 +116,9 @@ INLINE void weighted_part(const float* p, int64_t padded, const Head& b, int64_t
 }
 
 INLINE void weighted(const float* p, int64_t padded, const Head& b, int64_t count, float* result, int64_t width) {
-  int64_t from = 0;
-  for (; from + 3 * LANES <= width; from += 3 * LANES) weighted_part<3>(p, padded, b, count, from, result, width);
-  for (; from < width; from += LANES) weighted_part<1>(p, padded, b, count, from, result, width);
+  in_parts(width, [&](auto vectors, int64_t from) INLINE_LAMBDA {
+    weighted_part<vectors>(p, padded, b, count, from, result, width);
+  });
 }
 
 /** sum (count, width) += pᵀ · a, for p (rows, count) and a (rows, width). */
@@ -117,9 +141,9 @@ INLINE void outer_part(const float* p, int64_t padded, const float* const* a, in
 }
 
 INLINE void outer(const float* p, int64_t padded, const float* const* a, int64_t count, float* sum, int64_t width) {
-  int64_t from = 0;
-  for (; from + 3 * LANES <= width; from += 3 * LANES) outer_part<3>(p, padded, a, count, from, sum, width);
-  for (; from < width; from += LANES) outer_part<1>(p, padded, a, count, from, sum, width);
+  in_parts(width, [&](auto vectors, int64_t from) INLINE_LAMBDA {
+    outer_part<vectors>(p, padded, a, count, from, sum, width);
+  });
 }
 
 /** A block of queries: from `first` on, `QUERIES` of them or those that are left, and how many keys the last one sees. */
@@ -133,13 +157,28 @@ struct Block {
   }
 };
 
+/** Lane by lane, because a plain loop for the largest does not become vector instructions. */
+INLINE float largest_of(const float* row, int64_t count) {
+  float largest = row[0];
+  int64_t t = 0;
+  if (count >= LANES) {
+    Floats lanes = load(row);
+    for (; t + LANES <= count; t += LANES) {
+      const Floats next = load(row + t);
+      lanes = next > lanes ? next : lanes;
+    }
+    for (int l = 0; l < LANES; l++) largest = std::max(largest, lanes[l]);
+  }
+  for (; t < count; t++) largest = std::max(largest, row[t]);
+  return largest;
+}
+
 /** softmax(s·scale) of each row in place, zero for keys that the row's query does not see. */
 INLINE void softmax(const Shape& shape, const Block& block, float* s, int64_t padded) {
   for (int64_t r = 0; r < block.rows; r++) {
     float* row = s + r * padded;
     const int64_t seen = shape.seen(block.first + r);
-    float largest = row[0];
-    for (int64_t t = 0; t < seen; t++) largest = std::max(largest, row[t]);
+    const float largest = largest_of(row, seen);
     float total = 0;
     for (int64_t t = 0; t < seen; t++) {
       row[t] = exponential((row[t] - largest) * shape.scale);

@@ -5,6 +5,7 @@
 // besides the two tables, because a call should cost about a microsecond.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <ATen/Version.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/detail/CUDAHooksInterface.h>
 #include <c10/core/InferenceMode.h>
@@ -114,6 +115,7 @@ IValue argument(napi_env env, napi_value value, const Parameter& parameter) {
     if (parameter.optional) return IValue();
     throw BadCall("the argument is missing");
   }
+  if (type == napi_null && parameter.kind == Kind::Tensor && !parameter.optional) return at::Tensor(); // undefined
   if (type == napi_null) return IValue();
   switch (parameter.kind) {
     case Kind::Tensor: return tensor(env, value);
@@ -325,6 +327,10 @@ napi_value call(napi_env env, napi_callback_info info) {
       const std::string text = describe(env, op, values + 1, count - 1) + ": " + error.what_without_backtrace();
       napi_throw_error(env, "TORCH", text.c_str());
       return nullptr;
+    } catch (const std::bad_alloc&) {
+      const std::string text = describe(env, op, values + 1, count - 1) + ": not enough memory";
+      napi_throw_error(env, "MEMORY", text.c_str());
+      return nullptr;
     }
     if (stack.size() == 1) return result(env, std::move(stack[0]));
     napi_value out;
@@ -497,6 +503,26 @@ napi_value cuda_devices(napi_env env, napi_callback_info) {
   });
 }
 
+/** allowTF32(allowed): whether CUDA may multiply float32 numbers with 10 bits of mantissa. */
+napi_value allow_tf32(napi_env env, napi_callback_info info) {
+  return guarded(env, [&]() -> napi_value {
+    napi_value values[1];
+    arguments(env, info, values);
+    const bool allowed = boolean(env, values[0]);
+    at::globalContext().setAllowTF32CuBLAS(allowed);
+    at::globalContext().setAllowTF32CuDNN(allowed);
+    return nullptr;
+  });
+}
+
+/** The version that the loaded library itself names, which may be another than that of the headers. */
+std::string runtime_version() {
+  const std::string config = at::show_config(), key = "TORCH_VERSION=";
+  const size_t at = config.find(key);
+  if (at == std::string::npos) return TORCH_VERSION;
+  return config.substr(at + key.size(), config.find(',', at) - at - key.size());
+}
+
 /** count() → how many tensors are alive on this side. */
 napi_value count(napi_env env, napi_callback_info) {
   napi_value out;
@@ -508,7 +534,7 @@ napi_value initialize(napi_env env, napi_value exports) {
   const std::pair<const char*, napi_callback> functions[] = {
       {"find", find},           {"call", call},   {"fromArray", from_array}, {"read", read},
       {"readAsync", read_async}, {"free", release}, {"shape", shape},          {"setThreads", set_threads},
-      {"cudaDevices", cuda_devices}, {"count", count},
+      {"cudaDevices", cuda_devices}, {"allowTF32", allow_tf32}, {"count", count},
   };
   for (const auto& [name, function] : functions) {
     napi_value value;
@@ -518,6 +544,8 @@ napi_value initialize(napi_env env, napi_value exports) {
   napi_value version;
   napi_create_string_utf8(env, TORCH_VERSION, NAPI_AUTO_LENGTH, &version);
   napi_set_named_property(env, exports, "version", version);
+  napi_create_string_utf8(env, runtime_version().c_str(), NAPI_AUTO_LENGTH, &version);
+  napi_set_named_property(env, exports, "runtimeVersion", version);
   return exports;
 }
 

@@ -64,7 +64,7 @@ function compile() {
     .filter((name) => name.endsWith('.cc'))
     .map((name) => join(here, name));
   const flags = [
-    '-std=c++17',
+    '-std=c++20',
     '-O3',
     '-fPIC',
     '-shared',

@@ -11,6 +11,10 @@
 #include <cstdlib>
 #include <memory>
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 #include "simd.h"
 
 namespace alitok {
@@ -52,10 +56,14 @@ INLINE void tile_product(int64_t depth, const float* a, const float* b, float* c
     }
 }
 
-/** A kernel for one instruction set, and the tile that fills its registers. */
+/** Turns `rows` ≤ 16 rows of 16 numbers into 16 rows `width` apart, each of 16 numbers, zero after the first `rows`. */
+typedef void Transpose(const float* from, int64_t stride, int64_t rows, float* to, int64_t width);
+
+/** What there is for one instruction set, with the tile that fills its registers. */
 struct Kernel {
   int64_t rows, columns;
   void (*run)(int64_t depth, const float* a, const float* b, float* c, int64_t stride, bool add);
+  Transpose* transpose; // or null
 };
 
 #if defined(__x86_64__) && defined(__GNUC__)
@@ -70,18 +78,58 @@ __attribute__((target("avx2,fma"))) void tile_avx2(int64_t depth, const float* a
                                                    int64_t stride, bool add) {
   tile_product<Float8, 6, 2>(depth, a, b, c, stride, add);
 }
+
+__attribute__((target("avx512f"))) void transpose_avx512(const float* from, int64_t stride, int64_t rows, float* to,
+                                                         int64_t width) {
+  __m512 a[16], b[16];
+  for (int i = 0; i < 16; i++) a[i] = i < rows ? _mm512_loadu_ps(from + i * stride) : _mm512_setzero_ps();
+  for (int i = 0; i < 16; i += 2) { // pairs of numbers
+    b[i] = _mm512_unpacklo_ps(a[i], a[i + 1]);
+    b[i + 1] = _mm512_unpackhi_ps(a[i], a[i + 1]);
+  }
+  for (int i = 0; i < 16; i += 4) // pairs of pairs
+    for (int j = 0; j < 2; j++) {
+      const __m512d low = _mm512_castps_pd(b[i + j]), high = _mm512_castps_pd(b[i + j + 2]);
+      a[i + 2 * j] = _mm512_castpd_ps(_mm512_unpacklo_pd(low, high));
+      a[i + 2 * j + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(low, high));
+    }
+  for (int i = 0; i < 16; i += 8) // fours, of two rows of fours
+    for (int j = i; j < i + 4; j++) {
+      b[j] = _mm512_shuffle_f32x4(a[j], a[j + 4], 0x88);
+      b[j + 4] = _mm512_shuffle_f32x4(a[j], a[j + 4], 0xdd);
+    }
+  for (int j = 0; j < 8; j++) {
+    a[j] = _mm512_shuffle_f32x4(b[j], b[j + 8], 0x88);
+    a[j + 8] = _mm512_shuffle_f32x4(b[j], b[j + 8], 0xdd);
+  }
+  for (int i = 0; i < 16; i++) _mm512_storeu_ps(to + i * width, a[i]);
+}
+
 Kernel choose() {
   __builtin_cpu_init();
-  if (__builtin_cpu_supports("avx512f")) return {14, 32, tile_avx512};
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return {6, 16, tile_avx2};
-  return {0, 0, nullptr};
+  if (__builtin_cpu_supports("avx512f")) return {14, 32, tile_avx512, transpose_avx512};
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return {6, 16, tile_avx2, nullptr};
+  return {};
 }
 #else
-Kernel choose() { return {0, 0, nullptr}; }
+Kernel choose() { return {}; }
 #endif
 
 const Kernel kernel = choose();
 constexpr int64_t LARGEST_TILE = 14 * 32;
+
+/** Copies `filled` numbers of each of `depth` rows to rows of `width`, with zeros at their ends. */
+void copy_rows(const float* from, int64_t stride, int64_t depth, int64_t filled, int64_t width, float* to) {
+  const auto whole = [&](auto size) { // known to the compiler: a few moves and no call
+    for (int64_t i = 0; i < depth; i++) std::memcpy(to + i * size, from + i * stride, size * sizeof(float));
+  };
+  if (filled == width && width == 14) return whole(std::integral_constant<int64_t, 14>());
+  if (filled == width && width == 32) return whole(std::integral_constant<int64_t, 32>());
+  for (int64_t i = 0; i < depth; i++) {
+    std::copy_n(from + i * stride, filled, to + i * width);
+    std::fill_n(to + i * width + filled, width - filled, 0.0f);
+  }
+}
 
 /**
  * Copies `count` rows (of the transpose: columns) from `first` on, `depth` deep from `p` on, into panels of `width` with
@@ -92,18 +140,16 @@ void pack(const Matrix& from, bool by_row, int64_t first, int64_t count, int64_t
   for (int64_t panel = 0; panel < count; panel += width) {
     const int64_t filled = std::min(width, count - panel);
     if (by_row) { // the depth runs along memory
-      for (int64_t j = 0; j < filled; j++) {
-        const float* source = from.data + (first + panel + j) * from.stride + p;
-        for (int64_t i = 0; i < depth; i++) to[i * width + j] = source[i];
-      }
-      for (int64_t j = filled; j < width; j++)
-        for (int64_t i = 0; i < depth; i++) to[i * width + j] = 0;
+      const float* source = from.data + (first + panel) * from.stride + p;
+      // Blocks of 16 × 16; where the panel is narrower, what is too much of a row is overwritten by the next.
+      const int64_t blocks = kernel.transpose ? depth / 16 * 16 : 0;
+      for (int64_t j = 0; j < width && blocks > 0; j += 16)
+        for (int64_t i = 0; i < blocks; i += 16)
+          kernel.transpose(source + j * from.stride + i, from.stride, std::min<int64_t>(16, filled - j), to + i * width + j, width);
+      for (int64_t i = blocks; i < depth; i++)
+        for (int64_t j = 0; j < width; j++) to[i * width + j] = j < filled ? source[j * from.stride + i] : 0;
     } else {
-      for (int64_t i = 0; i < depth; i++) {
-        const float* source = from.data + (p + i) * from.stride + first + panel;
-        std::copy(source, source + filled, to + i * width);
-        std::fill(to + i * width + filled, to + (i + 1) * width, 0.0f);
-      }
+      copy_rows(from.data + p * from.stride + first + panel, from.stride, depth, filled, width, to);
     }
     to += width * depth;
   }
@@ -126,7 +172,7 @@ void block(int64_t m0, int64_t m1, int64_t n0, int64_t n1, int64_t n, int64_t k,
   float* packed_b = workspace();
   float* packed_a = packed_b + DEPTH * COLUMNS;
   float* edge = packed_a + DEPTH * (ROWS + 32);
-  const auto [rows, columns, run] = kernel;
+  const auto [rows, columns, run, _] = kernel;
   for (int64_t j = n0; j < n1; j += COLUMNS) {
     const int64_t width = std::min(COLUMNS, n1 - j);
     for (int64_t p = 0; p < k; p += DEPTH) {

@@ -1,0 +1,81 @@
+import * as tf from '@tensorflow/tfjs';
+import type { LibtorchBackend } from '../backend.js';
+import type { Inputs, Result } from './register.js';
+
+// The long tail: operations that the models never use (strings, complex numbers, ragged and sparse tensors, …) are
+// computed by tfjs's own JavaScript kernels, on copies in the memory of the host.
+
+/** Types that PyTorch does not keep for us: their values stay with tfjs. */
+export const isHostType = (dtype: unknown): boolean => dtype === 'string' || dtype === 'complex64';
+
+const cpu = () => tf.engine().findBackend('cpu') as tf.KernelBackend;
+
+function runOnCpu(name: string, inputs: Inputs, attrs: tf.NamedAttrMap | undefined): Result {
+  return tf
+    .getKernel(name, 'cpu')
+    .kernelFunc({ inputs: inputs as tf.NamedTensorInfoMap, attrs, backend: cpu() });
+}
+
+/** A copy of a tensor for tfjs's backend. */
+function copyToHost(backend: LibtorchBackend, { dataId, shape, dtype }: tf.TensorInfo): tf.TensorInfo {
+  const values = backend.readSync(dataId as never);
+  const write = (part: tf.backend_util.BackendValues, type: tf.DataType) => ({
+    dataId: cpu().write(part, shape, type),
+    shape,
+    dtype: type,
+  });
+  if (dtype !== 'complex64') return write(values, dtype);
+  const { real, imag } = tf.backend_util.splitRealAndImagArrays(values as Float32Array);
+  return runOnCpu(
+    'Complex',
+    { real: write(real, 'float32'), imag: write(imag, 'float32') },
+    {},
+  ) as tf.TensorInfo;
+}
+
+/** Thrown by a kernel that leaves its inputs to tfjs's own: an option that PyTorch lacks and the models never use. */
+export class LeftToHost extends Error {}
+
+type Copied = tf.TensorInfo & { rank: number };
+
+/** Runs tfjs's JavaScript kernel of a name on tensors of this engine. */
+export function runOnHost(
+  name: string,
+  backend: LibtorchBackend,
+  inputs: Inputs,
+  attrs: tf.NamedAttrMap | undefined,
+): Result {
+  const copies: Copied[] = [];
+  const copy = (tensor: tf.TensorInfo): Copied => {
+    const copied = { ...copyToHost(backend, tensor), rank: tensor.shape.length };
+    copies.push(copied);
+    return copied;
+  };
+  // Inputs may be a list, and an input may be one.
+  const copyAll = (value: unknown): unknown =>
+    Array.isArray(value) ? value.map(copyAll) : value && copy(value as tf.TensorInfo);
+  const given = Array.isArray(inputs)
+    ? copyAll(inputs)
+    : Object.fromEntries(Object.entries(inputs).map(([key, value]) => [key, copyAll(value)]));
+  const result = runOnCpu(name, given as Inputs, attrs);
+  const results = Array.isArray(result) ? result : [result];
+  const moved = results.map(({ dataId, shape, dtype }) => {
+    const values = cpu().readSync(dataId);
+    return { dataId: backend.write(values, shape, dtype), shape, dtype };
+  });
+  for (const { dataId } of [...copies, ...results]) cpu().disposeData(dataId, true);
+  return Array.isArray(result) ? moved : moved[0];
+}
+
+/** Registers a kernel for everything that tfjs can do in JavaScript and this engine has no kernel of its own for. */
+export function registerHost(): void {
+  for (const { kernelName } of tf.getKernelsForBackend('cpu')) {
+    if (tf.getKernel(kernelName, 'libtorch')) continue;
+    tf.registerKernel({
+      kernelName,
+      backendName: 'libtorch',
+      kernelFunc: ({ inputs, attrs, backend }) =>
+        runOnHost(kernelName, backend as LibtorchBackend, inputs as Inputs, attrs as tf.NamedAttrMap),
+    });
+  }
+}

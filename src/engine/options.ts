@@ -1,0 +1,11 @@
+/** How an engine is to compute. Only libtorch has a choice of device and precision. */
+export interface EngineOptions {
+  /** Processors to use; all if absent. */
+  threads?: number;
+  /** `cpu`, `cuda` or `cuda:N`; CUDA where there is any, if absent. */
+  device?: string;
+  /** What linear layers, attention and convolutions multiply. */
+  precision?: 'float32' | 'bf16';
+  /** Whether CUDA may multiply float32 numbers with 10 bits of mantissa. */
+  tf32?: boolean;
+}

@@ -1,0 +1,53 @@
+import * as tf from '@tensorflow/tfjs';
+import { afterAll, afterEach, beforeAll, beforeEach, type describe as suite } from 'vitest';
+
+// What tfjs-core's tests import in place of its own jasmine_util, which needs jasmine: one environment, one backend.
+
+interface Constraints {
+  predicate?: (environment: { name: string; backendName: string; isDataSync: boolean }) => boolean;
+  flags?: Record<string, unknown>;
+}
+
+const ENVIRONMENT = { name: 'libtorch', backendName: 'libtorch', isDataSync: true };
+
+export const ALL_ENVS: Constraints = {};
+export const NODE_ENVS: Constraints = {};
+export const SYNC_BACKEND_ENVS: Constraints = {};
+export const BROWSER_ENVS: Constraints = { predicate: () => false };
+export const CHROME_ENVS = BROWSER_ENVS;
+export const HAS_WORKER = BROWSER_ENVS;
+export const HAS_NODE_WORKER = NODE_ENVS;
+
+/** Runs a suite on the backend, each test in a scope of its own. */
+export function describeWithFlags(
+  name: string,
+  constraints: Constraints,
+  tests: (env: unknown) => void,
+): void {
+  if (constraints.predicate?.(ENVIRONMENT) === false || constraints.flags) return;
+  (globalThis as unknown as { describe: typeof suite }).describe(name, () => {
+    beforeAll(async () => {
+      tf.env().reset();
+      tf.env().set('IS_TEST', true);
+      await tf.setBackend(ENVIRONMENT.backendName);
+      // As tfjs-core's engine does between suites: some tests count what is alive.
+      Object.assign(tf.engine().state, {
+        numTensors: 0,
+        numDataBuffers: 0,
+        numBytes: 0,
+        numStringTensors: 0,
+      });
+    });
+    beforeEach(() => {
+      tf.engine().startScope();
+    });
+    afterEach(() => {
+      tf.engine().endScope();
+      tf.disposeVariables();
+    });
+    afterAll(() => {
+      tf.env().reset();
+    });
+    tests(ENVIRONMENT);
+  });
+}
