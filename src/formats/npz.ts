@@ -17,6 +17,8 @@ import {
 } from './npy.js';
 
 const STORED = 0;
+/** Deflate makes nothing smaller than this. */
+const MAX_DEFLATE_RATIO = 1032;
 
 /** An open .npz file: a zip of .npy files, stored or deflated, read by name. */
 export class Npz {
@@ -152,6 +154,8 @@ export async function openNpz(path: string): Promise<Npz> {
     zip = await openPromise(path, { autoClose: false });
     const entries = new Map<string, Entry>();
     for await (const entry of zip.eachEntry()) {
+      if (entry.uncompressedSize > MAX_DEFLATE_RATIO * entry.compressedSize)
+        throw new Error(`${entry.fileName} claims ${entry.uncompressedSize} bytes`);
       if (entry.fileName.endsWith('.npy')) entries.set(entry.fileName.slice(0, -'.npy'.length), entry);
     }
     return new Npz(path, zip, entries);

@@ -185,4 +185,17 @@ describe('npz', () => {
     await expect(npz.read('x')).rejects.toThrow(/cannot read x in .*damaged.npz/);
     npz.close();
   });
+
+  it('an entry that claims 10 GB is refused before it is read', async () => {
+    const zip = new ZipFile();
+    zip.addBuffer(Buffer.alloc(2000), 'x.npy', { compress: true, forceZip64Format: true });
+    zip.end();
+    const bytes = await buffer(zip.outputStream);
+    // The directory entry's extra field has the sizes in 64 bits.
+    const entry = bytes.lastIndexOf(Buffer.from('PK\x01\x02'));
+    bytes.writeBigUInt64LE(10_000_000_000n, entry + 46 + bytes.readUInt16LE(entry + 28) + 4);
+    const path = join(folder, 'large.npz');
+    await writeFile(path, bytes);
+    await expect(openNpz(path)).rejects.toThrow(/large\.npz as \.npz: x\.npy claims 10000000000 bytes/);
+  });
 });

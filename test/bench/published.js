@@ -1,0 +1,99 @@
+// Writes the published tokenizer and a generator at full size with made-up weights as AliTok.pth and alitok_b.bin, and
+// samples one image from them with `alitok sample`; prints times and peak memory. Needs 2.3 GB of disk, 4.4 GB for XL.
+//   node test/bench/published.js [alitok_b | alitok_l | alitok_xl] [--engine libtorch] [--folder /tmp/published] [--count 1]
+import { spawn } from 'node:child_process';
+import { mkdirSync, readFileSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+import { loadGenerator } from '../../dist/checkpoint/generator-file.js';
+import { publishedConfigs } from '../../dist/config/published.js';
+import { openEngine } from '../../dist/engine/index.js';
+import { writePytorch } from '../../dist/formats/pytorch/write.js';
+import { Generator } from '../../dist/models/generator.js';
+import { tokenizerGeometry } from '../../dist/models/geometry.js';
+import { Tokenizer } from '../../dist/models/tokenizer.js';
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    engine: { type: 'string', default: 'libtorch' },
+    folder: { type: 'string', default: '/tmp/published' },
+    count: { type: 'string', default: '1' },
+  },
+});
+const { engine, folder, count } = values;
+const [name = 'alitok_b'] = positionals;
+
+/** Element i of the j-th name in order of code points: a hash of i and seed + j, uniform in [−1, 1), scaled. */
+function formulaWeights(shape, parameter, seed) {
+  const data = new Float32Array(shape.reduce((a, b) => a * b, 1));
+  const vector = shape.length === 1;
+  const [scale, offset] = vector
+    ? [0.1, parameter.endsWith('bias') ? 0 : 1]
+    : [Math.fround(Math.sqrt((shape.length === 4 ? 6 : 3) / (data.length / shape[0]))), 0];
+  const start = Math.imul(seed, 0x9e3779b1);
+  for (let i = 0; i < data.length; i++) {
+    let h = (i + start) | 0;
+    h = Math.imul(h ^ (h >>> 16), 0x85ebca6b);
+    h = Math.imul(h ^ (h >>> 13), 0xc2b2ae35);
+    h = (h ^ (h >>> 16)) >>> 0;
+    data[i] = Math.fround(h / 2 ** 31 - 1) * scale + offset;
+  }
+  return data;
+}
+
+async function write(path, parameters, seed) {
+  const sorted = [...parameters].sort((a, b) => (a.name < b.name ? -1 : 1));
+  const tensors = sorted.map(({ name, shape }, j) => ({
+    name,
+    dtype: 'F32',
+    shape,
+    data: () => formulaWeights(shape, name, seed + j),
+  }));
+  const began = performance.now();
+  await writePytorch(path, tensors);
+  report(`write ${path}`, `${statSync(path).size} bytes, ${seconds(began)}`);
+}
+
+const seconds = (began) => `${((performance.now() - began) / 1000).toFixed(1)} s`;
+const report = (what, result) => console.log(`${what.padEnd(44)} ${result}`);
+
+/** Runs the program; gives its peak resident memory. */
+async function alitok(...args) {
+  const binary = fileURLToPath(new URL('../../bin/alitok.js', import.meta.url));
+  const began = performance.now();
+  const child = spawn(process.execPath, [binary, ...args], { stdio: ['ignore', 'inherit', 'inherit'] });
+  let peak = '';
+  const poll = setInterval(() => {
+    try {
+      peak = /VmHWM:\s*(\d+)/.exec(readFileSync(`/proc/${child.pid}/status`, 'utf8'))?.[1] ?? peak;
+    } catch {
+      // It has ended.
+    }
+  }, 50);
+  const code = await new Promise((resolve) => child.on('close', resolve));
+  clearInterval(poll);
+  if (code !== 0) throw new Error(`alitok ${args.join(' ')} ended with ${code}`);
+  report(`alitok ${args[0]}`, `${seconds(began)}, peak ${(Number(peak) / 2 ** 20).toFixed(2)} GiB`);
+}
+
+mkdirSync(folder, { recursive: true });
+const config = publishedConfigs().get(name);
+const { grid, prefix_tokens } = tokenizerGeometry(config.tokenizer);
+const { width, layers, heads, classes } = config.generator;
+const { codebook_size } = config.tokenizer;
+const sizes = { width, layers, heads, classes, codebook_size, prefix_tokens, grid };
+const [tokenizer, generator] = [join(folder, 'AliTok.pth'), join(folder, `${name}.bin`)];
+await openEngine(engine);
+await write(tokenizer, new Tokenizer(config.tokenizer, 2).parameters, 1);
+await write(generator, new Generator(sizes).parameters, 1000);
+
+const began = performance.now();
+const { model } = await loadGenerator(generator);
+report(`load ${generator}`, seconds(began));
+model.dispose();
+
+await alitok('inspect', generator);
+const paths = ['-g', generator, '--tokenizer', tokenizer, '-o', join(folder, 'samples')];
+await alitok('sample', '--engine', engine, ...paths, '--count', count, '--npz');

@@ -1,0 +1,120 @@
+import { existsSync, statSync } from 'node:fs';
+import { readdir, readFile } from 'node:fs/promises';
+import { fileURLToPath } from 'node:url';
+import { beforeAll, describe, expect, it } from 'vitest';
+import { openNpz } from '../../src/formats/npz.js';
+import { openTensorFile } from '../../src/formats/open.js';
+import { alitok, start, succeed, temporaryFolder } from './alitok.js';
+
+const at = await temporaryFolder();
+const golden = (name: string) => fileURLToPath(new URL(`../fixtures/goldens/${name}`, import.meta.url));
+const [generator, tokenizer] = [golden('generator.bin'), at('tokenizer.pth')];
+const HEADS = ['tokenizer.encoder.heads=3', 'tokenizer.decoder.heads=4'];
+
+beforeAll(async () => {
+  await succeed('convert', golden('tokenizer_stage2_legacy.pth'), tokenizer, ...HEADS);
+});
+
+async function expectSameTensors(path: string, original: string) {
+  const [file, expected] = [await openTensorFile(path), await openTensorFile(original)];
+  expect([...file.tensors.keys()].sort()).toEqual([...expected.tensors.keys()].sort());
+  for (const name of expected.tensors.keys())
+    expect(await file.read(name)).toEqual(await expected.read(name));
+  await file.close();
+  await expected.close();
+}
+
+describe('checkpoints of PyTorch', () => {
+  it('convert to safetensors and back without a change', async () => {
+    const [there, back] = [at('generator.safetensors'), at('back.bin')];
+    await succeed('convert', generator, there);
+    await succeed('convert', there, back);
+    for (const path of [there, back]) await expectSameTensors(path, generator);
+    await expectSameTensors(tokenizer, golden('tokenizer_stage2.pth'));
+  });
+
+  it('a training file gives its model, for stage 2 to start from', async () => {
+    const stage1 = at('stage1.safetensors');
+    await succeed('convert', golden('tokenizer_stage1_last.pth'), stage1, ...HEADS);
+    const { stdout } = await succeed('inspect', stage1);
+    expect(stdout).toMatch(/tokenizer, stage 1/);
+    expect(stdout).toMatch(/width 48, 2 layers, 3 heads/);
+  });
+
+  it('inspect says what they are, their sizes and their config', async () => {
+    const { stdout } = await succeed('inspect', generator);
+    expect(stdout).toMatch(/^kind +generator$/m);
+    expect(stdout).toMatch(/width 64, 3 layers, 4 heads/);
+    expect(stdout).toMatch(/202,816/);
+    expect(stdout).toMatch(/configs\/alitok_b\.yaml with generator\.width=64 .*generator\.classes=10/);
+    expect(stdout).toMatch(/all names and shapes fit/);
+    const bare = await succeed('inspect', golden('tokenizer_stage2.pth'));
+    expect(bare.stdout).toMatch(/tokenizer, stage 2/);
+    expect(bare.stdout).toMatch(/32 × 32 px, patches of 8/);
+    expect(bare.stdout).toMatch(/heads not in the file/);
+  });
+
+  it('a mismatch lists names, and nothing is written', async () => {
+    const { code, stderr } = await alitok(
+      ...['convert', generator, at('no.safetensors'), 'generator.layers=2', 'generator.classes=11'],
+    );
+    expect(code).toBe(4);
+    expect(stderr).toMatch(
+      /misshapen: embeddings\.weight is \[44,64\], expected \[45,64\]; unexpected: blocks\.2\.\S+, blocks\.2\.\S+, blocks\.2\.\S+, … \(11 in all\)/,
+    );
+    expect(existsSync(at('no.safetensors'))).toBe(false);
+    const heads = await alitok('convert', golden('tokenizer_stage2.pth'), at('no.safetensors'));
+    expect(heads.code).toBe(4);
+    expect(heads.stderr).toMatch(/does not say tokenizer\.encoder\.heads and tokenizer\.decoder\.heads/);
+  });
+});
+
+describe('sampling from them', () => {
+  const sample = (out: string, ...more: string[]) =>
+    ['sample', '-g', generator, '--tokenizer', tokenizer, '-o', at(out), '--npz', ...more] as const;
+  const samples = (out: string) => readFile(at(out, 'samples.npz'));
+
+  it('needs no config, and says the guidance and the seed', async () => {
+    const { stderr } = await succeed(...sample('few', '--count', '5', '--seed', '7'));
+    expect(stderr).toMatch(/guidance scale 16, power 1\.8, seed 7/);
+    expect(await readdir(at('few'))).toEqual(['samples.npz']);
+    const npz = await openNpz(at('few', 'samples.npz'));
+    expect((await npz.header('arr_0')).shape).toEqual([5, 32, 32, 3]);
+    npz.close();
+  });
+
+  it('a killed run goes on where it stopped, to the same images', async () => {
+    const options = ['--count', '120', '--batch', '4'];
+    await succeed(...sample('whole', ...options));
+    const { child, outcome } = start(...sample('killed', ...options));
+    const pixels = at('killed', 'partial', 'pixels');
+    const began = Date.now();
+    while (!existsSync(pixels) || statSync(pixels).size < 8 * 32 * 32 * 3) {
+      if (Date.now() - began > 60_000) throw new Error('the run does not begin');
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
+    child.kill('SIGKILL');
+    await outcome;
+    expect(existsSync(at('killed', 'samples.npz'))).toBe(false);
+    const done = statSync(pixels).size / (32 * 32 * 3);
+    expect(done).toBeLessThan(120);
+
+    const other = await alitok(...sample('killed', ...options, '--seed', '5'));
+    expect(other.code).toBe(6);
+    expect(other.stderr).toMatch(/killed\/partial holds images of an interrupted run with another settings/);
+
+    const { stderr } = await succeed(...sample('killed', ...options));
+    expect(Number(/goes on after (\d+) images/.exec(stderr)?.[1])).toBe(done - (done % 4));
+    expect((await samples('killed')).equals(await samples('whole'))).toBe(true);
+    expect(await readdir(at('killed'))).toEqual(['samples.npz']);
+  });
+
+  it('refuses what is no tokenizer', async () => {
+    const { code, stderr } = await alitok(
+      ...['sample', '-g', generator, '--tokenizer', generator, '-o', at('no'), '--count', '1'],
+    );
+    expect(code).toBe(4);
+    expect(stderr).toMatch(/generator\.bin holds a generator; a tokenizer is needed here/);
+    expect(existsSync(at('no'))).toBe(false);
+  });
+});
