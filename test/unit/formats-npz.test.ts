@@ -191,9 +191,11 @@ describe('npz', () => {
     zip.addBuffer(Buffer.alloc(2000), 'x.npy', { compress: true, forceZip64Format: true });
     zip.end();
     const bytes = await buffer(zip.outputStream);
-    // The directory entry's extra field has the sizes in 64 bits.
+    // Among the directory entry's extra fields, the one of number 1 has the sizes in 64 bits.
     const entry = bytes.lastIndexOf(Buffer.from('PK\x01\x02'));
-    bytes.writeBigUInt64LE(10_000_000_000n, entry + 46 + bytes.readUInt16LE(entry + 28) + 4);
+    let field = entry + 46 + bytes.readUInt16LE(entry + 28);
+    while (bytes.readUInt16LE(field) !== 1) field += 4 + bytes.readUInt16LE(field + 2);
+    bytes.writeBigUInt64LE(10_000_000_000n, field + 4);
     const path = join(folder, 'large.npz');
     await writeFile(path, bytes);
     await expect(openNpz(path)).rejects.toThrow(/large\.npz as \.npz: x\.npy claims 10000000000 bytes/);
