@@ -3,6 +3,7 @@ import { ScalarType } from '../backend.js';
 import type { TensorId } from '../bridge.js';
 import { LeftToHost } from './host.js';
 import { activated } from './matmul.js';
+import { inPrecision } from './products.js';
 import { type Kernel, register } from './register.js';
 
 // tfjs keeps images as (B, H, W, C) and filters as (h, w, in, out); PyTorch wants (B, C, H, W) and (out, in, h, w). A
@@ -44,10 +45,6 @@ function geometry(x: readonly number[], filter: readonly number[], window: Windo
   };
 }
 type Geometry = ReturnType<typeof geometry>;
-
-/** x as convolutions multiply it. */
-const inPrecision = ({ use, backend }: Kernel, x: TensorId) =>
-  backend.precision === 'bf16' ? use('to.dtype', x, ScalarType.bfloat16) : x;
 
 /** x (NCHW) with "same" padding that is larger at the end put around it; the convolution pads the rest. */
 function padded({ use }: Kernel, x: TensorId, { even, sides }: Geometry): TensorId {

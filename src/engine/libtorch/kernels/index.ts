@@ -1,10 +1,16 @@
+import { registerAttention } from './attention.js';
 import { registerConvolution } from './convolution.js';
+import { registerDrawing } from './drawing.js';
+import { registerDropout } from './dropout.js';
 import { registerElementwise } from './elementwise.js';
 import { registerHost } from './host.js';
 import { registerLayout } from './layout.js';
+import { registerLinear } from './linear.js';
+import { registerLookup } from './lookup.js';
 import { registerMatmul } from './matmul.js';
+import { registerNormalization } from './normalization.js';
+import { registerOptimizer } from './optimizer.js';
 import { registerReductions } from './reductions.js';
-import { registerVocabulary } from './vocabulary.js';
 
 /** Registers every kernel of the libtorch engine with tfjs. */
 export function registerKernels(): void {
@@ -13,6 +19,13 @@ export function registerKernels(): void {
   registerLayout();
   registerMatmul();
   registerConvolution();
-  registerVocabulary();
+  // The project's op vocabulary (src/engine/ops)
+  registerLinear();
+  registerNormalization();
+  registerAttention();
+  registerDropout();
+  registerLookup();
+  registerDrawing();
+  registerOptimizer();
   registerHost();
 }

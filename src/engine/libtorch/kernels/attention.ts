@@ -1,0 +1,127 @@
+import type { TensorInfo } from '@tensorflow/tfjs';
+import { ScalarType } from '../backend.js';
+import type { TensorId } from '../bridge.js';
+import { fusedAttention, fusedAttentionGrad, hasFused } from './attention-cuda.js';
+import { dropoutFactors } from './dropout.js';
+import { inPrecision, LANES, ours } from './products.js';
+import { type Kernel, register, sizeOf } from './register.js';
+
+/** Rotation, attention and its cache. */
+export function registerAttention(): void {
+  register<{ inverse: boolean }>('alitok.Rotary', ({ x, cos, sin }, { inverse }, kernel) => {
+    const { id, use, out } = kernel;
+    if (ours(kernel)) return out('float32', 'alitok::rotary', id(x), id(cos), id(sin), inverse);
+    // Pairs of channels as complex numbers, turned by one product.
+    const [batch, tokens, heads, width] = x.shape;
+    const pairs = use(
+      'view_as_complex',
+      use('reshape', use('contiguous', id(x)), [batch, tokens, heads, width / 2, 2]),
+    );
+    const angle = use('complex', id(cos), inverse ? use('neg', id(sin)) : id(sin));
+    const turned = use('mul.Tensor', pairs, use('reshape', angle, [1, tokens, 1, width / 2]));
+    return out('float32', 'reshape', use('view_as_real', turned), x.shape);
+  });
+
+  type Attributes = { causal: boolean; keyLength: number; dropout: number; seed: number };
+  const headsFirst = ({ use }: Kernel, x: TensorId) => use('permute', x, [0, 2, 1, 3]);
+
+  /** softmax(q·kᵀ/√D), for q, k (B, H, T, D). */
+  const probabilities = (
+    { use, backend }: Kernel,
+    q: TensorId,
+    k: TensorId,
+    shape: number[],
+    causal: boolean,
+  ) => {
+    const [queries, keys, width] = shape;
+    const scaled = use('mul.Scalar', q, 1 / Math.sqrt(width));
+    let scores = use('matmul', scaled, use('transpose.int', k, -2, -1));
+    if (causal && queries > 1) {
+      const all = use('ones', [queries, keys], ScalarType.bool, null, backend.device);
+      const hidden = use('triu', all, keys - queries + 1);
+      scores = use('masked_fill.Scalar', scores, hidden, Number.NEGATIVE_INFINITY);
+    }
+    return use('_softmax', scores, -1, false);
+  };
+  const used = (kernel: Kernel, x: TensorInfo, length: number) => {
+    const { id, use } = kernel;
+    return headsFirst(kernel, length === x.shape[1] ? id(x) : use('narrow', id(x), 1, 0, length));
+  };
+  const mask = (kernel: Kernel, shape: number[], { dropout, seed }: Attributes) =>
+    dropoutFactors(kernel, sizeOf(shape), dropout, seed, shape);
+
+  register<Attributes>('alitok.Attention', ({ q, k, v }, attributes, kernel) => {
+    const { id, use, out } = kernel;
+    const { causal, keyLength, dropout } = attributes;
+    const [batch, queries, heads, width] = q.shape;
+    if (queries === 1 && dropout === 0 && ours(kernel))
+      return out('float32', 'alitok::attention_step', id(q), id(k), id(v), keyLength);
+    if (ours(kernel) && width % LANES === 0 && keyLength === k.shape[1])
+      return out('float32', 'alitok::attention', id(q), id(k), id(v), causal, dropout, attributes.seed);
+    if (hasFused(kernel, queries === keyLength, causal && queries > 1, dropout)) {
+      const inputs = [
+        headsFirst(kernel, id(q)),
+        used(kernel, k, keyLength),
+        used(kernel, v, keyLength),
+      ] as const;
+      const [qIn, kIn, vIn] = inputs.map((x) => inPrecision(kernel, x));
+      const y = fusedAttention(kernel, [qIn, kIn, vIn], causal && queries > 1);
+      return out('float32', 'to.dtype', use('permute', y, [0, 2, 1, 3]), ScalarType.float32);
+    }
+    let p = probabilities(
+      kernel,
+      headsFirst(kernel, id(q)),
+      used(kernel, k, keyLength),
+      [queries, keyLength, width],
+      causal,
+    );
+    if (dropout > 0) p = use('mul.Tensor', p, mask(kernel, [batch, heads, queries, keyLength], attributes));
+    return out('float32', 'permute', use('matmul', p, used(kernel, v, keyLength)), [0, 2, 1, 3]);
+  });
+  register<Attributes>('alitok.AttentionGrad', (inputs, attributes, kernel) => {
+    const { use, out, outs } = kernel;
+    const names = ['dy', 'q', 'k', 'v'];
+    const [batch, queries, heads, width] = inputs.q.shape;
+    if (ours(kernel) && width % LANES === 0) {
+      const { causal, dropout, seed } = attributes;
+      return outs(
+        'alitok::attention_grad',
+        ...names.map((name) => kernel.id(inputs[name])),
+        causal,
+        dropout,
+        seed,
+      );
+    }
+    const [dy, q, k, v] = names.map((name) => headsFirst(kernel, kernel.id(inputs[name])));
+    if (hasFused(kernel, queries === inputs.k.shape[1], attributes.causal, attributes.dropout)) {
+      const [dyIn, qIn, kIn, vIn] = [dy, q, k, v].map((x) => inPrecision(kernel, x));
+      const gradients = fusedAttentionGrad(kernel, dyIn, [qIn, kIn, vIn], attributes.causal);
+      return gradients.map((x) =>
+        out('float32', 'to.dtype', use('permute', x, [0, 2, 1, 3]), ScalarType.float32),
+      );
+    }
+    const keys = inputs.k.shape[1];
+    const p = probabilities(kernel, q, k, [queries, keys, width], attributes.causal);
+    let dropped = p;
+    let dp = use('matmul', dy, use('transpose.int', v, -2, -1));
+    if (attributes.dropout > 0) {
+      const factors = mask(kernel, [batch, heads, queries, keys], attributes);
+      dropped = use('mul.Tensor', p, factors);
+      dp = use('mul.Tensor', dp, factors);
+    }
+    const dv = use('matmul', use('transpose.int', dropped, -2, -1), dy);
+    const ds = use(
+      'mul.Scalar',
+      use('_softmax_backward_data', dp, p, -1, ScalarType.float32),
+      1 / Math.sqrt(width),
+    );
+    const dq = use('matmul', ds, k);
+    const dk = use('matmul', use('transpose.int', ds, -2, -1), q);
+    return [dq, dk, dv].map((x) => out('float32', 'permute', x, [0, 2, 1, 3]));
+  });
+
+  register<{ position: number }>('alitok.CacheWrite', ({ cache, update }, { position }, { id, use, out }) => {
+    use('copy_', use('narrow', id(cache), 1, position, update.shape[1]), id(update));
+    return out('float32', 'slice.Tensor', id(update), 0, 0, 0);
+  });
+}

@@ -1,0 +1,63 @@
+import { EngineError } from '../../../errors.js';
+import { ScalarType } from '../backend.js';
+import { inHalf, inPrecision, LANES, ours } from './products.js';
+import { register, sizeOf } from './register.js';
+
+/** Up to so many rows, a product's time is what reading the weights takes. */
+const FEW_ROWS = 32;
+
+/** Linear layers and what stands between them in a feed-forward part. */
+export function registerLinear(): void {
+  register('alitok.Linear', ({ x, weight, bias }, _, kernel) => {
+    const { id, use, out } = kernel;
+    const offset = bias ? id(bias) : null;
+    const width = weight.shape[1];
+    if (inHalf(kernel)) {
+      const [xHalf, weightHalf] = [x, weight].map((tensor) => inPrecision(kernel, id(tensor)));
+      const y = use('linear', xHalf, weightHalf, offset === null ? null : inPrecision(kernel, offset));
+      return out('float32', 'to.dtype', y, ScalarType.float32);
+    }
+    if (!ours(kernel)) return out('float32', 'linear', id(x), id(weight), offset);
+    if (sizeOf(x.shape) > FEW_ROWS * width || width % LANES > 0)
+      return out('float32', 'alitok::linear', id(x), id(weight), offset);
+    return out('float32', 'alitok::linear_few', id(x), id(weight), null, offset);
+  });
+  register('alitok.LinearGrad', ({ dy, x, weight }, _, kernel) => {
+    const { id, use, out } = kernel;
+    if (ours(kernel) && !inHalf(kernel))
+      return [
+        out('float32', 'alitok::product', id(dy), id(weight), false, false),
+        out('float32', 'alitok::product', id(dy), id(x), true, false),
+      ];
+    const [dyHalf, xHalf, weightHalf] = [dy, x, weight].map((tensor) => inPrecision(kernel, id(tensor)));
+    const dx = use('mm', dyHalf, weightHalf);
+    const dweight = use('mm', use('t', dyHalf), xHalf);
+    return [dx, dweight].map((gradient) => out('float32', 'to.dtype', gradient, ScalarType.float32));
+  });
+  register<{ int8: boolean }>('alitok.PackWeight', ({ weight }, { int8 }, kernel) => {
+    const { id, out, backend } = kernel;
+    if (!ours(kernel))
+      throw new EngineError(`weights in fewer bits are for --device cpu, not ${backend.device}`);
+    if (!int8) return [out('float32', 'to.dtype', id(weight), ScalarType.bfloat16)];
+    const [packed, scale] = backend.call('alitok::pack_int8', id(weight));
+    return [backend.wrap(packed, 'int32'), backend.wrap(scale, 'float32')];
+  });
+  register('alitok.PackedLinear', ({ x, weight, scale, bias }, _, { id, out }) =>
+    out('float32', 'alitok::linear_few', id(x), id(weight), scale ? id(scale) : null, bias ? id(bias) : null),
+  );
+  register('alitok.Gelu', ({ x }, _, { id, out }) => out('float32', 'gelu', id(x)));
+  register('alitok.GeluGrad', ({ dy, x }, _, { id, out }) => out('float32', 'gelu_backward', id(dy), id(x)));
+  register('alitok.SwiGLU', ({ gate, value }, _, kernel) => {
+    const { id, use, out } = kernel;
+    if (ours(kernel)) return out('float32', 'alitok::swiglu', id(gate), id(value));
+    return out('float32', 'mul.Tensor', use('silu', id(gate)), id(value));
+  });
+  register('alitok.SwiGLUGrad', ({ dy, gate, value }, _, kernel) => {
+    const { id, use, out, outs } = kernel;
+    if (ours(kernel)) return outs('alitok::swiglu_grad', id(dy), id(gate), id(value));
+    return [
+      out('float32', 'silu_backward', use('mul.Tensor', id(dy), id(value)), id(gate)),
+      out('float32', 'mul.Tensor', id(dy), use('silu', id(gate))),
+    ];
+  });
+}

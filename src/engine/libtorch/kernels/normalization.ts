@@ -1,0 +1,110 @@
+import type { TensorInfo } from '@tensorflow/tfjs';
+import type { TensorId } from '../bridge.js';
+import { ours } from './products.js';
+import { type Kernel, register } from './register.js';
+
+/** (…, d) → (rows, d), a view. */
+function rowsOf({ id, use }: Kernel, x: TensorInfo): TensorId {
+  return x.shape.length === 2 ? id(x) : use('reshape', id(x), [-1, x.shape.at(-1)!]);
+}
+
+/** Layer, RMS and group normalisation. */
+export function registerNormalization(): void {
+  type Epsilon = { epsilon: number };
+  register<Epsilon>('alitok.LayerNorm', ({ x, weight, bias }, { epsilon }, { id, out }) =>
+    out('float32', 'layer_norm', id(x), weight.shape, id(weight), id(bias), epsilon),
+  );
+  register<Epsilon>('alitok.LayerNormGrad', ({ dy, x, weight }, { epsilon }, { id, backend, drop }) => {
+    const [y, mean, rstd] = backend.call('native_layer_norm', id(x), weight.shape, null, null, epsilon);
+    drop(y);
+    const scale = id(weight);
+    const statistics = [drop(mean), drop(rstd)];
+    const gradients = backend.call(
+      'native_layer_norm_backward',
+      id(dy),
+      id(x),
+      weight.shape,
+      ...statistics,
+      scale,
+      scale, // only whether there is a bias counts
+      [true, true, true],
+    ) as TensorId[];
+    return gradients.map((gradient) => backend.wrap(gradient, 'float32'));
+  });
+
+  /** x·rstd and rstd = 1/√(mean(x²) + ε) over the last dimension. */
+  const rms = ({ use }: Kernel, x: TensorId, epsilon: number) => {
+    const meanSquare = use('mean.dim', use('square', x), [-1], true);
+    const rstd = use('rsqrt', use('add.Scalar', meanSquare, epsilon));
+    return { normalized: use('mul.Tensor', x, rstd), rstd };
+  };
+  register<Epsilon>('alitok.RMSNorm', ({ x, weight }, { epsilon }, kernel) => {
+    const { id, out } = kernel;
+    if (ours(kernel)) return out('float32', 'alitok::rms_norm', id(x), id(weight), epsilon);
+    return out('float32', 'mul.Tensor', rms(kernel, id(x), epsilon).normalized, id(weight));
+  });
+  register<Epsilon>('alitok.RMSNormGrad', ({ dy, x, weight }, { epsilon }, kernel) => {
+    const { id, use, out, outs } = kernel;
+    if (ours(kernel)) return outs('alitok::rms_norm_grad', id(dy), id(x), id(weight), epsilon);
+    const [xRows, dyRows] = [rowsOf(kernel, x), rowsOf(kernel, dy)];
+    const { normalized, rstd } = rms(kernel, xRows, epsilon);
+    const g = use('mul.Tensor', dyRows, id(weight));
+    const along = use('mean.dim', use('mul.Tensor', g, normalized), [-1], true);
+    const across = use('sub.Tensor', g, use('mul.Tensor', normalized, along));
+    const dx = use('mul.Tensor', across, rstd);
+    return [
+      out('float32', 'reshape', dx, x.shape),
+      out('float32', 'sum.dim_IntList', use('mul.Tensor', dyRows, normalized), [0]),
+    ];
+  });
+
+  type Groups = Epsilon & { groups: number };
+  const channelsFirst = ({ id, use }: Kernel, x: TensorInfo) =>
+    use('contiguous', use('permute', id(x), [0, 3, 1, 2]));
+  const sizes = ([batch, height, width, channels]: readonly number[]) => [batch, channels, height * width];
+  register<Groups>('alitok.GroupNorm', ({ x, weight, bias }, { groups, epsilon }, kernel) => {
+    const { id, drop, out, backend } = kernel;
+    const input = channelsFirst(kernel, x);
+    const results = backend.call(
+      'native_group_norm',
+      input,
+      id(weight),
+      id(bias),
+      ...sizes(x.shape),
+      groups,
+      epsilon,
+    );
+    for (const result of results) drop(result);
+    return out('float32', 'permute', results[0], [0, 2, 3, 1]);
+  });
+  register<Groups>('alitok.GroupNormGrad', ({ dy, x, weight }, { groups, epsilon }, kernel) => {
+    const { id, drop, out, backend } = kernel;
+    const [input, gradient] = [channelsFirst(kernel, x), channelsFirst(kernel, dy)];
+    const forward = backend.call(
+      'native_group_norm',
+      input,
+      id(weight),
+      null,
+      ...sizes(x.shape),
+      groups,
+      epsilon,
+    );
+    const [, mean, rstd] = (forward as TensorId[]).map(drop);
+    const [dx, dweight, dbias] = backend.call(
+      'native_group_norm_backward',
+      gradient,
+      input,
+      mean,
+      rstd,
+      id(weight),
+      ...sizes(x.shape),
+      groups,
+      [true, true, true],
+    );
+    return [
+      out('float32', 'permute', drop(dx), [0, 2, 3, 1]),
+      backend.wrap(dweight, 'float32'),
+      backend.wrap(dbias, 'float32'),
+    ];
+  });
+}
