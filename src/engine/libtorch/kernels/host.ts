@@ -1,6 +1,9 @@
 import * as tf from '@tensorflow/tfjs';
 import type { LibtorchBackend } from '../backend.js';
-import type { Inputs, Result } from './register.js';
+
+/** What a kernel gets and gives, as tfjs has it. */
+export type Inputs = Record<string, tf.TensorInfo>;
+export type Result = tf.TensorInfo | tf.TensorInfo[];
 
 // The long tail: operations that the models never use (strings, complex numbers, ragged and sparse tensors, …) are
 // computed by tfjs's own JavaScript kernels, on copies in the memory of the host.

@@ -1,10 +1,7 @@
 import * as tf from '@tensorflow/tfjs';
 import type { LibtorchBackend } from '../backend.js';
 import type { Argument, TensorId } from '../bridge.js';
-import { isHostType, LeftToHost, runOnHost } from './host.js';
-
-export type Inputs = Record<string, tf.TensorInfo>;
-export type Result = tf.TensorInfo | tf.TensorInfo[];
+import { type Inputs, isHostType, LeftToHost, type Result, runOnHost } from './host.js';
 
 /** What a kernel works with: operators by name, and the PyTorch tensors behind tfjs's. */
 export class Kernel {
