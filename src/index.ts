@@ -20,8 +20,10 @@ export {
 export { type ImageGenerator, openGenerator, type SampleSettings } from './api/generator.js';
 export { readImage, writeImage } from './api/images.js';
 export { type ImageTokenizer, openTokenizer } from './api/tokenizer.js';
+export type { Config } from './config/schema.js';
 export type { Image } from './data/image.js';
 export {
+  ENGINES,
   type Engine,
   type EngineChoice,
   type EngineName,
@@ -40,4 +42,5 @@ export {
 } from './errors.js';
 export type { EvaluateSamplesOptions, GenerationResult } from './eval/evaluate-samples.js';
 export type { EvaluateTokenizerOptions, ReconstructionResult } from './eval/evaluate-tokenizer.js';
-export type { Progress, ProgressOptions, Reporter } from './job/reporter.js';
+export type { Fields, Progress, ProgressOptions, Reporter } from './job/reporter.js';
+export type { Stage } from './models/geometry.js';

@@ -135,6 +135,12 @@ describe('the package', () => {
     });
   });
 
+  it('has a reference without a warning', async () => {
+    await run(process.execPath, [repository('node_modules/typedoc/bin/typedoc'), '--emit', 'none'], {
+      cwd: repository('.'),
+    });
+  });
+
   it('has the command', async () => {
     const { stdout } = await node('node_modules/alitok/bin/alitok.js', 'inspect', 'alitok_b.bin');
     expect(stdout).toMatch(/^kind +generator$/m);
