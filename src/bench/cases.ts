@@ -10,7 +10,7 @@ import type { Parameters } from '../nn/parameters.js';
 import { Random } from '../random.js';
 import { packWeights } from '../sample/pack-weights.js';
 import { sampleCodes, sampleOptions } from '../sample/sampler.js';
-import { sumGradients, update } from '../train/optimize.js';
+import { finiteNorm, sumGradients, update } from '../train/optimize.js';
 
 /** What is timed: a name, and how much one run of it does. */
 export interface Case {
@@ -107,10 +107,11 @@ function training(config: Config, { batch }: CaseOptions): Case {
     operations: 6 * batch * (tokens + 1) * matrices(generator.parameters),
     steps: 1,
     async run() {
-      const { gradients } = sumGradients(trained, 1, () => ({
+      const { gradients, metrics } = sumGradients(trained, 1, () => ({
         loss: generator.loss(generator.forward(conditions, codes), codes),
       }));
-      update(optimizer, gradients, 1e-4, { accumulation: 1, clip_norm: 1 });
+      const norm = finiteNorm(gradients, 1, { step: 1, lr: 1e-4, metrics, batch: {} });
+      update(optimizer, gradients, 1e-4, { norm, accumulation: 1, clip_norm: 1 });
     },
     dispose() {
       tf.dispose([codes, conditions]);

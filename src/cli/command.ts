@@ -3,6 +3,7 @@ import type { Config } from '../config/schema.js';
 import type { EngineChoice } from '../engine/index.js';
 import type { WeightKind } from '../engine/ops/index.js';
 import type { Job } from '../job/job.js';
+import type { Resume } from '../train/run-folder.js';
 import { interruption } from './exit.js';
 import type { Log, LogLevel } from './log.js';
 
@@ -75,6 +76,31 @@ export function withConfig(command: Command): Command {
   return command
     .argument('[overrides...]', 'config values, such as generator.layers=12')
     .option('-c, --config <file>', 'YAML file of the experiment (default: the published values)');
+}
+
+/** Options of a command made by `withResume`. */
+export interface ResumeFlags {
+  resume?: Resume;
+  allowChanges?: boolean;
+}
+
+/** Gives a command that trains `--resume [auto]` and `--allow-changes`; `readResume` reads them. */
+export function withResume(command: Command): Command {
+  return command
+    .option(
+      '--resume [auto]',
+      'go on from the newest checkpoint; auto: begin if there is no run yet',
+      (value) => {
+        if (value === 'auto') return value;
+        throw new InvalidArgumentError('It takes auto or nothing; put config values before it.');
+      },
+    )
+    .option('--allow-changes', 'resume with other values or data than the run was begun with, too');
+}
+
+/** How a `withResume` command is to take the run in its folder. */
+export function readResume({ resume = false, allowChanges = false }: ResumeFlags) {
+  return { resume, allowChanges };
 }
 
 /** The experiment that a `withConfig` command was started with. @throws ConfigError */

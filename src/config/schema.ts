@@ -189,6 +189,15 @@ const schema = z
       })
       .prefault({}),
 
+    /** What to do about a batch whose loss or gradient is not finite. */
+    guards: z
+      .strictObject({
+        on_nonfinite: z.enum(['stop', 'skip']).default('stop'),
+        /** Batches in a row that may be skipped. */
+        max_skipped: count.default(5),
+      })
+      .prefault({}),
+
     logging: z
       .strictObject({
         /** Steps between two lines of the metrics log. */
@@ -196,13 +205,19 @@ const schema = z
         /** Steps between two validations, with their pictures. */
         images_every: count.default(1000),
         checkpoint_every: count.default(1000),
+        /** The last so many checkpoints stay … */
         keep_checkpoints: count.default(3),
+        /** … and those of every so many steps; 0 for none of them … */
+        keep_every: wholeNumber.default(0),
+        /** … and the best by this metric, of those whose step has it in the metrics log. */
+        keep_best: z.enum(['validation_psnr', 'psnr', 'accuracy', 'loss']).nullable().default(null),
         validation_images: count.default(256),
       })
       .prefault({}),
   })
   .superRefine((config, context) => {
-    const { tokenizer, tokenizer_training, discriminator, generator, generator_training, data } = config;
+    const { tokenizer, tokenizer_training, discriminator, generator, generator_training, data, logging } =
+      config;
     const check = (holds: boolean, key: string, message: string) => {
       if (!holds) context.addIssue({ code: 'custom', path: key.split('.'), message });
     };
@@ -232,6 +247,20 @@ const schema = z
       generator_training,
     }))
       checkMultiple(batch_size, `${section}.batch_size`, accumulation, `${section}.accumulation`);
+    checkMultiple(
+      logging.keep_every,
+      'logging.keep_every',
+      logging.checkpoint_every,
+      'logging.checkpoint_every',
+    );
+    const measured = logging.keep_best === 'validation_psnr' ? 'images_every' : 'metrics_every';
+    if (logging.keep_best !== null)
+      checkMultiple(
+        logging.checkpoint_every,
+        'logging.checkpoint_every',
+        logging[measured],
+        `logging.${measured}, for logging.keep_best to be measured`,
+      );
     for (const [folder, list] of [
       ['train', 'train_list'],
       ['validation', 'validation_list'],

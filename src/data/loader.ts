@@ -42,7 +42,11 @@ class Reader<T> {
   constructor(
     private readonly options: LoaderOptions,
     private readonly prepare: (image: Image) => Promise<T>,
-  ) {}
+    /** Files that an earlier process could not read. */
+    unreadable: readonly number[] = [],
+  ) {
+    for (const index of unreadable) this.unreadable.set(index, options.dataset.entries[index].path);
+  }
 
   /**
    * One file, prepared; undefined where it cannot be read.
@@ -140,6 +144,11 @@ export class TrainingLoader {
     return toBatch(samples, this.options);
   }
 
+  /** The files of a batch, relative to the data set's root. */
+  paths({ indices }: Batch): string[] {
+    return Array.from(indices, (index) => this.options.dataset.entries[index].path);
+  }
+
   /** Ends decoding; waits for what is running. */
   async close(): Promise<void> {
     await this.samples.return(undefined);
@@ -198,20 +207,34 @@ const PREPARE: Record<Crops, (image: Image, size: number) => Promise<Image[]>> =
   'ten-crop': tenCrop,
 };
 
+/** Where a sequence goes on: the first entry it has not read, and those before it that could not be read. */
+export interface SequenceStart {
+  readonly entry: number;
+  readonly unreadable: readonly number[];
+}
+
+function* from(indices: Iterable<number>, first: number): Generator<number> {
+  for (const index of indices) if (index >= first) yield index;
+}
+
 /**
- * All readable images once, in the data set's order, each cut into the given crops: `images` is
+ * All readable images once, in the data set's order, or those from `start` on, each cut into the given crops: `images` is
  * (batchSize · crops, S, S, 3), less in the last batch. Leaving the iteration ends decoding.
  * @throws DataError where more than 1 % of the files cannot be read
  */
 export async function* sequentialBatches(
-  options: LoaderOptions & { readonly crops: Crops },
+  options: LoaderOptions & { readonly crops: Crops; readonly start?: SequenceStart },
 ): AsyncGenerator<Batch> {
-  const { dataset, imageSize, batchSize, crops, concurrency = CONCURRENCY } = options;
-  const reader = new Reader(options, (image) => PREPARE[crops](image, imageSize));
+  const { dataset, imageSize, batchSize, crops, start, concurrency = CONCURRENCY } = options;
+  const reader = new Reader(options, (image) => PREPARE[crops](image, imageSize), start?.unreadable);
   const load = async (index: number) => ({ index, crops: await reader.read(index) });
   const limits = { concurrency, ahead: Math.max(concurrency, 2 * batchSize) };
   let samples: Sample[] = [];
-  for await (const { index, crops } of prefetch(dataset.entries.keys(), load, limits)) {
+  for await (const { index, crops } of prefetch(
+    from(dataset.entries.keys(), start?.entry ?? 0),
+    load,
+    limits,
+  )) {
     if (!crops) continue;
     samples.push({ index, crops });
     if (samples.length === batchSize) {

@@ -1,4 +1,4 @@
-import { type FileHandle, open, rename, rm } from 'node:fs/promises';
+import { type FileHandle, open, readdir, rename, rm } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { OutputError } from '../errors.js';
 
@@ -89,8 +89,22 @@ export class AtomicFile {
   }
 }
 
+/** The temporary files of `AtomicFile`, and in them the name of what they were to become. */
+const TEMPORARY = /^\.(.+)\.\d+\.\d+\.tmp$/;
+
+/**
+ * Removes what processes that were killed left half-written in a folder: of the files `names`, or of all. Only for who
+ * alone writes them.
+ */
+export async function removeTemporaries(folder: string, names?: readonly string[]): Promise<void> {
+  for (const file of await readdir(folder).catch(() => [])) {
+    const name = TEMPORARY.exec(file)?.[1];
+    if (name !== undefined && (names?.includes(name) ?? true)) await rm(join(folder, file), { force: true });
+  }
+}
+
 /** Makes a rename in the folder durable; file systems without that notion refuse, and nothing is lost. */
-async function syncFolder(folder: string): Promise<void> {
+export async function syncFolder(folder: string): Promise<void> {
   const handle = await open(folder, 'r').catch(() => undefined);
   await handle?.sync().catch(() => {});
   await handle?.close();

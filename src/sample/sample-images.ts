@@ -7,8 +7,9 @@ import { encodePng } from '../data/image.js';
 import { labelledGrid } from '../data/sheets.js';
 import type { WeightKind } from '../engine/ops/index.js';
 import { Interrupted } from '../errors.js';
-import { outputError, writeFileAtomic } from '../formats/atomic.js';
+import { outputError, removeTemporaries, writeFileAtomic } from '../formats/atomic.js';
 import { writeNpz } from '../formats/npz.js';
+import { PartialRows } from '../formats/partial-rows.js';
 import type { Job } from '../job/job.js';
 import type { Generator } from '../models/generator.js';
 import { toPixels } from '../models/pixels.js';
@@ -17,7 +18,6 @@ import { Random } from '../random.js';
 import { className, parseClasses } from './classes.js';
 import { loadModels } from './load-models.js';
 import { packWeights } from './pack-weights.js';
-import { PartialSamples } from './partial-samples.js';
 import { sampleCodes, sampleOptions } from './sampler.js';
 
 /** The grid shows at most so many images, the first of each class. */
@@ -78,8 +78,8 @@ export async function sampleImages(options: SampleImagesOptions, job: Job): Prom
   } catch (error) {
     throw outputError(out, error);
   }
-  const partial = await PartialSamples.open(
-    out,
+  const partial = await PartialRows.open(
+    join(out, 'partial'),
     {
       generator: await identity(options.generator),
       tokenizer: await identity(options.tokenizer),
@@ -90,9 +90,11 @@ export async function sampleImages(options: SampleImagesOptions, job: Job): Prom
       engine: job.engine.description,
       settings,
     },
-    { imageBytes: size * size * 3, batch: settings.batch_size, total },
+    { name: 'pixels', rowBytes: size * size * 3, batch: settings.batch_size, total },
   );
   try {
+    await removeTemporaries(folder);
+    await removeTemporaries(out, ['samples.npz', 'grid.png']);
     if (partial.count > 0)
       job.reporter.info(`goes on after ${partial.count} images of an interrupted run in ${partial.folder}`);
     for await (const pixels of batches(model, tokenizer, labels, settings, partial, job)) {
@@ -126,7 +128,7 @@ function splitImages(pixels: Uint8Array, size: number): Uint8Array[] {
 /** A sheet of the first images of each class, a class after the other. */
 async function writeGrid(
   path: string,
-  images: PartialSamples,
+  images: PartialRows,
   labels: readonly number[],
   classNames: readonly string[],
   size: number,
@@ -144,7 +146,7 @@ async function writeGrid(
       return before < perClass ? [i] : [];
     })
     .slice(0, GRID_IMAGES);
-  const shown = await Promise.all(indices.map((i) => images.image(i)));
+  const shown = await Promise.all(indices.map((i) => images.row(i)));
   const columns = Math.min(perClass * Math.max(1, Math.floor(8 / perClass)), 16);
   const names = indices.map((i) => className(labels[i], classNames));
   await writeFileAtomic(path, await labelledGrid(shown, { size, columns, labels: names }));
@@ -156,7 +158,7 @@ async function* batches(
   tokenizer: Tokenizer,
   labels: readonly number[],
   settings: Config['sample'],
-  done: PartialSamples,
+  done: PartialRows,
   { reporter, signal }: Job,
 ): AsyncGenerator<Uint8Array> {
   const steps = model.geometry.tokens;

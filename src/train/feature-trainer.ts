@@ -9,7 +9,7 @@ import { AdamW } from '../nn/adamw.js';
 import type { Parameter, Parameters } from '../nn/parameters.js';
 import { cosineDecay } from '../nn/schedule.js';
 import { Random } from '../random.js';
-import { sumGradients, update } from './optimize.js';
+import { finiteNorm, sumGradients, update } from './optimize.js';
 import type { OpenBatches } from './tokenizer-trainer.js';
 import type { Metrics, Trainer } from './trainer.js';
 
@@ -58,7 +58,8 @@ export class FeatureTrainer implements Trainer {
 
   async step(): Promise<Metrics> {
     this.loader ??= this.openBatches(this.position);
-    const { images, classes } = await this.loader.next();
+    const batch = await this.loader.next();
+    const { images, classes } = batch;
     const { gradients, metrics } = sumGradients(this.trained, 1, () => {
       const { logits } = this.network.forward(toTensor(images, this.network.config.image_size));
       const targets = tf.tensor1d(classes, 'int32');
@@ -66,9 +67,15 @@ export class FeatureTrainer implements Trainer {
       return { loss: ops.crossEntropy(logits, targets).mean() as tf.Scalar, accuracy };
     });
     const lr = cosineDecay(this.steps, this.totalSteps, this.options.lr, 0);
-    const grad_norm = update(this.optimizer, gradients, lr, { accumulation: 1, clip_norm: 1 });
+    const seen = { step: this.steps + 1, lr, metrics, batch: { images: this.loader.paths(batch) } };
+    const norm = finiteNorm(gradients, 1, seen);
+    update(this.optimizer, gradients, lr, { norm, accumulation: 1, clip_norm: 1 });
     this.steps += 1;
-    return { ...metrics, lr, grad_norm };
+    return { ...metrics, lr, grad_norm: norm };
+  }
+
+  skip(): void {
+    this.steps += 1;
   }
 
   async close(): Promise<void> {

@@ -8,7 +8,7 @@ import { Ema } from '../nn/ema.js';
 import type { Parameter, Parameters } from '../nn/parameters.js';
 import { cosineDecay, warmup } from '../nn/schedule.js';
 import { Random } from '../random.js';
-import { sumGradients, update } from './optimize.js';
+import { finiteNorm, sumGradients, update } from './optimize.js';
 import { type TokenBatch, TokenBatches } from './token-batches.js';
 import type { Metrics, Trainer } from './trainer.js';
 
@@ -71,10 +71,17 @@ export class GeneratorTrainer implements Trainer {
       this.steps < warmup_steps
         ? lr * warmup(this.steps, warmup_steps)
         : cosineDecay(this.steps - warmup_steps, this.totalSteps - warmup_steps, lr, lr_end);
-    const grad_norm = update(this.optimizer, gradients, rate, this.options);
+    const [images, crops] = [parts.flatMap((part) => part.images), parts.flatMap((part) => part.crops)];
+    const seen = { step: this.steps + 1, lr: rate, metrics, batch: { images, crops } };
+    const norm = finiteNorm(gradients, accumulation, seen);
+    update(this.optimizer, gradients, rate, { ...this.options, norm });
     this.steps += 1;
     this.ema?.update(this.steps);
-    return { ...metrics, lr: rate, grad_norm };
+    return { ...metrics, lr: rate, grad_norm: norm };
+  }
+
+  skip(): void {
+    this.steps += 1;
   }
 
   /** Cross-entropy of one micro-batch with dropout and dropped classes, and the share of codes predicted. */

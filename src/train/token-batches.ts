@@ -1,10 +1,12 @@
 import type { TokenCache } from '../data/codes.js';
 import { Random } from '../random.js';
 
-/** Codes (B, T) and classes (B) of B images. */
+/** Codes (B, T) and classes (B) of B images, and which images and crops of the cache they are. */
 export interface TokenBatch {
   codes: Int32Array;
   classes: Int32Array;
+  images: number[];
+  crops: number[];
 }
 
 /** Endless shuffled reading of a token cache: what stands at a position depends on seed and position alone. */
@@ -22,14 +24,17 @@ export class TokenBatches {
     const { images, crops, tokens, classes: classOf } = this.cache;
     const codes = new Int32Array(count * tokens);
     const classes = new Int32Array(count);
+    const read: Pick<TokenBatch, 'images' | 'crops'> = { images: [], crops: [] };
     for (let i = 0; i < count; i++) {
       const at = position + i;
       const image = this.shuffled(Math.floor(at / images), at % images);
       const crop = Random.of(this.seed, `crop ${at}`).integer(crops);
       await this.cache.read(image, crop, codes, i * tokens);
       classes[i] = classOf[image];
+      read.images.push(image);
+      read.crops.push(crop);
     }
-    return { codes, classes };
+    return { codes, classes, ...read };
   }
 
   private shuffled(epoch: number, offset: number): number {

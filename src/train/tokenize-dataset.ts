@@ -1,11 +1,14 @@
-import { basename } from 'node:path';
+import { basename, dirname } from 'node:path';
 import { fingerprint, loadTokenizer } from '../checkpoint/tokenizer-file.js';
-import { openDataset } from '../data/dataset.js';
+import { type Dataset, datasetIdentity, openDataset } from '../data/dataset.js';
 import { CROP_COUNTS, sequentialBatches } from '../data/loader.js';
-import { TokenCacheWriter } from '../data/token-cache.js';
+import { type TokenCacheDescription, TokenCacheWriter } from '../data/token-cache.js';
+import { DataError } from '../errors.js';
+import { removeTemporaries } from '../formats/atomic.js';
 import type { Job } from '../job/job.js';
 import { warnOfSkipped } from '../job/reporter.js';
-import type { CodebookUsage } from '../models/codebook-usage.js';
+import { CodebookUsage } from '../models/codebook-usage.js';
+import { TokenRows } from './token-rows.js';
 import { tokenizeBatches } from './tokenize.js';
 
 export interface TokenizeOptions {
@@ -19,15 +22,18 @@ export interface TokenizeOptions {
   batchSize: number;
 }
 
-/** Writes the token cache of a data set; gives its number of images and how much of the codebook it uses. */
+/**
+ * Writes the token cache of a data set; gives its number of images and how much of the codebook it uses. Codes are kept
+ * beside it until it is whole, and the same call goes on with them after an interruption.
+ */
 export async function tokenizeDataset(
   { tokenizer: path, folder, list, out, crops, batchSize }: TokenizeOptions,
-  { reporter, signal }: Job,
+  { engine, reporter, signal }: Job,
 ): Promise<{ images: number; usage: CodebookUsage }> {
   const dataset = await openDataset({ folder, list });
   const tokenizer = await loadTokenizer(path);
   const { image_size, tokens, codebook_size } = tokenizer.geometry;
-  const writer = await TokenCacheWriter.create(out, {
+  const description: TokenCacheDescription = {
     fingerprint: await fingerprint(tokenizer),
     codebookSize: codebook_size,
     preprocessing: crops,
@@ -37,25 +43,67 @@ export async function tokenizeDataset(
     crops: CROP_COUNTS[crops],
     tokens,
     classNames: dataset.classNames,
-  });
-  const batches = sequentialBatches({
-    dataset,
-    imageSize: image_size,
-    batchSize: Math.max(1, Math.floor(batchSize / CROP_COUNTS[crops])),
-    crops,
-    onUnreadable: warnOfSkipped(reporter),
-  });
-  const progress = reporter.progress({ label: 'tokenize', total: dataset.entries.length, unit: 'images' });
-  let images = 0;
-  const onImages = (done: number) => {
-    images = done;
-    progress.update(done);
   };
+  const filesAtOnce = Math.max(1, Math.floor(batchSize / CROP_COUNTS[crops]));
+  const { classNames: _, ...own } = description;
+  const rows = await TokenRows.open(
+    `${out}.partial`,
+    { ...own, dataset: datasetIdentity(dataset), batch_size: batchSize, engine: engine.description },
+    {
+      codes: CROP_COUNTS[crops] * tokens,
+      codebookSize: codebook_size,
+      batch: filesAtOnce,
+      total: dataset.entries.length,
+    },
+  );
+  const { count: start } = rows;
+  if (start > 0) reporter.info(`goes on after ${start} images of an interrupted run in ${rows.folder}`);
+  const total = dataset.entries.length;
+  const progress = reporter.progress({ label: 'tokenize', total, unit: 'images', start });
   try {
-    const usage = await tokenizeBatches(tokenizer, batches, writer, { onImages, signal });
+    const batches = sequentialBatches({
+      dataset,
+      imageSize: image_size,
+      batchSize: filesAtOnce,
+      crops,
+      start: await rows.next(),
+      onUnreadable: warnOfSkipped(reporter),
+    });
+    await tokenizeBatches(tokenizer, batches, rows, { onImages: (done) => progress.update(done), signal });
+    const usage = await writeCache(out, description, dataset, rows);
+    const images = rows.count;
+    await rows.remove();
     return { images, usage };
+  } catch (error) {
+    // Files that could not be read will be repaired: then they are to be read again.
+    if (error instanceof DataError) await rows.remove();
+    throw error;
   } finally {
+    await rows.close();
     progress.stop();
     tokenizer.parameters.dispose();
   }
+}
+
+/** Makes the cache of all rows; gives how much of the codebook they use. Throws OutputError. */
+async function writeCache(
+  out: string,
+  description: TokenCacheDescription,
+  { entries }: Dataset,
+  rows: TokenRows,
+): Promise<CodebookUsage> {
+  await removeTemporaries(dirname(out), [basename(out)]);
+  const usage = new CodebookUsage(description.codebookSize);
+  const writer = await TokenCacheWriter.create(out, description);
+  try {
+    for await (const { index, codes } of rows.read()) {
+      usage.add(codes);
+      await writer.append(codes, entries[index].class);
+    }
+    await writer.finish();
+  } catch (error) {
+    await writer.abort();
+    throw error;
+  }
+  return usage;
 }

@@ -1,7 +1,7 @@
 import * as tf from '@tensorflow/tfjs';
 import { saveTokenizer } from '../checkpoint/tokenizer-file.js';
 import type { Config } from '../config/schema.js';
-import type { Position, TrainingLoader } from '../data/loader.js';
+import type { Batch, Position, TrainingLoader } from '../data/loader.js';
 import { ConfigError } from '../errors.js';
 import { CodebookUsage } from '../models/codebook-usage.js';
 import { Discriminator } from '../models/discriminator.js';
@@ -15,7 +15,8 @@ import type { LossAndMore } from '../nn/gradients.js';
 import type { Parameter, Parameters } from '../nn/parameters.js';
 import { warmup } from '../nn/schedule.js';
 import { Random } from '../random.js';
-import { sumGradients, update } from './optimize.js';
+import { checkPhases } from './check-schedule.js';
+import { finiteNorm, type Seen, sumGradients, update } from './optimize.js';
 import { type Phase, PhaseSchedule } from './phases.js';
 import type { Metrics, Trainer } from './trainer.js';
 
@@ -36,7 +37,7 @@ export class TokenizerTrainer implements Trainer {
   private loader?: TrainingLoader;
   private position?: Position;
 
-  /** @throws ConfigError if a phase wants perceptual terms that `perceptual` does not have */
+  /** @throws ConfigError if the phases cannot be gone through, or want perceptual terms that `perceptual` does not have */
   constructor(
     private readonly config: Config,
     stage: Stage,
@@ -48,6 +49,7 @@ export class TokenizerTrainer implements Trainer {
     const { phases } = this.stageOptions;
     this.schedule = new PhaseSchedule(phases);
     requirePerceptual(phases, stage, perceptual);
+    checkPhases(config, stage);
     this.trained = [...this.tokenizer.parameters].filter(
       (p) => !p.buffer && (stage === 1 || !FROZEN_IN_STAGE_2.test(p.name)),
     );
@@ -87,17 +89,26 @@ export class TokenizerTrainer implements Trainer {
 
   async step(): Promise<Metrics> {
     this.loader ??= this.openBatches(this.position);
-    const { images } = await this.loader.next();
+    const batch = await this.loader.next();
     const phase = this.schedule.current;
     const lr = this.schedule.lr * warmup(this.steps, this.options.warmup_steps);
     const onDiscriminator = phase.adversarial && this.schedule.step % 2 === 1;
     const metrics = onDiscriminator
-      ? this.discriminatorStep(images, lr)
-      : this.tokenizerStep(images, phase, lr);
+      ? this.discriminatorStep(batch, lr)
+      : this.tokenizerStep(batch, phase, lr);
     const position = { phase: this.schedule.phase + 1, lr };
     this.steps += 1;
     this.schedule.advance(metrics.loss);
     return { ...metrics, ...position };
+  }
+
+  skip(): void {
+    this.steps += 1;
+    this.schedule.advance(undefined);
+  }
+
+  private seen(batch: Batch, lr: number, metrics: Metrics): Omit<Seen, 'grad_norm'> {
+    return { step: this.steps + 1, lr, metrics, batch: { images: this.loader!.paths(batch) } };
   }
 
   summary(): Metrics {
@@ -120,30 +131,35 @@ export class TokenizerTrainer implements Trainer {
     return sumGradients(trained, parts, (part) => lossOf(micro(part)), each);
   }
 
-  private tokenizerStep(images: Uint8Array, phase: Phase, lr: number): Metrics {
+  private tokenizerStep(batch: Batch, phase: Phase, lr: number): Metrics {
+    const { options } = this;
     const features: tf.Tensor2D[] = [];
     const indices: tf.Tensor1D[] = [];
     const { gradients, metrics } = this.overBatch(
-      images,
+      batch.images,
       this.trained,
       (x) => this.tokenizerLoss(x, phase),
       (result) => {
         features.push(tf.keep(result.features as tf.Tensor2D));
         indices.push(tf.keep(result.indices as tf.Tensor1D));
-        this.usage.add(result.indices.dataSync<'int32'>());
       },
     );
-    if (this.tokenizer.stage === 1 && this.stageOptions.clustering)
-      tf.tidy(() =>
-        this.tokenizer.quantizer.updateClusters(
-          tf.concat(features),
-          tf.concat(indices),
-          this.options.usage_decay,
-        ),
-      );
-    tf.dispose([features, indices]);
-    const grad_norm = update(this.optimizer, gradients, lr, this.options);
-    return { ...metrics, psnr: -10 * Math.log10(metrics.mse), grad_norm };
+    try {
+      const norm = finiteNorm(gradients, options.accumulation, this.seen(batch, lr, metrics));
+      for (const codes of indices) this.usage.add(codes.dataSync<'int32'>());
+      if (this.tokenizer.stage === 1 && this.stageOptions.clustering)
+        tf.tidy(() =>
+          this.tokenizer.quantizer.updateClusters(
+            tf.concat(features),
+            tf.concat(indices),
+            options.usage_decay,
+          ),
+        );
+      update(this.optimizer, gradients, lr, { ...options, norm });
+      return { ...metrics, psnr: -10 * Math.log10(metrics.mse), grad_norm: norm };
+    } finally {
+      tf.dispose([features, indices]);
+    }
   }
 
   /** All terms of the tokenizer's loss on images x (B, S, S, 3), and what the clustering update needs. */
@@ -174,10 +190,10 @@ export class TokenizerTrainer implements Trainer {
     return { loss: tf.addN(weighted) as tf.Scalar, ...terms, features, indices };
   }
 
-  private discriminatorStep(images: Uint8Array, lr: number): Metrics {
+  private discriminatorStep(batch: Batch, lr: number): Metrics {
     const { model, trained, optimizer } = this.adversary!;
     const { adversarial_weight, lecam_weight } = this.options;
-    const { gradients, metrics } = this.overBatch(images, trained, (x) => {
+    const { gradients, metrics } = this.overBatch(batch.images, trained, (x) => {
       const { image } = tf.tidy(() => ({ image: this.tokenizer.forward(x).image }));
       const [real, fake] = [model.forward(x), model.forward(image)];
       const terms: LossAndMore = { loss: hingeLoss(real, fake).mul(adversarial_weight) as tf.Scalar };
@@ -185,10 +201,11 @@ export class TokenizerTrainer implements Trainer {
         terms.loss = terms.loss.add(this.lecam.loss(real.mean(), fake.mean()).mul(lecam_weight)) as tf.Scalar;
       return { ...terms, logits_real: real.mean(), logits_fake: fake.mean() };
     });
+    const norm = finiteNorm(gradients, this.options.accumulation, this.seen(batch, lr, metrics));
     if (lecam_weight > 0) this.lecam.update(metrics.logits_real, metrics.logits_fake);
-    const discriminator_grad_norm = update(optimizer, gradients, lr, this.options);
+    update(optimizer, gradients, lr, { ...this.options, norm });
     const { loss: discriminator, logits_real, logits_fake } = metrics;
-    return { discriminator, logits_real, logits_fake, discriminator_grad_norm };
+    return { discriminator, logits_real, logits_fake, discriminator_grad_norm: norm };
   }
 
   get model(): Parameters {
@@ -226,6 +243,7 @@ export class TokenizerTrainer implements Trainer {
       optimizer_steps: this.optimizer.steps,
       discriminator_steps: this.adversary?.optimizer.steps ?? 0,
       lecam: this.lecam.state,
+      usage: this.usage.state,
       position: this.loader?.position ?? this.position,
     };
   }
@@ -236,6 +254,7 @@ export class TokenizerTrainer implements Trainer {
     this.optimizer.steps = state.optimizer_steps;
     if (this.adversary) this.adversary.optimizer.steps = state.discriminator_steps;
     this.lecam.state = state.lecam;
+    this.usage.state = state.usage;
     this.position = state.position;
   }
 }

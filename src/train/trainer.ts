@@ -8,8 +8,10 @@ export interface Trainer extends Checkpointed {
   /** Steps to do in all (phases may end early). */
   readonly totalSteps: number;
   readonly finished: boolean;
-  /** Makes the next step. */
+  /** Makes the next step. @throws NonFiniteError before it changes anything, where the batch is bad */
   step(): Promise<Metrics>;
+  /** Counts the step that was not made because its batch was bad. */
+  skip(): void;
   /** Numbers over all steps since the last call, such as codebook usage. */
   summary?(): Metrics;
 }

@@ -6,10 +6,11 @@ import { Ema } from '../../src/nn/ema.js';
 import { constant } from '../../src/nn/initializers.js';
 import { Parameters } from '../../src/nn/parameters.js';
 import { Random } from '../../src/random.js';
-import { sumGradients, update } from '../../src/train/optimize.js';
+import { finiteNorm, sumGradients, update } from '../../src/train/optimize.js';
 import { describeEngines } from '../engines.js';
 
 const START = [1, -2, 0.5];
+const SEEN = { step: 1, lr: 0.1, metrics: {}, batch: {} };
 
 function setUp(options: Partial<ConstructorParameters<typeof AdamW>[1]> = {}) {
   const parameters = new Parameters();
@@ -70,7 +71,8 @@ describeEngines('optimizer', () => {
           .square()
           .mean() as tf.Scalar,
       }));
-      const norm = update(optimizer, gradients, 0.1, { accumulation: parts, clip_norm: 0 });
+      const norm = finiteNorm(gradients, parts, { ...SEEN, metrics });
+      update(optimizer, gradients, 0.1, { norm, accumulation: parts, clip_norm: 0 });
       return [...values(w.value), norm, metrics.loss];
     };
     const whole = after(1);
@@ -80,23 +82,33 @@ describeEngines('optimizer', () => {
   it('clips the gradient to a global norm', () => {
     // A first step of Adam does not feel the scale, so the moments are looked at.
     const { optimizer } = setUp();
-    const norm = update(optimizer, [tf.tensor1d([3, 0, 4])], 0.1, { accumulation: 1, clip_norm: 1 });
-    expect(norm).toBeCloseTo(5, 5);
+    const step = (gradient: number[]) => {
+      const gradients = [tf.tensor1d(gradient)];
+      const norm = finiteNorm(gradients, 1, SEEN);
+      update(optimizer, gradients, 0.1, { norm, accumulation: 1, clip_norm: 1 });
+      return norm;
+    };
+    expect(step([3, 0, 4])).toBeCloseTo(5, 5);
     expectNear(values(optimizer.state.get('m.w')!.value), [0.06, 0, 0.08]);
-    update(optimizer, [tf.tensor1d([0.3, 0, 0])], 0.1, { accumulation: 1, clip_norm: 1 });
+    step([0.3, 0, 0]);
     expectNear(values(optimizer.state.get('m.w')!.value), [0.084, 0, 0.072]);
   });
 
-  it('stops before the step when a gradient is not finite', () => {
-    for (const bad of [Number.NaN, Number.POSITIVE_INFINITY]) {
-      const { w, optimizer } = setUp();
-      expect(() =>
-        update(optimizer, [tf.tensor1d([1, bad, 0])], 0.1, { accumulation: 1, clip_norm: 1 }),
-      ).toThrow(TrainingError);
-      expect(values(w.value)).toEqual(START);
-      expect(values(optimizer.state.get('v.w')!.value)).toEqual([0, 0, 0]);
-      expect(optimizer.steps).toBe(0);
+  it('refuses a gradient or a loss that is not finite, and says what it saw', () => {
+    const before = tf.memory().numTensors;
+    for (const [gradient, loss] of [
+      [Number.NaN, 1],
+      [Number.POSITIVE_INFINITY, 1],
+      [1, Number.NaN],
+    ]) {
+      const seen = { step: 7, lr: 0.25, metrics: { loss }, batch: { images: ['a', 'b', 'c', 'd', 'e'] } };
+      const check = () => finiteNorm([tf.tensor1d([1, gradient, 0])], 1, seen);
+      expect(check).toThrow(TrainingError);
+      expect(check).toThrow(
+        /^step 7 was not made: .*\(loss \S+, gradient norm \S+, learning rate 0\.25; images a, b, c, d, … \(5 in all\)\)$/,
+      );
     }
+    expect(tf.memory().numTensors).toBe(before);
   });
 
   it('an average moves a little at first and by its decay in the end', () => {

@@ -97,6 +97,10 @@ const generatorTrainer = () =>
     grid: 2,
   });
 
+const unexpected = (message: string): void => {
+  throw new Error(message);
+};
+
 type Startable = Trainer & { initialize(): void; dispose(): void; close?(): Promise<void> };
 
 async function steps(trainer: Trainer, count: number): Promise<Metrics[]> {
@@ -129,10 +133,13 @@ describeEngines('trainers', (engine) => {
       const first = create();
       first.initialize();
       expect(await steps(first, 6)).toEqual(expected.slice(0, 6));
-      await saveCheckpoint(run, first, 1);
+      const note = { loop: { means: [] }, metrics: { loss: 0.1 }, interrupted: true };
+      await saveCheckpoint(run, first, note);
       const second = create();
-      expect(await loadNewestCheckpoint(run, second)).toBe(6);
+      expect(await loadNewestCheckpoint(run, second, unexpected)).toEqual(note);
+      expect(second.steps).toBe(6);
       expect(await steps(second, 5)).toEqual(expected.slice(6));
+      expect(second.state).toEqual(whole.state);
       expect(snapshot(second)).toEqual(snapshot(whole));
       for (const trainer of [whole, first, second]) {
         await trainer.close?.();
