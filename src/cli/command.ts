@@ -84,18 +84,18 @@ export interface ResumeFlags {
   allowChanges?: boolean;
 }
 
-/** Gives a command that trains `--resume [auto]` and `--allow-changes`; `readResume` reads them. */
+/** Gives a `withConfig` command `--resume [auto]` and `--allow-changes`; `readResume` reads them. */
 export function withResume(command: Command): Command {
   return command
-    .option(
-      '--resume [auto]',
-      'go on from the newest checkpoint; auto: begin if there is no run yet',
-      (value) => {
-        if (value === 'auto') return value;
-        throw new InvalidArgumentError('It takes auto or nothing; put config values before it.');
-      },
-    )
-    .option('--allow-changes', 'resume with other values or data than the run was begun with, too');
+    .option('--resume [auto]', 'go on from the newest checkpoint; auto: begin if there is no run yet')
+    .option('--allow-changes', 'resume with other values or data than the run was begun with, too')
+    .hook('preAction', (_, given) => {
+      // What follows --resume may be the first of the overrides.
+      const { resume } = given.opts<{ resume?: string | true }>();
+      if (typeof resume !== 'string' || resume === 'auto') return;
+      (given.processedArgs.at(-1) as string[]).push(resume);
+      given.setOptionValue('resume', true);
+    });
 }
 
 /** How a `withResume` command is to take the run in its folder. */

@@ -1,4 +1,4 @@
-import { type FileHandle, open, readdir, rename, rm } from 'node:fs/promises';
+import { type FileHandle, mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { OutputError } from '../errors.js';
 
@@ -11,6 +11,7 @@ const REMEDIES: Record<string, string> = {
   EROFS: 'the disk is read-only; choose another folder',
   ENOENT: 'its folder does not exist; create the folder first',
   ENOTDIR: 'a part of the path is a file, not a folder; choose another path',
+  EEXIST: 'a part of the path is a file, not a folder; choose another path',
   EISDIR: 'a folder of that name exists; remove it or choose another path',
   ENOTEMPTY: 'a folder of that name exists; remove it or choose another path',
 };
@@ -86,6 +87,26 @@ export class AtomicFile {
   async abort(): Promise<void> {
     await this.handle.close().catch(() => {});
     await rm(this.temporary, { force: true });
+  }
+}
+
+/**
+ * Makes a folder, and those it lies in, where there are none; gives the uppermost that was made. Node's own way takes a
+ * read-only disk for a missing folder.
+ * @throws OutputError
+ */
+export async function makeFolder(path: string): Promise<string | undefined> {
+  try {
+    await mkdir(path);
+    return path;
+  } catch (error) {
+    const code = errorCode(error);
+    if (code === 'ENOENT' && dirname(path) !== path) {
+      const uppermost = await makeFolder(dirname(path));
+      return (await makeFolder(path)) && (uppermost ?? path);
+    }
+    if (code === 'EEXIST' && (await stat(path).catch(() => undefined))?.isDirectory()) return undefined;
+    throw outputError(path, error);
   }
 }
 

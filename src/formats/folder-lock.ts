@@ -1,12 +1,12 @@
 import { randomUUID } from 'node:crypto';
 import { readFileSync, readlinkSync } from 'node:fs';
-import { access, mkdir, open, readdir, readFile, rm, rmdir, writeFile } from 'node:fs/promises';
+import { access, open, readdir, readFile, rm, rmdir, writeFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 import { OutputError } from '../errors.js';
-import { outputError } from './atomic.js';
+import { makeFolder, outputError } from './atomic.js';
 
 const PREFIX = '.lock-';
 
@@ -92,9 +92,8 @@ export interface LockOptions {
 export async function lockFolder(folder: string, options: LockOptions = {}): Promise<FolderLock> {
   const name = `${PREFIX}${randomUUID()}.json`;
   const path = join(folder, name);
-  let made: string | undefined;
+  const made = await makeFolder(folder);
   try {
-    made = await mkdir(folder, { recursive: true });
     await writeFile(path, JSON.stringify(self()), { flag: 'wx' });
   } catch (error) {
     await removeMade(folder, made);

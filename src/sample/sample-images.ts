@@ -1,4 +1,4 @@
-import { mkdir, stat } from 'node:fs/promises';
+import { stat } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import * as tf from '@tensorflow/tfjs';
 import { resolveModel } from '../checkpoint/run-files.js';
@@ -7,7 +7,7 @@ import { encodePng } from '../data/image.js';
 import { labelledGrid } from '../data/sheets.js';
 import type { WeightKind } from '../engine/ops/index.js';
 import { Interrupted } from '../errors.js';
-import { outputError, removeTemporaries, writeFileAtomic } from '../formats/atomic.js';
+import { makeFolder, removeTemporaries, writeFileAtomic } from '../formats/atomic.js';
 import { writeNpz } from '../formats/npz.js';
 import { PartialRows } from '../formats/partial-rows.js';
 import type { Job } from '../job/job.js';
@@ -73,11 +73,7 @@ export async function sampleImages(options: SampleImagesOptions, job: Job): Prom
   job.reporter.info(`guidance scale ${guidance_scale}, power ${guidance_power}, seed ${seed}`);
 
   const folder = join(out, 'images');
-  try {
-    await mkdir(options.png ? folder : out, { recursive: true });
-  } catch (error) {
-    throw outputError(out, error);
-  }
+  await makeFolder(options.png ? folder : out);
   const partial = await PartialRows.open(
     join(out, 'partial'),
     {

@@ -1,10 +1,9 @@
-import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { pruneCheckpoints } from '../checkpoint/retention.js';
 import { type CheckpointNote, saveCheckpoint } from '../checkpoint/training-checkpoint.js';
 import type { Config } from '../config/schema.js';
 import { Interrupted } from '../errors.js';
-import { outputError, writeFileAtomic } from '../formats/atomic.js';
+import { makeFolder, writeFileAtomic } from '../formats/atomic.js';
 import type { Reporter } from '../job/reporter.js';
 import { turn } from '../job/turn.js';
 import { Guard } from './guard.js';
@@ -133,11 +132,7 @@ function shown(row: Metrics): Record<string, number> {
 }
 
 async function savePictures(folder: string, step: number, pictures: Record<string, Buffer>): Promise<void> {
-  try {
-    await mkdir(folder, { recursive: true });
-  } catch (error) {
-    throw outputError(folder, error);
-  }
+  await makeFolder(folder);
   for (const [name, png] of Object.entries(pictures))
     await writeFileAtomic(join(folder, `${name}-${String(step).padStart(7, '0')}.png`), png);
 }

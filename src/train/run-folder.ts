@@ -1,6 +1,6 @@
 import { execFileSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { mkdir, readFile } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -8,7 +8,7 @@ import { configToYaml } from '../config/load.js';
 import type { Config } from '../config/schema.js';
 import type { Engine } from '../engine/index.js';
 import { CheckpointError, OutputError } from '../errors.js';
-import { outputError, removeTemporaries, writeFileAtomic } from '../formats/atomic.js';
+import { makeFolder, removeTemporaries, writeFileAtomic } from '../formats/atomic.js';
 
 const RUN_FILE = 'run.json';
 export const CONFIG_FILE = 'config.yaml';
@@ -103,11 +103,7 @@ export async function findRun(folder: string, resume: Resume): Promise<RunRecord
  */
 export async function openRun(folder: string, options: RunOptions, begun?: RunRecord): Promise<RunFiles> {
   const { config, inputs } = options;
-  try {
-    await mkdir(folder, { recursive: true });
-  } catch (error) {
-    throw outputError(folder, error);
-  }
+  await makeFolder(folder);
   for (const written of [folder, join(folder, 'images')]) await removeTemporaries(written);
   await writeFileAtomic(join(folder, CONFIG_FILE), configToYaml(config));
   const starts = [...(begun?.starts ?? []), describeStart(options)];

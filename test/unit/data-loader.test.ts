@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { openDataset } from '../../src/data/dataset.js';
 import { encodePng } from '../../src/data/image.js';
-import { type Batch, sequentialBatches, TrainingLoader } from '../../src/data/loader.js';
+import { type Batch, type SequenceStart, sequentialBatches, TrainingLoader } from '../../src/data/loader.js';
 import { prefetch } from '../../src/data/prefetch.js';
 import { DataError } from '../../src/errors.js';
 
@@ -166,6 +166,20 @@ describe('sequentialBatches', () => {
     expect(numbers(batches[0])).toEqual([0, 2, 6, 8]);
     expect(batches.map(({ indices }) => indices.length)).toEqual(Array(25).fill(4));
     expect(unreadable).toEqual([join(folder, 'drop/even/004.png')]);
+  });
+
+  it('goes on from an entry, and remembers what could not be read before it', async () => {
+    const dataset = await makeImages('start', 101, [4]);
+    const sequence = (start?: SequenceStart) =>
+      all(sequentialBatches({ dataset, ...options, crops: 'center', start }));
+    const whole = await sequence();
+    const rest = await sequence({ entry: whole[1].indices.at(-1)! + 1, unreadable: [2] });
+    expect(rest.map(({ indices }) => [...indices])).toEqual(
+      whole.slice(2).map(({ indices }) => [...indices]),
+    );
+    expect(rest[0].images).toEqual(whole[2].images);
+    // With another one before, it is more than 1 % again.
+    await expect(sequence({ entry: 0, unreadable: [50] })).rejects.toThrow(/^2 of 101 images/);
   });
 
   it('fails on a small folder with one unreadable file', async () => {
