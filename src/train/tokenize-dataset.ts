@@ -33,7 +33,7 @@ export async function tokenizeDataset(
     preprocessing: crops,
     imageSize: image_size,
     source: basename(folder),
-    images: dataset.entries.length,
+    images: dataset.size,
     crops: CROP_COUNTS[crops],
     tokens,
     classNames: dataset.classNames,
@@ -45,7 +45,7 @@ export async function tokenizeDataset(
     crops,
     onUnreadable: warnOfSkipped(reporter),
   });
-  const progress = reporter.progress({ label: 'tokenize', total: dataset.entries.length, unit: 'images' });
+  const progress = reporter.progress({ label: 'tokenize', total: dataset.size, unit: 'images' });
   let images = 0;
   const onImages = (done: number) => {
     images = done;

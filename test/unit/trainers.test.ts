@@ -6,7 +6,8 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 import { loadNewestCheckpoint, saveCheckpoint } from '../../src/checkpoint/training-checkpoint.js';
 import { parseConfig } from '../../src/config/schema.js';
 import type { TokenCache } from '../../src/data/codes.js';
-import { type Dataset, openDataset } from '../../src/data/dataset.js';
+import { openDataset } from '../../src/data/dataset.js';
+import type { ImageSet } from '../../src/data/image-set.js';
 import { type Position, TrainingLoader } from '../../src/data/loader.js';
 import { drawPictures } from '../../src/data/pictures.js';
 import { ConfigError } from '../../src/errors.js';
@@ -17,7 +18,7 @@ import type { Metrics, Trainer } from '../../src/train/trainer.js';
 import { describeEngines } from '../engines.js';
 
 let folder: string;
-let dataset: Dataset;
+let dataset: ImageSet;
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'trainers-'));
   dataset = await openDataset({
