@@ -62,19 +62,26 @@ export async function train(trainer: Trainer, options: LoopOptions): Promise<voi
   let saved = trainer.steps;
   let started = performance.now();
   let startedAt = trainer.steps;
+  let waited = 0;
   try {
     while (!trainer.finished) {
       const last = await trainer.step();
+      waited += trainer.waited;
       await turn();
       means.add(last);
       const due = (every: number) => trainer.steps % every === 0 || trainer.finished;
       if (due(logging.metrics_every)) {
-        const rate = (1000 * (trainer.steps - startedAt)) / (performance.now() - started);
-        const row = { ...withStates(means.take(), last), ...trainer.summary?.(), steps_per_second: rate };
+        const passed = performance.now() - started;
+        const pace = {
+          steps_per_second: (1000 * (trainer.steps - startedAt)) / passed,
+          data_wait: waited / passed,
+        };
+        const row = { ...withStates(means.take(), last), ...trainer.summary?.(), ...pace };
         await metrics.append({ step: trainer.steps, ...row });
         progress.update(trainer.steps, shown(row));
         started = performance.now();
         startedAt = trainer.steps;
+        waited = 0;
       } else progress.update(trainer.steps);
       if (preview && due(logging.images_every)) {
         const { metrics: measured, pictures } = await preview();
@@ -82,6 +89,7 @@ export async function train(trainer: Trainer, options: LoopOptions): Promise<voi
         await savePictures(join(folder, 'images'), trainer.steps, pictures);
         started = performance.now();
         startedAt = trainer.steps;
+        waited = 0;
       }
       if (due(logging.checkpoint_every)) {
         await checkpoint();

@@ -7,10 +7,26 @@ export interface TokenBatch {
   classes: Int32Array;
 }
 
-/** Endless shuffled reading of a token cache: what stands at a position depends on seed and position alone. */
+/** Rows that are read at the same time. */
+const CONCURRENCY = 64;
+
+/** `count` images of a batch from `start` on, in its memory. */
+export function slice({ codes, classes }: TokenBatch, start: number, count: number): TokenBatch {
+  const tokens = codes.length / classes.length;
+  return {
+    codes: codes.subarray(start * tokens, (start + count) * tokens),
+    classes: classes.subarray(start, start + count),
+  };
+}
+
+/**
+ * Endless shuffled reading of a token cache: what stands at a position depends on seed and position alone. The batch
+ * that will be asked for next is read ahead.
+ */
 export class TokenBatches {
   private epoch = -1;
   private order: Uint32Array = new Uint32Array();
+  private ahead?: { position: number; count: number; batch: Promise<TokenBatch> };
 
   constructor(
     private readonly cache: TokenCache,
@@ -19,16 +35,31 @@ export class TokenBatches {
 
   /** `count` images from the endless sequence's `position` on, each with one of its crops at random. */
   async read(position: number, count: number): Promise<TokenBatch> {
+    const { ahead } = this;
+    const expected = ahead?.position === position && ahead.count === count;
+    const batch = await (expected ? ahead.batch : this.load(position, count));
+    const next = position + count;
+    this.ahead = { position: next, count, batch: this.load(next, count) };
+    this.ahead.batch.catch(() => {}); // seen when it is asked for
+    return batch;
+  }
+
+  private async load(position: number, count: number): Promise<TokenBatch> {
     const { images, crops, tokens, classes: classOf } = this.cache;
     const codes = new Int32Array(count * tokens);
     const classes = new Int32Array(count);
-    for (let i = 0; i < count; i++) {
+    const rows = Array.from({ length: count }, (_, i) => {
       const at = position + i;
       const image = this.shuffled(Math.floor(at / images), at % images);
-      const crop = Random.of(this.seed, `crop ${at}`).integer(crops);
-      await this.cache.read(image, crop, codes, i * tokens);
       classes[i] = classOf[image];
-    }
+      return { image, crop: Random.of(this.seed, `crop ${at}`).integer(crops), offset: i * tokens };
+    });
+    // In the order of the file, which disks prefer, and many at once.
+    const waiting = rows.sort((a, b) => a.image - b.image || a.crop - b.crop).values();
+    const readers = Array.from({ length: CONCURRENCY }, async () => {
+      for (const { image, crop, offset } of waiting) await this.cache.read(image, crop, codes, offset);
+    });
+    await Promise.all(readers);
     return { codes, classes };
   }
 
