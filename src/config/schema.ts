@@ -183,7 +183,7 @@ const schema = z
       })
       .prefault({}),
 
-    /** Folders of images; a list file names the images to take, one path relative to its folder a line. */
+    /** Folders or tar files of images; a list file names the images to take, one path relative to its folder a line. */
     data: z
       .strictObject({
         train: path.nullable().default(null),

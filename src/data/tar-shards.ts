@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import { open, stat } from 'node:fs/promises';
 import { setImmediate } from 'node:timers/promises';
 import { expand } from 'brace-expansion';
@@ -34,13 +35,16 @@ export async function findShards(name: string): Promise<Shards | undefined> {
     );
   const [, pattern, folder] = /^(.+?\.tar)(?:\/+(.*?)\/*)?$/i.exec(name) ?? [];
   if (pattern === undefined) return undefined;
+  const inside = folder ? `${folder}/` : '';
+  // A file of that very name comes before what its brackets may mean.
+  if (existsSync(pattern)) return { tars: [pattern], inside };
   const tars: string[] = [];
   for (const path of expand(pattern)) {
     const found = /[*?[]/.test(path) ? await glob(path, { expandDirectories: false, dot: true }) : [path];
     if (found.length === 0) throw new DataError(`no tar file matches ${path}; check the path`);
     tars.push(...found.sort(byCodePoint));
   }
-  return { tars, inside: folder ? `${folder}/` : '' };
+  return { tars, inside };
 }
 
 /** Class numbers have names, one by one: a wrong number must not make millions. */
