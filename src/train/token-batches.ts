@@ -33,12 +33,14 @@ export class TokenBatches {
     private readonly seed: number,
   ) {}
 
-  /** `count` images from the endless sequence's `position` on, each with one of its crops at random. */
-  async read(position: number, count: number): Promise<TokenBatch> {
+  /**
+   * `count` images from the endless sequence's `position` on, each with one of its crops at random. As many from `next` on
+   * are read ahead.
+   */
+  async read(position: number, count: number, next = position + count): Promise<TokenBatch> {
     const { ahead } = this;
     const expected = ahead?.position === position && ahead.count === count;
     const batch = await (expected ? ahead.batch : this.load(position, count));
-    const next = position + count;
     this.ahead = { position: next, count, batch: this.load(next, count) };
     this.ahead.batch.catch(() => {}); // seen when it is asked for
     return batch;
