@@ -81,6 +81,8 @@ const schema = z
         /** Images a step; `accumulation` cuts them into so many micro-batches. */
         batch_size: count.default(48),
         accumulation: count.default(1),
+        /** Computes each transformer block again in the backward pass, to keep less in memory. */
+        checkpoint_activations: z.boolean().default(false),
         warmup_steps: wholeNumber.default(10_000),
         beta1: rate.default(0.9),
         beta2: rate.default(0.999),
@@ -133,6 +135,8 @@ const schema = z
         /** Images a step; `accumulation` cuts them into so many micro-batches. */
         batch_size: count.default(2048),
         accumulation: count.default(1),
+        /** As in tokenizer_training. */
+        checkpoint_activations: z.boolean().default(false),
         lr: positive.default(4e-4),
         lr_end: positive.default(1e-5),
         warmup_steps: wholeNumber.default(62_500),
@@ -179,7 +183,7 @@ const schema = z
       })
       .prefault({}),
 
-    /** Folders of images; a list file names the images to take, one path relative to its folder a line. */
+    /** Folders or tar files of images; a list file names the images to take, one path relative to its folder a line. */
     data: z
       .strictObject({
         train: path.nullable().default(null),

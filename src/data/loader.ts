@@ -1,8 +1,7 @@
-import { join } from 'node:path';
 import { DataError } from '../errors.js';
 import { Random } from '../random.js';
-import type { Dataset } from './dataset.js';
 import { decodeImage, type Image } from './image.js';
+import type { ImageSet } from './image-set.js';
 import { prefetch } from './prefetch.js';
 import { admCenterCrop, cropAndFlip, randomCropAndFlip, resizeShorterSide, tenCrop } from './preprocess.js';
 
@@ -11,12 +10,12 @@ export interface Batch {
   readonly images: Uint8Array;
   /** The class of each file. */
   readonly classes: Int32Array;
-  /** The index of each file in `dataset.entries`. */
+  /** The index of each file in the data set. */
   readonly indices: Uint32Array;
 }
 
 export interface LoaderOptions {
-  readonly dataset: Dataset;
+  readonly dataset: ImageSet;
   /** S, in pixels. */
   readonly imageSize: number;
   /** Files in a batch. */
@@ -45,7 +44,7 @@ class Reader<T> {
     /** Files that an earlier process could not read. */
     unreadable: readonly number[] = [],
   ) {
-    for (const index of unreadable) this.unreadable.set(index, options.dataset.entries[index].path);
+    for (const index of unreadable) this.unreadable.set(index, options.dataset.path(index));
   }
 
   /**
@@ -55,24 +54,24 @@ class Reader<T> {
   async read(index: number): Promise<T | undefined> {
     if (this.unreadable.has(index)) return undefined;
     const { dataset, onUnreadable } = this.options;
-    const path = join(dataset.root, dataset.entries[index].path);
+    const path = dataset.location(index);
     try {
-      return await this.prepare(await decodeImage(path));
+      return await this.prepare(await decodeImage(path, dataset.read(index)));
     } catch (error) {
       if (this.unreadable.has(index)) return undefined; // read twice at the same time
-      this.unreadable.set(index, dataset.entries[index].path);
+      this.unreadable.set(index, dataset.path(index));
       onUnreadable?.(path, error as Error);
-      if (this.unreadable.size > MAX_UNREADABLE * dataset.entries.length) throw this.tooMany(error);
+      if (this.unreadable.size > MAX_UNREADABLE * dataset.size) throw this.tooMany(error);
       return undefined;
     }
   }
 
   private tooMany(cause: unknown): DataError {
-    const { root, entries } = this.options.dataset;
+    const { root, size } = this.options.dataset;
     const count = this.unreadable.size;
     const first = [...this.unreadable.values()].slice(0, 3).join(', ');
     return new DataError(
-      `${count} of ${entries.length} images in ${root} cannot be read, more than 1 % (${first}${count > 3 ? ', …' : ''}); repair or remove them`,
+      `${count} of ${size} images in ${root} cannot be read, more than 1 % (${first}${count > 3 ? ', …' : ''}); repair or remove them`,
       { cause },
     );
   }
@@ -91,7 +90,7 @@ function toBatch(samples: readonly Sample[], { dataset, imageSize }: LoaderOptio
     images.set(crop.data, i * size);
   });
   const indices = Uint32Array.from(samples, (sample) => sample.index);
-  return { images, classes: Int32Array.from(indices, (index) => dataset.entries[index].class), indices };
+  return { images, classes: Int32Array.from(indices, (index) => dataset.classes[index]), indices };
 }
 
 /** The place of the next batch's first image in the training order. */
@@ -114,7 +113,7 @@ export class TrainingLoader {
     private readonly options: LoaderOptions & { readonly seed: number; readonly position?: Position },
   ) {
     const { dataset, batchSize, imageSize, position, concurrency = CONCURRENCY } = options;
-    this.delivered = position ? position.epoch * dataset.entries.length + position.offset : 0;
+    this.delivered = position ? position.epoch * dataset.size + position.offset : 0;
     const read = keepSmall(new Reader(options, (image) => resizeShorterSide(image, imageSize)), options);
     this.samples = prefetch(this.places(this.delivered), (place) => this.load(place, read), {
       concurrency,
@@ -124,7 +123,7 @@ export class TrainingLoader {
 
   /** The position after the batches that `next` has given. */
   get position(): Position {
-    const size = this.options.dataset.entries.length;
+    const size = this.options.dataset.size;
     return { epoch: Math.floor(this.delivered / size), offset: this.delivered % size };
   }
 
@@ -146,7 +145,7 @@ export class TrainingLoader {
 
   /** The files of a batch, relative to the data set's root. */
   paths({ indices }: Batch): string[] {
-    return Array.from(indices, (index) => this.options.dataset.entries[index].path);
+    return Array.from(indices, (index) => this.options.dataset.path(index));
   }
 
   /** Ends decoding; waits for what is running. */
@@ -155,7 +154,7 @@ export class TrainingLoader {
   }
 
   private *places(start: number): Generator<Position & { order: Uint32Array }> {
-    const size = this.options.dataset.entries.length;
+    const size = this.options.dataset.size;
     for (let epoch = Math.floor(start / size), offset = start % size; ; epoch++, offset = 0) {
       const order = Random.of(this.options.seed, `order/${epoch}`).permutation(size);
       for (; offset < size; offset++) yield { epoch, offset, order };
@@ -183,7 +182,7 @@ export class TrainingLoader {
 function keepSmall(reader: Reader<Image>, { dataset, imageSize }: LoaderOptions) {
   const kept: (Image | undefined)[] = [];
   let room = CACHE_BYTES;
-  if (dataset.entries.length * imageSize * imageSize * 3 > room) room = 0;
+  if (dataset.size * imageSize * imageSize * 3 > room) room = 0;
   return async (index: number): Promise<Image | undefined> => {
     if (kept[index]) return kept[index];
     const image = await reader.read(index);
@@ -213,8 +212,8 @@ export interface SequenceStart {
   readonly unreadable: readonly number[];
 }
 
-function* from(indices: Iterable<number>, first: number): Generator<number> {
-  for (const index of indices) if (index >= first) yield index;
+function* from(first: number, end: number): Generator<number> {
+  for (let index = first; index < end; index++) yield index;
 }
 
 /**
@@ -230,11 +229,7 @@ export async function* sequentialBatches(
   const load = async (index: number) => ({ index, crops: await reader.read(index) });
   const limits = { concurrency, ahead: Math.max(concurrency, 2 * batchSize) };
   let samples: Sample[] = [];
-  for await (const { index, crops } of prefetch(
-    from(dataset.entries.keys(), start?.entry ?? 0),
-    load,
-    limits,
-  )) {
+  for await (const { index, crops } of prefetch(from(start?.entry ?? 0, dataset.size), load, limits)) {
     if (!crops) continue;
     samples.push({ index, crops });
     if (samples.length === batchSize) {

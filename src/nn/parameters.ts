@@ -150,6 +150,11 @@ export class Scope {
     return new Scope(this.parameters, this.nameOf(String(name)));
   }
 
+  /** What is declared under this prefix so far and can be trained. */
+  get declared(): Parameter[] {
+    return [...this.parameters].filter((p) => !p.buffer && p.name.startsWith(this.nameOf('')));
+  }
+
   parameter(name: string, shape: readonly number[], initializer: Initializer): Parameter {
     return this.parameters.declare(new Parameter(this.nameOf(name), shape, initializer, false));
   }

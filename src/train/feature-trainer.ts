@@ -11,11 +11,12 @@ import { cosineDecay } from '../nn/schedule.js';
 import { Random } from '../random.js';
 import { finiteNorm, sumGradients, update } from './optimize.js';
 import type { OpenBatches } from './tokenizer-trainer.js';
-import type { Metrics, Trainer } from './trainer.js';
+import { type Metrics, type Trainer, timed } from './trainer.js';
 
 /** Trains the feature network as a classifier of the data set's own classes. */
 export class FeatureTrainer implements Trainer {
   steps = 0;
+  waited = 0;
   readonly network: FeatureNetwork;
   private readonly options: Config['features'];
   private readonly trained: Parameter[];
@@ -58,7 +59,8 @@ export class FeatureTrainer implements Trainer {
 
   async step(): Promise<Metrics> {
     this.loader ??= this.openBatches(this.position);
-    const batch = await this.loader.next();
+    const [batch, waited] = await timed(this.loader.next());
+    this.waited = waited;
     const { images, classes } = batch;
     const { gradients, metrics } = sumGradients(this.trained, 1, () => {
       const { logits } = this.network.forward(toTensor(images, this.network.config.image_size));

@@ -9,8 +9,8 @@ import type { Parameter, Parameters } from '../nn/parameters.js';
 import { cosineDecay, warmup } from '../nn/schedule.js';
 import { Random } from '../random.js';
 import { finiteNorm, sumGradients, update } from './optimize.js';
-import { type TokenBatch, TokenBatches } from './token-batches.js';
-import type { Metrics, Trainer } from './trainer.js';
+import { slice, type TokenBatch, TokenBatches } from './token-batches.js';
+import { type Metrics, type Trainer, timed } from './trainer.js';
 
 /** Parameters without weight decay, apart from those of fewer than two dimensions. */
 const NO_DECAY = /ln|bias|latent_tokens|mask_token|embedding|norm|gamma|embed/;
@@ -22,6 +22,7 @@ export function decays(parameter: Parameter): boolean {
 /** Trains the generator on a token cache (AliTok, arXiv 2506.05289). */
 export class GeneratorTrainer implements Trainer {
   steps = 0;
+  waited = 0;
   readonly generator: Generator;
   private readonly options: Config['generator_training'];
   private readonly trained: Parameter[];
@@ -61,17 +62,16 @@ export class GeneratorTrainer implements Trainer {
     const { batch_size, accumulation, lr, lr_end, warmup_steps } = this.options;
     const micro = batch_size / accumulation;
     const random = Random.of(this.config.seed, `generator step ${this.steps}`);
-    const parts: TokenBatch[] = [];
-    for (let part = 0; part < accumulation; part++)
-      parts.push(await this.batches.read(this.steps * batch_size + part * micro, micro));
+    const [batch, waited] = await timed(this.batches.read(this.steps * batch_size, batch_size));
+    this.waited = waited;
     const { gradients, metrics } = sumGradients(this.trained, accumulation, (part) =>
-      this.loss(parts[part], random),
+      this.loss(slice(batch, part * micro, micro), random),
     );
     const rate =
       this.steps < warmup_steps
         ? lr * warmup(this.steps, warmup_steps)
         : cosineDecay(this.steps - warmup_steps, this.totalSteps - warmup_steps, lr, lr_end);
-    const [images, crops] = [parts.flatMap((part) => part.images), parts.flatMap((part) => part.crops)];
+    const { images, crops } = batch;
     const seen = { step: this.steps + 1, lr: rate, metrics, batch: { images, crops } };
     const norm = finiteNorm(gradients, accumulation, seen);
     update(this.optimizer, gradients, rate, { ...this.options, norm });
@@ -85,7 +85,7 @@ export class GeneratorTrainer implements Trainer {
   }
 
   /** Cross-entropy of one micro-batch with dropout and dropped classes, and the share of codes predicted. */
-  private loss({ codes, classes }: TokenBatch, random: Random) {
+  private loss({ codes, classes }: Pick<TokenBatch, 'codes' | 'classes'>, random: Random) {
     const { generator, config } = this;
     const { tokens } = generator.geometry;
     const { dropout, class_dropout } = config.generator;
@@ -93,11 +93,10 @@ export class GeneratorTrainer implements Trainer {
       generator.conditionOf(random.uniform() < class_dropout ? generator.noClass : c),
     );
     const target = tf.tensor2d(codes, [classes.length, tokens], 'int32');
-    const logits = generator.forward(
-      tf.tensor1d(conditions, 'int32'),
-      target,
-      dropout > 0 ? { rate: dropout, random } : undefined,
-    );
+    const logits = generator.forward(tf.tensor1d(conditions, 'int32'), target, {
+      dropout: dropout > 0 ? { rate: dropout, random } : undefined,
+      recompute: this.options.checkpoint_activations,
+    });
     const predicted = logits.slice([0, 0, 0], [-1, tokens, -1]).argMax(-1);
     const accuracy = predicted.equal(target).toFloat().mean() as tf.Scalar;
     return { loss: generator.loss(logits, target), accuracy };

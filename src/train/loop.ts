@@ -8,7 +8,7 @@ import type { Reporter } from '../job/reporter.js';
 import { turn } from '../job/turn.js';
 import { Guard } from './guard.js';
 import { Means, type MeansState } from './means.js';
-import type { MetricsLog } from './metrics-log.js';
+import type { MetricsLog, Timing } from './metrics-log.js';
 import type { Metrics, Trainer } from './trainer.js';
 
 /** What was learned so far on held-out data: numbers for the metrics log, and PNG pictures by name. */
@@ -42,19 +42,23 @@ function withStates(means: Metrics, last: Metrics): Metrics {
   return { ...means, ...Object.fromEntries(states) };
 }
 
-/** How fast steps are made, apart from what else is done between them. */
+/** How fast steps are made, apart from what else is done between them, and the share of it that is waiting for data. */
 class Pace {
   private started = performance.now();
+  /** Milliseconds of it that steps waited for their data. */
+  waited = 0;
 
   constructor(private startedAt: number) {}
 
   restart(step: number): void {
     this.started = performance.now();
     this.startedAt = step;
+    this.waited = 0;
   }
 
-  at(step: number): number {
-    return (1000 * (step - this.startedAt)) / (performance.now() - this.started);
+  at(step: number): Timing {
+    const passed = performance.now() - this.started;
+    return { steps_per_second: (1000 * (step - this.startedAt)) / passed, data_wait: this.waited / passed };
   }
 }
 
@@ -91,14 +95,14 @@ export async function train(trainer: Trainer, options: LoopOptions): Promise<voi
   try {
     while (!trainer.finished) {
       const last = await guard.step();
+      pace.waited += trainer.waited;
       await turn();
       if (last) means.add(last);
       measured = {};
       const due = (every: number) => trainer.steps % every === 0 || trainer.finished;
       if (due(logging.metrics_every)) {
         measured = { ...withStates(means.take(), last ?? {}), ...trainer.summary?.(), ...guard.metrics };
-        const steps_per_second = pace.at(trainer.steps);
-        await metrics.append({ step: trainer.steps, ...measured }, { steps_per_second });
+        await metrics.append({ step: trainer.steps, ...measured }, pace.at(trainer.steps));
         progress.update(trainer.steps, shown(measured));
         pace.restart(trainer.steps);
       } else progress.update(trainer.steps);

@@ -13,7 +13,7 @@ export interface MetricsRow {
 
 /** Columns that say how long something took: in everything else, a run that was resumed has the log of one that was not. */
 export type Timing = Partial<Record<(typeof TIMING_COLUMNS)[number], number>>;
-export const TIMING_COLUMNS = ['time', 'steps_per_second'] as const;
+export const TIMING_COLUMNS = ['time', 'steps_per_second', 'data_wait'] as const;
 
 export interface MetricsLog {
   /** Adds a line, with the time of now. @throws OutputError where the disk is full or failing */

@@ -1,6 +1,7 @@
 import { basename, dirname } from 'node:path';
 import { fingerprint, loadTokenizer } from '../checkpoint/tokenizer-file.js';
-import { type Dataset, datasetIdentity, openDataset } from '../data/dataset.js';
+import { datasetIdentity, openDataset } from '../data/dataset.js';
+import type { ImageSet } from '../data/image-set.js';
 import { CROP_COUNTS, sequentialBatches } from '../data/loader.js';
 import { type TokenCacheDescription, TokenCacheWriter } from '../data/token-cache.js';
 import { DataError } from '../errors.js';
@@ -39,7 +40,7 @@ export async function tokenizeDataset(
     preprocessing: crops,
     imageSize: image_size,
     source: basename(folder),
-    images: dataset.entries.length,
+    images: dataset.size,
     crops: CROP_COUNTS[crops],
     tokens,
     classNames: dataset.classNames,
@@ -53,12 +54,12 @@ export async function tokenizeDataset(
       codes: CROP_COUNTS[crops] * tokens,
       codebookSize: codebook_size,
       batch: filesAtOnce,
-      total: dataset.entries.length,
+      total: dataset.size,
     },
   );
   const { count: start } = rows;
   if (start > 0) reporter.info(`goes on after ${start} images of an interrupted run in ${rows.folder}`);
-  const total = dataset.entries.length;
+  const total = dataset.size;
   const progress = reporter.progress({ label: 'tokenize', total, unit: 'images', start });
   try {
     const batches = sequentialBatches({
@@ -89,7 +90,7 @@ export async function tokenizeDataset(
 async function writeCache(
   out: string,
   description: TokenCacheDescription,
-  { entries }: Dataset,
+  { classes }: ImageSet,
   rows: TokenRows,
 ): Promise<CodebookUsage> {
   await removeTemporaries(dirname(out), [basename(out)]);
@@ -98,7 +99,7 @@ async function writeCache(
   try {
     for await (const { index, codes } of rows.read()) {
       usage.add(codes);
-      await writer.append(codes, entries[index].class);
+      await writer.append(codes, classes[index]);
     }
     await writer.finish();
   } catch (error) {

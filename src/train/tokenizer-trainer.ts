@@ -18,7 +18,7 @@ import { Random } from '../random.js';
 import { checkPhases } from './check-schedule.js';
 import { finiteNorm, type Seen, sumGradients, update } from './optimize.js';
 import { type Phase, PhaseSchedule } from './phases.js';
-import type { Metrics, Trainer } from './trainer.js';
+import { type Metrics, type Trainer, timed } from './trainer.js';
 
 /** Opens the endless batches of training images at a position, or at the start. */
 export type OpenBatches = (position?: Position) => TrainingLoader;
@@ -26,6 +26,7 @@ export type OpenBatches = (position?: Position) => TrainingLoader;
 /** Trains one stage of the tokenizer through its phases (AliTok, arXiv 2506.05289). */
 export class TokenizerTrainer implements Trainer {
   steps = 0;
+  waited = 0;
   readonly tokenizer: Tokenizer;
   private readonly schedule: PhaseSchedule;
   private readonly options: Config['tokenizer_training'];
@@ -89,7 +90,8 @@ export class TokenizerTrainer implements Trainer {
 
   async step(): Promise<Metrics> {
     this.loader ??= this.openBatches(this.position);
-    const batch = await this.loader.next();
+    const [batch, waited] = await timed(this.loader.next());
+    this.waited = waited;
     const phase = this.schedule.current;
     const lr = this.schedule.lr * warmup(this.steps, this.options.warmup_steps);
     const onDiscriminator = phase.adversarial && this.schedule.step % 2 === 1;

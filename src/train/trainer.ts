@@ -12,6 +12,14 @@ export interface Trainer extends Checkpointed {
   step(): Promise<Metrics>;
   /** Counts the step that was not made because its batch was bad. */
   skip(): void;
+  /** Milliseconds that the last step waited for its data. */
+  readonly waited: number;
   /** Numbers over all steps since the last call, such as codebook usage. */
   summary?(): Metrics;
+}
+
+/** What a promise gives, and the milliseconds that it took from now. */
+export async function timed<T>(promise: Promise<T>): Promise<[T, number]> {
+  const start = performance.now();
+  return [await promise, performance.now() - start];
 }

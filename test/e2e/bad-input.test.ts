@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { chmod, mkdir, readFile, writeFile } from 'node:fs/promises';
 import sharp from 'sharp';
@@ -85,6 +86,30 @@ describe('data', () => {
     await mkdir(at('empty'), { recursive: true });
     expectRefusal(await trainTokenizer('refused', at('empty')), 3, /empty/);
     expect(existsSync(at('refused'))).toBe(false);
+  });
+
+  it('a tar file that is cut off is named; a whole one gives what its folder gives', async () => {
+    execFileSync('tar', ['-C', train, '-cf', at('train.tar'), '.']);
+    const whole = await readFile(at('train.tar'));
+    await writeFile(at('cut.tar'), whole.subarray(0, whole.length / 2));
+    expectRefusal(
+      await trainTokenizer('refused', at('cut.tar')),
+      3,
+      /cut\.tar is not a sound tar file: .* cut off/,
+    );
+    expect(existsSync(at('refused'))).toBe(false);
+
+    expect((await trainTokenizer('from-tar', at('train.tar'))).code).toBe(0);
+    const file = (run: string, name: string) => readFile(at(run, 'stage1', name));
+    const model = 'checkpoints/step-0000006/model.safetensors';
+    expect((await file('from-tar', model)).equals(await file('tokenizer', model))).toBe(true);
+    const rows = String(await file('from-tar', 'metrics.jsonl'))
+      .trim()
+      .split('\n');
+    for (const { data_wait } of rows.map((row) => JSON.parse(row)).filter(({ loss }) => loss !== undefined)) {
+      expect(data_wait).toBeGreaterThanOrEqual(0);
+      expect(data_wait).toBeLessThanOrEqual(1);
+    }
   });
 
   it('few unreadable files are skipped by name, more than 1 % end the run', async () => {

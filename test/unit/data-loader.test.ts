@@ -57,9 +57,7 @@ describe('TrainingLoader', async () => {
     expect(seen.slice(0, 10)).not.toEqual(seen.slice(10));
     for (const batch of batches) {
       // entries: even/000, even/002, …, then odd/001, …
-      expect([...batch.indices].map((i) => Number(dataset.entries[i].path.slice(-7, -4)))).toEqual(
-        numbers(batch),
-      );
+      expect([...batch.indices].map((i) => Number(dataset.path(i).slice(-7, -4)))).toEqual(numbers(batch));
       expect([...batch.classes]).toEqual(numbers(batch).map((n) => n % 2));
     }
     await loader.close();

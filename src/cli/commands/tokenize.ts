@@ -35,7 +35,7 @@ export function register(program: Command): void {
   withConfig(program.command('tokenize'))
     .description('turn a data set into the codes that the generator is trained on')
     .requiredOption('--tokenizer <path>', 'tokenizer run, .safetensors or published .pth file')
-    .requiredOption('-d, --data <folder>', 'images in class folders')
+    .requiredOption('-d, --data <path>', 'images in class folders, or .tar files')
     .option('--list <file>', 'only the images that this file names, one path relative to the folder a line')
     .requiredOption('-o, --out <file>', 'the token cache to write')
     .addHelpText(

@@ -37,8 +37,11 @@ async function run(invocation: Invocation<Options>): Promise<void> {
 export function register(program: Command): void {
   withResume(withConfig(program.command('train-tokenizer')))
     .description('train a tokenizer: stage 1 with the causal decoder, stage 2 with the bidirectional one')
-    .option('-d, --data <folder>', 'training images, in class folders or not (sets data.train)')
-    .option('--validation <folder>', 'held-out images for previews (sets data.validation)')
+    .option(
+      '-d, --data <path>',
+      'training images: a folder, with class folders or not, or .tar files (sets data.train)',
+    )
+    .option('--validation <path>', 'held-out images for previews, alike (sets data.validation)')
     .requiredOption('-r, --run <folder>', 'gets the runs stage1 and stage2')
     .addOption(choice('--stage <stage>', 'which stage to train', ['1', '2', 'all'], 'all'))
     .option('--from <path>', 'stage-1 run or file that stage 2 starts from (default: stage1 of --run)')

@@ -13,5 +13,6 @@ export {
   packWeight,
   type WeightKind,
 } from './packed-linear.js';
+export { recomputed } from './recomputed.js';
 export { stopGradient } from './stop-gradient.js';
 export { sumOfSquares } from './sum-of-squares.js';
