@@ -99,6 +99,7 @@ const schema = z
         adversarial_weight: nonNegative.default(0.1),
         /** … and another one, of what the tokenizer minimizes only. */
         adversarial_factor: nonNegative.default(0.05),
+        /** The term goes by the mean logits of a micro-batch. */
         lecam_weight: nonNegative.default(0),
         /** Decay of the codebook usage that the clustering update goes by. */
         usage_decay: rate.default(0.99),
