@@ -81,6 +81,8 @@ const schema = z
         /** Images a step; `accumulation` cuts them into so many micro-batches. */
         batch_size: count.default(48),
         accumulation: count.default(1),
+        /** Whether each of several processes keeps the moments of its part of the parameters only. */
+        shard_optimizer: z.boolean().default(false),
         warmup_steps: wholeNumber.default(10_000),
         beta1: rate.default(0.9),
         beta2: rate.default(0.999),
@@ -133,6 +135,8 @@ const schema = z
         /** Images a step; `accumulation` cuts them into so many micro-batches. */
         batch_size: count.default(2048),
         accumulation: count.default(1),
+        /** Whether each of several processes keeps the moments of its part of the parameters only. */
+        shard_optimizer: z.boolean().default(false),
         lr: positive.default(4e-4),
         lr_end: positive.default(1e-5),
         warmup_steps: wholeNumber.default(62_500),

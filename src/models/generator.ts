@@ -10,10 +10,13 @@ import { rotaryTable } from './rotary-table.js';
 const INIT = normal(0.02);
 const HIDDEN_MULTIPLE = 256;
 
-/** Dropout during training: the rate, and where its seeds come from. */
+/** Dropout during training. */
 export interface Dropout {
   rate: number;
+  /** Where the seeds come from: one for each use, for the whole batch. */
   random: Random;
+  /** Where in the batch the images at hand begin: each image has draws of its own, however the batch is divided. */
+  first?: number;
 }
 
 /** Keys and values of all positions so far, (B, 1 + T, H, D) for each layer. */
@@ -32,8 +35,13 @@ interface Pass {
   cache?: KVCache;
 }
 
+/** The seed for the images at hand, of which each has so many elements. */
+function seedOf({ random, first = 0 }: Dropout, elements: number): number {
+  return ops.seedAt(random.bits(), first * elements);
+}
+
 function drop(x: tf.Tensor, dropout?: Dropout): tf.Tensor {
-  return dropout ? ops.dropout(x, dropout.rate, dropout.random.bits()) : x;
+  return dropout ? ops.dropout(x, dropout.rate, seedOf(dropout, x.size / x.shape[0])) : x;
 }
 
 /** Causal self-attention with normalised, rotated queries and keys: (B, n, d) → (B, n, d). */
@@ -54,7 +62,7 @@ function attention(scope: Scope, { width, heads, headWidth }: GeneratorGeometry,
       ops.cacheWrite(stored.v, v, cache.length);
       [k, v, keyLength] = [stored.k, stored.v, cache.length + n];
     }
-    const weightDropout = dropout && { dropout: dropout.rate, seed: dropout.random.bits() };
+    const weightDropout = dropout && { dropout: dropout.rate, seed: seedOf(dropout, heads * n * n) };
     const y = ops.attention(q, k, v, { causal: true, keyLength, ...weightDropout });
     return drop(proj(y.reshape([batch, n, width])), dropout);
   };
