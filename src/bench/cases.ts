@@ -108,11 +108,11 @@ function training(config: Config, { batch }: CaseOptions): Case {
     operations: 6 * batch * (tokens + 1) * matrices(generator.parameters),
     steps: 1,
     async run() {
-      const { gradients, metrics } = sumGradients(trained, 1, () => ({
+      const { gradients, metrics } = await sumGradients(trained, 1, () => ({
         loss: generator.loss(generator.forward(conditions, codes, pass), codes),
       }));
       const norm = finiteNorm(gradients, 1, { step: 1, lr: 1e-4, metrics, batch: {} });
-      update(optimizer, gradients, 1e-4, { norm, accumulation: 1, clip_norm: 1 });
+      await update(optimizer, gradients, 1e-4, { norm, accumulation: 1, clip_norm: 1 });
     },
     dispose() {
       tf.dispose([codes, conditions]);

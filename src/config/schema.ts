@@ -83,6 +83,8 @@ const schema = z
         accumulation: count.default(1),
         /** Computes each transformer block again in the backward pass, to keep less in memory. */
         checkpoint_activations: z.boolean().default(false),
+        /** Whether each of several processes keeps the moments of its part of the parameters only. */
+        shard_optimizer: z.boolean().default(false),
         warmup_steps: wholeNumber.default(10_000),
         beta1: rate.default(0.9),
         beta2: rate.default(0.999),
@@ -138,6 +140,8 @@ const schema = z
         accumulation: count.default(1),
         /** As in tokenizer_training. */
         checkpoint_activations: z.boolean().default(false),
+        /** Whether each of several processes keeps the moments of its part of the parameters only. */
+        shard_optimizer: z.boolean().default(false),
         lr: positive.default(4e-4),
         lr_end: positive.default(1e-5),
         warmup_steps: wholeNumber.default(62_500),

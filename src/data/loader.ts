@@ -24,6 +24,14 @@ export interface LoaderOptions {
   readonly onUnreadable?: (path: string, error: Error) => void;
   /** Files decoded at the same time. */
   readonly concurrency?: number;
+  /** Which of how many equal stretches of each batch to load; the whole batch if absent. */
+  readonly share?: Share;
+}
+
+/** One of several processes that divide the images. */
+export interface Share {
+  readonly rank: number;
+  readonly size: number;
 }
 
 /** Each image takes several turns of the event loop, which comes by between steps only: many images share them. */
@@ -32,7 +40,7 @@ const CONCURRENCY = 16;
 /** The prepared images of a data set that fits are kept in memory. */
 const CACHE_BYTES = 2 ** 30;
 
-/** Share of a data set's files that may be unreadable. */
+/** Share of a data set's files that one process may find unreadable. */
 const MAX_UNREADABLE = 0.01;
 
 /** Reads the files of a data set and keeps count of those that cannot be read. */
@@ -113,12 +121,12 @@ export class TrainingLoader {
   constructor(
     private readonly options: LoaderOptions & { readonly seed: number; readonly position?: Position },
   ) {
-    const { dataset, batchSize, imageSize, position, concurrency = CONCURRENCY } = options;
+    const { dataset, imageSize, position, concurrency = CONCURRENCY } = options;
     this.delivered = position ? position.epoch * dataset.size + position.offset : 0;
     const read = keepSmall(new Reader(options, (image) => resizeShorterSide(image, imageSize)), options);
-    this.samples = prefetch(this.places(this.delivered), (place) => this.load(place, read), {
+    this.samples = prefetch(this.ownPlaces(this.delivered), (place) => this.load(place, read), {
       concurrency,
-      ahead: 2 * batchSize,
+      ahead: 2 * this.own,
     });
   }
 
@@ -128,14 +136,20 @@ export class TrainingLoader {
     return { epoch: Math.floor(this.delivered / size), offset: this.delivered % size };
   }
 
+  /** Images of a batch that are this process's. */
+  private get own(): number {
+    return this.options.batchSize / (this.options.share?.size ?? 1);
+  }
+
   /**
-   * The next batch, `images` (batchSize, S, S, 3). Not to be called again before it has answered.
+   * The next batch, or this process's share of it: `images` (batchSize, S, S, 3). Not to be called again before it has
+   * answered.
    * @throws DataError where more than 1 % of the files cannot be read
    */
   async next(): Promise<Batch> {
     const { batchSize } = this.options;
     const samples: Sample[] = [];
-    while (samples.length < batchSize) {
+    while (samples.length < this.own) {
       const { value, done } = await this.samples.next();
       if (done) throw new Error('the loader is closed');
       samples.push(value);
@@ -152,6 +166,17 @@ export class TrainingLoader {
   /** Ends decoding; waits for what is running. */
   async close(): Promise<void> {
     await this.samples.return(undefined);
+  }
+
+  /** The places of this process's stretch of each batch. */
+  private *ownPlaces(start: number): Generator<Position & { order: Uint32Array }> {
+    const { batchSize, share } = this.options;
+    const first = (share?.rank ?? 0) * this.own;
+    let at = 0;
+    for (const place of this.places(start)) {
+      if (at >= first && at < first + this.own) yield place;
+      at = (at + 1) % batchSize;
+    }
   }
 
   private *places(start: number): Generator<Position & { order: Uint32Array }> {
@@ -220,6 +245,8 @@ function* from(first: number, end: number): Generator<number> {
 /**
  * All readable images once, in the data set's order, or those from `start` on, each cut into the given crops: `images` is
  * (batchSize · crops, S, S, 3), less in the last batch. Leaving the iteration ends decoding.
+ * Processes that share the images take turns: of the data set's stretches of batchSize files, each takes one a round.
+ * All have as many rounds; a batch has no images where none is left or readable.
  * @throws DataError where more than 1 % of the files cannot be read
  */
 export async function* sequentialBatches(
@@ -229,6 +256,10 @@ export async function* sequentialBatches(
   const reader = new Reader(options, (image) => PREPARE[crops](image, imageSize), start?.unreadable);
   const load = async (index: number) => ({ index, crops: await reader.read(index) });
   const limits = { concurrency, ahead: Math.max(concurrency, 2 * batchSize) };
+  if (options.share) {
+    yield* roundBatches(options, options.share, start?.entry ?? 0, load, limits);
+    return;
+  }
   let samples: Sample[] = [];
   for await (const { index, crops } of prefetch(from(start?.entry ?? 0, dataset.size), load, limits)) {
     if (!crops) continue;
@@ -239,4 +270,38 @@ export async function* sequentialBatches(
     }
   }
   if (samples.length > 0) yield toBatch(samples, options);
+}
+
+/** The batches of one process in turn; see `sequentialBatches`. */
+async function* roundBatches(
+  options: LoaderOptions,
+  { rank, size }: Share,
+  first: number,
+  load: (index: number) => Promise<{ index: number; crops: Image[] | undefined }>,
+  limits: { concurrency: number; ahead: number },
+): AsyncGenerator<Batch> {
+  const { dataset, batchSize } = options;
+  const total = dataset.size;
+  const rounds = Math.ceil((total - first) / (batchSize * size));
+  const startOf = (round: number) => first + (round * size + rank) * batchSize;
+  function* indices() {
+    for (let round = 0; round < rounds; round++) {
+      const end = Math.min(total, startOf(round) + batchSize);
+      for (let index = startOf(round); index < end; index++) yield index;
+    }
+  }
+  const loaded = prefetch(indices(), load, limits);
+  try {
+    for (let round = 0; round < rounds; round++) {
+      const samples: Sample[] = [];
+      const count = Math.max(0, Math.min(batchSize, total - startOf(round)));
+      for (let i = 0; i < count; i++) {
+        const { index, crops } = (await loaded.next()).value as Awaited<ReturnType<typeof load>>;
+        if (crops) samples.push({ index, crops });
+      }
+      yield toBatch(samples, options);
+    }
+  } finally {
+    await loaded.return(undefined);
+  }
 }

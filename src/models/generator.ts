@@ -10,10 +10,13 @@ import { rotaryTable } from './rotary-table.js';
 const INIT = normal(0.02);
 const HIDDEN_MULTIPLE = 256;
 
-/** Dropout during training: the rate, and where its seeds come from. */
+/** Dropout during training. */
 export interface Dropout {
   rate: number;
+  /** Where the seeds come from: one for each use, for the whole batch. */
   random: Random;
+  /** Where in the batch the images at hand begin: each image has draws of its own, however the batch is divided. */
+  first?: number;
 }
 
 /** Keys and values of all positions so far, (B, 1 + T, H, D) for each layer. */
@@ -40,20 +43,23 @@ interface Pass extends TrainingPass {
 
 /** What a block drops, drawn before it runs: it may run twice. */
 interface BlockPass extends Omit<Pass, 'dropout' | 'recompute'> {
-  dropout?: { rate: number; attention: number; projection: number; mlp: number };
+  dropout?: Drops & { attention: number; projection: number; mlp: number };
 }
+
+/** A rate, and where in the batch the images at hand begin. */
+type Drops = Required<Pick<Dropout, 'rate' | 'first'>>;
 
 function forBlock({ dropout, recompute: _, ...pass }: Pass): BlockPass {
   if (!dropout) return pass;
-  const { rate, random } = dropout;
-  return {
-    ...pass,
-    dropout: { rate, attention: random.bits(), projection: random.bits(), mlp: random.bits() },
-  };
+  const { rate, random, first = 0 } = dropout;
+  const seeds = { attention: random.bits(), projection: random.bits(), mlp: random.bits() };
+  return { ...pass, dropout: { rate, first, ...seeds } };
 }
 
-function drop(x: tf.Tensor, rate = 0, seed = 0): tf.Tensor {
-  return rate > 0 ? ops.dropout(x, rate, seed) : x;
+/** Drops elements of x (B, …), with the draws of those images in the whole batch. */
+function drop(x: tf.Tensor, drops: Drops | undefined, seed = 0): tf.Tensor {
+  if (!drops) return x;
+  return ops.dropout(x, drops.rate, ops.seedAt(seed, (drops.first * x.size) / x.shape[0]));
 }
 
 /** Causal self-attention with normalised, rotated queries and keys: (B, n, d) → (B, n, d). */
@@ -74,9 +80,12 @@ function attention(scope: Scope, { width, heads, headWidth }: GeneratorGeometry,
       ops.cacheWrite(stored.v, v, cache.length);
       [k, v, keyLength] = [stored.k, stored.v, cache.length + n];
     }
-    const weightDropout = dropout && { dropout: dropout.rate, seed: dropout.attention };
+    const weightDropout = dropout && {
+      dropout: dropout.rate,
+      seed: ops.seedAt(dropout.attention, dropout.first * heads * n * n),
+    };
     const y = ops.attention(q, k, v, { causal: true, keyLength, ...weightDropout });
-    return drop(proj(y.reshape([batch, n, width])), dropout?.rate, dropout?.projection);
+    return drop(proj(y.reshape([batch, n, width])), dropout, dropout?.projection);
   };
 }
 
@@ -113,7 +122,7 @@ export class Generator {
       const ff = mlp(block.at('mlp'), width);
       const run = (x: tf.Tensor, pass: BlockPass) => {
         const h = x.add(attn(norm1(x), pass));
-        return h.add(drop(ff(norm2(h)), pass.dropout?.rate, pass.dropout?.mlp));
+        return h.add(drop(ff(norm2(h)), pass.dropout, pass.dropout?.mlp));
       };
       const { declared } = block;
       return (x: tf.Tensor, pass: Pass) => {
@@ -190,7 +199,8 @@ export class Generator {
   /** ids (B, n) → logits (B, n, N) */
   private run(ids: tf.Tensor2D, pass: Pass): tf.Tensor3D {
     const { dropout } = pass;
-    let x = drop(ops.embedding(this.embeddings.value, ids), dropout?.rate, dropout?.random.bits());
+    const drops = dropout && { rate: dropout.rate, first: dropout.first ?? 0 };
+    let x = drop(ops.embedding(this.embeddings.value, ids), drops, dropout?.random.bits());
     for (const block of this.blocks) x = block(x, pass);
     return this.output(this.norm(x)) as tf.Tensor3D;
   }

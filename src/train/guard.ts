@@ -14,7 +14,13 @@ export class Guard {
 
   constructor(
     private readonly trainer: Trainer,
-    private readonly options: { folder: string; guards: Config['guards']; reporter: Reporter },
+    private readonly options: {
+      folder: string;
+      guards: Config['guards'];
+      reporter: Reporter;
+      /** Whether this process writes into the run folder; of several that make the steps one does. */
+      writes?: boolean;
+    },
   ) {}
 
   /**
@@ -51,10 +57,10 @@ export class Guard {
   }
 
   private async skipOrStop(error: NonFiniteError): Promise<void> {
-    const { folder, guards, reporter } = this.options;
+    const { folder, guards, reporter, writes = true } = this.options;
     const { step } = error.seen;
     const file = join(folder, `nonfinite-${String(step).padStart(7, '0')}.json`);
-    await writeFileAtomic(file, describe(error.seen));
+    if (writes) await writeFileAtomic(file, describe(error.seen));
     if (guards.on_nonfinite === 'stop')
       throw new TrainingError(
         `${error.message}; all of it is in ${file}, and the newest checkpoint stays: lower the learning rate, set clip_norm, or pass over such batches by guards.on_nonfinite=skip`,

@@ -2,6 +2,7 @@ import { join } from 'node:path';
 import { pruneCheckpoints } from '../checkpoint/retention.js';
 import { type CheckpointNote, saveCheckpoint } from '../checkpoint/training-checkpoint.js';
 import type { Config } from '../config/schema.js';
+import { ALONE, type Group } from '../engine/distributed/group.js';
 import { Interrupted } from '../errors.js';
 import { makeFolder, writeFileAtomic } from '../formats/atomic.js';
 import type { Reporter } from '../job/reporter.js';
@@ -34,6 +35,8 @@ export interface LoopOptions {
   from?: CheckpointNote;
   /** Called before each checkpoint; throws if this process must not write to the run folder any more. */
   mayWrite?: () => Promise<void>;
+  /** The processes that make the steps together: rank 0 saves, and all stop where one is to. */
+  group?: Group;
 }
 
 /** Phase and learning rate are states, not things to average. */
@@ -69,10 +72,11 @@ class Pace {
  * @throws OutputError where a checkpoint or picture cannot be written; the ones before stay
  */
 export async function train(trainer: Trainer, options: LoopOptions): Promise<void> {
-  const { folder, config, metrics, reporter, signal, preview, from, mayWrite } = options;
+  const { folder, config, metrics, reporter, signal, preview, from, mayWrite, group = ALONE } = options;
   const { logging } = config;
   const means = new Means();
-  const guard = new Guard(trainer, { folder, guards: config.guards, reporter });
+  const writes = group.rank === 0;
+  const guard = new Guard(trainer, { folder, guards: config.guards, reporter, writes });
   if (from) {
     const state = from.loop as LoopState;
     means.restore(state.means);
@@ -82,11 +86,15 @@ export async function train(trainer: Trainer, options: LoopOptions): Promise<voi
   let measured: Metrics = {};
   const checkpoint = async (interrupted: boolean) => {
     guard.checkParameters();
-    await mayWrite?.();
-    await metrics.sync();
-    const loop: LoopState = { means: means.state, guard: guard.state };
-    await saveCheckpoint(folder, trainer, { loop, metrics: measured, interrupted });
-    await pruneCheckpoints(folder, logging);
+    await trainer.gather?.();
+    if (writes) {
+      await mayWrite?.();
+      await metrics.sync();
+      const loop: LoopState = { means: means.state, guard: guard.state };
+      await saveCheckpoint(folder, trainer, { loop, metrics: measured, interrupted });
+      await pruneCheckpoints(folder, logging);
+    }
+    trainer.release?.();
   };
   const { steps: start, totalSteps: total } = trainer;
   const progress = reporter.progress({ label: options.label, total, unit: 'steps', start });
@@ -117,7 +125,7 @@ export async function train(trainer: Trainer, options: LoopOptions): Promise<voi
         await checkpoint(false);
         saved = trainer.steps;
       }
-      if (signal.aborted && !trainer.finished) {
+      if ((await group.any(signal.aborted)) && !trainer.finished) {
         if (saved !== trainer.steps) await checkpoint(true);
         throw new Interrupted(
           `stopped at step ${trainer.steps}, which is saved in ${folder}; go on with --resume`,

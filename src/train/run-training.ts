@@ -1,12 +1,14 @@
 import { pruneCheckpoints } from '../checkpoint/retention.js';
 import { loadNewestCheckpoint } from '../checkpoint/training-checkpoint.js';
 import type { Config } from '../config/schema.js';
+import { ALONE } from '../engine/distributed/group.js';
 import { type FolderLock, lockFolder } from '../formats/folder-lock.js';
 import type { Job } from '../job/job.js';
 import { compareRun } from './compare-run.js';
 import { type Preview, train } from './loop.js';
-import { openMetricsLog } from './metrics-log.js';
+import { type MetricsLog, openMetricsLog } from './metrics-log.js';
 import { findRun, openRun, type Resume } from './run-folder.js';
+import { shareState } from './share-state.js';
 import type { Trainer } from './trainer.js';
 
 /** A trainer that can start fresh and that holds resources. */
@@ -35,8 +37,12 @@ export interface TrainingOptions extends ResumeOptions {
   preview?: Preview;
 }
 
+/** The metrics log of processes that leave it to rank 0. */
+const NOWHERE: MetricsLog = { append: async () => {}, sync: async () => {} };
+
 /**
  * Runs a trainer in a run folder from its start or its newest checkpoint to its end; no other process can do so meanwhile.
+ * Of several that make the steps together rank 0 alone reads and writes the folder.
  * @throws Interrupted, OutputError, CheckpointError, ConfigError, DataError as `lockFolder`, `findRun`, `compareRun`,
  *   `loadNewestCheckpoint` and `train` do
  */
@@ -45,10 +51,18 @@ export async function runTraining(
   options: TrainingOptions,
   job: Job,
 ): Promise<void> {
+  const { group = ALONE } = job;
   let lock: FolderLock | undefined;
   try {
-    lock = await lockFolder(options.folder, { onWatch: job.reporter.info });
-    await runLocked(trainer, options, job, lock);
+    if (group.rank === 0) {
+      lock = await lockFolder(options.folder, { onWatch: job.reporter.info });
+      await runLocked(trainer, options, job, lock);
+      return;
+    }
+    await shareState(group, trainer);
+    const { label, folder, config } = options;
+    const { reporter, signal } = job;
+    await train(trainer, { label, folder, config, metrics: NOWHERE, reporter, signal, group });
   } finally {
     await trainer.close?.();
     await lock?.release();
@@ -72,13 +86,14 @@ async function runLocked(
     initialize,
     preview,
   } = options;
-  const { reporter, command, engine } = job;
+  const { reporter, command, engine, group = ALONE } = job;
   // First what can fail: a folder must not look like a run that never began, nor lose the config of one that did.
   const begun = await findRun(folder, resume);
   const run = { config, command, engine, inputs };
   if (begun) compareRun(folder, begun, run, { decisive, allowChanges, reporter });
   const from = begun && (await loadNewestCheckpoint(folder, trainer, reporter.warn));
   if (!from) await initialize();
+  await shareState(group, trainer);
   const { signal } = job; // from here on Ctrl-C saves
   const files = await openRun(folder, run, begun);
   job.logTo(files.log);
@@ -92,5 +107,5 @@ async function runLocked(
   }
   const metrics = await openMetricsLog(files.metrics, trainer.steps);
   const mayWrite = () => lock.check();
-  await train(trainer, { label, folder, config, metrics, reporter, signal, preview, from, mayWrite });
+  await train(trainer, { label, folder, config, metrics, reporter, signal, preview, from, mayWrite, group });
 }

@@ -4,6 +4,7 @@ import { datasetIdentity, openDataset } from '../data/dataset.js';
 import type { ImageSet } from '../data/image-set.js';
 import { CROP_COUNTS, sequentialBatches } from '../data/loader.js';
 import { type TokenCacheDescription, TokenCacheWriter } from '../data/token-cache.js';
+import { ALONE } from '../engine/distributed/group.js';
 import { DataError } from '../errors.js';
 import { removeTemporaries } from '../formats/atomic.js';
 import type { Job } from '../job/job.js';
@@ -25,11 +26,12 @@ export interface TokenizeOptions {
 
 /**
  * Writes the token cache of a data set; gives its number of images and how much of the codebook it uses. Codes are kept
- * beside it until it is whole, and the same call goes on with them after an interruption.
+ * beside it until it is whole, and the same call goes on with them after an interruption. Several processes share the
+ * images, and rank 0 writes; the others give an empty usage.
  */
 export async function tokenizeDataset(
   { tokenizer: path, folder, list, out, crops, batchSize }: TokenizeOptions,
-  { engine, reporter, signal }: Job,
+  { engine, reporter, signal, group = ALONE }: Job,
 ): Promise<{ images: number; usage: CodebookUsage }> {
   const dataset = await openDataset({ folder, list });
   const tokenizer = await loadTokenizer(path);
@@ -47,40 +49,48 @@ export async function tokenizeDataset(
   };
   const filesAtOnce = Math.max(1, Math.floor(batchSize / CROP_COUNTS[crops]));
   const { classNames: _, ...own } = description;
-  const rows = await TokenRows.open(
-    `${out}.partial`,
-    { ...own, dataset: datasetIdentity(dataset), batch_size: batchSize, engine: engine.description },
-    {
-      codes: CROP_COUNTS[crops] * tokens,
-      codebookSize: codebook_size,
-      batch: filesAtOnce,
-      total: dataset.size,
-    },
-  );
-  const { count: start } = rows;
-  if (start > 0) reporter.info(`goes on after ${start} images of an interrupted run in ${rows.folder}`);
+  const partial = `${out}.partial`;
+  const job = {
+    ...own,
+    dataset: datasetIdentity(dataset),
+    batch_size: batchSize,
+    engine: engine.description,
+  };
+  const sizes = {
+    codes: CROP_COUNTS[crops] * tokens,
+    codebookSize: codebook_size,
+    batch: filesAtOnce,
+    total: dataset.size,
+  };
+  const rows = group.rank === 0 ? await TokenRows.open(partial, job, sizes) : undefined;
+  const start = rows?.count ?? 0;
+  if (start > 0) reporter.info(`goes on after ${start} images of an interrupted run in ${partial}`);
   const total = dataset.size;
   const progress = reporter.progress({ label: 'tokenize', total, unit: 'images', start });
   try {
+    const at = await group.share(rows && { images: rows.count, next: await rows.next() });
     const batches = sequentialBatches({
       dataset,
       imageSize: image_size,
       batchSize: filesAtOnce,
       crops,
-      start: await rows.next(),
+      start: at!.next,
+      share: group.size > 1 ? group : undefined,
       onUnreadable: warnOfSkipped(reporter),
     });
-    await tokenizeBatches(tokenizer, batches, rows, { onImages: (done) => progress.update(done), signal });
+    const onImages = (done: number) => progress.update(done);
+    const kept = { start: at!.images, folder: partial };
+    const images = await tokenizeBatches(tokenizer, batches, rows, { onImages, signal, group, ...kept });
+    if (!rows) return { images, usage: new CodebookUsage(codebook_size) };
     const usage = await writeCache(out, description, dataset, rows);
-    const images = rows.count;
     await rows.remove();
     return { images, usage };
   } catch (error) {
     // Files that could not be read will be repaired: then they are to be read again.
-    if (error instanceof DataError) await rows.remove();
+    if (error instanceof DataError) await rows?.remove();
     throw error;
   } finally {
-    await rows.close();
+    await rows?.close();
     progress.stop();
     tokenizer.parameters.dispose();
   }

@@ -14,12 +14,12 @@ export async function trainFeatures(
   job: Job,
 ): Promise<void> {
   const { batch_size } = config.features;
-  const { openBatches, classNames, inputs } = await openTraining(config, batch_size, job.reporter);
+  const { openBatches, classNames, inputs } = await openTraining(config, batch_size, job);
   if (classNames.length < 2)
     throw new DataError(
       `${config.data.train} has no class folders to tell apart, which features are learned from; give a folder of at least two`,
     );
-  const trainer = new FeatureTrainer(config, classNames, openBatches);
+  const trainer = new FeatureTrainer(config, classNames, openBatches, job.group);
   const initialize = () => trainer.initialize();
   await runTraining(
     trainer,

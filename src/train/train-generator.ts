@@ -42,7 +42,7 @@ function checkSizes(cache: TokenCache, { tokenizer, generator }: Config): void {
 }
 
 /** The config's keys that decide what the training makes. */
-const DECISIVE = /^(seed$|tokenizer\.|generator\.|generator_training\.)/;
+const DECISIVE = /^(seed$|tokenizer\.|generator\.|generator_training\.(?!shard_optimizer$))/;
 
 /** What tells one token cache from another: the same image under another tokenizer has codes that mean other images. */
 function inputsOf({ images, crops, tokens, provenance }: TokenCache): Record<string, string> {
@@ -60,7 +60,7 @@ export async function trainGenerator(options: TrainGeneratorOptions, job: Job): 
   let tokenizer: Tokenizer | undefined;
   try {
     checkSizes(cache, config);
-    if (options.tokenizer) {
+    if (options.tokenizer && (job.group?.rank ?? 0) === 0) {
       tokenizer = await loadTokenizer(options.tokenizer);
       checkTokenizer(cache, await fingerprint(tokenizer));
     }
@@ -68,7 +68,7 @@ export async function trainGenerator(options: TrainGeneratorOptions, job: Job): 
     const { width, layers, heads, classes } = config.generator;
     const { codebook_size } = config.tokenizer;
     const sizes = { width, layers, heads, classes, codebook_size, prefix_tokens, grid };
-    const trainer = new GeneratorTrainer(config, cache, sizes);
+    const trainer = new GeneratorTrainer(config, cache, sizes, job.group);
     const preview = tokenizer && samplePreview(trainer.generator, tokenizer, cache.classNames, config.sample);
     await runTraining(
       trainer,

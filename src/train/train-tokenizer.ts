@@ -24,17 +24,18 @@ export interface TrainTokenizerOptions extends ResumeOptions {
   from?: string;
 }
 
-/** The training images of a config, as an endless loader; logs files it cannot read. */
+/** The training images of a config, as an endless loader of this process's share; logs files it cannot read. */
 export async function openTraining(
   { data, tokenizer, seed }: Config,
   batchSize: number,
-  reporter: Reporter,
+  { reporter, group }: Pick<Job, 'reporter' | 'group'>,
 ): Promise<{ openBatches: OpenBatches; classNames: readonly string[]; inputs: Record<string, string> }> {
   if (!data.train)
     throw new ConfigError('data.train is not set: name the folder of training images with --data');
   const dataset = await openDataset({ folder: data.train, list: data.train_list ?? undefined });
   const { image_size: imageSize } = tokenizer;
-  const options = { dataset, imageSize, batchSize, seed, onUnreadable: warnOfSkipped(reporter) };
+  const onUnreadable = warnOfSkipped(reporter);
+  const options = { dataset, imageSize, batchSize, seed, share: group, onUnreadable };
   return {
     openBatches: (position) => new TrainingLoader({ ...options, position }),
     classNames: dataset.classNames,
@@ -61,18 +62,18 @@ async function openPreview({ data, tokenizer, logging }: Config, reporter: Repor
 
 /** The config's keys that decide what a stage makes. */
 const DECISIVE: Record<Stage, RegExp> = {
-  1: /^(seed$|tokenizer\.|discriminator\.|tokenizer_training\.(?!stage2))/,
-  2: /^(seed$|tokenizer\.|discriminator\.|tokenizer_training\.(?!stage1))/,
+  1: /^(seed$|tokenizer\.|discriminator\.|tokenizer_training\.(?!stage2|shard_optimizer$))/,
+  2: /^(seed$|tokenizer\.|discriminator\.|tokenizer_training\.(?!stage1|shard_optimizer$))/,
 };
 
 /** Trains the stages in turn, each in its own run folder; stage 2 starts from stage 1's encoder and codebook. */
 export async function trainTokenizer(options: TrainTokenizerOptions, job: Job): Promise<void> {
   const { config, run, stages, resume, allowChanges, from } = options;
   const { batch_size } = config.tokenizer_training;
-  const { openBatches, inputs } = await openTraining(config, batch_size, job.reporter);
+  const { openBatches, inputs } = await openTraining(config, batch_size, job);
   // All at once: what is wrong with stage 2 is to be known before stage 1 has run for days.
-  const trainers = stages.map((stage) => new TokenizerTrainer(config, stage, openBatches));
-  const previewOf = await openPreview(config, job.reporter);
+  const trainers = stages.map((stage) => new TokenizerTrainer(config, stage, openBatches, {}, job.group));
+  const previewOf = (job.group?.rank ?? 0) === 0 ? await openPreview(config, job.reporter) : undefined;
   for (const trainer of trainers) {
     const { stage } = trainer.tokenizer;
     const initialize = async () => {
@@ -92,7 +93,7 @@ export async function trainTokenizer(options: TrainTokenizerOptions, job: Job): 
         decisive: DECISIVE[stage],
         inputs,
         initialize,
-        preview: previewOf(trainer.tokenizer),
+        preview: previewOf?.(trainer.tokenizer),
       },
       job,
     );

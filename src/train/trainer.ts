@@ -14,6 +14,10 @@ export interface Trainer extends Checkpointed {
   skip(): void;
   /** Milliseconds that the last step waited for its data. */
   readonly waited: number;
+  /** Before a checkpoint: gives rank 0 what other processes hold of its parts. To be called by all. */
+  gather?(): Promise<void>;
+  /** After one, and after a state was taken: frees what other processes hold. */
+  release?(): void;
   /** Numbers over all steps since the last call, such as codebook usage. */
   summary?(): Metrics;
 }

@@ -21,10 +21,9 @@ async function run(invocation: Invocation<Options>): Promise<void> {
   const { tokenize } = await readConfig(invocation);
   const { tokenizeDataset } = await import('../../train/tokenize-dataset.js');
   const settings = { crops: tokenize.crops, batchSize: tokenize.batch_size };
-  const { images, usage } = await tokenizeDataset(
-    { tokenizer, folder: data, list, out, ...settings },
-    await openJob(invocation),
-  );
+  const job = await openJob(invocation, { shared: true });
+  const { images, usage } = await tokenizeDataset({ tokenizer, folder: data, list, out, ...settings }, job);
+  if ((job.group?.rank ?? 0) > 0) return;
   const { used, entropy } = usage;
   console.log(
     `${images} images in ${out}; codebook usage ${(100 * used).toFixed(1)} %, ${entropy.toFixed(2)} bits`,

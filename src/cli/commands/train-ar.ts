@@ -23,7 +23,10 @@ async function run(invocation: Invocation<Options>): Promise<void> {
   const resuming = readResume(invocation.options);
   const config = await readConfig(invocation);
   const { trainGenerator } = await import('../../train/train-generator.js');
-  await trainGenerator({ config, run, tokens, tokenizer, ...resuming }, await openJob(invocation));
+  await trainGenerator(
+    { config, run, tokens, tokenizer, ...resuming },
+    await openJob(invocation, { shared: true }),
+  );
 }
 
 export function register(program: Command): void {

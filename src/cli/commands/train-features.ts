@@ -22,7 +22,10 @@ async function run(invocation: Invocation<Options>): Promise<void> {
   if (data !== undefined) (invocation.args.at(-1) as string[]).push(`data.train=${JSON.stringify(data)}`);
   const config = await readConfig(invocation);
   const { trainFeatures } = await import('../../train/train-features.js');
-  await trainFeatures({ config, run, ...readResume(invocation.options) }, await openJob(invocation));
+  await trainFeatures(
+    { config, run, ...readResume(invocation.options) },
+    await openJob(invocation, { shared: true }),
+  );
 }
 
 export function register(program: Command): void {

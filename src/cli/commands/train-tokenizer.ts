@@ -31,7 +31,10 @@ async function run(invocation: Invocation<Options>): Promise<void> {
   const { trainTokenizer } = await import('../../train/train-tokenizer.js');
   const stages = options.stage === 'all' ? ([1, 2] as const) : ([Number(options.stage) as 1 | 2] as const);
   const { run, from } = options;
-  await trainTokenizer({ config, run, stages, from, ...readResume(options) }, await openJob(invocation));
+  await trainTokenizer(
+    { config, run, stages, from, ...readResume(options) },
+    await openJob(invocation, { shared: true }),
+  );
 }
 
 export function register(program: Command): void {

@@ -3,7 +3,7 @@ export { gelu, swiGLU } from './activation.js';
 export { type AdamWAttributes, type AdamWTensors, adamW, adamWLists } from './adamw.js';
 export { attention, cacheWrite, rotary } from './attention.js';
 export { type DrawOptions, drawCodes } from './draw-codes.js';
-export { dropout } from './dropout.js';
+export { dropout, seedAt } from './dropout.js';
 export { linear } from './linear.js';
 export { crossEntropy, embedding, nearestCode } from './lookup.js';
 export { groupNorm, layerNorm, rmsNorm } from './normalization.js';
