@@ -11,7 +11,7 @@ import { toTensor } from '../models/pixels.js';
 import { FROZEN_IN_STAGE_2, Tokenizer } from '../models/tokenizer.js';
 import { adversarialLoss, auxFactor, auxTarget, hingeLoss, LeCam, mse } from '../models/tokenizer-loss.js';
 import { AdamW } from '../nn/adamw.js';
-import type { LossAndMore } from '../nn/gradients.js';
+import { type LossAndMore, offTape } from '../nn/gradients.js';
 import type { Parameter, Parameters } from '../nn/parameters.js';
 import { warmup } from '../nn/schedule.js';
 import { Random } from '../random.js';
@@ -178,7 +178,7 @@ export class TokenizerTrainer implements Trainer {
     const { model, trained, optimizer } = this.adversary!;
     const { adversarial_weight, lecam_weight } = this.options;
     const { gradients, metrics } = this.overBatch(images, trained, (x) => {
-      const { image } = tf.tidy(() => ({ image: this.tokenizer.forward(x).image }));
+      const image = offTape(() => tf.tidy(() => this.tokenizer.forward(x).image));
       const [real, fake] = [model.forward(x), model.forward(image)];
       const terms: LossAndMore = { loss: hingeLoss(real, fake).mul(adversarial_weight) as tf.Scalar };
       if (lecam_weight > 0)
