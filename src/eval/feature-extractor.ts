@@ -1,12 +1,11 @@
-import { createHash } from 'node:crypto';
-import { createReadStream } from 'node:fs';
 import * as tf from '@tensorflow/tfjs';
 import { loadFeatureNetwork } from '../checkpoint/feature-network-file.js';
-import { loadInception } from '../checkpoint/inception-file.js';
 import { kindOf } from '../checkpoint/model-file.js';
+import { loadInception } from '../checkpoint/network-files.js';
 import { resolveModel } from '../checkpoint/run-files.js';
 import { inFloat32 } from '../engine/precision.js';
 import { DataError } from '../errors.js';
+import { fileChecksum } from '../formats/checksum.js';
 import type { Features } from '../models/feature-network.js';
 import { toTensor } from '../models/pixels.js';
 
@@ -29,12 +28,6 @@ export interface FeatureExtractor {
   /** images: uint8 (B, size, size, 3) */
   extract(images: Uint8Array, size: number): FeatureRows;
   dispose(): void;
-}
-
-async function checksum(path: string): Promise<string> {
-  const hash = createHash('sha256');
-  for await (const part of createReadStream(path)) hash.update(part as Buffer);
-  return hash.digest('hex');
 }
 
 /** Runs a network on pixels and reads its features back. */
@@ -101,7 +94,7 @@ export async function openFeatureExtractor(path: string): Promise<FeatureExtract
   const { pool, spatial, logits } = network.extract(new Uint8Array(imageSize ** 2 * 3), imageSize);
   return {
     ...network,
-    checksum: await checksum(file),
+    checksum: await fileChecksum(file),
     dimensions: { pool: pool.length, spatial: spatial.length, logits: logits.length },
   };
 }

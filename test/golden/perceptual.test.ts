@@ -2,17 +2,19 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import * as tf from '@tensorflow/tfjs';
-import { afterAll, beforeAll, expect, it } from 'vitest';
-import { loadInception } from '../../src/checkpoint/inception-file.js';
-import { ConvNeXtSmall } from '../../src/models/convnext.js';
-import { LPIPS } from '../../src/models/lpips.js';
+import { afterAll, beforeAll, it } from 'vitest';
+import { loadConvNeXtSmall, loadInception, loadLPIPS } from '../../src/checkpoint/network-files.js';
 import { classifierTerm, lpipsTerm } from '../../src/models/perceptual.js';
 import { antialiasedResize, tf1Resize } from '../../src/models/resize.js';
-import type { Parameters } from '../../src/nn/parameters.js';
 import { describeEngines } from '../engines.js';
-import { formulaSource, names } from './formula-weights.js';
 import { expectClose, NCHW_TO_NHWC, NHWC_TO_NCHW, openGolden } from './golden.js';
-import { writeInceptionGraph, writeInceptionPytorch } from './inception-files.js';
+import {
+  writeConvNeXt,
+  writeInceptionGraph,
+  writeInceptionPytorch,
+  writeLPIPS,
+  writeVGG16,
+} from './network-files.js';
 
 const golden = await openGolden('perceptual_nets');
 const seed = (network: string) => Number(golden.metadata[`seed_${network}`]);
@@ -23,6 +25,9 @@ beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'networks-'));
   await writeInceptionPytorch(file('inception.pth'), seed('inception'));
   await writeInceptionGraph(file('inception.pb'), seed('inception'));
+  await writeVGG16(file('vgg16.pth'), seed('vgg'));
+  await writeLPIPS(file('lpips.pth'), seed('lin'));
+  await writeConvNeXt(file('convnext.pth'), seed('convnext'));
 });
 afterAll(() => rm(folder, { recursive: true }));
 
@@ -47,10 +52,7 @@ describeEngines('perceptual networks goldens', () => {
   });
 
   it('LPIPS and its gradient', async () => {
-    const lpips = new LPIPS();
-    const formula = (parameters: Parameters) => new Map([...parameters].map((p) => [p.name, p.shape]));
-    await lpips.vgg.parameters.load(formulaSource(formula(lpips.vgg.parameters), seed('vgg')));
-    await lpips.lins.load(formulaSource(formula(lpips.lins), seed('lin'), Math.abs));
+    const lpips = await loadLPIPS({ vgg16: file('vgg16.pth'), lpips: file('lpips.pth') });
     const [x, y] = [images('lpips.x'), images('lpips.y')];
     expectClose('value', lpips.distances(x, y), golden.values('lpips.value'));
     const gradient = tf.grad((y) => lpipsTerm(lpips)(x, y as tf.Tensor4D))(y);
@@ -64,10 +66,7 @@ describeEngines('perceptual networks goldens', () => {
   });
 
   it('ConvNeXt-S and its gradient', async () => {
-    const network = new ConvNeXtSmall();
-    const shapes = new Map([...network.parameters].map((p) => [p.name, p.shape]));
-    expect([...shapes].sort(([a], [b]) => (a < b ? -1 : 1))).toEqual(names.convnext);
-    await network.parameters.load(formulaSource(shapes, seed('convnext')));
+    const network = await loadConvNeXtSmall(file('convnext.pth'));
     const [x, y] = [images('convnext.x'), images('convnext.y')];
     expectClose('logits_x', network.forward(x), golden.values('convnext.logits_x'));
     expectClose('logits_y', network.forward(y), golden.values('convnext.logits_y'));
