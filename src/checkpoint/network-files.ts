@@ -59,6 +59,11 @@ export function checkNetwork(network: string, file: ParameterSource): void {
   parameters.check(read?.(file, parameters) ?? file, { ignore });
 }
 
+/** Throws CheckpointError unless the file at `path` holds a known network, strictly; its tensors are not read. */
+export async function checkNetworkFile(path: string, network: string): Promise<void> {
+  await withNetwork(path, [network], async (file) => checkNetwork(network, file));
+}
+
 /** Gives `parameters` the values of the file at `path`, strictly; it must be one of `networks`. Throws CheckpointError. */
 async function load(path: string, networks: readonly string[], parameters: Parameters): Promise<void> {
   await withNetwork(path, networks, async (file, network) => {

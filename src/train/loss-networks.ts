@@ -1,4 +1,9 @@
-import { loadConvNeXtSmall, loadLPIPS, NETWORK_FILES } from '../checkpoint/network-files.js';
+import {
+  checkNetworkFile,
+  loadConvNeXtSmall,
+  loadLPIPS,
+  NETWORK_FILES,
+} from '../checkpoint/network-files.js';
 import type { Config } from '../config/schema.js';
 import { ConfigError } from '../errors.js';
 import { fileChecksum } from '../formats/checksum.js';
@@ -44,6 +49,17 @@ export function requireNetworks(
     }
   });
   return needed;
+}
+
+/**
+ * Looks at the files of the networks that stages need, before hours of training go by without them.
+ * @throws ConfigError as `requireNetworks`, CheckpointError for a file that is not what it should be
+ */
+export async function checkLossNetworks(config: Config, stages: readonly Stage[]): Promise<void> {
+  const needed = stages.flatMap((stage) => [...requireNetworks(config, stage)]);
+  const files = Object.assign({}, ...needed.map((weight) => NEEDED[weight])) as Record<Key, string>;
+  for (const [key, network] of Object.entries(files))
+    await checkNetworkFile(config.networks[key as Key]!, network);
 }
 
 /**

@@ -12,7 +12,7 @@ import { type Reporter, warnOfSkipped } from '../job/reporter.js';
 import type { Stage } from '../models/geometry.js';
 import type { Tokenizer } from '../models/tokenizer.js';
 import type { Preview } from './loop.js';
-import { openLossNetworks, requireNetworks } from './loss-networks.js';
+import { checkLossNetworks, openLossNetworks } from './loss-networks.js';
 import { reconstructionPreview } from './previews.js';
 import { runTraining } from './run-training.js';
 import { type OpenBatches, TokenizerTrainer } from './tokenizer-trainer.js';
@@ -64,7 +64,7 @@ async function openPreview({ data, tokenizer, logging }: Config, reporter: Repor
 /** Trains the stages in turn, each in its own run folder; stage 2 starts from stage 1's encoder and codebook. */
 export async function trainTokenizer(options: TrainTokenizerOptions, job: Job): Promise<void> {
   const { config, run, stages, resume, from } = options;
-  for (const stage of stages) requireNetworks(config, stage);
+  await checkLossNetworks(config, stages);
   const { openBatches } = await openTraining(config, config.tokenizer_training.batch_size, job.reporter);
   const previewOf = await openPreview(config, job.reporter);
   for (const stage of stages) {

@@ -228,12 +228,15 @@ describeEngines('op vocabulary', () => {
     });
 
     it('fixedDepthwiseConv2d of 7×7', () => {
-      const shape = [2, 5, 5, 6];
-      const [x, w, b] = [values('x', shape), values('w', [6, 1, 7, 7]), values('b', [6])];
+      const [shape, weightShape] = [
+        [2, 5, 5, 38],
+        [38, 1, 7, 7],
+      ];
+      const [x, w, b] = [values('x', shape), values('w', weightShape), values('b', [38])];
       const run = (input: tf.Tensor) =>
-        ops.fixedDepthwiseConv2d(input as tf.Tensor4D, draw('w', [6, 1, 7, 7]), draw('b', [6]));
+        ops.fixedDepthwiseConv2d(input as tf.Tensor4D, draw('w', weightShape), draw('b', [38]));
       const window = { stride: 1, before: 3, size: 5 };
-      expectNear(run(draw('x', shape)), convolved([shape, x], [[6, 1, 7, 7], w], b, window));
+      expectNear(run(draw('x', shape)), convolved([shape, x], [weightShape, w], b, window));
       expectGradient(run, [shape]);
     });
 
@@ -258,7 +261,6 @@ describeEngines('op vocabulary', () => {
       tf.maxPool(x, 3, 1, 'same'),
       [1, 1, 2, 1, 1, 2, 4, 4, 5].map((v) => -v),
     );
-    expectGradient((y) => tf.avgPool(y as tf.Tensor4D, 3, 1, 'same'), [[2, 4, 5, 3]]);
     expectGradient((y) => tf.maxPool(y as tf.Tensor4D, 2, 2, 'valid'), [[2, 4, 6, 3]], 1e-3);
   });
 
