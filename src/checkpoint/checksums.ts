@@ -1,22 +1,14 @@
-import { createHash } from 'node:crypto';
-import { createReadStream } from 'node:fs';
 import { readdir, readFile } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
-import { pipeline } from 'node:stream/promises';
 import { CheckpointError } from '../errors.js';
 import { writeFileAtomic } from '../formats/atomic.js';
+import { fileChecksum } from '../formats/checksum.js';
 
 /** In each checkpoint, as `sha256sum --check` reads it. */
 const SUMS_FILE = 'SHA256SUMS';
 
 /** A file is missing or not what was written; its message is what is wrong, without a remedy. */
 export class DamagedError extends CheckpointError {}
-
-async function sha256(path: string): Promise<string> {
-  const hash = createHash('sha256');
-  await pipeline(createReadStream(path, { highWaterMark: 2 ** 20 }), hash);
-  return hash.digest('hex');
-}
 
 /** The sums of a folder by file name; undefined where it has none. */
 async function readSums(folder: string): Promise<Map<string, string> | undefined> {
@@ -35,7 +27,7 @@ async function readSums(folder: string): Promise<Map<string, string> | undefined
 export async function writeChecksums(folder: string): Promise<void> {
   const lines: string[] = [];
   for (const name of (await readdir(folder)).sort())
-    lines.push(`${await sha256(join(folder, name))}  ${name}\n`);
+    lines.push(`${await fileChecksum(join(folder, name))}  ${name}\n`);
   await writeFileAtomic(join(folder, SUMS_FILE), lines.join(''));
 }
 
@@ -67,7 +59,7 @@ export async function verifyFile(path: string): Promise<void> {
 async function verify(folder: string, name: string, sum: string | undefined): Promise<void> {
   const path = join(folder, name);
   if (sum === undefined) throw new DamagedError(`${join(folder, SUMS_FILE)} has no checksum of ${name}`);
-  const found = await sha256(path).catch((error: NodeJS.ErrnoException) => {
+  const found = await fileChecksum(path).catch((error: NodeJS.ErrnoException) => {
     throw new DamagedError(`${path} cannot be read (${error.code})`, { cause: error });
   });
   if (found !== sum)

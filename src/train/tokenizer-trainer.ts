@@ -3,7 +3,6 @@ import { saveTokenizer } from '../checkpoint/tokenizer-file.js';
 import type { Config } from '../config/schema.js';
 import type { Batch, Position, TrainingLoader } from '../data/loader.js';
 import { ALONE, type Group } from '../engine/distributed/group.js';
-import { ConfigError } from '../errors.js';
 import { CodebookUsage } from '../models/codebook-usage.js';
 import { Discriminator } from '../models/discriminator.js';
 import type { Stage } from '../models/geometry.js';
@@ -11,7 +10,7 @@ import type { PerceptualTerms } from '../models/perceptual.js';
 import { toTensor } from '../models/pixels.js';
 import { FROZEN_IN_STAGE_2, Tokenizer } from '../models/tokenizer.js';
 import { adversarialLoss, auxFactor, auxTarget, hingeLoss, LeCam, mse } from '../models/tokenizer-loss.js';
-import type { LossAndMore } from '../nn/gradients.js';
+import { type LossAndMore, offTape } from '../nn/gradients.js';
 import type { Parameter, Parameters } from '../nn/parameters.js';
 import { warmup } from '../nn/schedule.js';
 import { Random } from '../random.js';
@@ -41,8 +40,8 @@ export class TokenizerTrainer implements Trainer {
   private position?: Position;
 
   /**
-   * `openBatches` gives this process's stretch of each batch.
-   * @throws ConfigError if the phases cannot be gone through, or want perceptual terms that `perceptual` does not have
+   * `openBatches` gives this process's stretch of each batch; `perceptual` has the terms that phases give weight to, as
+   * `openLossNetworks` gives them. @throws ConfigError if the phases cannot be gone through
    */
   constructor(
     private readonly config: Config,
@@ -56,7 +55,6 @@ export class TokenizerTrainer implements Trainer {
     this.tokenizer = new Tokenizer(config.tokenizer, stage, this.options);
     const { phases } = this.stageOptions;
     this.schedule = new PhaseSchedule(phases);
-    requirePerceptual(phases, stage, perceptual);
     checkPhases(config, stage);
     this.trained = [...this.tokenizer.parameters].filter(
       (p) => !p.buffer && (stage === 1 || !FROZEN_IN_STAGE_2.test(p.name)),
@@ -217,7 +215,7 @@ export class TokenizerTrainer implements Trainer {
     const { model, trained, optimizer } = this.adversary!;
     const { adversarial_weight, lecam_weight } = this.options;
     const { gradients, metrics } = await this.overBatch(batch.images, trained, (x) => {
-      const { image } = tf.tidy(() => ({ image: this.tokenizer.forward(x).image }));
+      const image = offTape(() => tf.tidy(() => this.tokenizer.forward(x).image));
       const [real, fake] = [model.forward(x), model.forward(image)];
       const terms: LossAndMore = { loss: hingeLoss(real, fake).mul(adversarial_weight) as tf.Scalar };
       if (lecam_weight > 0)
@@ -290,19 +288,4 @@ export class TokenizerTrainer implements Trainer {
     this.usage.state = state.usage;
     this.position = state.position;
   }
-}
-
-/** Refuses phases whose perceptual terms have no network, and says how to go without. */
-function requirePerceptual(phases: readonly Phase[], stage: Stage, perceptual: PerceptualTerms): void {
-  phases.forEach((phase, i) => {
-    const key = `tokenizer_training.stage${stage}.phases.${i}`;
-    if (phase.w_lpips > 0 && !perceptual.lpips)
-      throw new ConfigError(
-        `${key}.w_lpips is ${phase.w_lpips}, but no LPIPS weights are given; set ${key}.w_lpips=0 to train without`,
-      );
-    if (phase.w_perc > 0 && !perceptual.classifier)
-      throw new ConfigError(
-        `${key}.w_perc is ${phase.w_perc}, but no ConvNeXt-S weights are given; set ${key}.w_perc=0 to train without`,
-      );
-  });
 }

@@ -10,7 +10,9 @@ import type { Job } from '../job/job.js';
 import { type Reporter, warnOfSkipped } from '../job/reporter.js';
 import type { Stage } from '../models/geometry.js';
 import type { Tokenizer } from '../models/tokenizer.js';
+import { checkPhases } from './check-schedule.js';
 import type { Preview } from './loop.js';
+import { checkLossNetworks, openLossNetworks } from './loss-networks.js';
 import { reconstructionPreview } from './previews.js';
 import { type ResumeOptions, runTraining } from './run-training.js';
 import { type OpenBatches, TokenizerTrainer } from './tokenizer-trainer.js';
@@ -69,13 +71,15 @@ const DECISIVE: Record<Stage, RegExp> = {
 /** Trains the stages in turn, each in its own run folder; stage 2 starts from stage 1's encoder and codebook. */
 export async function trainTokenizer(options: TrainTokenizerOptions, job: Job): Promise<void> {
   const { config, run, stages, resume, allowChanges, from } = options;
+  // What is wrong with stage 2 is to be known before stage 1 has run for days.
+  for (const stage of stages) checkPhases(config, stage);
+  await checkLossNetworks(config, stages);
   const { batch_size } = config.tokenizer_training;
   const { openBatches, inputs } = await openTraining(config, batch_size, job);
-  // All at once: what is wrong with stage 2 is to be known before stage 1 has run for days.
-  const trainers = stages.map((stage) => new TokenizerTrainer(config, stage, openBatches, {}, job.group));
   const previewOf = (job.group?.rank ?? 0) === 0 ? await openPreview(config, job.reporter) : undefined;
-  for (const trainer of trainers) {
-    const { stage } = trainer.tokenizer;
+  for (const stage of stages) {
+    const networks = await openLossNetworks(config, stage);
+    const trainer = new TokenizerTrainer(config, stage, openBatches, networks.terms, job.group);
     const initialize = async () => {
       const source = stage === 2 ? await loadStage1(from, join(run, 'stage1'), config) : undefined;
       trainer.initialize(source);
@@ -91,13 +95,14 @@ export async function trainTokenizer(options: TrainTokenizerOptions, job: Job): 
         resume: resume && stages.length > 1 && stage === 2 ? 'auto' : resume,
         allowChanges,
         decisive: DECISIVE[stage],
-        inputs,
+        inputs: { ...inputs, ...networks.inputs },
         initialize,
         preview: previewOf?.(trainer.tokenizer),
       },
       job,
     );
     trainer.dispose();
+    networks.dispose();
   }
 }
 

@@ -4,6 +4,7 @@ export { type AdamWAttributes, type AdamWTensors, adamW, adamWLists } from './ad
 export { attention, cacheWrite, rotary } from './attention.js';
 export { type DrawOptions, drawCodes } from './draw-codes.js';
 export { dropout, seedAt } from './dropout.js';
+export { fixedConv2d, fixedDepthwiseConv2d, fixedLinear } from './fixed.js';
 export { linear } from './linear.js';
 export { crossEntropy, embedding, nearestCode } from './lookup.js';
 export { groupNorm, layerNorm, rmsNorm } from './normalization.js';
