@@ -104,7 +104,7 @@ export async function evaluateSamples(
       fid: frechetDistance(pool, samples.pool),
       sfid: frechetDistance(spatial, samples.spatial),
       inception_score: inceptionScore(samples.logits, extractor.dimensions.logits),
-      ...(references && precisionRecall(references.rows, samples.rows, extractor.dimensions.pool)),
+      ...(references && (await precisionRecall(references.rows, samples.rows, extractor.dimensions.pool))),
       samples: samples.count,
       references: references?.count,
       features: `${extractor.name}, ${basename(options.features)}`,
