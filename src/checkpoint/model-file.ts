@@ -55,6 +55,12 @@ export function describe(file: TensorFile): ModelDescription | undefined {
   }
 }
 
+function anotherModel(path: string, found: string | undefined, wanted: string): CheckpointError {
+  const article = (name: string) => `${/^[AEIO]/i.test(name) ? 'an' : 'a'} ${name}`;
+  const holds = found === undefined ? 'no model that is known here' : article(found);
+  return new CheckpointError(`${path} holds ${holds}; ${article(wanted)} is needed here`);
+}
+
 /**
  * Opens a model file of one kind and hands it over with its description; closes it afterwards. `infer` describes files
  * that others wrote, which hold tensors alone, from the tensors.
@@ -71,11 +77,37 @@ export async function withModel<D extends ModelDescription, T>(
     const own = describe(file);
     const network = own?.kind ?? recognise(file.tensors);
     const description = own ?? (network === kind ? infer?.(file) : undefined);
-    if (network !== kind || !description) {
-      const found = network ? `a ${network}` : 'no model that is known here';
-      throw new CheckpointError(`${path} holds ${found}; a ${kind} is needed here`);
-    }
+    if (network !== kind || !description) throw anotherModel(path, network, kind);
     return await use(file, description as D);
+  } finally {
+    await file.close();
+  }
+}
+
+/** What the model file at `path` holds: a kind of `describe`, a network of `recognise`, or nothing that is known. */
+export async function kindOf(path: string): Promise<string | undefined> {
+  const file = await openTensorFile(path);
+  try {
+    return describe(file)?.kind ?? recognise(file.tensors);
+  } finally {
+    await file.close();
+  }
+}
+
+/**
+ * Opens a file of a network that others trained, which `recognise` must know by one of `networks`, and hands it over;
+ * closes it afterwards. Throws CheckpointError if it is no such file.
+ */
+export async function withNetwork<T>(
+  path: string,
+  networks: readonly string[],
+  use: (file: TensorFile, network: string) => Promise<T>,
+): Promise<T> {
+  const file = await openTensorFile(path);
+  try {
+    const found = recognise(file.tensors);
+    if (found === undefined || !networks.includes(found)) throw anotherModel(path, found, networks[0]);
+    return await use(file, found);
   } finally {
     await file.close();
   }

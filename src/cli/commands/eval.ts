@@ -2,17 +2,9 @@ import type { Command } from 'commander';
 import { ConfigError } from '../../errors.js';
 import { action, examples, type Invocation, openJob, wholeNumber } from '../command.js';
 
-/** Until this program reads Inception's weights. */
 const WHICH_FEATURES =
-  'train a feature network on your data with `alitok train-features`; the Inception of published results ' +
-  '(pt_inception-2015-12-05-6726825d.pth from the releases of pytorch-fid, or classify_image_graph_def.pb of the ' +
-  'ADM evaluator) is not supported yet';
-
-/** Throws ConfigError for weights of Inception. */
-function refuseInception(features: string): void {
-  if (/\.(pth?|pb)$/.test(features))
-    throw new ConfigError(`--features ${features} is not a feature network of alitok; ${WHICH_FEATURES}`);
-}
+  'name the Inception of published results (pt_inception-2015-12-05-6726825d.pth from the releases of pytorch-fid, or ' +
+  'classify_image_graph_def.pb of the ADM evaluator), or train a feature network on your data with `alitok train-features`';
 
 /** Prints a result as a table, and writes it as JSON if `out` is given. */
 async function show(result: object, out: string | undefined): Promise<void> {
@@ -38,7 +30,6 @@ async function reconstruction(invocation: Invocation<ReconstructionOptions>): Pr
   const { tokenizer, data, list, features, out } = invocation.options;
   const { evaluateTokenizer } = await import('../../eval/evaluate-tokenizer.js');
   if (features === undefined) invocation.log.warn(`no rFID without --features; ${WHICH_FEATURES}`);
-  else refuseInception(features);
   await show(
     await evaluateTokenizer({ tokenizer, folder: data, list, features }, await openJob(invocation)),
     out,
@@ -56,7 +47,6 @@ interface GenerationOptions {
 async function generation(invocation: Invocation<GenerationOptions>): Promise<void> {
   const { samples, reference, features, size, out } = invocation.options;
   if (features === undefined) throw new ConfigError(`--features is missing; ${WHICH_FEATURES}`);
-  refuseInception(features);
   const { evaluateSamples } = await import('../../eval/evaluate-samples.js');
   await show(await evaluateSamples({ samples, reference, features, size }, await openJob(invocation)), out);
 }
@@ -69,7 +59,10 @@ export function register(program: Command): void {
     .requiredOption('--tokenizer <path>', 'tokenizer run, .safetensors or published .pth file')
     .requiredOption('-d, --data <folder>', 'images')
     .option('--list <file>', 'only the images that this file names')
-    .option('--features <path>', 'feature network for rFID: a run of `alitok train-features`')
+    .option(
+      '--features <path>',
+      'Inception for rFID: a .pth or .pb file; or a run of `alitok train-features`',
+    )
     .option('-o, --out <file>', 'also write the result as JSON')
     .addHelpText(
       'after',
@@ -86,7 +79,10 @@ export function register(program: Command): void {
     .description('gFID, sFID, inception score, precision and recall of samples')
     .requiredOption('--samples <path>', '.npz with arr_0 (N, S, S, 3) uint8, or a folder of images')
     .requiredOption('--reference <path>', 'the same, or an .npz with mu, sigma, mu_s, sigma_s')
-    .option('--features <path>', 'feature network, needed: a run of `alitok train-features` on the data')
+    .option(
+      '--features <path>',
+      'Inception, needed: a .pth or .pb file; or a run of `alitok train-features` on the data',
+    )
     .option('--size <pixels>', 'side of the images, if --samples is a folder', wholeNumber(1))
     .option('-o, --out <file>', 'also write the result as JSON')
     .addHelpText(

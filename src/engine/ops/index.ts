@@ -2,6 +2,7 @@
 export { gelu, swiGLU } from './activation.js';
 export { type AdamWAttributes, type AdamWTensors, adamW, adamWLists } from './adamw.js';
 export { attention, cacheWrite, rotary } from './attention.js';
+export { fixedConv2d } from './convolution.js';
 export { type DrawOptions, drawCodes } from './draw-codes.js';
 export { dropout } from './dropout.js';
 export { linear } from './linear.js';

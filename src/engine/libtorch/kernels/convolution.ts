@@ -167,6 +167,27 @@ function registerConvolutions(): void {
     register<Window>(name, ({ x, filter }, window, kernel) =>
       kernel.out('float32', 'alias', convolve(kernel, x, filter, window, depthwise)),
     );
+  // A weight in PyTorch's own layout, whose bias and ReLU the same pass over memory takes along.
+  type Fixed = { stride: number; same: boolean; relu: boolean };
+  register<Fixed>('alitok.FixedConv2d', ({ x, weight, bias }, { stride, same, relu }, kernel) => {
+    const { id, use, out } = kernel;
+    const [outputs, inputs, height, width] = weight.shape;
+    const window: Window = { strides: [stride, stride], pad: same ? 'same' : 'valid' };
+    const g = geometry(x.shape, [height, width, inputs, outputs], window);
+    const [input, filter, offset] = [
+      padded(kernel, toNCHW(kernel, id(x)), g),
+      id(weight),
+      bias && id(bias),
+    ].map((tensor) => (tensor === undefined ? null : inPrecision(kernel, tensor)));
+    const settings = [g.stride, paddingOf(g), g.dilation, false, [0, 0], 1];
+    const y = use('convolution', input, filter, offset, ...settings);
+    const result = use('to.dtype', use('permute', y, [0, 2, 3, 1]), ScalarType.float32);
+    return out('float32', relu ? 'relu' : 'alias', result);
+  });
+  register('alitok.ReluGrad', ({ dy, y }, _, { id, out }) =>
+    out('float32', 'threshold_backward', id(dy), id(y), 0),
+  );
+
   type Fused = Window & { activation?: string; leakyreluAlpha: number };
   for (const [name, depthwise] of [
     ['FusedConv2D', false],

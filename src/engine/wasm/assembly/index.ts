@@ -7,6 +7,8 @@ export {
   exponential,
   gelu,
   geluGrad,
+  relu,
+  reluGrad,
   rotary,
   sigmoid,
   swiglu,
