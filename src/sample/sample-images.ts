@@ -1,14 +1,12 @@
 import { mkdir, stat } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import * as tf from '@tensorflow/tfjs';
-import { loadGenerator } from '../checkpoint/generator-file.js';
 import { resolveModel } from '../checkpoint/run-files.js';
-import { fingerprint, loadTokenizer } from '../checkpoint/tokenizer-file.js';
 import type { Config } from '../config/schema.js';
 import { encodePng } from '../data/image.js';
 import { labelledGrid } from '../data/sheets.js';
 import type { WeightKind } from '../engine/ops/index.js';
-import { CheckpointError, Interrupted } from '../errors.js';
+import { Interrupted } from '../errors.js';
 import { outputError, writeFileAtomic } from '../formats/atomic.js';
 import { writeNpz } from '../formats/npz.js';
 import type { Job } from '../job/job.js';
@@ -17,6 +15,7 @@ import { toPixels } from '../models/pixels.js';
 import type { Tokenizer } from '../models/tokenizer.js';
 import { Random } from '../random.js';
 import { className, parseClasses } from './classes.js';
+import { loadModels } from './load-models.js';
 import { packWeights } from './pack-weights.js';
 import { PartialSamples } from './partial-samples.js';
 import { sampleCodes, sampleOptions } from './sampler.js';
@@ -48,22 +47,6 @@ async function identity(path: string): Promise<string> {
   const file = await resolveModel(path);
   const { size, mtimeMs } = await stat(file);
   return `${resolve(file)}, ${size} bytes, changed ${new Date(mtimeMs).toISOString()}`;
-}
-
-/** Tokenizer and generator, which must belong together. Throws CheckpointError. */
-async function loadModels(options: SampleImagesOptions) {
-  const tokenizer = await loadTokenizer(options.tokenizer);
-  const generator = await loadGenerator(options.generator, tokenizer.geometry);
-  if (generator.tokenizer !== undefined && generator.tokenizer !== (await fingerprint(tokenizer)))
-    throw new CheckpointError(
-      `${options.generator} models the codes of tokenizer ${generator.tokenizer}, but ${options.tokenizer} is another; name the tokenizer that made its token cache`,
-    );
-  const [modelled, made] = [generator.model.geometry.codebook_size, tokenizer.geometry.codebook_size];
-  if (modelled !== made)
-    throw new CheckpointError(
-      `${options.generator} models ${modelled} codes, but ${options.tokenizer} has ${made}; name the tokenizer it was trained with`,
-    );
-  return { ...generator, tokenizer };
 }
 
 /**
