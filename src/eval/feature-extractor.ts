@@ -1,5 +1,3 @@
-import { createHash } from 'node:crypto';
-import { createReadStream } from 'node:fs';
 import * as tf from '@tensorflow/tfjs';
 import { loadFeatureNetwork } from '../checkpoint/feature-network-file.js';
 import { loadInception } from '../checkpoint/inception-file.js';
@@ -7,6 +5,7 @@ import { kindOf } from '../checkpoint/model-file.js';
 import { resolveModel } from '../checkpoint/run-files.js';
 import { inFloat32 } from '../engine/precision.js';
 import { DataError } from '../errors.js';
+import { fileChecksum } from '../formats/checksum.js';
 import type { Features } from '../models/feature-network.js';
 import { toTensor } from '../models/pixels.js';
 
@@ -25,16 +24,12 @@ export interface FeatureExtractor {
   name: string;
   /** SHA-256 of its weights' file, to be reported with every result. */
   checksum: string;
+  /** What is done to the pixels before the network sees them, to be reported too. */
+  preprocessing: string;
   dimensions: Record<keyof FeatureRows, number>;
   /** images: uint8 (B, size, size, 3) */
   extract(images: Uint8Array, size: number): FeatureRows;
   dispose(): void;
-}
-
-async function checksum(path: string): Promise<string> {
-  const hash = createHash('sha256');
-  for await (const part of createReadStream(path)) hash.update(part as Buffer);
-  return hash.digest('hex');
 }
 
 /** Runs a network on pixels and reads its features back. */
@@ -55,6 +50,8 @@ async function openInception(file: string): Promise<Network> {
   const network = await loadInception(file);
   return {
     name: 'Inception of December 2015',
+    preprocessing:
+      'bilinear to 299 × 299 as TensorFlow 1 resizes (corners as origin, no antialias), (x − 128) / 128',
     imageSize: 1,
     extract(images, size) {
       const pixels = tf.tensor4d(Float32Array.from(images), [
@@ -77,6 +74,7 @@ async function openFeatureNetwork(file: string, path: string): Promise<Network> 
   const { image_size: imageSize } = network.config;
   return {
     name: 'feature network of alitok train-features',
+    preprocessing: 'x / 127.5 − 1',
     imageSize,
     extract(images, size) {
       if (size !== imageSize)
@@ -101,7 +99,7 @@ export async function openFeatureExtractor(path: string): Promise<FeatureExtract
   const { pool, spatial, logits } = network.extract(new Uint8Array(imageSize ** 2 * 3), imageSize);
   return {
     ...network,
-    checksum: await checksum(file),
+    checksum: await fileChecksum(file),
     dimensions: { pool: pool.length, spatial: spatial.length, logits: logits.length },
   };
 }

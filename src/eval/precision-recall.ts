@@ -1,8 +1,9 @@
 import * as tf from '@tensorflow/tfjs';
+import { inFloat32 } from '../engine/precision.js';
 import { turn } from '../job/turn.js';
 
 /** The neighbour whose distance is a feature's radius. */
-const NEIGHBOUR = 3;
+export const NEIGHBOUR = 3;
 /** Features that either side has at the least. */
 export const MIN_FEATURES = NEIGHBOUR + 1;
 /** Rows of either side whose distances are held at once. */
@@ -72,7 +73,7 @@ async function* products(a: Features, b: Features): AsyncGenerator<Products> {
     const left = a.block(row);
     for (let column = a === b ? row : 0; column < b.count; column += BLOCK) {
       const right = b.block(column);
-      const product = tf.matMul(left, right, false, true);
+      const product = inFloat32(() => tf.matMul(left, right, false, true));
       const [rows, columns] = product.shape;
       yield { row, column, rows, columns, values: product.dataSync<'float32'>() };
       tf.dispose([right, product]);

@@ -1,4 +1,4 @@
-import { mkdir, stat } from 'node:fs/promises';
+import { mkdir, readFile, rm, stat } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import * as tf from '@tensorflow/tfjs';
 import { resolveModel } from '../checkpoint/run-files.js';
@@ -17,9 +17,11 @@ import { Random } from '../random.js';
 import { className, parseClasses } from './classes.js';
 import { loadModels } from './load-models.js';
 import { packWeights } from './pack-weights.js';
-import { PartialSamples } from './partial-samples.js';
+import { PartialSamples, type SampleJob } from './partial-samples.js';
 import { sampleCodes, sampleOptions } from './sampler.js';
 
+/** What `samples.npz` beside it is made of. */
+export const DONE_FILE = 'samples.json';
 /** The grid shows at most so many images, the first of each class. */
 const GRID_IMAGES = 200;
 
@@ -30,7 +32,7 @@ export interface SampleImagesOptions {
   classes?: string;
   /** How many images of each class, or in all, spread evenly over the classes. */
   images: { perClass: number } | { count: number };
-  /** The folder that gets `images/`, `grid.png` and `samples.npz`. */
+  /** The folder that gets `images/`, `grid.png`, `samples.npz` and `samples.json`. */
   out: string;
   /** Whether to write each image as a PNG of its own. */
   png: boolean;
@@ -38,6 +40,8 @@ export interface SampleImagesOptions {
   grid: boolean;
   /** What the generator's weights are kept in; other than float32, samples are other draws. */
   weights: WeightKind;
+  /** Whether images are taken as they are where `out` has those of the same job already. */
+  reuse?: boolean;
   /** Replaces single values of the settings the generator was saved with. */
   settings: Partial<Config['sample']>;
 }
@@ -72,26 +76,34 @@ export async function sampleImages(options: SampleImagesOptions, job: Job): Prom
   const { guidance_scale, guidance_power, seed } = settings;
   job.reporter.info(`guidance scale ${guidance_scale}, power ${guidance_power}, seed ${seed}`);
 
+  const description: SampleJob = {
+    generator: await identity(options.generator),
+    tokenizer: await identity(options.tokenizer),
+    classes,
+    total,
+    png: options.png,
+    weights,
+    engine: job.engine.description,
+    settings,
+  };
+  const done = join(out, DONE_FILE);
+  const record = `${JSON.stringify(description, null, 2)}\n`;
+  if (options.reuse && (await readFile(done, 'utf8').catch(() => '')) === record) {
+    job.reporter.info(`${done} is of the same options: its images are taken as they are`);
+    return total;
+  }
+
   const folder = join(out, 'images');
   try {
     await mkdir(options.png ? folder : out, { recursive: true });
   } catch (error) {
     throw outputError(out, error);
   }
-  const partial = await PartialSamples.open(
-    out,
-    {
-      generator: await identity(options.generator),
-      tokenizer: await identity(options.tokenizer),
-      classes,
-      total,
-      png: options.png,
-      weights,
-      engine: job.engine.description,
-      settings,
-    },
-    { imageBytes: size * size * 3, batch: settings.batch_size, total },
-  );
+  const partial = await PartialSamples.open(out, description, {
+    imageBytes: size * size * 3,
+    batch: settings.batch_size,
+    total,
+  });
   try {
     if (partial.count > 0)
       job.reporter.info(`goes on after ${partial.count} images of an interrupted run in ${partial.folder}`);
@@ -107,7 +119,9 @@ export async function sampleImages(options: SampleImagesOptions, job: Job): Prom
       await partial.append(pixels);
     }
     const shape = [total, size, size, 3];
+    await rm(done, { force: true });
     await writeNpz(join(out, 'samples.npz'), [{ name: 'arr_0', dtype: 'u1', shape, data: partial.parts() }]);
+    await writeFileAtomic(done, record);
     if (options.grid) await writeGrid(join(out, 'grid.png'), partial, labels, classNames, size);
     await partial.remove();
   } finally {

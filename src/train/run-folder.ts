@@ -9,6 +9,7 @@ import type { Config } from '../config/schema.js';
 import type { Engine } from '../engine/index.js';
 import { CheckpointError, OutputError } from '../errors.js';
 import { outputError, writeFileAtomic } from '../formats/atomic.js';
+import type { Job } from '../job/job.js';
 
 const RUN_FILE = 'run.json';
 const PACKAGE = fileURLToPath(new URL('../../', import.meta.url));
@@ -49,7 +50,8 @@ function gitRevision(): string | null {
   }
 }
 
-function describeStart({ command, engine }: RunOptions): Start {
+/** What runs, on what. */
+export function describeStart({ command, engine }: Pick<Job, 'command' | 'engine'>): Start {
   const versions = {
     node: process.versions.node,
     alitok: require(join(PACKAGE, 'package.json')).version,
