@@ -51,9 +51,12 @@ export function describe(file: TensorFile): ModelDescription | undefined {
 }
 
 function anotherModel(path: string, found: string | undefined, wanted: string): CheckpointError {
-  const article = (name: string) => `${/^[AEIO]/i.test(name) ? 'an' : 'a'} ${name}`;
+  const article = (name: string) =>
+    /[a-z]s$/.test(name) ? name : `${/^[AEIO]/i.test(name) ? 'an' : 'a'} ${name}`;
   const holds = found === undefined ? 'no model that is known here' : article(found);
-  return new CheckpointError(`${path} holds ${holds}; ${article(wanted)} is needed here`);
+  return new CheckpointError(
+    `${path} holds ${holds}; ${article(wanted)} ${/[a-z]s$/.test(wanted) ? 'are' : 'is'} needed here`,
+  );
 }
 
 /**

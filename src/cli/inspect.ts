@@ -3,6 +3,7 @@ import { recognise } from '../checkpoint/infer.js';
 import { inferGenerator, publishedGenerator } from '../checkpoint/infer-generator.js';
 import { inferTokenizer } from '../checkpoint/infer-tokenizer.js';
 import { describe } from '../checkpoint/model-file.js';
+import { checkNetwork, NETWORK_FILES } from '../checkpoint/network-files.js';
 import { resolveModel } from '../checkpoint/run-files.js';
 import { type TokenizerDescription, tokenizerTensors } from '../checkpoint/tokenizer-file.js';
 import { differences } from '../config/differences.js';
@@ -78,6 +79,7 @@ function inspectModel(file: TensorFile): Lines {
   const network = description?.kind ?? recognise(file.tensors);
   if (network === 'tokenizer') return inspectTokenizer(file, description as TokenizerDescription | undefined);
   if (network === 'generator') return inspectGenerator(file, description as GeneratorDescription | undefined);
+  if (network !== undefined && network in NETWORK_FILES) return inspectNetwork(file, network);
   return [
     ['kind', network ?? 'tensors without a description'],
     ...Object.entries(description ?? {})
@@ -137,6 +139,16 @@ function inspectGenerator(file: TensorFile, description?: GeneratorDescription):
       : []),
     ...(description?.tokenizer ? ([['its tokenizer', description.tokenizer]] satisfies Lines) : []),
     ['names', verdict(() => parameters.check(file))],
+  ];
+}
+
+/** A network that others trained. */
+function inspectNetwork(file: TensorFile, network: string): Lines {
+  const { origin, declare } = NETWORK_FILES[network];
+  return [
+    ['kind', `${network}, as ${origin}`],
+    ['parameters', grouped(declare().count)],
+    ['names', verdict(() => checkNetwork(network, file))],
   ];
 }
 

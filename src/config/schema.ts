@@ -117,6 +117,18 @@ const schema = z
       })
       .prefault({}),
 
+    /** Files of networks that others trained, which w_lpips (both of the first) and w_perc need. */
+    networks: z
+      .strictObject({
+        /** torchvision's VGG-16. */
+        vgg16: path.nullable().default(null),
+        /** The weights of LPIPS version 0.1 for it. */
+        lpips: path.nullable().default(null),
+        /** torchvision's ConvNeXt-S. */
+        convnext: path.nullable().default(null),
+      })
+      .prefault({}),
+
     generator: z
       .strictObject({
         ...transformer(768, 24, 16),

@@ -1,7 +1,7 @@
 import * as tf from '@tensorflow/tfjs';
 import { loadFeatureNetwork } from '../checkpoint/feature-network-file.js';
-import { loadInception } from '../checkpoint/inception-file.js';
 import { kindOf } from '../checkpoint/model-file.js';
+import { loadInception } from '../checkpoint/network-files.js';
 import { resolveModel } from '../checkpoint/run-files.js';
 import { inFloat32 } from '../engine/precision.js';
 import { DataError } from '../errors.js';

@@ -191,8 +191,9 @@ function pieces(handle: FileHandle, fileSize: number) {
 async function readConstants(handle: FileHandle, fileSize: number): Promise<Map<string, Constant>> {
   const constants = new Map<string, Constant>();
   const bytesAt = pieces(handle, fileSize);
-  let nodes = 0;
+  let parts = 0;
   for (let position = 0; position < fileSize; ) {
+    if (++parts > MAX_NODES) throw new RangeError('it has more nodes than any network');
     const prefix = new BinaryReader(await bytesAt(position, Math.min(MAX_PREFIX, fileSize - position)));
     const [field, wire] = prefix.tag();
     if (wire !== WireType.LengthDelimited) {
@@ -204,7 +205,7 @@ async function readConstants(handle: FileHandle, fileSize: number): Promise<Map<
     const start = position + prefix.pos;
     if (start + length > fileSize) throw new RangeError('it ends too early');
     position = start + length;
-    if (++nodes > MAX_NODES || length > MAX_NODE_BYTES) throw new RangeError('it is larger than any network');
+    if (length > MAX_NODE_BYTES) throw new RangeError(`a node of ${length} bytes`);
     if (field !== GRAPH.node) continue;
     const { name, constant } = readNode(await bytesAt(start, length));
     if (!constant) continue;

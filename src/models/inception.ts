@@ -1,7 +1,7 @@
 import * as tf from '@tensorflow/tfjs';
 import * as ops from '../engine/ops/index.js';
 import { fanIn, ones, zeros } from '../nn/initializers.js';
-import type { Layer } from '../nn/layers.js';
+import { type Layer, sequence } from '../nn/layers.js';
 import { type Parameter, Parameters, type Scope } from '../nn/parameters.js';
 import { type Features, SPATIAL_CHANNELS } from './feature-network.js';
 import { tf1Resize } from './resize.js';
@@ -37,11 +37,6 @@ function convolution(
   };
 }
 
-const chain =
-  (...layers: Layer<Images>[]): Layer<Images> =>
-  (x) =>
-    layers.reduce((h, layer) => layer(h), x);
-
 /** The branches' results beside each other: along the channels. */
 const branches =
   (...parts: Layer<Images>[]): Layer<Images> =>
@@ -60,13 +55,13 @@ function blockA(scope: Scope, inputs: number, pooled: number): Layer<Images> {
   const at = (name: string) => scope.at(name);
   return branches(
     convolution(at('branch1x1'), inputs, 64, 1),
-    chain(convolution(at('branch5x5_1'), inputs, 48, 1), convolution(at('branch5x5_2'), 48, 64, 5)),
-    chain(
+    sequence(convolution(at('branch5x5_1'), inputs, 48, 1), convolution(at('branch5x5_2'), 48, 64, 5)),
+    sequence(
       convolution(at('branch3x3dbl_1'), inputs, 64, 1),
       convolution(at('branch3x3dbl_2'), 64, 96, 3),
       convolution(at('branch3x3dbl_3'), 96, 96, 3),
     ),
-    chain(averagePool, convolution(at('branch_pool'), inputs, pooled, 1)),
+    sequence(averagePool, convolution(at('branch_pool'), inputs, pooled, 1)),
   );
 }
 
@@ -75,7 +70,7 @@ function blockB(scope: Scope, inputs: number): Layer<Images> {
   const at = (name: string) => scope.at(name);
   return branches(
     convolution(at('branch3x3'), inputs, 384, 3, HALVING),
-    chain(
+    sequence(
       convolution(at('branch3x3dbl_1'), inputs, 64, 1),
       convolution(at('branch3x3dbl_2'), 64, 96, 3),
       convolution(at('branch3x3dbl_3'), 96, 96, 3, HALVING),
@@ -89,19 +84,19 @@ function blockC(scope: Scope, inner: number): Layer<Images>[] {
   const at = (name: string) => scope.at(name);
   return [
     convolution(at('branch1x1'), 768, 192, 1),
-    chain(
+    sequence(
       convolution(at('branch7x7_1'), 768, inner, 1),
       convolution(at('branch7x7_2'), inner, inner, [1, 7]),
       convolution(at('branch7x7_3'), inner, 192, [7, 1]),
     ),
-    chain(
+    sequence(
       convolution(at('branch7x7dbl_1'), 768, inner, 1),
       convolution(at('branch7x7dbl_2'), inner, inner, [7, 1]),
       convolution(at('branch7x7dbl_3'), inner, inner, [1, 7]),
       convolution(at('branch7x7dbl_4'), inner, inner, [7, 1]),
       convolution(at('branch7x7dbl_5'), inner, 192, [1, 7]),
     ),
-    chain(averagePool, convolution(at('branch_pool'), 768, 192, 1)),
+    sequence(averagePool, convolution(at('branch_pool'), 768, 192, 1)),
   ];
 }
 
@@ -109,8 +104,11 @@ function blockC(scope: Scope, inner: number): Layer<Images>[] {
 function blockD(scope: Scope): Layer<Images> {
   const at = (name: string) => scope.at(name);
   return branches(
-    chain(convolution(at('branch3x3_1'), 768, 192, 1), convolution(at('branch3x3_2'), 192, 320, 3, HALVING)),
-    chain(
+    sequence(
+      convolution(at('branch3x3_1'), 768, 192, 1),
+      convolution(at('branch3x3_2'), 192, 320, 3, HALVING),
+    ),
+    sequence(
       convolution(at('branch7x7x3_1'), 768, 192, 1),
       convolution(at('branch7x7x3_2'), 192, 192, [1, 7]),
       convolution(at('branch7x7x3_3'), 192, 192, [7, 1]),
@@ -127,13 +125,13 @@ function blockE(scope: Scope, inputs: number, pool: Layer<Images>): Layer<Images
     branches(convolution(at(`${name}a`), 384, 384, [1, 3]), convolution(at(`${name}b`), 384, 384, [3, 1]));
   return branches(
     convolution(at('branch1x1'), inputs, 320, 1),
-    chain(convolution(at('branch3x3_1'), inputs, 384, 1), split('branch3x3_2')),
-    chain(
+    sequence(convolution(at('branch3x3_1'), inputs, 384, 1), split('branch3x3_2')),
+    sequence(
       convolution(at('branch3x3dbl_1'), inputs, 448, 1),
       convolution(at('branch3x3dbl_2'), 448, 384, 3),
       split('branch3x3dbl_3'),
     ),
-    chain(pool, convolution(at('branch_pool'), inputs, 192, 1)),
+    sequence(pool, convolution(at('branch_pool'), inputs, 192, 1)),
   );
 }
 
@@ -152,7 +150,7 @@ export class Inception {
   constructor() {
     const scope = this.parameters.scope();
     const at = (name: string) => scope.at(name);
-    this.toMixed6c = chain(
+    this.toMixed6c = sequence(
       convolution(at('Conv2d_1a_3x3'), 3, 32, 3, HALVING), // 299 → 149
       convolution(at('Conv2d_2a_3x3'), 32, 32, 3, { same: false }), // 147
       convolution(at('Conv2d_2b_3x3'), 32, 64, 3),
@@ -168,7 +166,7 @@ export class Inception {
       branches(...blockC(at('Mixed_6c'), 160)),
     );
     this.mixed6d = blockC(at('Mixed_6d'), 160);
-    this.toMixed7c = chain(
+    this.toMixed7c = sequence(
       branches(...blockC(at('Mixed_6e'), 192)),
       blockD(at('Mixed_7a')), // 8
       blockE(at('Mixed_7b'), 1280, averagePool),

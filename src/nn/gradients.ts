@@ -42,3 +42,33 @@ export function globalNorm(gradients: readonly tf.Tensor[]): number {
   const squares = tf.tidy(() => sumOfSquares(gradients).dataSync()[0]);
   return Math.sqrt(squares);
 }
+
+/**
+ * Runs `f` as if no gradient were being taken around it: what it computes is not kept for a backward pass, and gradients
+ * that it takes itself are of its own functions alone.
+ */
+export function offTape<T>(f: () => T): T {
+  const { state } = tf.engine();
+  const { gradientDepth, kernelDepth, activeTape } = state;
+  Object.assign(state, { gradientDepth: 0, kernelDepth: 0, activeTape: undefined });
+  try {
+    return f();
+  } finally {
+    Object.assign(state, { gradientDepth, kernelDepth, activeTape });
+  }
+}
+
+/**
+ * A scalar of x for a gradient around it, from `compute`, which gives its value and its gradient by x together and runs
+ * off the tape: what it needed for that is freed before the backward pass begins.
+ */
+export function withGradient<T extends tf.Tensor>(
+  x: T,
+  compute: (x: T) => { value: tf.Scalar; grad: tf.Tensor },
+): tf.Scalar {
+  return tf.customGrad((input, save) => {
+    const { value, grad } = offTape(() => compute(input as T));
+    (save as tf.GradSaveFunc)([grad]);
+    return { value, gradFunc: (dy, saved) => saved[0].mul(dy) };
+  })(x) as tf.Scalar;
+}

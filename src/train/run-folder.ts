@@ -22,6 +22,8 @@ export interface RunOptions {
   engine: Engine;
   /** Goes on with the run that is in the folder. */
   resume: boolean;
+  /** Files of networks that the losses are made of, by config key. */
+  networks?: Record<string, { file: string; sha256: string }>;
 }
 
 /** Files of a run that others write. */
@@ -38,6 +40,8 @@ export interface Start {
   versions: Record<'node' | 'alitok' | 'tfjs', string>;
   /** Of this program's checkout, ending in `-dirty` if files were changed; null outside of one. */
   git_revision: string | null;
+  /** Files of networks that the losses are made of. */
+  networks?: RunOptions['networks'];
 }
 
 function gitRevision(): string | null {
@@ -100,7 +104,8 @@ export async function openRun(folder: string, options: RunOptions): Promise<RunF
     throw outputError(folder, error);
   }
   await writeFileAtomic(join(folder, 'config.yaml'), configToYaml(config));
-  const run = { name: config.name, seed: config.seed, starts: [...starts, describeStart(options)] };
+  const start: Start = { ...describeStart(options), networks: options.networks };
+  const run = { name: config.name, seed: config.seed, starts: [...starts, start] };
   await writeFileAtomic(join(folder, RUN_FILE), `${JSON.stringify(run, null, 2)}\n`);
   return { metrics: join(folder, 'metrics.jsonl'), log: join(folder, 'log.jsonl') };
 }

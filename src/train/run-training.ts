@@ -3,7 +3,7 @@ import type { Config } from '../config/schema.js';
 import type { Job } from '../job/job.js';
 import { type Preview, train } from './loop.js';
 import { openMetricsLog } from './metrics-log.js';
-import { checkRun, openRun } from './run-folder.js';
+import { checkRun, openRun, type RunOptions } from './run-folder.js';
 import type { Trainer } from './trainer.js';
 
 /** A trainer that can start fresh and that holds resources. */
@@ -21,6 +21,8 @@ export interface TrainingOptions {
   /** Gives the trainer its first values, when there is no checkpoint to go on from. */
   initialize: () => void | Promise<void>;
   preview?: Preview;
+  /** Files of networks that the losses are made of. */
+  networks?: RunOptions['networks'];
 }
 
 /**
@@ -32,14 +34,20 @@ export async function runTraining(
   options: TrainingOptions,
   job: Job,
 ): Promise<void> {
-  const { label, folder, config, resume, initialize, preview } = options;
+  const { label, folder, config, resume, initialize, preview, networks } = options;
   try {
     await checkRun(folder, resume);
     // First what can fail: a folder must not look like a run that never began, nor lose the config of one that did.
     const step = resume ? await loadNewestCheckpoint(folder, trainer) : undefined;
     if (step === undefined) await initialize();
     const { reporter, signal } = job; // from here on Ctrl-C saves
-    const files = await openRun(folder, { config, command: job.command, engine: job.engine, resume });
+    const files = await openRun(folder, {
+      config,
+      command: job.command,
+      engine: job.engine,
+      resume,
+      networks,
+    });
     job.logTo(files.log);
     if (step !== undefined) reporter.info(`${label}: going on from step ${step}`);
     if (trainer.finished) {

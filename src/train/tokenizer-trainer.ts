@@ -2,7 +2,6 @@ import * as tf from '@tensorflow/tfjs';
 import { saveTokenizer } from '../checkpoint/tokenizer-file.js';
 import type { Config } from '../config/schema.js';
 import type { Position, TrainingLoader } from '../data/loader.js';
-import { ConfigError } from '../errors.js';
 import { CodebookUsage } from '../models/codebook-usage.js';
 import { Discriminator } from '../models/discriminator.js';
 import type { Stage } from '../models/geometry.js';
@@ -11,7 +10,7 @@ import { toTensor } from '../models/pixels.js';
 import { FROZEN_IN_STAGE_2, Tokenizer } from '../models/tokenizer.js';
 import { adversarialLoss, auxFactor, auxTarget, hingeLoss, LeCam, mse } from '../models/tokenizer-loss.js';
 import { AdamW } from '../nn/adamw.js';
-import type { LossAndMore } from '../nn/gradients.js';
+import { type LossAndMore, offTape } from '../nn/gradients.js';
 import type { Parameter, Parameters } from '../nn/parameters.js';
 import { warmup } from '../nn/schedule.js';
 import { Random } from '../random.js';
@@ -36,7 +35,7 @@ export class TokenizerTrainer implements Trainer {
   private loader?: TrainingLoader;
   private position?: Position;
 
-  /** @throws ConfigError if a phase wants perceptual terms that `perceptual` does not have */
+  /** `perceptual` has the terms that phases give weight to, as `openLossNetworks` gives them. */
   constructor(
     private readonly config: Config,
     stage: Stage,
@@ -47,7 +46,6 @@ export class TokenizerTrainer implements Trainer {
     this.tokenizer = new Tokenizer(config.tokenizer, stage, this.options);
     const { phases } = this.stageOptions;
     this.schedule = new PhaseSchedule(phases);
-    requirePerceptual(phases, stage, perceptual);
     this.trained = [...this.tokenizer.parameters].filter(
       (p) => !p.buffer && (stage === 1 || !FROZEN_IN_STAGE_2.test(p.name)),
     );
@@ -178,7 +176,7 @@ export class TokenizerTrainer implements Trainer {
     const { model, trained, optimizer } = this.adversary!;
     const { adversarial_weight, lecam_weight } = this.options;
     const { gradients, metrics } = this.overBatch(images, trained, (x) => {
-      const { image } = tf.tidy(() => ({ image: this.tokenizer.forward(x).image }));
+      const image = offTape(() => tf.tidy(() => this.tokenizer.forward(x).image));
       const [real, fake] = [model.forward(x), model.forward(image)];
       const terms: LossAndMore = { loss: hingeLoss(real, fake).mul(adversarial_weight) as tf.Scalar };
       if (lecam_weight > 0)
@@ -238,19 +236,4 @@ export class TokenizerTrainer implements Trainer {
     this.lecam.state = state.lecam;
     this.position = state.position;
   }
-}
-
-/** Refuses phases whose perceptual terms have no network, and says how to go without. */
-function requirePerceptual(phases: readonly Phase[], stage: Stage, perceptual: PerceptualTerms): void {
-  phases.forEach((phase, i) => {
-    const key = `tokenizer_training.stage${stage}.phases.${i}`;
-    if (phase.w_lpips > 0 && !perceptual.lpips)
-      throw new ConfigError(
-        `${key}.w_lpips is ${phase.w_lpips}, but no LPIPS weights are given; set ${key}.w_lpips=0 to train without`,
-      );
-    if (phase.w_perc > 0 && !perceptual.classifier)
-      throw new ConfigError(
-        `${key}.w_perc is ${phase.w_perc}, but no ConvNeXt-S weights are given; set ${key}.w_perc=0 to train without`,
-      );
-  });
 }

@@ -12,6 +12,7 @@ import { type Reporter, warnOfSkipped } from '../job/reporter.js';
 import type { Stage } from '../models/geometry.js';
 import type { Tokenizer } from '../models/tokenizer.js';
 import type { Preview } from './loop.js';
+import { checkLossNetworks, openLossNetworks } from './loss-networks.js';
 import { reconstructionPreview } from './previews.js';
 import { runTraining } from './run-training.js';
 import { type OpenBatches, TokenizerTrainer } from './tokenizer-trainer.js';
@@ -63,11 +64,13 @@ async function openPreview({ data, tokenizer, logging }: Config, reporter: Repor
 /** Trains the stages in turn, each in its own run folder; stage 2 starts from stage 1's encoder and codebook. */
 export async function trainTokenizer(options: TrainTokenizerOptions, job: Job): Promise<void> {
   const { config, run, stages, resume, from } = options;
+  await checkLossNetworks(config, stages);
   const { openBatches } = await openTraining(config, config.tokenizer_training.batch_size, job.reporter);
   const previewOf = await openPreview(config, job.reporter);
   for (const stage of stages) {
     const folder = join(run, `stage${stage}`);
-    const trainer = new TokenizerTrainer(config, stage, openBatches);
+    const networks = await openLossNetworks(config, stage);
+    const trainer = new TokenizerTrainer(config, stage, openBatches, networks.terms);
     const initialize = async () => {
       const source = stage === 2 ? await loadStage1(from, join(run, 'stage1'), config) : undefined;
       trainer.initialize(source);
@@ -84,10 +87,12 @@ export async function trainTokenizer(options: TrainTokenizerOptions, job: Job): 
         resume: resume && (started || stages.length === 1 || stage === 1),
         initialize,
         preview: previewOf(trainer.tokenizer),
+        networks: networks.files,
       },
       job,
     );
     trainer.dispose();
+    networks.dispose();
   }
 }
 

@@ -1,6 +1,5 @@
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import type { ParameterSource } from '../../src/nn/parameters.js';
 
 /** Bits of a 32-bit hash of i and the seed, spread over [−1, 1). */
 function uniform(i: number, seed: number): number {
@@ -33,18 +32,3 @@ export function formulaWeights(name: string, shape: readonly number[], seed: num
 export const names = JSON.parse(
   readFileSync(fileURLToPath(new URL('../fixtures/goldens/perceptual_names.json', import.meta.url)), 'utf8'),
 ) as Record<'vgg' | 'lin', string[]> & Record<'convnext' | 'inception', [string, number[]][]>;
-
-/** A state dict of formula weights: what a file of them would hold. */
-export function formulaSource(
-  shapes: ReadonlyMap<string, readonly number[]>,
-  seed: number,
-  map: (value: number) => number = (value) => value,
-): ParameterSource {
-  const sorted = [...shapes.keys()].sort();
-  return {
-    path: 'formula',
-    tensors: new Map([...shapes].map(([name, shape]) => [name, { shape }])),
-    readFloat32: async (name) =>
-      formulaWeights(name, shapes.get(name)!, seed + sorted.indexOf(name)).map(map),
-  };
-}

@@ -8,6 +8,7 @@ import { ZipFile } from 'yazl';
 import { CheckpointError } from '../../src/errors.js';
 import { openTensorFile } from '../../src/formats/open.js';
 import { writePytorch } from '../../src/formats/pytorch/write.js';
+import { constantNode, operationNode, versionField } from '../graph-file.js';
 
 let folder: string;
 beforeAll(async () => {
@@ -139,6 +140,63 @@ describe('hostile zips', () => {
   });
 });
 
+describe("TensorFlow's graphs", () => {
+  const whole = constantNode({ name: 'w', shape: [2, 2], values: Float32Array.of(1, 2, 3, 4) });
+  const write = async (name: string, ...parts: Uint8Array[]) => {
+    const path = join(folder, name);
+    await writeFile(path, Buffer.concat(parts));
+    return path;
+  };
+
+  it('give their float constants, a repeated one in full, and pass over other nodes', async () => {
+    const repeated = constantNode({ name: 'v', shape: [3], values: Float32Array.of(7), asFloats: true });
+    const nodes = [operationNode('c', 'Conv2D', 'w'), whole, repeated, versionField(8)];
+    const file = await openTensorFile(await write('graph.pb', ...nodes));
+    expect([...file.tensors].map(([name, { shape }]) => [name, shape])).toEqual([
+      ['w', [2, 2]],
+      ['v', [3]],
+    ]);
+    expect(await file.read('w')).toEqual(Float32Array.of(1, 2, 3, 4));
+    expect(await file.readFloat32('v')).toEqual(Float32Array.of(7, 7, 7));
+    await file.close();
+  });
+
+  const lineFeedText = Buffer.from(
+    `\n${'no graph at all, but a text that begins with an empty line\n'.repeat(50)}`,
+  );
+  const claims = (bytes: number[]) => Buffer.from([0x0a, ...bytes]);
+  it.each<[string, Uint8Array, RegExp]>([
+    ['a text', lineFeedText, /not a valid TensorFlow graph/],
+    ['a node of 4 GB', claims([0xff, 0xff, 0xff, 0xff, 0x0f]), /ends too early/],
+    ['a length that never ends', claims(new Array(40).fill(0xff)), /not a valid TensorFlow graph/],
+    ['a node cut off', whole.subarray(0, 40), /ends too early/],
+    ['groups in groups', claims([0xc8, 1, ...new Array(200).fill(0x1b)]), /recursion depth/],
+    [
+      'a million nodes of nothing',
+      Buffer.alloc(2_000_000, Uint8Array.of(0x0a, 0)),
+      /more nodes than any network/,
+    ],
+    [
+      'a shape of 2⁶⁰ elements',
+      constantNode({ name: 'w', shape: [2 ** 30, 2 ** 30], values: Float32Array.of(1), asFloats: true }),
+      /a shape of \[1073741824,1073741824\]/,
+    ],
+    [
+      'a negative size',
+      constantNode({ name: 'w', shape: [-1], values: Float32Array.of(1) }),
+      /a shape of \[-1\]/,
+    ],
+    [
+      'more elements than its shape has',
+      constantNode({ name: 'w', shape: [1], values: Float32Array.of(1, 2) }),
+      /2 elements of \[1\]/,
+    ],
+    ['two nodes of one name', Buffer.concat([whole, whole]), /two nodes w/],
+  ])('%s is refused', async (name, bytes, message) => {
+    await expectRefusal(await write(`${name.replaceAll(' ', '-')}.pb`, bytes), message);
+  });
+});
+
 /** Opens a file in a process of its own; its error, the seconds of processor time, and its peak memory in bytes. */
 function openAlone(path: string): { error: string; seconds: number; peak: number } {
   const module = (name: string) =>
@@ -250,6 +308,12 @@ describe('a hostile file takes less than a second and 200 MB', () => {
       'DataError',
       async () => claiming(await npz('small.npz', numbers, Buffer.alloc(32), true), 0xfffffff0),
     ],
+    [
+      'a graph of 50 million nodes',
+      'CheckpointError',
+      () => file('nodes.pb', Buffer.alloc(100_000_000, Uint8Array.of(0x0a, 0))),
+    ],
+    ['a graph that is none', 'CheckpointError', () => file('text.pb', Buffer.from('\nno graph at all\n'))],
   ])('%s', async (_, expected, make) => {
     const { error, seconds, peak } = openAlone(await make());
     expect(error).toBe(expected);

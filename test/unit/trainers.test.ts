@@ -2,7 +2,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import * as tf from '@tensorflow/tfjs';
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { loadNewestCheckpoint, saveCheckpoint } from '../../src/checkpoint/training-checkpoint.js';
 import { parseConfig } from '../../src/config/schema.js';
 import type { TokenCache } from '../../src/data/codes.js';
@@ -12,6 +12,7 @@ import { drawPictures } from '../../src/data/pictures.js';
 import { ConfigError } from '../../src/errors.js';
 import { FROZEN_IN_STAGE_2 } from '../../src/models/tokenizer.js';
 import { GeneratorTrainer } from '../../src/train/generator-trainer.js';
+import { requireNetworks } from '../../src/train/loss-networks.js';
 import { TokenizerTrainer } from '../../src/train/tokenizer-trainer.js';
 import type { Metrics, Trainer } from '../../src/train/trainer.js';
 import { describeEngines } from '../engines.js';
@@ -206,12 +207,31 @@ describeEngines('trainers', (engine) => {
   });
 });
 
-it('a phase that wants a perceptual term without its network says how to go without', () => {
-  const phases = [{ steps: 1, lr: 1e-3, w_lpips: 1, w_perc: 0 }];
-  expect(() => tokenizerTrainer(1, { stage1: { phases } })).toThrow(ConfigError);
-  expect(() => tokenizerTrainer(1, { stage1: { phases } })).toThrow(
-    'set tokenizer_training.stage1.phases.0.w_lpips=0 to train without',
-  );
+describe('the networks that phases need', () => {
+  const phase = { steps: 1, lr: 1e-3 };
+  const config = (phases: object[], networks = {}) =>
+    parseConfig({ tokenizer_training: { stage1: { phases } }, networks }, 'test');
+
+  it('are named with where they are from, and how to go without', () => {
+    const lpips = config([phase, { ...phase, w_lpips: 0.5 }]);
+    expect(() => requireNetworks(lpips, 1)).toThrow(ConfigError);
+    expect(() => requireNetworks(lpips, 1)).toThrow(
+      "tokenizer_training.stage1.phases.1.w_lpips is 0.5, which needs networks.vgg16 (torchvision's vgg16-397923af.pth) and networks.lpips (the PerceptualSimilarity project's lpips/weights/v0.1/vgg.pth); name the files, or set tokenizer_training.stage1.phases.1.w_lpips=0 to train without",
+    );
+    expect(() => requireNetworks(config([{ ...phase, w_lpips: 1 }], { vgg16: 'x' }), 1)).toThrow(
+      /needs networks\.lpips \(.*; name the file, or/,
+    );
+    expect(() => requireNetworks(config([{ ...phase, w_perc: 1 }]), 1)).toThrow(
+      "networks.convnext (torchvision's convnext_small-0c510722.pth)",
+    );
+  });
+
+  it('are those that some phase gives weight to', () => {
+    const all = { vgg16: 'a', lpips: 'b', convnext: 'c' };
+    expect(requireNetworks(config([phase], all), 1)).toEqual(new Set());
+    expect(requireNetworks(config([phase, { ...phase, w_perc: 1 }], all), 1)).toEqual(new Set(['w_perc']));
+    expect(requireNetworks(config([{ ...phase, w_lpips: 1, w_perc: 1 }], all), 1).size).toBe(2);
+  });
 });
 
 it('a micro-batch of the token order does not depend on how it is read', async () => {

@@ -18,15 +18,31 @@ interface ReconstructionOptions {
   data: string;
   list?: string;
   features?: string;
+  vgg16?: string;
+  lpips?: string;
   out?: string;
+}
+
+/** Throws ConfigError where one file of LPIPS is named without the other. */
+function filesOfLPIPS({ vgg16, lpips }: ReconstructionOptions) {
+  if (vgg16 !== undefined && lpips !== undefined) return { vgg16, lpips };
+  if (vgg16 === undefined && lpips === undefined) return undefined;
+  throw new ConfigError(
+    "LPIPS needs --vgg16 (torchvision's vgg16-397923af.pth) and --lpips (the PerceptualSimilarity project's lpips/weights/v0.1/vgg.pth); name both, or neither",
+  );
 }
 
 async function reconstruction(invocation: Invocation<ReconstructionOptions>): Promise<void> {
   const { tokenizer, data, list, features, out } = invocation.options;
+  const files = filesOfLPIPS(invocation.options);
   const { evaluateTokenizer } = await import('../../eval/evaluate-tokenizer.js');
   if (features === undefined) invocation.log.warn(`no rFID without --features; ${WHICH_FEATURES}`);
   const job = await openJob(invocation);
-  await showResult(await evaluateTokenizer({ tokenizer, folder: data, list, features }, job), job, { out });
+  await showResult(
+    await evaluateTokenizer({ tokenizer, folder: data, list, features, lpips: files }, job),
+    job,
+    { out },
+  );
 }
 
 interface GenerationOptions {
@@ -89,7 +105,7 @@ export function register(program: Command): void {
   const command = program.command('eval').description('measure reconstructions or generated images');
   command
     .command('reconstruction')
-    .description('PSNR, SSIM, codebook use and rFID of a tokenizer on images')
+    .description('PSNR, SSIM, LPIPS, codebook use and rFID of a tokenizer on images')
     .requiredOption('--tokenizer <path>', 'tokenizer run, .safetensors or published .pth file')
     .requiredOption('-d, --data <path>', 'folder of images, or .npz with arr_0 (N, S, S, 3) uint8')
     .option('--list <file>', 'only the images that this file names')
@@ -97,6 +113,8 @@ export function register(program: Command): void {
       '--features <path>',
       'Inception for rFID: a .pth or .pb file; or a run of `alitok train-features`',
     )
+    .option('--vgg16 <file>', "for LPIPS: torchvision's vgg16-397923af.pth")
+    .option('--lpips <file>', "for LPIPS: the PerceptualSimilarity project's lpips/weights/v0.1/vgg.pth")
     .option('-o, --out <file>', 'also write the result as JSON')
     .addHelpText(
       'after',

@@ -2,9 +2,9 @@
 export { gelu, swiGLU } from './activation.js';
 export { type AdamWAttributes, type AdamWTensors, adamW, adamWLists } from './adamw.js';
 export { attention, cacheWrite, rotary } from './attention.js';
-export { fixedConv2d } from './convolution.js';
 export { type DrawOptions, drawCodes } from './draw-codes.js';
 export { dropout } from './dropout.js';
+export { fixedConv2d, fixedDepthwiseConv2d, fixedLinear } from './fixed.js';
 export { linear } from './linear.js';
 export { crossEntropy, embedding, nearestCode } from './lookup.js';
 export { groupNorm, layerNorm, rmsNorm } from './normalization.js';

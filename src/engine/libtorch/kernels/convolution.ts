@@ -231,6 +231,10 @@ function poolGeometry(shape: readonly number[], { filterSize, strides, pad, dimR
   return { ...geometry(shape, [height, width, shape[3], shape[3]], window), size: [height, width] };
 }
 
+/** Whether PyTorch can do the padding itself: as much on either side, and at most half a window. */
+const centred = ({ even, padding, size }: ReturnType<typeof poolGeometry>): boolean =>
+  even && padding.every((n, axis) => 2 * n <= size[axis]);
+
 function registerPooling(): void {
   /** x (NCHW) with −∞ around it, which never is the largest. */
   const fenced = ({ use }: Kernel, x: TensorId, { sides }: Geometry) =>
@@ -239,7 +243,10 @@ function registerPooling(): void {
   register<Pooling>('MaxPool', ({ x }, attributes, kernel) => {
     const { id, use, out } = kernel;
     const g = poolGeometry(x.shape, attributes);
-    const y = use('max_pool2d', fenced(kernel, toNCHW(kernel, id(x)), g), g.size, g.stride);
+    const images = toNCHW(kernel, id(x));
+    const y = centred(g)
+      ? use('max_pool2d', images, g.size, g.stride, g.padding)
+      : use('max_pool2d', fenced(kernel, images, g), g.size, g.stride);
     return out('float32', 'permute', y, [0, 2, 3, 1]);
   });
   register<Pooling>('MaxPoolGrad', ({ dy, input }, attributes, kernel) => {
@@ -269,6 +276,10 @@ function registerPooling(): void {
   register<Pooling>('AvgPool', ({ x }, attributes, kernel) => {
     const { id, use, out } = kernel;
     const g = poolGeometry(x.shape, attributes);
+    if (centred(g)) {
+      const means = use('avg_pool2d', toNCHW(kernel, id(x)), g.size, g.stride, g.padding, false, false, null);
+      return out('float32', 'permute', means, [0, 2, 3, 1]);
+    }
     const framed = use('constant_pad_nd', toNCHW(kernel, id(x)), g.sides, 0);
     const sums = use('avg_pool2d', framed, g.size, g.stride, [0, 0], false, true, 1);
     return out('float32', 'permute', use('div.Tensor', sums, covered(kernel, x.shape, g)), [0, 2, 3, 1]);

@@ -179,8 +179,22 @@ export function registerConvolution(): void {
     },
   );
 
+  registerFor<ConvAttributes>(
+    'DepthwiseConv2dNative',
+    ({ x, filter }, { dataFormat = 'NHWC' }) =>
+      isFloat(x) && isFloat(filter) && dataFormat === 'NHWC' && filter.shape[3] === 1,
+    ({ x, filter }, attributes, backend) => {
+      const conv = info(x.shape, filter.shape, attributes, true);
+      const out = backend.output(conv.outShape);
+      const work = sizeOf(out.shape) * conv.filterHeight * conv.filterWidth;
+      const addresses = [x, filter, out].map((tensor) => backend.address(tensor));
+      backend.pool.run('depthwise', work, conv.batchSize, ...geometry(conv), ...addresses);
+      return out;
+    },
+  );
+
   /** Sizes of a depthwise convolution, with the multiplier after the channels. */
-  const depthwise = (conv: Info, multiplier: number) => geometry(conv).toSpliced(3, 0, multiplier);
+  const withMultiplier = (conv: Info, multiplier: number) => geometry(conv).toSpliced(3, 0, multiplier);
   register<ConvAttributes & { inputShape: number[] }>(
     'DepthwiseConv2dNativeBackpropInput',
     ({ dy, filter }, attributes, backend) => {
@@ -188,7 +202,7 @@ export function registerConvolution(): void {
       const dx = backend.output(conv.inShape);
       const work = sizeOf(dy.shape) * conv.filterHeight * conv.filterWidth;
       const addresses = [dy, filter, dx].map((tensor) => backend.address(tensor));
-      const sizes = depthwise(conv, filter.shape[3]);
+      const sizes = withMultiplier(conv, filter.shape[3]);
       backend.pool.run('depthwiseGradInput', work, conv.batchSize, ...sizes, ...addresses);
       return dx;
     },
@@ -201,7 +215,7 @@ export function registerConvolution(): void {
       const dfilter = backend.output(filterShape);
       const work = sizeOf(dy.shape) * conv.filterHeight * conv.filterWidth;
       const addresses = [x, dy, dfilter].map((tensor) => backend.address(tensor));
-      const sizes = depthwise(conv, filterShape[3]);
+      const sizes = withMultiplier(conv, filterShape[3]);
       backend.pool.run('depthwiseGradFilter', work, conv.batchSize, ...sizes, ...addresses);
       return dfilter;
     },

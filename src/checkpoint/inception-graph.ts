@@ -1,6 +1,4 @@
-import { Inception } from '../models/inception.js';
 import type { ParameterSource } from '../nn/parameters.js';
-import { withNetwork } from './model-file.js';
 
 /** Under which scope the graph of December 2015 keeps each block of pytorch-fid's network. */
 const BLOCKS: Record<string, string> = {
@@ -72,7 +70,7 @@ function transposed(values: Float32Array, rows: number, columns: number): Float3
  * The constants of TensorFlow's graph under pytorch-fid's names and in PyTorch's layouts: convolutions (h, w, in, out)
  * as (out, in, h, w), the last layer (in, out) as (out, in).
  */
-function fromGraph(graph: ParameterSource, names: Iterable<string>): ParameterSource {
+export function fromGraph(graph: ParameterSource, names: Iterable<string>): ParameterSource {
   const { path, tensors } = graph;
   const found = [...names].flatMap((name) => {
     const stored = tensors.get(nameInGraph(name))?.shape;
@@ -99,21 +97,4 @@ function fromGraph(graph: ParameterSource, names: Iterable<string>): ParameterSo
       return out;
     },
   };
-}
-
-/** Counters of training steps, which newer PyTorch versions add to batch normalisation. */
-const COUNTERS = /\.num_batches_tracked$/;
-
-/**
- * Loads Inception, strictly, from pytorch-fid's file or from TensorFlow's graph.
- * Throws CheckpointError where the file holds another network, or none.
- */
-export async function loadInception(path: string): Promise<Inception> {
-  return withNetwork(path, ['Inception', 'Inception graph'], async (file, network) => {
-    const inception = new Inception();
-    const names = [...inception.parameters].map((p) => p.name);
-    const source = network === 'Inception' ? file : fromGraph(file, names);
-    await inception.parameters.load(source, { ignore: COUNTERS });
-    return inception;
-  });
 }

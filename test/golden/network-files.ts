@@ -1,6 +1,10 @@
 import { readFile, writeFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import { writePytorch } from '../../src/formats/pytorch/write.js';
+import type { TensorData } from '../../src/formats/tensor-file.js';
+import { LPIPS } from '../../src/models/lpips.js';
+import { VGG16 } from '../../src/models/vgg16.js';
+import type { Parameters } from '../../src/nn/parameters.js';
 import { constantNode, operationNode, versionField } from '../graph-file.js';
 import { formulaWeights, names } from './formula-weights.js';
 
@@ -12,16 +16,39 @@ const layers = new Map(
     .map((line) => line.split(' ') as [string, string]),
 );
 
-/** A file of Inception as pytorch-fid has it, with formula weights. */
-export async function writeInceptionPytorch(path: string, seed: number): Promise<void> {
-  const tensors = names.inception.map(([name, shape], j) => ({
+/** A state dict of formula weights as a PyTorch file, with other tensors after them. */
+async function write(
+  path: string,
+  shapes: readonly [name: string, shape: readonly number[]][],
+  { seed, map = (x) => x, more = [] }: { seed: number; map?: (x: number) => number; more?: TensorData[] },
+): Promise<void> {
+  const sorted = shapes.map(([name]) => name).sort();
+  const tensors = shapes.map(([name, shape]) => ({
     name,
     dtype: 'F32' as const,
     shape,
-    data: () => formulaWeights(name, shape, seed + j),
+    data: () => formulaWeights(name, shape, seed + sorted.indexOf(name)).map(map),
   }));
-  await writePytorch(path, tensors);
+  await writePytorch(path, [...tensors, ...more]);
 }
+
+const shapesOf = (parameters: Parameters) =>
+  [...parameters].map(({ name, shape }): [string, readonly number[]] => [name, shape]);
+
+/** A file of Inception as pytorch-fid has it, with formula weights. */
+export const writeInceptionPytorch = (path: string, seed: number) => write(path, names.inception, { seed });
+
+/** torchvision's file of VGG-16, whose classifier is of no use here. */
+export const writeVGG16 = (path: string, seed: number) =>
+  write(path, shapesOf(new VGG16().parameters), {
+    seed,
+    more: [{ name: 'classifier.6.bias', dtype: 'F32', shape: [1000], data: new Float32Array(1000) }],
+  });
+
+export const writeLPIPS = (path: string, seed: number) =>
+  write(path, shapesOf(new LPIPS().lins), { seed, map: Math.abs });
+
+export const writeConvNeXt = (path: string, seed: number) => write(path, names.convnext, { seed });
 
 /** Elements (out, in, h, w) as (h, w, in, out), and (out, in) as (in, out). */
 function toTensorFlow(values: Float32Array, [outputs, inputs, height = 1, width = 1]: readonly number[]) {
