@@ -12,6 +12,7 @@ import * as launch from './commands/launch.js';
 import * as quickstart from './commands/quickstart.js';
 import * as reconstruct from './commands/reconstruct.js';
 import * as sample from './commands/sample.js';
+import * as stats from './commands/stats.js';
 import * as tokenize from './commands/tokenize.js';
 import * as trainAr from './commands/train-ar.js';
 import * as trainFeatures from './commands/train-features.js';
@@ -30,6 +31,7 @@ const COMMANDS: readonly Register[] = [
   trainAr,
   sample,
   trainFeatures,
+  stats,
   evaluate,
   launch,
   curves,

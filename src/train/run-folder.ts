@@ -9,6 +9,7 @@ import type { Config } from '../config/schema.js';
 import type { Engine } from '../engine/index.js';
 import { CheckpointError, OutputError } from '../errors.js';
 import { makeFolder, removeTemporaries, writeFileAtomic } from '../formats/atomic.js';
+import type { Job } from '../job/job.js';
 
 const RUN_FILE = 'run.json';
 export const CONFIG_FILE = 'config.yaml';
@@ -62,7 +63,8 @@ export interface RunRecord {
   starts: Start[];
 }
 
-export function describeStart({ command, engine }: Pick<RunOptions, 'command' | 'engine'>): Start {
+/** What runs, on what. */
+export function describeStart({ command, engine }: Pick<Job, 'command' | 'engine'>): Start {
   const versions = {
     node: process.versions.node,
     alitok: require(join(PACKAGE, 'package.json')).version,
