@@ -64,9 +64,22 @@ async function identity(path: string): Promise<string> {
  * @throws CheckpointError where the tokenizer is not the one whose codes the generator models
  */
 export async function sampleImages(options: SampleImagesOptions, job: Job): Promise<number> {
+  const models = await loadModels(options);
+  try {
+    return await sampleWith(models, options, job);
+  } finally {
+    models.model.dispose();
+    models.tokenizer.parameters.dispose();
+  }
+}
+
+async function sampleWith(
+  { model, tokenizer, classNames, sample }: Awaited<ReturnType<typeof loadModels>>,
+  options: SampleImagesOptions,
+  job: Job,
+): Promise<number> {
   const { weights } = options;
   const { group = ALONE } = job;
-  const { model, tokenizer, classNames, sample } = await loadModels(options);
   const classes = parseClasses(options.classes, classNames, model.geometry.classes);
   const total = 'count' in options.images ? options.images.count : options.images.perClass * classes.length;
   const labels = Array.from({ length: total }, (_, i) => classes[Math.floor((i * classes.length) / total)]);
@@ -117,8 +130,6 @@ export async function sampleImages(options: SampleImagesOptions, job: Job): Prom
   } finally {
     await partial?.close();
   }
-  model.dispose();
-  tokenizer.parameters.dispose();
   return total;
 }
 
