@@ -97,7 +97,7 @@ export async function evaluateTokenizer(
   const [originals, reconstructions] = [0, 1].map(
     () => new FeatureStatistics(extractor?.dimensions.pool ?? 0),
   );
-  const progress = reporter.progress({ label: 'reconstruct', total: dataset.entries.length, unit: 'images' });
+  const progress = reporter.progress({ label: 'reconstruct', total: dataset.size, unit: 'images' });
   const bytes = size * size * 3;
   let [images, psnrSum, ssimSum, distanceSum] = [0, 0, 0, 0];
   try {

@@ -72,7 +72,7 @@ export function register(program: Command): void {
     .command('reconstruction')
     .description('PSNR, SSIM, LPIPS, codebook use and rFID of a tokenizer on a folder of images')
     .requiredOption('--tokenizer <path>', 'tokenizer run, .safetensors or published .pth file')
-    .requiredOption('-d, --data <folder>', 'images')
+    .requiredOption('-d, --data <path>', 'a folder of images, or .tar files')
     .option('--list <file>', 'only the images that this file names')
     .option(
       '--features <path>',
@@ -94,13 +94,13 @@ export function register(program: Command): void {
   command
     .command('generation')
     .description('gFID, sFID, inception score, precision and recall of samples')
-    .requiredOption('--samples <path>', '.npz with arr_0 (N, S, S, 3) uint8, or a folder of images')
+    .requiredOption('--samples <path>', '.npz with arr_0 (N, S, S, 3) uint8, or a folder or .tar of images')
     .requiredOption('--reference <path>', 'the same, or an .npz with mu, sigma, mu_s, sigma_s')
     .option(
       '--features <path>',
       'Inception, needed: a .pth or .pb file; or a run of `alitok train-features` on the data',
     )
-    .option('--size <pixels>', 'side of the images, if --samples is a folder', wholeNumber(1))
+    .option('--size <pixels>', 'side of the images, if --samples is not an .npz', wholeNumber(1))
     .option('-o, --out <file>', 'also write the result as JSON')
     .addHelpText(
       'after',
