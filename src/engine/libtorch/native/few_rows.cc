@@ -66,15 +66,21 @@ struct Problem {
   int64_t n, outputs;
 };
 
+/** Rows of x that meet an output's weights together; for more, there are several passes. */
+constexpr int PASS = 4;
+
 /** `Rows` rows of x from `row` on with `Outputs` rows of W from `output` on. */
 template <int Lanes, int Rows, int Outputs, typename Kind>
-INLINE void dot_products(const Problem<Kind>& problem, int64_t row, int64_t output) {
+INLINE void dot_products(const Problem<Kind>& problem, int64_t row, int64_t output, bool alone) {
   const auto [x, w, scale, bias, y, n, outputs] = problem;
+  // The next outputs' weights are fetched meanwhile: all of them, or one in each of several passes, so that none waits.
+  const auto* ahead = w + (output + Outputs + std::min<int64_t>(row / PASS, Outputs - 1)) * n;
   Floats<Lanes> sum[Rows][Outputs] = {};
   for (int64_t i = 0; i < n; i += GROUP * Kind::PARTS) {
-    if (row == 0) // the other rows find the weights in the cache
+    if (alone)
 #pragma GCC unroll 8
       for (int o = 0; o < Outputs; o++) __builtin_prefetch(w + (output + Outputs + o) * n + i);
+    else __builtin_prefetch(ahead + i);
 #pragma GCC unroll 4
     for (int v = 0; v < GROUP; v += Lanes) {
       Words<Lanes> words[Outputs];
@@ -105,13 +111,14 @@ INLINE void dot_products(const Problem<Kind>& problem, int64_t row, int64_t outp
 
 template <int Lanes, int Outputs, typename Kind>
 INLINE void all_rows(const Problem<Kind>& problem, int64_t rows, int64_t output) {
+  const bool alone = rows <= PASS;
   int64_t row = 0;
-  for (; row + 4 <= rows; row += 4) dot_products<Lanes, 4, Outputs>(problem, row, output);
+  for (; row + PASS <= rows; row += PASS) dot_products<Lanes, PASS, Outputs>(problem, row, output, alone);
   if (row + 2 <= rows) {
-    dot_products<Lanes, 2, Outputs>(problem, row, output);
+    dot_products<Lanes, 2, Outputs>(problem, row, output, alone);
     row += 2;
   }
-  if (row < rows) dot_products<Lanes, 1, Outputs>(problem, row, output);
+  if (row < rows) dot_products<Lanes, 1, Outputs>(problem, row, output, alone);
 }
 
 template <int Lanes, typename Kind>
