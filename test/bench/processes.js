@@ -32,7 +32,10 @@ const list = classes.flatMap((name) =>
 );
 writeFileSync(at('list.txt'), list.join('\n'));
 const phases = (stage) => `tokenizer_training.stage${stage}.phases=[{steps: 1, lr: 1.0e-3}]`;
-alitok('train-tokenizer', ...CONFIG, '-d', data, '-r', at('tokenizer'), '--stage', '1', phases(1));
+alitok(
+  ...['train-tokenizer', ...CONFIG, '-d', data, '-r', at('tokenizer'), '--stage', '1', phases(1)],
+  'tokenizer_training.warmup_steps=0',
+);
 const tokenizer = ['--tokenizer', at('tokenizer')];
 const images = ['-d', data, '--list', at('list.txt')];
 alitok('tokenize', ...CONFIG, ...tokenizer, ...images, '-o', at('tokens'));
