@@ -198,6 +198,8 @@ const schema = z
         checkpoint_every: count.default(1000),
         keep_checkpoints: count.default(3),
         validation_images: count.default(256),
+        /** Whether the run's record is also written as event files for TensorBoard. */
+        tensorboard: z.boolean().default(true),
       })
       .prefault({}),
   })

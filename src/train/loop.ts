@@ -1,23 +1,20 @@
-import { mkdir } from 'node:fs/promises';
-import { join } from 'node:path';
 import { saveCheckpoint } from '../checkpoint/training-checkpoint.js';
 import type { Config } from '../config/schema.js';
 import { Interrupted } from '../errors.js';
-import { outputError, writeFileAtomic } from '../formats/atomic.js';
 import type { Reporter } from '../job/reporter.js';
 import { turn } from '../job/turn.js';
-import type { MetricsLog } from './metrics-log.js';
+import type { RunRecord, Shown } from './run-record.js';
 import type { Metrics, Trainer } from './trainer.js';
 
-/** What was learned so far on held-out data: numbers for the metrics log, and PNG pictures by name. */
-export type Preview = () => Promise<{ metrics: Metrics; pictures: Record<string, Buffer> }>;
+/** Shows what was learned so far on held-out data. */
+export type Preview = () => Promise<Shown>;
 
 export interface LoopOptions {
   label: string;
   /** The run folder. */
   folder: string;
   logging: Config['logging'];
-  metrics: MetricsLog;
+  record: RunRecord;
   reporter: Reporter;
   /** Aborted by Ctrl-C: the loop saves and ends with Interrupted. */
   signal: AbortSignal;
@@ -54,7 +51,7 @@ function withStates(means: Metrics, last: Metrics): Metrics {
  * @throws OutputError where a checkpoint or picture cannot be written; the ones before stay
  */
 export async function train(trainer: Trainer, options: LoopOptions): Promise<void> {
-  const { folder, logging, metrics, reporter, signal, preview } = options;
+  const { folder, logging, record, reporter, signal, preview } = options;
   const means = new Means();
   const { steps: start, totalSteps: total } = trainer;
   const progress = reporter.progress({ label: options.label, total, unit: 'steps', start });
@@ -71,15 +68,13 @@ export async function train(trainer: Trainer, options: LoopOptions): Promise<voi
       if (due(logging.metrics_every)) {
         const rate = (1000 * (trainer.steps - startedAt)) / (performance.now() - started);
         const row = { ...withStates(means.take(), last), ...trainer.summary?.(), steps_per_second: rate };
-        await metrics.append({ step: trainer.steps, ...row });
+        await record.append({ step: trainer.steps, ...row });
         progress.update(trainer.steps, shown(row));
         started = performance.now();
         startedAt = trainer.steps;
       } else progress.update(trainer.steps);
       if (preview && due(logging.images_every)) {
-        const { metrics: measured, pictures } = await preview();
-        await metrics.append({ step: trainer.steps, ...measured });
-        await savePictures(join(folder, 'images'), trainer.steps, pictures);
+        await record.show(trainer.steps, await preview());
         started = performance.now();
         startedAt = trainer.steps;
       }
@@ -103,14 +98,4 @@ export async function train(trainer: Trainer, options: LoopOptions): Promise<voi
 function shown(row: Metrics): Record<string, number> {
   const names = ['loss', 'psnr', 'accuracy', 'codebook_usage'];
   return Object.fromEntries(names.filter((name) => name in row).map((name) => [name, row[name]]));
-}
-
-async function savePictures(folder: string, step: number, pictures: Record<string, Buffer>): Promise<void> {
-  try {
-    await mkdir(folder, { recursive: true });
-  } catch (error) {
-    throw outputError(folder, error);
-  }
-  for (const [name, png] of Object.entries(pictures))
-    await writeFileAtomic(join(folder, `${name}-${String(step).padStart(7, '0')}.png`), png);
 }

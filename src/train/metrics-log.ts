@@ -13,7 +13,7 @@ export interface MetricsRow {
 
 export interface MetricsLog {
   /** Adds a line, with the time of now. @throws OutputError where the disk is full or failing */
-  append(row: { step: number; [name: string]: number }): Promise<void>;
+  append(row: { step: number; [name: string]: number | readonly number[] }): Promise<void>;
 }
 
 /**

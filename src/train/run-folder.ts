@@ -27,6 +27,23 @@ export interface RunOptions {
 export interface RunFiles {
   metrics: string;
   log: string;
+  /** How often each code was chosen for the images of a preview, a line for each preview. */
+  codeCounts: string;
+  /** Folder of the pictures that previews drew. */
+  images: string;
+  /** Folder of the same record as event files for TensorBoard. */
+  tensorboard: string;
+}
+
+/** The files and folders of a run folder. */
+export function runFiles(folder: string): RunFiles {
+  return {
+    metrics: join(folder, 'metrics.jsonl'),
+    log: join(folder, 'log.jsonl'),
+    codeCounts: join(folder, 'code-counts.jsonl'),
+    images: join(folder, 'images'),
+    tensorboard: join(folder, 'tensorboard'),
+  };
 }
 
 /** One start of a run, in run.json: what ran, on what. */
@@ -100,5 +117,5 @@ export async function openRun(folder: string, options: RunOptions): Promise<RunF
   await writeFileAtomic(join(folder, 'config.yaml'), configToYaml(config));
   const run = { name: config.name, seed: config.seed, starts: [...starts, describeStart(options)] };
   await writeFileAtomic(join(folder, RUN_FILE), `${JSON.stringify(run, null, 2)}\n`);
-  return { metrics: join(folder, 'metrics.jsonl'), log: join(folder, 'log.jsonl') };
+  return runFiles(folder);
 }

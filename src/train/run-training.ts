@@ -2,8 +2,8 @@ import { loadNewestCheckpoint } from '../checkpoint/training-checkpoint.js';
 import type { Config } from '../config/schema.js';
 import type { Job } from '../job/job.js';
 import { type Preview, train } from './loop.js';
-import { openMetricsLog } from './metrics-log.js';
 import { checkRun, openRun } from './run-folder.js';
+import { openRunRecord } from './run-record.js';
 import type { Trainer } from './trainer.js';
 
 /** A trainer that can start fresh and that holds resources. */
@@ -46,8 +46,8 @@ export async function runTraining(
       reporter.info(`${label}: finished already, at step ${trainer.steps}`);
       return;
     }
-    const metrics = await openMetricsLog(files.metrics, trainer.steps);
-    await train(trainer, { label, folder, logging: config.logging, metrics, reporter, signal, preview });
+    const record = await openRunRecord(files, trainer.steps, config.logging);
+    await train(trainer, { label, folder, logging: config.logging, record, reporter, signal, preview });
   } finally {
     await trainer.close?.();
   }

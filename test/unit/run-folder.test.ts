@@ -36,7 +36,7 @@ describe('a run folder', () => {
       versions: { node: process.versions.node, alitok: '0.1.0', tfjs: expect.stringMatching(/^4\./) },
     });
     expect(Math.abs(Date.parse(starts[0].time) - Date.now())).toBeLessThan(60_000);
-    expect(files).toEqual({ metrics: join(run, 'metrics.jsonl'), log: join(run, 'log.jsonl') });
+    expect(files).toMatchObject({ metrics: join(run, 'metrics.jsonl'), log: join(run, 'log.jsonl') });
   });
 
   it('takes one run only, which can be resumed', async () => {
