@@ -10,6 +10,7 @@ import * as evaluate from './commands/eval.js';
 import * as inspect from './commands/inspect.js';
 import * as quickstart from './commands/quickstart.js';
 import * as reconstruct from './commands/reconstruct.js';
+import * as report from './commands/report.js';
 import * as sample from './commands/sample.js';
 import * as tokenize from './commands/tokenize.js';
 import * as trainAr from './commands/train-ar.js';
@@ -30,6 +31,7 @@ const COMMANDS: readonly Register[] = [
   sample,
   trainFeatures,
   evaluate,
+  report,
   curves,
   inspect,
   convert,

@@ -19,6 +19,8 @@ export interface RunOptions {
   /** The command line, as it can be typed again. */
   command: string;
   engine: Engine;
+  /** What is trained, and the steps that this takes if no phase ends early. */
+  training: { label: string; steps: number };
   /** Goes on with the run that is in the folder. */
   resume: boolean;
 }
@@ -75,11 +77,22 @@ function describeStart({ command, engine }: RunOptions): Start {
   return { time: new Date().toISOString(), command, engine, versions, git_revision: gitRevision() };
 }
 
-/** The starts of the run in a folder; undefined if there is no run. */
-async function readStarts(path: string): Promise<Start[] | undefined> {
+/** What run.json says: which run it is, and its starts, oldest first. */
+export interface RunInfo {
+  name: string;
+  seed: number;
+  training?: RunOptions['training'];
+  starts: Start[];
+}
+
+/** Reads the run.json of the run in a folder; undefined if there is no run. @throws CheckpointError if it is damaged */
+export async function readRunInfo(folder: string): Promise<RunInfo | undefined> {
+  const path = join(folder, RUN_FILE);
   if (!existsSync(path)) return undefined;
   try {
-    return JSON.parse(await readFile(path, 'utf8')).starts;
+    const info = JSON.parse(await readFile(path, 'utf8')) as RunInfo;
+    if (!Array.isArray(info.starts)) throw new Error('it names no starts');
+    return info;
   } catch (error) {
     throw new CheckpointError(`${path} is damaged: ${(error as Error).message}`, { cause: error });
   }
@@ -91,7 +104,7 @@ async function readStarts(path: string): Promise<Start[] | undefined> {
  * @throws CheckpointError where there is no run to resume
  */
 export async function checkRun(folder: string, resume: boolean): Promise<Start[]> {
-  const starts = await readStarts(join(folder, RUN_FILE));
+  const starts = (await readRunInfo(folder))?.starts;
   if (starts && !resume)
     throw new OutputError(
       `${folder} holds a run already; go on with it by --resume, or choose another folder`,
@@ -102,12 +115,12 @@ export async function checkRun(folder: string, resume: boolean): Promise<Start[]
 }
 
 /**
- * Makes a folder the home of one run: `config.yaml` (all values, to repeat it) and `run.json` (seed, and for each
- * start its command, engine, versions and git revision).
+ * Makes a folder the home of one run: `config.yaml` (all values, to repeat it) and `run.json` (seed, what is
+ * trained, and for each start its command, engine, versions and git revision).
  * @throws OutputError where the folder cannot be written, and both errors of `checkRun`
  */
 export async function openRun(folder: string, options: RunOptions): Promise<RunFiles> {
-  const { config, resume } = options;
+  const { config, resume, training } = options;
   const starts = await checkRun(folder, resume);
   try {
     await mkdir(folder, { recursive: true });
@@ -115,7 +128,12 @@ export async function openRun(folder: string, options: RunOptions): Promise<RunF
     throw outputError(folder, error);
   }
   await writeFileAtomic(join(folder, 'config.yaml'), configToYaml(config));
-  const run = { name: config.name, seed: config.seed, starts: [...starts, describeStart(options)] };
+  const run: RunInfo = {
+    name: config.name,
+    seed: config.seed,
+    training,
+    starts: [...starts, describeStart(options)],
+  };
   await writeFileAtomic(join(folder, RUN_FILE), `${JSON.stringify(run, null, 2)}\n`);
   return runFiles(folder);
 }

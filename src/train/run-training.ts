@@ -39,7 +39,9 @@ export async function runTraining(
     const step = resume ? await loadNewestCheckpoint(folder, trainer) : undefined;
     if (step === undefined) await initialize();
     const { reporter, signal } = job; // from here on Ctrl-C saves
-    const files = await openRun(folder, { config, command: job.command, engine: job.engine, resume });
+    const training = { label, steps: trainer.totalSteps };
+    const { command, engine } = job;
+    const files = await openRun(folder, { config, command, engine, training, resume });
     job.logTo(files.log);
     if (step !== undefined) reporter.info(`${label}: going on from step ${step}`);
     if (trainer.finished) {

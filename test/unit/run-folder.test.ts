@@ -18,6 +18,7 @@ describe('a run folder', () => {
     config: loadConfig('configs/quickstart.yaml', ['seed=7']),
     command: 'alitok train-ar --out run',
     engine: { name: 'wasm', description: 'tfjs-backend-wasm 4' },
+    training: { label: 'generator', steps: 100 },
     resume: false,
   };
   const resume = { ...options, command: 'alitok train-ar --out run --resume', resume: true };
@@ -28,7 +29,8 @@ describe('a run folder', () => {
     const files = await openRun(run, options);
     expect(readdirSync(run).sort()).toEqual(['config.yaml', 'run.json']);
     expect(loadConfig(join(run, 'config.yaml'))).toEqual(options.config);
-    const { name, seed, starts } = readRun(run);
+    const { name, seed, training, starts } = readRun(run);
+    expect(training).toEqual(options.training);
     expect([name, seed, starts.length]).toEqual(['quickstart', 7, 1]);
     expect(starts[0]).toMatchObject({
       command: options.command,

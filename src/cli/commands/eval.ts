@@ -1,3 +1,5 @@
+import { mkdir } from 'node:fs/promises';
+import { dirname } from 'node:path';
 import type { Command } from 'commander';
 import { ConfigError } from '../../errors.js';
 import { action, examples, type Invocation, openJob, wholeNumber } from '../command.js';
@@ -22,7 +24,12 @@ async function show(result: object, out: string | undefined): Promise<void> {
     typeof value === 'number' && !Number.isInteger(value) ? value.toFixed(4) : value;
   for (const [name, value] of entries) console.log(`${name.padEnd(width)}  ${text(value)}`);
   if (out === undefined) return;
-  const { writeFileAtomic } = await import('../../formats/atomic.js');
+  const { outputError, writeFileAtomic } = await import('../../formats/atomic.js');
+  try {
+    await mkdir(dirname(out), { recursive: true });
+  } catch (error) {
+    throw outputError(out, error);
+  }
   await writeFileAtomic(out, `${JSON.stringify(result, null, 2)}\n`);
 }
 
@@ -70,7 +77,10 @@ export function register(program: Command): void {
     .requiredOption('-d, --data <folder>', 'images')
     .option('--list <file>', 'only the images that this file names')
     .option('--features <path>', 'feature network for rFID: a run of `alitok train-features`')
-    .option('-o, --out <file>', 'also write the result as JSON')
+    .option(
+      '-o, --out <file>',
+      'also write the result as JSON; `alitok report` shows those in RUN/evaluations/',
+    )
     .addHelpText(
       'after',
       examples([
@@ -88,7 +98,10 @@ export function register(program: Command): void {
     .requiredOption('--reference <path>', 'the same, or an .npz with mu, sigma, mu_s, sigma_s')
     .option('--features <path>', 'feature network, needed: a run of `alitok train-features` on the data')
     .option('--size <pixels>', 'side of the images, if --samples is a folder', wholeNumber(1))
-    .option('-o, --out <file>', 'also write the result as JSON')
+    .option(
+      '-o, --out <file>',
+      'also write the result as JSON; `alitok report` shows those in RUN/evaluations/',
+    )
     .addHelpText(
       'after',
       examples([
