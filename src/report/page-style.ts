@@ -58,8 +58,8 @@ td { font-variant-numeric: tabular-nums; }
 td.number, th.number { text-align: right; }
 code { font: .92em ui-monospace, monospace; overflow-wrap: anywhere; }
 th code { white-space: nowrap; }
-td code { display: block; min-width: 40ch; }
-td { min-width: 9ch; }
+td code { display: block; min-width: 40ch; white-space: normal; }
+td { white-space: nowrap; }
 tbody th { font-weight: 500; min-width: 14ch; }
 details { margin-top: 10px; }
 summary { cursor: pointer; color: var(--muted); }

@@ -68,13 +68,18 @@ function gitRevision(): string | null {
   }
 }
 
-function describeStart({ command, engine }: RunOptions): Start {
+/** Versions of what runs, and of this program's checkout. */
+export function programVersions(): Pick<Start, 'versions' | 'git_revision'> {
   const versions = {
     node: process.versions.node,
     alitok: require(join(PACKAGE, 'package.json')).version,
     tfjs: require('@tensorflow/tfjs/package.json').version,
   };
-  return { time: new Date().toISOString(), command, engine, versions, git_revision: gitRevision() };
+  return { versions, git_revision: gitRevision() };
+}
+
+function describeStart({ command, engine }: RunOptions): Start {
+  return { time: new Date().toISOString(), command, engine, ...programVersions() };
 }
 
 /** What run.json says: which run it is, and its starts, oldest first. */
