@@ -1,5 +1,5 @@
-import { statfs } from 'node:fs/promises';
-import { availableParallelism, cpus, freemem, loadavg, totalmem } from 'node:os';
+import { availableParallelism, cpus, freemem, loadavg } from 'node:os';
+import { availableMemory, freeDisk } from '../machine.js';
 
 /** What this process may use of the machine. */
 export interface Machine {
@@ -16,18 +16,7 @@ export interface Machine {
   load: number;
 }
 
-/** Bytes of memory that this process may take. */
-export function availableMemory(): number {
-  const limit = process.constrainedMemory();
-  return limit > 0 ? Math.min(limit, totalmem()) : totalmem();
-}
-
-/** Free bytes for files in a folder that exists. */
-export async function freeDisk(folder: string): Promise<number> {
-  const { bavail, bsize } = await statfs(folder);
-  return bavail * bsize;
-}
-
+/** Examines what this process may use. */
 export async function describeMachine(): Promise<Machine> {
   const all = cpus();
   return {

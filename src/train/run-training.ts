@@ -23,15 +23,14 @@ export interface TrainingOptions {
   preview?: Preview;
 }
 
+/** What is done with a trainer once all is prepared. */
+export type Runner = (trainer: RunnableTrainer, options: TrainingOptions, job: Job) => Promise<void>;
+
 /**
  * Runs a trainer in a run folder from its start or its newest checkpoint to its end.
  * @throws Interrupted, OutputError, CheckpointError as `openRun`, `loadNewestCheckpoint` and `train` do
  */
-export async function runTraining(
-  trainer: RunnableTrainer,
-  options: TrainingOptions,
-  job: Job,
-): Promise<void> {
+export const runTraining: Runner = async (trainer, options, job) => {
   const { label, folder, config, resume, initialize, preview } = options;
   try {
     await checkRun(folder, resume);
@@ -53,4 +52,4 @@ export async function runTraining(
   } finally {
     await trainer.close?.();
   }
-}
+};

@@ -100,6 +100,13 @@ export class TokenizerTrainer implements Trainer {
     return { ...metrics, ...position };
   }
 
+  get spans() {
+    return this.schedule.beginnings.map(({ steps, state: schedule }) => ({
+      steps,
+      state: { ...this.state, schedule },
+    }));
+  }
+
   summary(): Metrics {
     const { used, entropy } = this.usage;
     this.usage = new CodebookUsage(this.config.tokenizer.codebook_size);

@@ -10,7 +10,7 @@ import { tokenizerGeometry } from '../models/geometry.js';
 import type { Tokenizer } from '../models/tokenizer.js';
 import { GeneratorTrainer } from './generator-trainer.js';
 import { samplePreview } from './previews.js';
-import { runTraining } from './run-training.js';
+import { type Runner, runTraining } from './run-training.js';
 
 export interface TrainGeneratorOptions {
   config: Config;
@@ -54,14 +54,18 @@ async function checkResumed(cache: TokenCache, run: string): Promise<void> {
     );
 }
 
-/** Trains the generator on a token cache in a run folder. */
-export async function trainGenerator(options: TrainGeneratorOptions, job: Job): Promise<void> {
-  const { config, run, tokens, resume } = options;
+/** Trains the generator on a token cache in a run folder; `run` says what is done with it once all is prepared. */
+export async function trainGenerator(
+  options: TrainGeneratorOptions,
+  job: Job,
+  run: Runner = runTraining,
+): Promise<void> {
+  const { config, run: folder, tokens, resume } = options;
   const cache = await openTokenCache(tokens);
   let tokenizer: Tokenizer | undefined;
   try {
     checkSizes(cache, config);
-    if (resume) await checkResumed(cache, run);
+    if (resume) await checkResumed(cache, folder);
     if (options.tokenizer) {
       tokenizer = await loadTokenizer(options.tokenizer);
       checkTokenizer(cache, await fingerprint(tokenizer));
@@ -72,9 +76,9 @@ export async function trainGenerator(options: TrainGeneratorOptions, job: Job): 
     const sizes = { width, layers, heads, classes, codebook_size, prefix_tokens, grid };
     const trainer = new GeneratorTrainer(config, cache, sizes);
     const preview = tokenizer && samplePreview(trainer.generator, tokenizer, cache.classNames, config.sample);
-    await runTraining(
+    await run(
       trainer,
-      { label: 'generator', folder: run, config, resume, initialize: () => trainer.initialize(), preview },
+      { label: 'generator', folder, config, resume, initialize: () => trainer.initialize(), preview },
       job,
     );
     trainer.dispose();

@@ -13,7 +13,7 @@ import type { Stage } from '../models/geometry.js';
 import type { Tokenizer } from '../models/tokenizer.js';
 import type { Preview } from './loop.js';
 import { reconstructionPreview } from './previews.js';
-import { runTraining } from './run-training.js';
+import { type Runner, runTraining } from './run-training.js';
 import { type OpenBatches, TokenizerTrainer } from './tokenizer-trainer.js';
 
 export interface TrainTokenizerOptions {
@@ -60,21 +60,25 @@ async function openPreview({ data, tokenizer, logging }: Config, reporter: Repor
   return (model: Tokenizer): Preview => reconstructionPreview(model, images, name);
 }
 
-/** Trains the stages in turn, each in its own run folder; stage 2 starts from stage 1's encoder and codebook. */
-export async function trainTokenizer(options: TrainTokenizerOptions, job: Job): Promise<void> {
-  const { config, run, stages, resume, from } = options;
+/** Trains the stages in turn, each in its own run folder; stage 2 starts from stage 1's encoder and codebook. `run` says what is done with each. */
+export async function trainTokenizer(
+  options: TrainTokenizerOptions,
+  job: Job,
+  run: Runner = runTraining,
+): Promise<void> {
+  const { config, stages, resume, from } = options;
   const { openBatches } = await openTraining(config, config.tokenizer_training.batch_size, job.reporter);
   const previewOf = await openPreview(config, job.reporter);
   for (const stage of stages) {
-    const folder = join(run, `stage${stage}`);
+    const folder = join(options.run, `stage${stage}`);
     const trainer = new TokenizerTrainer(config, stage, openBatches);
     const initialize = async () => {
-      const source = stage === 2 ? await loadStage1(from, join(run, 'stage1'), config) : undefined;
+      const source = stage === 2 ? await loadStage1(from, join(options.run, 'stage1'), config) : undefined;
       trainer.initialize(source);
       source?.parameters.dispose();
     };
     const started = existsSync(join(folder, 'run.json'));
-    await runTraining(
+    await run(
       trainer,
       {
         label: `stage ${stage}`,

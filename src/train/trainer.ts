@@ -10,6 +10,10 @@ export interface Trainer extends Checkpointed {
   readonly finished: boolean;
   /** Makes the next step. */
   step(): Promise<Metrics>;
+  /** Fresh values of all parameters. */
+  initialize(): void;
+  /** Spans of steps that take different times, with the state that each begins in; without it all steps are alike. */
+  readonly spans?: readonly { steps: number; state: object }[];
   /** Numbers over all steps since the last call, such as codebook usage. */
   summary?(): Metrics;
 }

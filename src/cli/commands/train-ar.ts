@@ -2,6 +2,7 @@ import type { Command } from 'commander';
 import {
   action,
   type ConfigOptions,
+  dryRunOption,
   examples,
   type Invocation,
   openJob,
@@ -14,13 +15,20 @@ interface Options extends ConfigOptions {
   tokenizer?: string;
   run: string;
   resume?: boolean;
+  dryRun?: boolean;
 }
 
 async function run(invocation: Invocation<Options>): Promise<void> {
-  const { tokens, tokenizer, run, resume = false } = invocation.options;
+  const { tokens, tokenizer, run, resume = false, dryRun } = invocation.options;
   const config = await readConfig(invocation);
   const { trainGenerator } = await import('../../train/train-generator.js');
-  await trainGenerator({ config, run, tokens, tokenizer, resume }, await openJob(invocation));
+  const wanted = { config, run, tokens, tokenizer, resume };
+  const job = await openJob(invocation);
+  if (!dryRun) return trainGenerator(wanted, job);
+  const { dryRunner } = await import('../dry-run.js');
+  const { run: rehearse, finish } = dryRunner(invocation.log);
+  await trainGenerator({ ...wanted, resume: false }, job, rehearse);
+  finish();
 }
 
 export function register(program: Command): void {
@@ -33,6 +41,7 @@ export function register(program: Command): void {
     .option('--tokenizer <path>', 'the tokenizer that made the cache, to draw samples during training')
     .requiredOption('-r, --run <folder>', 'the run folder')
     .option('--resume', 'go on from the newest checkpoint')
+    .addOption(dryRunOption())
     .addHelpText(
       'after',
       examples([

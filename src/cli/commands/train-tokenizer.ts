@@ -3,6 +3,7 @@ import {
   action,
   type ConfigOptions,
   choice,
+  dryRunOption,
   examples,
   type Invocation,
   openJob,
@@ -17,10 +18,11 @@ interface Options extends ConfigOptions {
   stage: '1' | '2' | 'all';
   from?: string;
   resume?: boolean;
+  dryRun?: boolean;
 }
 
 async function run(invocation: Invocation<Options>): Promise<void> {
-  const { options, args } = invocation;
+  const { options, args, log } = invocation;
   const overrides = args.at(-1) as string[];
   if (options.data !== undefined) overrides.push(`data.train=${JSON.stringify(options.data)}`);
   if (options.validation !== undefined)
@@ -29,7 +31,13 @@ async function run(invocation: Invocation<Options>): Promise<void> {
   const { trainTokenizer } = await import('../../train/train-tokenizer.js');
   const stages = options.stage === 'all' ? ([1, 2] as const) : ([Number(options.stage) as 1 | 2] as const);
   const { from, resume = false } = options;
-  await trainTokenizer({ config, run: options.run, stages, resume, from }, await openJob(invocation));
+  const wanted = { config, run: options.run, stages, resume, from };
+  const job = await openJob(invocation);
+  if (!options.dryRun) return trainTokenizer(wanted, job);
+  const { dryRunner } = await import('../dry-run.js');
+  const { run: rehearse, finish } = dryRunner(log);
+  await trainTokenizer({ ...wanted, resume: false }, job, rehearse);
+  finish();
 }
 
 export function register(program: Command): void {
@@ -41,6 +49,7 @@ export function register(program: Command): void {
     .addOption(choice('--stage <stage>', 'which stage to train', ['1', '2', 'all'], 'all'))
     .option('--from <path>', 'stage-1 run or file that stage 2 starts from (default: stage1 of --run)')
     .option('--resume', 'go on from the newest checkpoint')
+    .addOption(dryRunOption())
     .addHelpText(
       'after',
       examples([
