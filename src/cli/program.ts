@@ -3,6 +3,7 @@ import { Command } from 'commander';
 import type { EngineChoice } from '../engine/index.js';
 import { choice, examples, wholeNumber } from './command.js';
 import * as bench from './commands/bench.js';
+import * as completion from './commands/completion.js';
 import * as convert from './commands/convert.js';
 import * as curves from './commands/curves.js';
 import * as doctor from './commands/doctor.js';
@@ -37,6 +38,7 @@ const COMMANDS: readonly Register[] = [
   convert,
   bench,
   doctor,
+  completion,
 ].map((command) => command.register);
 
 // As records, the compiler sees to it that none is missing; their modules are too heavy to import for the help.
