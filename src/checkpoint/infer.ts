@@ -7,6 +7,11 @@ type Tensors = ReadonlyMap<string, TensorInfo>;
 const NETWORKS: Record<string, readonly string[]> = {
   tokenizer: ['latent_tokens', 'encoder.patch_embed.weight', 'decoder.decoder_embed.weight'],
   generator: ['embeddings.weight', 'blocks.0.attn.q_norm.weight', 'output.weight'],
+  Inception: ['Conv2d_1a_3x3.conv.weight', 'Mixed_6d.branch1x1.conv.weight', 'fc.weight'],
+  'Inception graph': ['conv/conv2d_params', 'mixed_6/conv/conv2d_params', 'softmax/weights'],
+  'VGG-16': ['features.0.weight', 'features.10.weight', 'features.28.weight'],
+  'ConvNeXt-S': ['features.0.0.weight', 'features.5.26.layer_scale', 'classifier.2.weight'],
+  'LPIPS weights': ['lin0.model.1.weight', 'lin4.model.1.weight'],
 };
 
 /** Which network a file's tensors are, by their names; undefined for others. */

@@ -3,6 +3,7 @@ import { openTensorFile } from '../formats/open.js';
 import { writeSafetensors } from '../formats/safetensors.js';
 import type { TensorFile } from '../formats/tensor-file.js';
 import type { Parameter } from '../nn/parameters.js';
+import { verifyFile } from './checksums.js';
 import { recognise } from './infer.js';
 
 /** Under which a model's own description stands in the file's metadata. */
@@ -55,6 +56,15 @@ export function describe(file: TensorFile): ModelDescription | undefined {
   }
 }
 
+function anotherModel(path: string, found: string | undefined, wanted: string): CheckpointError {
+  const article = (name: string) =>
+    /[a-z]s$/.test(name) ? name : `${/^[AEIO]/i.test(name) ? 'an' : 'a'} ${name}`;
+  const holds = found === undefined ? 'no model that is known here' : article(found);
+  return new CheckpointError(
+    `${path} holds ${holds}; ${article(wanted)} ${/[a-z]s$/.test(wanted) ? 'are' : 'is'} needed here`,
+  );
+}
+
 /**
  * Opens a model file of one kind and hands it over with its description; closes it afterwards. `infer` describes files
  * that others wrote, which hold tensors alone, from the tensors.
@@ -66,16 +76,43 @@ export async function withModel<D extends ModelDescription, T>(
   use: (file: TensorFile, description: D) => Promise<T>,
   infer?: (file: TensorFile) => D,
 ): Promise<T> {
+  await verifyFile(path);
   const file = await openTensorFile(path);
   try {
     const own = describe(file);
     const network = own?.kind ?? recognise(file.tensors);
     const description = own ?? (network === kind ? infer?.(file) : undefined);
-    if (network !== kind || !description) {
-      const found = network ? `a ${network}` : 'no model that is known here';
-      throw new CheckpointError(`${path} holds ${found}; a ${kind} is needed here`);
-    }
+    if (network !== kind || !description) throw anotherModel(path, network, kind);
     return await use(file, description as D);
+  } finally {
+    await file.close();
+  }
+}
+
+/** What the model file at `path` holds: a kind of `describe`, a network of `recognise`, or nothing that is known. */
+export async function kindOf(path: string): Promise<string | undefined> {
+  const file = await openTensorFile(path);
+  try {
+    return describe(file)?.kind ?? recognise(file.tensors);
+  } finally {
+    await file.close();
+  }
+}
+
+/**
+ * Opens a file of a network that others trained, which `recognise` must know by one of `networks`, and hands it over;
+ * closes it afterwards. Throws CheckpointError if it is no such file.
+ */
+export async function withNetwork<T>(
+  path: string,
+  networks: readonly string[],
+  use: (file: TensorFile, network: string) => Promise<T>,
+): Promise<T> {
+  const file = await openTensorFile(path);
+  try {
+    const found = recognise(file.tensors);
+    if (found === undefined || !networks.includes(found)) throw anotherModel(path, found, networks[0]);
+    return await use(file, found);
   } finally {
     await file.close();
   }

@@ -48,27 +48,23 @@ export function rehearsalLines(found: Rehearsal): [name: string, value: string][
   ];
 }
 
-/** A runner that trains nothing, but says what each run would take; `finish` adds them up. */
-export function dryRunner(log: Log): { run: Runner; finish: () => void } {
+/** Runs `train` with a runner that trains nothing, but says what each run would take, and adds them up. */
+export async function dryRun(log: Log, train: (runner: Runner) => Promise<void>): Promise<void> {
   const all: Rehearsal[] = [];
-  return {
-    run: async (trainer, options, job) => {
-      const found = await rehearse(trainer, options, job);
-      all.push(found);
-      for (const [name, value] of rehearsalLines(found)) console.log(`${name.padEnd(13)}  ${value}`);
-      console.log();
-    },
-    finish: () => {
-      const times = all.flatMap(({ seconds }) => (seconds === undefined ? [] : [seconds]));
-      if (all.length > 1 && times.length === all.length)
-        console.log(`${'altogether'.padEnd(13)}  about ${aboutTime(times.reduce((a, b) => a + b, 0))}`);
-      const needed = all.reduce((sum, { disk }) => sum + disk.needed, 0);
-      const free = all[0]?.disk.free ?? Number.POSITIVE_INFINITY;
-      if (needed > free)
-        log.warn(
-          `the checkpoints need ${gib(needed)}, but ${gib(free)} are free; free some space, or lower logging.keep_checkpoints`,
-        );
-      console.log('Nothing was written; leave --dry-run out to train.');
-    },
-  };
+  await train(async (trainer, options, job) => {
+    const found = await rehearse(trainer, options, job);
+    all.push(found);
+    for (const [name, value] of rehearsalLines(found)) console.log(`${name.padEnd(13)}  ${value}`);
+    console.log();
+  });
+  const times = all.flatMap(({ seconds }) => (seconds === undefined ? [] : [seconds]));
+  if (all.length > 1 && times.length === all.length)
+    console.log(`${'altogether'.padEnd(13)}  about ${aboutTime(times.reduce((a, b) => a + b, 0))}`);
+  const needed = all.reduce((sum, { disk }) => sum + disk.needed, 0);
+  const free = all[0].disk.free;
+  if (needed > free)
+    log.warn(
+      `the checkpoints need ${gib(needed)}, but ${gib(free)} are free; free some space, or lower logging.keep_checkpoints`,
+    );
+  console.log('Nothing was written; leave --dry-run out to train.');
 }

@@ -3,6 +3,7 @@ import { recognise } from '../checkpoint/infer.js';
 import { inferGenerator, publishedGenerator } from '../checkpoint/infer-generator.js';
 import { inferTokenizer } from '../checkpoint/infer-tokenizer.js';
 import { describe } from '../checkpoint/model-file.js';
+import { checkNetwork, NETWORK_FILES } from '../checkpoint/network-files.js';
 import { resolveModel } from '../checkpoint/run-files.js';
 import { type TokenizerDescription, tokenizerTensors } from '../checkpoint/tokenizer-file.js';
 import { differences } from '../config/differences.js';
@@ -79,6 +80,7 @@ function inspectModel(file: TensorFile): Inspection {
   const network = description?.kind ?? recognise(file.tensors);
   if (network === 'tokenizer') return inspectTokenizer(file, description as TokenizerDescription | undefined);
   if (network === 'generator') return inspectGenerator(file, description as GeneratorDescription | undefined);
+  if (network !== undefined && network in NETWORK_FILES) return inspectNetwork(file, network);
   const lines: Lines = [
     ['kind', network ?? 'tensors without a description'],
     ...Object.entries(description ?? {})
@@ -142,6 +144,17 @@ function inspectGenerator(file: TensorFile, description?: GeneratorDescription):
     ['names', verdict(() => parameters.check(file))],
   ];
   return { lines, parts: generatorParts(generator) };
+}
+
+/** A network that others trained. */
+function inspectNetwork(file: TensorFile, network: string): Inspection {
+  const { origin, declare } = NETWORK_FILES[network];
+  const lines: Lines = [
+    ['kind', `${network}, as ${origin}`],
+    ['parameters', grouped(declare().count)],
+    ['names', verdict(() => checkNetwork(network, file))],
+  ];
+  return { lines, parts: [] };
 }
 
 function transformerText({ width, layers, heads }: TransformerSize, unknownHeads = false): string {

@@ -1,12 +1,16 @@
 import { basename } from 'node:path';
 import * as tf from '@tensorflow/tfjs';
+import { loadLPIPS } from '../checkpoint/network-files.js';
 import { fingerprint, loadTokenizer } from '../checkpoint/tokenizer-file.js';
 import { openDataset } from '../data/dataset.js';
 import { sequentialBatches } from '../data/loader.js';
+import { inFloat32 } from '../engine/precision.js';
+import { fileChecksum } from '../formats/checksum.js';
 import type { Job } from '../job/job.js';
 import { warnOfSkipped } from '../job/reporter.js';
 import { turn } from '../job/turn.js';
 import { CodebookUsage } from '../models/codebook-usage.js';
+import type { LPIPS } from '../models/lpips.js';
 import { toPixels, toTensor } from '../models/pixels.js';
 import type { Tokenizer } from '../models/tokenizer.js';
 import { openFeatureExtractor } from './feature-extractor.js';
@@ -16,6 +20,7 @@ import { ssim } from './ssim.js';
 import { FeatureStatistics } from './statistics.js';
 
 const BATCH = 32;
+const LPIPS_BATCH = 4;
 const PEAK = 255;
 
 export interface EvaluateTokenizerOptions {
@@ -25,6 +30,8 @@ export interface EvaluateTokenizerOptions {
   list?: string;
   /** A feature network, for rFID. */
   features?: string;
+  /** Files of VGG-16 and of LPIPS's weights, for LPIPS. */
+  lpips?: { vgg16: string; lpips: string };
 }
 
 /** The reconstruction metrics, and what defines them. */
@@ -32,6 +39,9 @@ export interface ReconstructionResult {
   /** dB, the mean over images of 8-bit reconstructions */
   psnr: number;
   ssim: number;
+  /** The mean over images of 8-bit reconstructions. */
+  lpips?: number;
+  lpips_sha256?: { vgg16: string; lpips: string };
   /** Share of the codebook that the images use. */
   codebook_usage: number;
   /** bits */
@@ -56,9 +66,23 @@ function throughTokenizer(
   return result!;
 }
 
+/** Sum of the LPIPS of images and their reconstructions, a few at a time: VGG-16 takes 100 MB for one of 256 px. */
+function lpipsSum(network: LPIPS, originals: Uint8Array, reconstructions: Uint8Array, size: number): number {
+  const part = LPIPS_BATCH * size * size * 3;
+  let sum = 0;
+  for (let start = 0; start < originals.length; start += part)
+    sum += tf.tidy(() => {
+      const [x, y] = [originals, reconstructions].map((all) =>
+        toTensor(all.subarray(start, start + part), size),
+      );
+      return inFloat32(() => network.distances(x, y).sum().dataSync()[0]);
+    });
+  return sum;
+}
+
 /**
- * PSNR, SSIM, codebook use and, with a feature network, rFID over a folder of images, centre-cropped. Throws DataError
- * for the images, CheckpointError for the files of tokenizer and feature network.
+ * PSNR, SSIM, codebook use and, with their networks, LPIPS and rFID over a folder of images, centre-cropped. Throws DataError
+ * for the images, CheckpointError for the files of tokenizer and networks.
  */
 export async function evaluateTokenizer(
   options: EvaluateTokenizerOptions,
@@ -68,13 +92,14 @@ export async function evaluateTokenizer(
   const tokenizer = await loadTokenizer(options.tokenizer);
   const extractor = options.features === undefined ? undefined : await openFeatureExtractor(options.features);
   const { image_size: size, codebook_size } = tokenizer.geometry;
+  const lpips = options.lpips && (await loadLPIPS(options.lpips));
   const usage = new CodebookUsage(codebook_size);
   const [originals, reconstructions] = [0, 1].map(
     () => new FeatureStatistics(extractor?.dimensions.pool ?? 0),
   );
-  const progress = reporter.progress({ label: 'reconstruct', total: dataset.entries.length, unit: 'images' });
+  const progress = reporter.progress({ label: 'reconstruct', total: dataset.size, unit: 'images' });
   const bytes = size * size * 3;
-  let [images, psnrSum, ssimSum] = [0, 0, 0];
+  let [images, psnrSum, ssimSum, distanceSum] = [0, 0, 0, 0];
   try {
     const batches = sequentialBatches({
       dataset,
@@ -94,6 +119,7 @@ export async function evaluateTokenizer(
         ssimSum += ssim(original, reconstruction, size, size, PEAK);
         images += 1;
       }
+      if (lpips) distanceSum += lpipsSum(lpips, pixels, out.pixels, size);
       if (extractor) {
         originals.add(extractor.extract(pixels, size).pool);
         reconstructions.add(extractor.extract(out.pixels, size).pool);
@@ -104,6 +130,13 @@ export async function evaluateTokenizer(
     return {
       psnr: psnrSum / images,
       ssim: ssimSum / images,
+      ...(options.lpips && {
+        lpips: distanceSum / images,
+        lpips_sha256: {
+          vgg16: await fileChecksum(options.lpips.vgg16),
+          lpips: await fileChecksum(options.lpips.lpips),
+        },
+      }),
       codebook_usage: usage.used,
       codebook_entropy: usage.entropy,
       ...(extractor && {
@@ -117,6 +150,7 @@ export async function evaluateTokenizer(
   } finally {
     progress.stop();
     extractor?.dispose();
+    lpips?.dispose();
     tokenizer.parameters.dispose();
   }
 }

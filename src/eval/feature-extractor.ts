@@ -1,9 +1,12 @@
-import { createHash } from 'node:crypto';
-import { createReadStream } from 'node:fs';
 import * as tf from '@tensorflow/tfjs';
 import { loadFeatureNetwork } from '../checkpoint/feature-network-file.js';
+import { kindOf } from '../checkpoint/model-file.js';
+import { loadInception } from '../checkpoint/network-files.js';
 import { resolveModel } from '../checkpoint/run-files.js';
+import { inFloat32 } from '../engine/precision.js';
 import { DataError } from '../errors.js';
+import { fileChecksum } from '../formats/checksum.js';
+import type { Features } from '../models/feature-network.js';
 import { toTensor } from '../models/pixels.js';
 
 /** Features of B images, row-major. */
@@ -27,41 +30,71 @@ export interface FeatureExtractor {
   dispose(): void;
 }
 
-async function checksum(path: string): Promise<string> {
-  const hash = createHash('sha256');
-  for await (const part of createReadStream(path)) hash.update(part as Buffer);
-  return hash.digest('hex');
+/** Runs a network on pixels and reads its features back. */
+function rowsOf(forward: () => Features): FeatureRows {
+  let rows: FeatureRows | undefined;
+  tf.tidy(() => {
+    const { pool, spatial, logits } = forward();
+    const read = (tensor: tf.Tensor) => tensor.dataSync<'float32'>();
+    rows = { pool: read(pool), spatial: read(spatial), logits: read(logits) };
+  });
+  return rows!;
+}
+
+type Network = Omit<FeatureExtractor, 'checksum' | 'dimensions'> & { imageSize: number };
+
+/** Inception, for images of any size. Its numbers are float32 whatever the engine's precision is. */
+async function openInception(file: string): Promise<Network> {
+  const network = await loadInception(file);
+  return {
+    name: 'Inception of December 2015',
+    imageSize: 1,
+    extract(images, size) {
+      const pixels = tf.tensor4d(Float32Array.from(images), [
+        images.length / (size * size * 3),
+        size,
+        size,
+        3,
+      ]);
+      const rows = inFloat32(() => rowsOf(() => network.features(pixels)));
+      pixels.dispose();
+      return rows;
+    },
+    dispose: () => network.parameters.dispose(),
+  };
+}
+
+/** The feature network of `alitok train-features`, for images of the size that it was trained on. */
+async function openFeatureNetwork(file: string, path: string): Promise<Network> {
+  const network = await loadFeatureNetwork(file);
+  const { image_size: imageSize } = network.config;
+  return {
+    name: 'feature network of alitok train-features',
+    imageSize,
+    extract(images, size) {
+      if (size !== imageSize)
+        throw new DataError(
+          `${path} was trained on images of ${imageSize} px, these have ${size}; train features on images of that size`,
+        );
+      return rowsOf(() => network.forward(toTensor(images, size)));
+    },
+    dispose: () => network.parameters.dispose(),
+  };
 }
 
 /**
- * The feature network of `alitok train-features` as an extractor. Throws CheckpointError if `path` holds none, and
- * DataError for images of another size than it was trained on.
+ * The network at `path` as an extractor: Inception, as pytorch-fid's file or as TensorFlow's graph, or the feature
+ * network of `alitok train-features`. Throws CheckpointError if `path` holds neither; `extract` throws DataError for
+ * images of a size that the network is not for.
  */
 export async function openFeatureExtractor(path: string): Promise<FeatureExtractor> {
   const file = await resolveModel(path);
-  const network = await loadFeatureNetwork(path);
-  const { image_size } = network.config;
-  const run = (images: Uint8Array): FeatureRows => {
-    let features: FeatureRows | undefined;
-    tf.tidy(() => {
-      const { pool, spatial, logits } = network.forward(toTensor(images, image_size));
-      const rows = (tensor: tf.Tensor) => tensor.dataSync<'float32'>();
-      features = { pool: rows(pool), spatial: rows(spatial), logits: rows(logits) };
-    });
-    return features!;
-  };
-  const { pool, spatial, logits } = run(new Uint8Array(image_size ** 2 * 3));
+  const own = (await kindOf(file)) === 'feature-network';
+  const { imageSize, ...network } = await (own ? openFeatureNetwork(file, path) : openInception(file));
+  const { pool, spatial, logits } = network.extract(new Uint8Array(imageSize ** 2 * 3), imageSize);
   return {
-    name: 'feature network of alitok train-features',
-    checksum: await checksum(file),
+    ...network,
+    checksum: await fileChecksum(file),
     dimensions: { pool: pool.length, spatial: spatial.length, logits: logits.length },
-    extract(images, size) {
-      if (size !== image_size)
-        throw new DataError(
-          `${path} was trained on images of ${image_size} px, these have ${size}; train features on images of that size`,
-        );
-      return run(images);
-    },
-    dispose: () => network.parameters.dispose(),
   };
 }

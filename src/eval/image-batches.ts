@@ -16,7 +16,7 @@ const BATCH = 64;
 type OnUnreadable = LoaderOptions['onUnreadable'];
 
 /**
- * Images of an `.npz` file with `arr_0` (N, S, S, 3) uint8, or of a folder, centre-cropped to `size`.
+ * Images of an `.npz` file with `arr_0` (N, S, S, 3) uint8, or of a folder or tar file, centre-cropped to `size`.
  * `onUnreadable` hears of every file of a folder that is passed over. Throws DataError if there are no images, or for a
  * folder without a size.
  */
@@ -26,8 +26,10 @@ export async function openImages(
   onUnreadable?: OnUnreadable,
 ): Promise<ImageSource> {
   const info = await stat(path).catch(() => undefined);
-  if (!info) throw new DataError(`${path} does not exist; name an .npz file or a folder of images`);
-  return info.isDirectory() ? openFolder(path, size, onUnreadable) : openArray(path);
+  const tar = /\.tar(\/|$)/i.test(path);
+  if (!info && !tar)
+    throw new DataError(`${path} does not exist; name an .npz file, a folder of images or a .tar of them`);
+  return tar || info?.isDirectory() ? openFolder(path, size, onUnreadable) : openArray(path);
 }
 
 async function openFolder(
@@ -40,7 +42,7 @@ async function openFolder(
   const dataset = await openDataset({ folder });
   return {
     size,
-    count: dataset.entries.length,
+    count: dataset.size,
     async *batches() {
       const options = { dataset, imageSize: size, batchSize: BATCH, crops: 'center' as const, onUnreadable };
       for await (const { images } of sequentialBatches(options)) yield images;

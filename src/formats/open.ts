@@ -1,10 +1,11 @@
 import { readFully } from './bytes.js';
+import { openGraphDef, startsAsGraph } from './graph-def.js';
 import { openPytorch, startsAsPytorch } from './pytorch/file.js';
 import { openSafetensors } from './safetensors.js';
 import { openRegularFile, type TensorFile } from './tensor-file.js';
 
 /**
- * Opens a file of tensors, safetensors or PyTorch's, by what it begins with; its name does not matter.
+ * Opens a file of tensors, safetensors, PyTorch's or a graph of TensorFlow's, by what it begins with; its name does not matter.
  * @throws CheckpointError where it is missing or not sound
  */
 export async function openTensorFile(path: string): Promise<TensorFile> {
@@ -15,5 +16,6 @@ export async function openTensorFile(path: string): Promise<TensorFile> {
   } finally {
     await handle.close();
   }
+  if (startsAsGraph(start)) return openGraphDef(path);
   return startsAsPytorch(start) ? openPytorch(path) : openSafetensors(path);
 }

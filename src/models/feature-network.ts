@@ -4,8 +4,8 @@ import { conv2d, groupNorm, type Layer, linear } from '../nn/layers.js';
 import { Parameters } from '../nn/parameters.js';
 
 const GROUPS = 8;
-/** As sFID on Inception takes the first 7 channels of a map. */
-const SPATIAL_CHANNELS = 7;
+/** sFID takes so many channels of a map, the first ones. */
+export const SPATIAL_CHANNELS = 7;
 
 /** The sizes that define a feature network. */
 export interface FeatureNetworkConfig {
@@ -21,7 +21,7 @@ export interface Features {
   pool: tf.Tensor2D;
   /** (B, h·w·7): the first channels of the last map. */
   spatial: tf.Tensor2D;
-  /** (B, classes) */
+  /** (B, classes); Inception's are without bias. */
   logits: tf.Tensor2D;
 }
 

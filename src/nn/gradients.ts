@@ -7,11 +7,13 @@ export type LossAndMore = { loss: tf.Scalar } & Record<string, tf.Tensor>;
 
 /**
  * Runs `f`, differentiates its `loss` by `parameters`, and gives both the results and the gradients in order.
+ * `onGradient` is told each gradient as soon as it is there, the last layer's first, with the parameter's index.
  * Call it within `tf.tidy`: everything it gives belongs to the caller's scope.
  */
 export function differentiate<T extends LossAndMore>(
   parameters: readonly Parameter[],
   f: () => T,
+  onGradient?: (index: number, gradient: tf.Tensor) => void,
 ): { result: T; gradients: tf.Tensor[] } {
   const results: LossAndMore[] = [];
   const forward = () => {
@@ -20,7 +22,14 @@ export function differentiate<T extends LossAndMore>(
     results.push(result);
     return result.loss;
   };
-  const { grads } = tf.valueAndGrads(forward)(parameters.map((p) => p.value));
+  const values = parameters.map((p) => p.value);
+  if (onGradient) for (const [i, p] of parameters.entries()) p.tap((gradient) => onGradient(i, gradient));
+  let grads: tf.Tensor[];
+  try {
+    ({ grads } = tf.valueAndGrads(forward)(values));
+  } finally {
+    if (onGradient) for (const p of parameters) p.untap();
+  }
   const owned = Object.entries(results[0]).map(([name, kept]) => {
     const tensor = kept.clone();
     kept.dispose();
@@ -41,4 +50,34 @@ export function accumulate(sum: tf.Tensor[] | undefined, next: tf.Tensor[]): tf.
 export function globalNorm(gradients: readonly tf.Tensor[]): number {
   const squares = tf.tidy(() => sumOfSquares(gradients).dataSync()[0]);
   return Math.sqrt(squares);
+}
+
+/**
+ * Runs `f` as if no gradient were being taken around it: what it computes is not kept for a backward pass, and gradients
+ * that it takes itself are of its own functions alone.
+ */
+export function offTape<T>(f: () => T): T {
+  const { state } = tf.engine();
+  const { gradientDepth, kernelDepth, activeTape } = state;
+  Object.assign(state, { gradientDepth: 0, kernelDepth: 0, activeTape: undefined });
+  try {
+    return f();
+  } finally {
+    Object.assign(state, { gradientDepth, kernelDepth, activeTape });
+  }
+}
+
+/**
+ * A scalar of x for a gradient around it, from `compute`, which gives its value and its gradient by x together and runs
+ * off the tape: what it needed for that is freed before the backward pass begins.
+ */
+export function withGradient<T extends tf.Tensor>(
+  x: T,
+  compute: (x: T) => { value: tf.Scalar; grad: tf.Tensor },
+): tf.Scalar {
+  return tf.customGrad((input, save) => {
+    const { value, grad } = offTape(() => compute(input as T));
+    (save as tf.GradSaveFunc)([grad]);
+    return { value, gradFunc: (dy, saved) => saved[0].mul(dy) };
+  })(x) as tf.Scalar;
 }

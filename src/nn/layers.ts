@@ -6,6 +6,16 @@ import type { Scope } from './parameters.js';
 /** A layer: its parameters are declared once under their checkpoint names, then it maps tensors to tensors. */
 export type Layer<T extends tf.Tensor = tf.Tensor> = (x: T) => T;
 
+/** One layer after the other; what is between them is freed as soon as it has been read. */
+export function sequence<T extends tf.Tensor>(...layers: Layer<T>[]): Layer<T> {
+  return (x) =>
+    layers.reduce((h, layer) => {
+      const next = tf.tidy(() => layer(h));
+      if (h !== x) h.dispose();
+      return next;
+    }, x);
+}
+
 /**
  * x (…, inputs) → (…, outputs). `shape` is the weight's shape in the checkpoint where that is a convolution's, such
  * as (outputs, inputs, 1, 1); in memory order it is (outputs, inputs) all the same.

@@ -5,7 +5,7 @@ import { loadConfig } from '../config/load.js';
 import type { Config } from '../config/schema.js';
 import { AlitokError, DataError } from '../errors.js';
 import { type MetricsRow, readMetrics } from '../train/metrics-log.js';
-import { type RunInfo, readRunInfo, runFiles } from '../train/run-folder.js';
+import { type RunRecord, readRecord, runFiles } from '../train/run-folder.js';
 import { evaluationFolders, runName } from './run-folders.js';
 
 /** A picture that a run drew on its way. */
@@ -25,7 +25,7 @@ export interface Evaluation {
 export interface RunContents {
   folder: string;
   name: string;
-  info?: RunInfo;
+  info?: RunRecord;
   config?: Config;
   metrics: MetricsRow[];
   /** How often each code was chosen at the newest preview. */
@@ -87,7 +87,7 @@ export async function readRun(folder: string): Promise<RunContents> {
   const counts = existsSync(files.codeCounts)
     ? await attempt(() => readMetrics(files.codeCounts))
     : undefined;
-  const info = await attempt(() => readRunInfo(folder));
+  const info = await attempt(() => readRecord(folder));
   if (!info && problems.length === 0) problems.push(`${folder} has no run.json: versions are not known`);
   const config = await attempt(() => loadConfig(join(folder, 'config.yaml')));
   const evaluations: Evaluation[] = [];

@@ -1,6 +1,6 @@
 import { execFileSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { mkdir, readFile } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -8,21 +8,25 @@ import { configToYaml } from '../config/load.js';
 import type { Config } from '../config/schema.js';
 import type { Engine } from '../engine/index.js';
 import { CheckpointError, OutputError } from '../errors.js';
-import { outputError, writeFileAtomic } from '../formats/atomic.js';
+import { makeFolder, removeTemporaries, writeFileAtomic } from '../formats/atomic.js';
 
 const RUN_FILE = 'run.json';
+export const CONFIG_FILE = 'config.yaml';
 const PACKAGE = fileURLToPath(new URL('../../', import.meta.url));
 const require = createRequire(import.meta.url);
+
+/** Whether to go on with the run that is in the folder: yes, no (there must be none), or if there is one. */
+export type Resume = boolean | 'auto';
 
 export interface RunOptions {
   config: Config;
   /** The command line, as it can be typed again. */
   command: string;
   engine: Engine;
+  /** What the data is that the run is made from, by what it is called in messages. */
+  inputs: Record<string, string>;
   /** What is trained, and the steps that this takes if no phase ends early. */
   training: { label: string; steps: number };
-  /** Goes on with the run that is in the folder. */
-  resume: boolean;
 }
 
 /** Files of a run that others write. */
@@ -68,6 +72,16 @@ function gitRevision(): string | null {
   }
 }
 
+/** What run.json holds. */
+export interface RunRecord {
+  name: string;
+  seed: number;
+  inputs?: Record<string, string>;
+  training?: RunOptions['training'];
+  /** Oldest first. */
+  starts: Start[];
+}
+
 /** Versions of what runs, and of this program's checkout. */
 export function programVersions(): Pick<Start, 'versions' | 'git_revision'> {
   const versions = {
@@ -78,67 +92,51 @@ export function programVersions(): Pick<Start, 'versions' | 'git_revision'> {
   return { versions, git_revision: gitRevision() };
 }
 
-function describeStart({ command, engine }: RunOptions): Start {
+export function describeStart({ command, engine }: Pick<RunOptions, 'command' | 'engine'>): Start {
   return { time: new Date().toISOString(), command, engine, ...programVersions() };
 }
 
-/** What run.json says: which run it is, and its starts, oldest first. */
-export interface RunInfo {
-  name: string;
-  seed: number;
-  training?: RunOptions['training'];
-  starts: Start[];
-}
-
-/** Reads the run.json of the run in a folder; undefined if there is no run. @throws CheckpointError if it is damaged */
-export async function readRunInfo(folder: string): Promise<RunInfo | undefined> {
+/** What the run.json in a folder says; undefined if there is no run. @throws CheckpointError if it is damaged */
+export async function readRecord(folder: string): Promise<RunRecord | undefined> {
   const path = join(folder, RUN_FILE);
   if (!existsSync(path)) return undefined;
   try {
-    const info = JSON.parse(await readFile(path, 'utf8')) as RunInfo;
-    if (!Array.isArray(info.starts)) throw new Error('it names no starts');
-    return info;
+    return JSON.parse(await readFile(path, 'utf8'));
   } catch (error) {
     throw new CheckpointError(`${path} is damaged: ${(error as Error).message}`, { cause: error });
   }
 }
 
 /**
- * Gives the starts of the run in a folder, oldest first; none for a run that is about to be made.
+ * Gives the record of the run in a folder that is to be resumed; undefined for a run that is to be begun.
  * @throws OutputError where the folder holds a run already and `resume` is false
  * @throws CheckpointError where there is no run to resume
  */
-export async function checkRun(folder: string, resume: boolean): Promise<Start[]> {
-  const starts = (await readRunInfo(folder))?.starts;
-  if (starts && !resume)
+export async function findRun(folder: string, resume: Resume): Promise<RunRecord | undefined> {
+  const record = await readRecord(folder);
+  if (record && resume === false)
     throw new OutputError(
       `${folder} holds a run already; go on with it by --resume, or choose another folder`,
     );
-  if (!starts && resume)
+  if (!record && resume === true)
     throw new CheckpointError(`${folder} holds no run to resume; start one without --resume`);
-  return starts ?? [];
+  return record;
 }
 
 /**
- * Makes a folder the home of one run: `config.yaml` (all values, to repeat it) and `run.json` (seed, what is
- * trained, and for each start its command, engine, versions and git revision).
- * @throws OutputError where the folder cannot be written, and both errors of `checkRun`
+ * Makes a folder the home of one run: `config.yaml` (all values, to repeat it) and `run.json` (seed, data, what is
+ * trained, and for each start its command, engine, versions and git revision). `begun` is the record of a run that goes
+ * on.
+ * @throws OutputError where the folder cannot be written
  */
-export async function openRun(folder: string, options: RunOptions): Promise<RunFiles> {
-  const { config, resume, training } = options;
-  const starts = await checkRun(folder, resume);
-  try {
-    await mkdir(folder, { recursive: true });
-  } catch (error) {
-    throw outputError(folder, error);
-  }
-  await writeFileAtomic(join(folder, 'config.yaml'), configToYaml(config));
-  const run: RunInfo = {
-    name: config.name,
-    seed: config.seed,
-    training,
-    starts: [...starts, describeStart(options)],
-  };
+export async function openRun(folder: string, options: RunOptions, begun?: RunRecord): Promise<RunFiles> {
+  const { config, inputs, training } = options;
+  const files = runFiles(folder);
+  await makeFolder(folder);
+  for (const written of [folder, files.images]) await removeTemporaries(written);
+  await writeFileAtomic(join(folder, CONFIG_FILE), configToYaml(config));
+  const starts = [...(begun?.starts ?? []), describeStart(options)];
+  const run: RunRecord = { name: config.name, seed: config.seed, inputs, training, starts };
   await writeFileAtomic(join(folder, RUN_FILE), `${JSON.stringify(run, null, 2)}\n`);
-  return runFiles(folder);
+  return files;
 }

@@ -1,6 +1,6 @@
-import { appendFile, mkdir, readdir } from 'node:fs/promises';
+import { appendFile, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { outputError } from '../formats/atomic.js';
+import { makeFolder, outputError } from '../formats/atomic.js';
 import { type EventContent, eventRecord, type Histogram, type SummaryValue } from '../formats/tfevents.js';
 
 /** TensorBoard takes every file with `tfevents` in its name, and reads those of a folder in the order of their names. */
@@ -35,12 +35,8 @@ export async function openEventLog(folder: string, lastStep: number): Promise<Ev
       throw outputError(path, error);
     }
   };
-  try {
-    await mkdir(folder, { recursive: true });
-    path = join(folder, await nextName(folder));
-  } catch (error) {
-    throw outputError(folder, error);
-  }
+  await makeFolder(folder);
+  path = join(folder, await nextName(folder));
   await write(lastStep + 1, { version: true });
   await write(lastStep + 1, { start: true });
   return { append: (step, values) => write(step, { values }) };

@@ -1,6 +1,7 @@
 import * as tf from '@tensorflow/tfjs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { openEngine } from '../../src/engine/index.js';
+import { linear } from '../../src/engine/ops/index.js';
 import { canRun, device } from '../engines.js';
 import { openGenerator } from './generator.js';
 import { relativeError } from './golden.js';
@@ -46,6 +47,15 @@ describe.skipIf(!canRun('libtorch'))('bf16 on libtorch', () => {
   it('tokenizer: latents near the reference', async () => {
     const { golden, tokenizer, images } = await openTokenizer(1);
     expectHalf('latents', tokenizer.encode(images).transpose([0, 2, 1]), golden.values('enc.z'));
+  });
+
+  it('long sums of products stay in float32', () => {
+    const [rows, width] = [2048, 16];
+    const [x, dy] = [1, 2].map((seed) => tf.randomNormal<tf.Rank.R2>([rows, width], 0, 1, 'float32', seed));
+    const weight = tf.randomNormal<tf.Rank.R2>([width, width], 0, 1, 'float32', 3);
+    const found = tf.grad((w: tf.Tensor) => linear(x, w).mul(dy).sum())(weight);
+    const exact = tf.matMul(dy, x, true, false); // tfjs's own product is never in bf16
+    expect(relativeError(found.dataSync(), exact.dataSync())).toBeLessThan(0.01);
   });
 
   it('some training steps follow those in float32', async () => {

@@ -5,7 +5,6 @@ import { inceptionScore } from '../../src/eval/inception-score.js';
 import { precisionRecall } from '../../src/eval/precision-recall.js';
 import { psnr } from '../../src/eval/psnr.js';
 import { FeatureStatistics, type Gaussian } from '../../src/eval/statistics.js';
-import { tf1Resize } from '../../src/eval/tf1-resize.js';
 import { openNpz } from '../../src/formats/npz.js';
 import { openGolden, relativeError } from './golden.js';
 
@@ -81,17 +80,4 @@ it.each([0, 1])('PSNR golden of image %i', (image) => {
     golden.values(key).subarray(image * size, (image + 1) * size),
   );
   expectWithin(psnr(x, y, 1), expected(`psnr_${image}`), 1e-6);
-});
-
-it.each([0, 1])('TensorFlow 1 resize golden of image %i', (image) => {
-  const of = (key: string) => {
-    const [, height, width, channels] = golden.shape(key);
-    const size = height * width * channels;
-    return { height, width, values: golden.values(key).subarray(image * size, (image + 1) * size) };
-  };
-  const [from, to] = [of('resize.in'), of('resize.tf1_299')];
-  expect([to.height, to.width]).toEqual([61, 53]);
-  const out = tf1Resize(from.values, from.height, from.width, to.height, to.width);
-  expect(out.length).toBe(to.values.length);
-  expect(relativeError(out, to.values)).toBeLessThan(1e-6);
 });

@@ -13,7 +13,7 @@ const sound = {
     load: 0.5,
   },
   engines: [{ name: 'libtorch', description: 'PyTorch' } as const],
-  chosen: { name: 'libtorch', description: 'PyTorch' } as const,
+  chosen: { name: 'libtorch', description: 'PyTorch', threads: 4 } as const,
   selfTest: { passed: true, worst: 'z', error: 0, compared: 1 },
 };
 const withMachine = (machine: Partial<(typeof sound)['machine']>) => ({
@@ -32,7 +32,7 @@ it.each([
     {
       ...sound,
       engines: [{ name: 'libtorch', problem: 'it is not built: install it' } as const],
-      chosen: { name: 'wasm', description: '' } as const,
+      chosen: { name: 'wasm', description: '', threads: 4 } as const,
     },
     /libtorch would be the fastest engine: it is not built: install it/,
   ],

@@ -7,7 +7,6 @@ import { psnr } from '../../src/eval/psnr.js';
 import { ssim } from '../../src/eval/ssim.js';
 import { FeatureStatistics } from '../../src/eval/statistics.js';
 import { symmetricEigenvalues } from '../../src/eval/symmetric-eigen.js';
-import { tf1Resize } from '../../src/eval/tf1-resize.js';
 import { CodebookUsage } from '../../src/models/codebook-usage.js';
 import { Random } from '../../src/random.js';
 
@@ -266,15 +265,6 @@ it('psnr is in dB below the peak', () => {
   expect(psnr([0, 255, 10], [0, 255, 13], 255)).toBeCloseTo(10 * Math.log10(255 ** 2 / 3), 12);
   expect(psnr([0, 0], [0.1, -0.1], 1)).toBeCloseTo(20, 12);
   expect(psnr([1, 2], [1, 2], 255)).toBe(Number.POSITIVE_INFINITY);
-});
-
-it('tf1Resize keeps the corner in place and repeats the last row and column', () => {
-  const image = [0, 3, 6, 9].flatMap((value) => [value, 10 * value, 1]); // 2 × 2
-  const out = tf1Resize(image, 2, 2, 4, 2);
-  const channel = (c: number) => [...out].filter((_, i) => i % 3 === c);
-  expect(channel(0)).toEqual([0, 3, 3, 6, 6, 9, 6, 9]);
-  expect(channel(1)).toEqual([0, 30, 30, 60, 60, 90, 60, 90]);
-  expect(channel(2)).toEqual(new Array(8).fill(1));
 });
 
 it('CodebookUsage counts entries in use and the entropy of the choices', () => {

@@ -6,6 +6,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { CheckpointError } from '../../src/errors.js';
 import { openTensorFile } from '../../src/formats/open.js';
 import { writePytorch } from '../../src/formats/pytorch/write.js';
+import { constantNode, operationNode, versionField } from '../graph-file.js';
 
 let folder: string;
 beforeAll(async () => {
@@ -137,14 +138,75 @@ describe('hostile zips', () => {
   });
 });
 
+describe("TensorFlow's graphs", () => {
+  const whole = constantNode({ name: 'w', shape: [2, 2], values: Float32Array.of(1, 2, 3, 4) });
+  const write = async (name: string, ...parts: Uint8Array[]) => {
+    const path = join(folder, name);
+    await writeFile(path, Buffer.concat(parts));
+    return path;
+  };
+
+  it('give their float constants, a repeated one in full, and pass over other nodes', async () => {
+    const repeated = constantNode({ name: 'v', shape: [3], values: Float32Array.of(7), asFloats: true });
+    const nodes = [operationNode('c', 'Conv2D', 'w'), whole, repeated, versionField(8)];
+    const file = await openTensorFile(await write('graph.pb', ...nodes));
+    expect([...file.tensors].map(([name, { shape }]) => [name, shape])).toEqual([
+      ['w', [2, 2]],
+      ['v', [3]],
+    ]);
+    expect(await file.read('w')).toEqual(Float32Array.of(1, 2, 3, 4));
+    expect(await file.readFloat32('v')).toEqual(Float32Array.of(7, 7, 7));
+    await file.close();
+  });
+
+  const lineFeedText = Buffer.from(
+    `\n${'no graph at all, but a text that begins with an empty line\n'.repeat(50)}`,
+  );
+  const claims = (bytes: number[]) => Buffer.from([0x0a, ...bytes]);
+  it.each<[string, Uint8Array, RegExp]>([
+    ['a text', lineFeedText, /not a valid TensorFlow graph/],
+    ['a node of 4 GB', claims([0xff, 0xff, 0xff, 0xff, 0x0f]), /ends too early/],
+    ['a length that never ends', claims(new Array(40).fill(0xff)), /not a valid TensorFlow graph/],
+    ['a node cut off', whole.subarray(0, 40), /ends too early/],
+    ['groups in groups', claims([0xc8, 1, ...new Array(200).fill(0x1b)]), /recursion depth/],
+    [
+      'a million nodes of nothing',
+      Buffer.alloc(2_000_000, Uint8Array.of(0x0a, 0)),
+      /more nodes than any network/,
+    ],
+    [
+      'a shape of 2⁶⁰ elements',
+      constantNode({ name: 'w', shape: [2 ** 30, 2 ** 30], values: Float32Array.of(1), asFloats: true }),
+      /a shape of \[1073741824,1073741824\]/,
+    ],
+    [
+      'a negative size',
+      constantNode({ name: 'w', shape: [-1], values: Float32Array.of(1) }),
+      /a shape of \[-1\]/,
+    ],
+    [
+      'more elements than its shape has',
+      constantNode({ name: 'w', shape: [1], values: Float32Array.of(1, 2) }),
+      /2 elements of \[1\]/,
+    ],
+    ['two nodes of one name', Buffer.concat([whole, whole]), /two nodes w/],
+  ])('%s is refused', async (name, bytes, message) => {
+    await expectRefusal(await write(`${name.replaceAll(' ', '-')}.pb`, bytes), message);
+  });
+});
+
 it('a hostile file takes no more than a second and 200 MB, by the program itself', async () => {
   // Reads in a process of its own, whose memory and time are limited.
   const deep = await zipWith('deep.pth', pickle(`]q\0${'(h\0lq\0'.repeat(400_000)}`));
+  const nodes = join(folder, 'nodes.pb');
+  await writeFile(nodes, Buffer.alloc(100_000_000, Uint8Array.of(0x0a, 0)));
   const script = `
     import { openTensorFile } from ${JSON.stringify(new URL('../../dist/formats/open.js', import.meta.url).href)};
     const error = await openTensorFile(process.argv[1]).catch((e) => e);
     console.log(error.name, process.resourceUsage().maxRSS < 200_000);`;
   const options = { encoding: 'utf8' as const, timeout: 5000 };
-  const printed = execFileSync(process.execPath, ['--input-type=module', '-e', script, deep], options);
-  expect(printed.trim()).toBe('CheckpointError true');
+  for (const path of [deep, nodes]) {
+    const printed = execFileSync(process.execPath, ['--input-type=module', '-e', script, path], options);
+    expect(printed.trim()).toBe('CheckpointError true');
+  }
 });

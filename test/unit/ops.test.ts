@@ -156,6 +156,114 @@ describeEngines('op vocabulary', () => {
     expectGradient((x, w, b) => ops.groupNorm(x as tf.Tensor4D, w, b, groups), [shape, [8], [8]]);
   });
 
+  describe('layers of networks that are not trained', () => {
+    /** Convolution of x (B, H, W, C) by a weight (out, C or 1, k, k) of stride s from offset −p, NHWC. */
+    function convolved(
+      [shape, x]: [Shape, Float32Array],
+      [weightShape, weight]: [Shape, Float32Array],
+      bias: Float32Array,
+      { stride, before, size }: { stride: number; before: number; size: number },
+    ): number[] {
+      const [batch, height, width, channels] = shape;
+      const [outputs, inputs, k] = weightShape;
+      const result: number[] = [];
+      for (let b = 0; b < batch; b++)
+        for (let i = 0; i < size; i++)
+          for (let j = 0; j < size; j++)
+            for (let o = 0; o < outputs; o++) {
+              let sum = bias[o];
+              for (let c = 0; c < inputs; c++)
+                for (let u = 0; u < k; u++)
+                  for (let v = 0; v < k; v++) {
+                    const [y, z] = [i * stride + u - before, j * stride + v - before];
+                    if (y < 0 || z < 0 || y >= height || z >= width) continue;
+                    const channel = inputs === channels ? c : o;
+                    sum += at(x, shape, b, y, z, channel) * at(weight, weightShape, o, c, u, v);
+                  }
+              result.push(sum);
+            }
+      return result;
+    }
+
+    for (const [kernel, stride, same, before, size] of [
+      [3, 1, true, 1, 6],
+      [1, 1, true, 0, 6],
+      [3, 2, false, 0, 2],
+      [2, 2, false, 0, 3],
+    ] as [number, number, boolean, number, number][])
+      it(`fixedConv2d of ${kernel}×${kernel}, stride ${stride}`, () => {
+        const [shape, weightShape] = [
+          [2, 6, 6, 5],
+          [7, 5, kernel, kernel],
+        ];
+        const [x, w, b] = [values('x', shape), values('w', weightShape), values('b', [7])];
+        const plain = convolved([shape, x], [weightShape, w], b, { stride, before, size });
+        const run = (input: tf.Tensor, relu: boolean) =>
+          ops.fixedConv2d(input as tf.Tensor4D, draw('w', weightShape), draw('b', [7]), {
+            stride,
+            same,
+            relu,
+          });
+        expectNear(run(draw('x', shape), false), plain);
+        expectNear(
+          run(draw('x', shape), true),
+          plain.map((value) => Math.max(value, 0)),
+        );
+        expectGradient((input) => run(input, false), [shape]);
+        expectGradient((input) => run(input, true).square(), [shape], 1e-3, 2e-2);
+      });
+
+    it('ReLU stops a gradient that is not a number', () => {
+      const [x, w, b] = [tf.tensor4d([-1, 2], [1, 1, 2, 1]), tf.ones([1, 1, 1, 1]), tf.zeros([1])];
+      const norm = (y: tf.Tensor) =>
+        ops
+          .fixedConv2d(y as tf.Tensor4D, w, b, { relu: true })
+          .square()
+          .sqrt();
+      expect([
+        ...tf
+          .grad((y) => norm(y).sum())(x)
+          .dataSync(),
+      ]).toEqual([0, 1]);
+    });
+
+    it('fixedDepthwiseConv2d of 7×7', () => {
+      const [shape, weightShape] = [
+        [2, 5, 5, 38],
+        [38, 1, 7, 7],
+      ];
+      const [x, w, b] = [values('x', shape), values('w', weightShape), values('b', [38])];
+      const run = (input: tf.Tensor) =>
+        ops.fixedDepthwiseConv2d(input as tf.Tensor4D, draw('w', weightShape), draw('b', [38]));
+      const window = { stride: 1, before: 3, size: 5 };
+      expectNear(run(draw('x', shape)), convolved([shape, x], [weightShape, w], b, window));
+      expectGradient(run, [shape]);
+    });
+
+    it('fixedLinear is linear, with a gradient by x', () => {
+      const run = (x: tf.Tensor) => ops.fixedLinear(x, draw('w', [7, 5]), draw('b', [7]));
+      const x = draw('x', [2, 3, 5]);
+      expectNear(run(x), ops.linear(x, draw('w', [7, 5]), draw('b', [7])).dataSync());
+      expectGradient(run, [[2, 3, 5]]);
+    });
+  });
+
+  it('means of 3×3 pixels leave out what is outside, maxima too', () => {
+    const x = tf.tensor4d(
+      [1, 2, 3, 4, 5, 6, 7, 8, 9].map((v) => -v),
+      [1, 3, 3, 1],
+    );
+    expectNear(
+      tf.avgPool(x, 3, 1, 'same'),
+      [3, 3.5, 4, 4.5, 5, 5.5, 6, 6.5, 7].map((v) => -v),
+    );
+    expectNear(
+      tf.maxPool(x, 3, 1, 'same'),
+      [1, 1, 2, 1, 1, 2, 4, 4, 5].map((v) => -v),
+    );
+    expectGradient((y) => tf.maxPool(y as tf.Tensor4D, 2, 2, 'valid'), [[2, 4, 6, 3]], 1e-3);
+  });
+
   it('gelu', () => {
     const x = Float32Array.from({ length: 81 }, (_, i) => (i - 40) / 10);
     const expected = Array.from(x, (v) => 0.5 * v * (1 + erf(v / Math.SQRT2)));

@@ -10,7 +10,7 @@ import { afterAll, expect, it } from 'vitest';
 import { eventRecord } from '../../src/formats/tfevents.js';
 import { readMetrics } from '../../src/train/metrics-log.js';
 import { runFiles } from '../../src/train/run-folder.js';
-import { openRunRecord } from '../../src/train/run-record.js';
+import { openRunLog } from '../../src/train/run-log.js';
 import { countsHistogram } from '../../src/train/tensorboard.js';
 
 const folder = await mkdtemp(join(tmpdir(), 'alitok-tensorboard-'));
@@ -90,7 +90,7 @@ const files = runFiles(folder);
 
 /** Records steps 1 to 4 with a preview at 2 and 4, is stopped, and goes on from step 2. */
 async function recordResumedRun(): Promise<void> {
-  const first = await openRunRecord(files, 0, { tensorboard: true });
+  const first = await openRunLog(files, 0, { tensorboard: true });
   for (const step of [1, 2, 3, 4]) {
     await first.append({ step, loss: 1 / step });
     if (step % 2 === 0)
@@ -100,7 +100,7 @@ async function recordResumedRun(): Promise<void> {
         codeCounts: [0, 3, step],
       });
   }
-  const second = await openRunRecord(files, 2, { tensorboard: true });
+  const second = await openRunLog(files, 2, { tensorboard: true });
   await second.append({ step: 3, loss: 7 });
   await second.show(3, { metrics: {}, pictures: { reconstruction: pictures[2] }, codeCounts: [1, 1, 1] });
 }
@@ -143,16 +143,16 @@ it('writes what the logs say, each start in a file that sorts behind the one bef
 it('goes on behind a file from the future', async () => {
   const at = join(folder, 'skewed');
   const skewed = { ...runFiles(at), metrics: files.metrics, codeCounts: files.codeCounts };
-  await openRunRecord(skewed, 2, { tensorboard: true });
+  await openRunLog(skewed, 2, { tensorboard: true });
   await writeFile(join(skewed.tensorboard, 'events.out.tfevents.9999999990.host.1'), '');
-  await openRunRecord(skewed, 2, { tensorboard: true });
+  await openRunLog(skewed, 2, { tensorboard: true });
   expect((await readdir(skewed.tensorboard)).sort().at(-1)).toBe('events.out.tfevents.9999999991.alitok');
 });
 
 it('writes no events where they are not wanted', async () => {
   const other = runFiles(join(folder, 'none'));
-  await expect(openRunRecord(other, 0, { tensorboard: false })).rejects.toThrow('its folder does not exist');
-  await openRunRecord({ ...other, metrics: files.metrics }, 9, { tensorboard: false });
+  await expect(openRunLog(other, 0, { tensorboard: false })).rejects.toThrow('its folder does not exist');
+  await openRunLog({ ...other, metrics: files.metrics }, 9, { tensorboard: false });
   expect(await readdir(folder)).not.toContain('none');
 });
 

@@ -6,33 +6,33 @@ import {
   examples,
   type Invocation,
   openJob,
+  type ResumeFlags,
   readConfig,
+  readResume,
   withConfig,
+  withResume,
 } from '../command.js';
 
-interface Options extends ConfigOptions {
+interface Options extends ConfigOptions, ResumeFlags {
   tokens: string;
   tokenizer?: string;
   run: string;
-  resume?: boolean;
   dryRun?: boolean;
 }
 
 async function run(invocation: Invocation<Options>): Promise<void> {
-  const { tokens, tokenizer, run, resume = false, dryRun } = invocation.options;
+  const { tokens, tokenizer, run, dryRun } = invocation.options;
+  const resuming = readResume(invocation.options);
   const config = await readConfig(invocation);
   const { trainGenerator } = await import('../../train/train-generator.js');
-  const wanted = { config, run, tokens, tokenizer, resume };
-  const job = await openJob(invocation);
-  if (!dryRun) return trainGenerator(wanted, job);
-  const { dryRunner } = await import('../dry-run.js');
-  const { run: rehearse, finish } = dryRunner(invocation.log);
-  await trainGenerator({ ...wanted, resume: false }, job, rehearse);
-  finish();
+  const wanted = { config, run, tokens, tokenizer, ...resuming };
+  if (!dryRun) return trainGenerator(wanted, await openJob(invocation, { shared: true }));
+  const { dryRun: rehearse } = await import('../dry-run.js');
+  await rehearse(invocation.log, async (runner) => trainGenerator(wanted, await openJob(invocation), runner));
 }
 
 export function register(program: Command): void {
-  withConfig(program.command('train-ar'))
+  withResume(withConfig(program.command('train-ar')))
     .description('train the autoregressive generator on a token cache')
     .requiredOption(
       '-t, --tokens <path>',
@@ -40,7 +40,6 @@ export function register(program: Command): void {
     )
     .option('--tokenizer <path>', 'the tokenizer that made the cache, to draw samples during training')
     .requiredOption('-r, --run <folder>', 'the run folder')
-    .option('--resume', 'go on from the newest checkpoint')
     .addOption(dryRunOption())
     .addHelpText(
       'after',

@@ -42,6 +42,7 @@ const firstLine = (text: string) => text.split('\n')[0];
 export class LibtorchBackend extends tf.KernelBackend {
   private readonly operators = new Map<string, number>();
   private count = 0;
+  private processorMultipliesHalf?: boolean;
   /** Frees what JavaScript lost without disposing of it. */
   private readonly lost = new FinalizationRegistry<TensorId>((id) => this.native.free(id));
 
@@ -199,6 +200,13 @@ export class LibtorchBackend extends tf.KernelBackend {
     const memory = /out of memory|can't allocate memory|not enough memory/i.test(cause.message);
     const remedy = memory ? '; lower the batch size, or raise accumulation' : '';
     return new EngineError(`libtorch: ${firstLine(cause.message)}${remedy}`, { cause });
+  }
+
+  /** Whether the device has instructions for products of bfloat16 numbers. */
+  get multipliesHalf(): boolean {
+    if (this.device !== 'cpu') return true;
+    this.processorMultipliesHalf ??= this.call('alitok::has_bf16') as boolean;
+    return this.processorMultipliesHalf;
   }
 
   /** The PyTorch tensor behind a tfjs tensor. */

@@ -12,7 +12,9 @@ interface Definition<A extends Attributes> {
   compose: (inputs: Inputs, attributes: A) => tf.Tensor | tf.Tensor[];
   /** Inputs the gradient needs. */
   save?: readonly string[];
-  /** Gradient by each differentiable input, from the output's gradient and the saved inputs. */
+  /** Whether it needs the result too, as `output`. */
+  saveOutput?: boolean;
+  /** Gradient by each differentiable input, from the output's gradient and what was saved. */
   gradient?: (dy: tf.Tensor, saved: Inputs, attributes: A) => Inputs;
 }
 
@@ -26,15 +28,17 @@ const definitions: Definition<never>[] = [];
  * Gradients are computed once for all inputs, because fused backward kernels give them together.
  */
 export function defineOp<A extends Attributes>(definition: Definition<A>): Op<A> {
-  const { name, save = [], gradient } = definition;
+  const { name, save = [], saveOutput = false, gradient } = definition;
   definitions.push(definition as unknown as Definition<never>);
   if (gradient) {
     tf.registerGradient({
       kernelName: name,
       inputsToSave: [...save],
+      outputsToSave: [saveOutput],
       gradFunc: (dy, saved, attributes) => {
-        const inputs = Object.fromEntries(save.map((key, i) => [key, saved[i]]));
-        const gradients = gradient(dy as tf.Tensor, inputs, attributes as unknown as A);
+        const names = saveOutput ? [...save, 'output'] : save;
+        const values = Object.fromEntries(names.map((key, i) => [key, saved[i]]));
+        const gradients = gradient(dy as tf.Tensor, values, attributes as unknown as A);
         return Object.fromEntries(Object.entries(gradients).map(([key, value]) => [key, () => value]));
       },
     });

@@ -167,6 +167,27 @@ function registerConvolutions(): void {
     register<Window>(name, ({ x, filter }, window, kernel) =>
       kernel.out('float32', 'alias', convolve(kernel, x, filter, window, depthwise)),
     );
+  // A weight in PyTorch's own layout, whose bias and ReLU the same pass over memory takes along.
+  type Fixed = { stride: number; same: boolean; relu: boolean };
+  register<Fixed>('alitok.FixedConv2d', ({ x, weight, bias }, { stride, same, relu }, kernel) => {
+    const { id, use, out } = kernel;
+    const [outputs, inputs, height, width] = weight.shape;
+    const window: Window = { strides: [stride, stride], pad: same ? 'same' : 'valid' };
+    const g = geometry(x.shape, [height, width, inputs, outputs], window);
+    const [input, filter, offset] = [
+      padded(kernel, toNCHW(kernel, id(x)), g),
+      id(weight),
+      bias && id(bias),
+    ].map((tensor) => (tensor === undefined ? null : inPrecision(kernel, tensor)));
+    const settings = [g.stride, paddingOf(g), g.dilation, false, [0, 0], 1];
+    const y = use('convolution', input, filter, offset, ...settings);
+    const result = use('to.dtype', use('permute', y, [0, 2, 3, 1]), ScalarType.float32);
+    return out('float32', relu ? 'relu' : 'alias', result);
+  });
+  register('alitok.ReluGrad', ({ dy, y }, _, { id, out }) =>
+    out('float32', 'threshold_backward', id(dy), id(y), 0),
+  );
+
   type Fused = Window & { activation?: string; leakyreluAlpha: number };
   for (const [name, depthwise] of [
     ['FusedConv2D', false],
@@ -210,6 +231,10 @@ function poolGeometry(shape: readonly number[], { filterSize, strides, pad, dimR
   return { ...geometry(shape, [height, width, shape[3], shape[3]], window), size: [height, width] };
 }
 
+/** Whether PyTorch can do the padding itself: as much on either side, and at most half a window. */
+const centred = ({ even, padding, size }: ReturnType<typeof poolGeometry>): boolean =>
+  even && padding.every((n, axis) => 2 * n <= size[axis]);
+
 function registerPooling(): void {
   /** x (NCHW) with −∞ around it, which never is the largest. */
   const fenced = ({ use }: Kernel, x: TensorId, { sides }: Geometry) =>
@@ -218,7 +243,10 @@ function registerPooling(): void {
   register<Pooling>('MaxPool', ({ x }, attributes, kernel) => {
     const { id, use, out } = kernel;
     const g = poolGeometry(x.shape, attributes);
-    const y = use('max_pool2d', fenced(kernel, toNCHW(kernel, id(x)), g), g.size, g.stride);
+    const images = toNCHW(kernel, id(x));
+    const y = centred(g)
+      ? use('max_pool2d', images, g.size, g.stride, g.padding)
+      : use('max_pool2d', fenced(kernel, images, g), g.size, g.stride);
     return out('float32', 'permute', y, [0, 2, 3, 1]);
   });
   register<Pooling>('MaxPoolGrad', ({ dy, input }, attributes, kernel) => {
@@ -248,6 +276,10 @@ function registerPooling(): void {
   register<Pooling>('AvgPool', ({ x }, attributes, kernel) => {
     const { id, use, out } = kernel;
     const g = poolGeometry(x.shape, attributes);
+    if (centred(g)) {
+      const means = use('avg_pool2d', toNCHW(kernel, id(x)), g.size, g.stride, g.padding, false, false, null);
+      return out('float32', 'permute', means, [0, 2, 3, 1]);
+    }
     const framed = use('constant_pad_nd', toNCHW(kernel, id(x)), g.sides, 0);
     const sums = use('avg_pool2d', framed, g.size, g.stride, [0, 0], false, true, 1);
     return out('float32', 'permute', use('div.Tensor', sums, covered(kernel, x.shape, g)), [0, 2, 3, 1]);

@@ -10,29 +10,28 @@ const FEW_ROWS = 32;
 export function registerLinear(): void {
   register('alitok.Linear', ({ x, weight, bias }, _, kernel) => {
     const { id, use, out } = kernel;
+    const [factor, matrix] = [x, weight].map((tensor) => inPrecision(kernel, id(tensor)));
     const offset = bias ? id(bias) : null;
     const width = weight.shape[1];
     if (inHalf(kernel)) {
-      const [xHalf, weightHalf] = [x, weight].map((tensor) => inPrecision(kernel, id(tensor)));
-      const y = use('linear', xHalf, weightHalf, offset === null ? null : inPrecision(kernel, offset));
+      const y = use('linear', factor, matrix, offset === null ? null : inPrecision(kernel, offset));
       return out('float32', 'to.dtype', y, ScalarType.float32);
     }
-    if (!ours(kernel)) return out('float32', 'linear', id(x), id(weight), offset);
+    if (!ours(kernel)) return out('float32', 'linear', factor, matrix, offset);
     if (sizeOf(x.shape) > FEW_ROWS * width || width % LANES > 0)
-      return out('float32', 'alitok::linear', id(x), id(weight), offset);
-    return out('float32', 'alitok::linear_few', id(x), id(weight), null, offset);
+      return out('float32', 'alitok::linear', factor, matrix, offset);
+    return out('float32', 'alitok::linear_few', factor, matrix, null, offset);
   });
   register('alitok.LinearGrad', ({ dy, x, weight }, _, kernel) => {
     const { id, use, out } = kernel;
+    const [gradient, factor, matrix] = [dy, x, weight].map((tensor) => inPrecision(kernel, id(tensor)));
     if (ours(kernel) && !inHalf(kernel))
       return [
-        out('float32', 'alitok::product', id(dy), id(weight), false, false),
-        out('float32', 'alitok::product', id(dy), id(x), true, false),
+        out('float32', 'alitok::product', gradient, matrix, false, false),
+        out('float32', 'alitok::product', gradient, factor, true, false),
       ];
-    const [dyHalf, xHalf, weightHalf] = [dy, x, weight].map((tensor) => inPrecision(kernel, id(tensor)));
-    const dx = use('mm', dyHalf, weightHalf);
-    const dweight = use('mm', use('t', dyHalf), xHalf);
-    return [dx, dweight].map((gradient) => out('float32', 'to.dtype', gradient, ScalarType.float32));
+    const products = [use('mm', gradient, matrix), use('mm', use('t', gradient), factor)];
+    return products.map((product) => out('float32', 'to.dtype', product, ScalarType.float32));
   });
   register<{ int8: boolean }>('alitok.PackWeight', ({ weight }, { int8 }, kernel) => {
     const { id, out, backend } = kernel;

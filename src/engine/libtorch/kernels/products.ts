@@ -8,9 +8,17 @@ export const ours = ({ backend }: Kernel): boolean => backend.device === 'cpu';
 /** They work on so many numbers at a time. */
 export const LANES = 16;
 
-/** Whether products are made of bfloat16 numbers; what they are made from and what comes out stays float32. */
-export const inHalf = ({ backend }: Kernel): boolean => backend.precision === 'bf16';
+/** Whether operators multiply tensors of bfloat16; what these are made from and what comes out stays float32. */
+export const inHalf = ({ backend }: Kernel): boolean =>
+  backend.precision === 'bf16' && backend.multipliesHalf;
 
-/** x as layers multiply it. */
-export const inPrecision = (kernel: Kernel, x: TensorId): TensorId =>
-  inHalf(kernel) ? kernel.use('to.dtype', x, ScalarType.bfloat16) : x;
+/**
+ * x as layers multiply it. A processor without instructions for bfloat16 gets numbers rounded to it in float32: PyTorch's
+ * loops there would also add up in bfloat16, and lose several percent of a long sum.
+ */
+export function inPrecision(kernel: Kernel, x: TensorId): TensorId {
+  const { use, backend } = kernel;
+  if (backend.precision !== 'bf16') return x;
+  const half = use('to.dtype', x, ScalarType.bfloat16);
+  return inHalf(kernel) ? half : use('to.dtype', half, ScalarType.float32);
+}

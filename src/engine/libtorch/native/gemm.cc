@@ -254,7 +254,17 @@ Tensor product(const Tensor& a_, const Tensor& b_, bool transpose_a, bool transp
   return c;
 }
 
+/** Whether PyTorch's products of bfloat16 numbers are oneDNN's, which add up in float32, and fast here. */
+bool has_bf16() {
+#if defined(__x86_64__) && defined(__GNUC__)
+  return __builtin_cpu_supports("avx512bf16") && at::hasMKLDNN();
+#else
+  return false;
+#endif
+}
+
 TORCH_LIBRARY_FRAGMENT(alitok, library) {
+  library.def("has_bf16() -> bool", has_bf16);
   library.def("linear(Tensor x, Tensor weight, Tensor? bias) -> Tensor", linear);
   library.def("product(Tensor a, Tensor b, bool transpose_a, bool transpose_b) -> Tensor", product);
 }

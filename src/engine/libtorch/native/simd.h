@@ -9,8 +9,10 @@
 #include <cstring>
 
 // A function is compiled once for each instruction set, and the right one is chosen when the library is loaded.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define VECTORIZED __attribute__((target_clones("avx512f", "arch=haswell", "default")))
+#if defined(__x86_64__) && !defined(__clang__) && __GNUC__ >= 12
+#define VECTORIZED __attribute__((target_clones("avx512f", "arch=x86-64-v3", "default")))
+#elif defined(__x86_64__) && !defined(__clang__) && defined(__GNUC__)
+#define VECTORIZED __attribute__((target_clones("avx512f", "avx2", "default"))) // no fused multiply-add in these
 #else
 #define VECTORIZED
 #endif

@@ -87,6 +87,78 @@ export function fromColumns(
   }
 }
 
+/**
+ * Depthwise convolution of images by a filter (kh, kw, channels), to y (images, outH, outW, channels). Parts share the rows
+ * of output.
+ */
+export function depthwise(
+  images: i32,
+  height: i32,
+  width: i32,
+  channels: i32,
+  outH: i32,
+  outW: i32,
+  kh: i32,
+  kw: i32,
+  strideH: i32,
+  strideW: i32,
+  dilationH: i32,
+  dilationW: i32,
+  top: i32,
+  left: i32,
+  x: usize,
+  filter: usize,
+  y: usize,
+  part: i32,
+  parts: i32,
+): void {
+  const lines = images * outH;
+  const run = (<usize>channels) << 2;
+  for (let line = (lines * part) / parts; line < (lines * (part + 1)) / parts; line++) {
+    const image = line / outH,
+      oy = line % outH;
+    for (let ox = 0; ox < outW; ox++) {
+      const to = y + <usize>(line * outW + ox) * run;
+      let c: usize = 0;
+      while (c < run) {
+        // Sixteen channels at a time stay in registers over the whole window; the last ones go one by one.
+        const many = c + 64 <= run;
+        let s0 = f32x4.splat(0),
+          s1 = s0,
+          s2 = s0,
+          s3 = s0;
+        let single: f32 = 0;
+        for (let ky = 0; ky < kh; ky++) {
+          const iy = oy * strideH - top + ky * dilationH;
+          if (iy < 0 || iy >= height) continue;
+          for (let kx = 0; kx < kw; kx++) {
+            const ix = ox * strideW - left + kx * dilationW;
+            if (ix < 0 || ix >= width) continue;
+            const from = x + <usize>((image * height + iy) * width + ix) * run + c;
+            const f = filter + <usize>(ky * kw + kx) * run + c;
+            if (many) {
+              s0 = f32x4.add(s0, f32x4.mul(v128.load(from), v128.load(f)));
+              s1 = f32x4.add(s1, f32x4.mul(v128.load(from, 16), v128.load(f, 16)));
+              s2 = f32x4.add(s2, f32x4.mul(v128.load(from, 32), v128.load(f, 32)));
+              s3 = f32x4.add(s3, f32x4.mul(v128.load(from, 48), v128.load(f, 48)));
+            } else single += load<f32>(from) * load<f32>(f);
+          }
+        }
+        if (many) {
+          v128.store(to + c, s0);
+          v128.store(to + c, s1, 16);
+          v128.store(to + c, s2, 32);
+          v128.store(to + c, s3, 48);
+          c += 64;
+        } else {
+          store<f32>(to + c, single);
+          c += 4;
+        }
+      }
+    }
+  }
+}
+
 /** dx of a depthwise convolution, filter (kh, kw, channels, multiplier); dx is zeroed. Parts share the images. */
 export function depthwiseGradInput(
   images: i32,

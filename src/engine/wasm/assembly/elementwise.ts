@@ -61,6 +61,21 @@ export function sigmoid(n: i32, x: usize, y: usize, part: i32, parts: i32): void
   for (let o = begin(n, part, parts); o < end; o += 16) v128.store(y + o, sigmoid4(v128.load(x + o)));
 }
 
+/** max(x, 0); NaN stays NaN. */
+export function relu(n: i32, x: usize, y: usize, part: i32, parts: i32): void {
+  const end = begin(n, part + 1, parts);
+  const zero = f32x4.splat(0);
+  for (let o = begin(n, part, parts); o < end; o += 16) v128.store(y + o, f32x4.max(v128.load(x + o), zero));
+}
+
+/** dy where y > 0, else 0: the gradient of ReLU from its result. */
+export function reluGrad(n: i32, dy: usize, y: usize, dx: usize, part: i32, parts: i32): void {
+  const end = begin(n, part + 1, parts);
+  const zero = f32x4.splat(0);
+  for (let o = begin(n, part, parts); o < end; o += 16)
+    v128.store(dx + o, v128.and(v128.load(dy + o), f32x4.gt(v128.load(y + o), zero)));
+}
+
 /** y = x·scale where hash(i, seed) ≥ threshold, else 0. */
 export function dropout(
   n: i32, x: usize, y: usize, threshold: f64, scale: f32, seed: i32, part: i32, parts: i32,

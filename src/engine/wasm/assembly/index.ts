@@ -1,12 +1,14 @@
 /** Kernels on tensors' memory. The last two arguments of each: which part of how many to do. */
 export { attention, attentionGrad, attentionScratch } from './attention';
-export { depthwiseGradFilter, depthwiseGradInput, fromColumns, toColumns } from './convolution';
+export { depthwise, depthwiseGradFilter, depthwiseGradInput, fromColumns, toColumns } from './convolution';
 export {
   adamw,
   dropout,
   exponential,
   gelu,
   geluGrad,
+  relu,
+  reluGrad,
   rotary,
   sigmoid,
   swiglu,

@@ -1,7 +1,7 @@
 import * as tf from '@tensorflow/tfjs';
 import type { WasmBackend } from '../backend.js';
 import { dense, matmul } from './matmul.js';
-import { isFloat, register, registerFor, sizeOf } from './register.js';
+import { type Inputs, isFloat, register, registerFor, sizeOf } from './register.js';
 
 type Shape4D = [number, number, number, number];
 type Info = tf.backend_util.Conv2DInfo;
@@ -74,24 +74,69 @@ function toColumns(
 
 const patchOf = (conv: Info) => conv.filterHeight * conv.filterWidth * conv.inChannels;
 
+/** Whether every patch is one pixel, in order: the images are their own patches. */
+function isPointwise(conv: Info): boolean {
+  const { filterHeight, filterWidth, strideHeight, strideWidth, outHeight, outWidth, inHeight, inWidth } =
+    conv;
+  const single = filterHeight * filterWidth * strideHeight * strideWidth === 1;
+  return single && outHeight === inHeight && outWidth === inWidth;
+}
+
+/** x ∗ filter, plus a bias of the output's channels if there is one. */
+function convolve(
+  { x, filter, bias }: Inputs,
+  attributes: ConvAttributes,
+  backend: WasmBackend,
+): { out: tf.TensorInfo; at: number } {
+  const conv = info(x.shape, filter.shape, attributes);
+  const out = backend.output(conv.outShape);
+  const [xAt, wAt, at] = [x, filter, out].map((tensor) => backend.address(tensor));
+  const patch = patchOf(conv);
+  const weights = dense(wAt, patch, conv.outChannels);
+  const add = { bias: bias ? backend.address(bias) : 0 };
+  const multiply = (columns: number, rows: number, to: number) =>
+    matmul(backend, [1, rows, conv.outChannels, patch], dense(columns, rows, patch), weights, to, add);
+  if (isPointwise(conv)) multiply(xAt, conv.batchSize * conv.outHeight * conv.outWidth, at);
+  else
+    inGroups(backend, conv, ({ first, images, rows, columns }) => {
+      toColumns(backend, conv, xAt, first, images, columns);
+      multiply(columns, rows, at + first * outputBytes(conv));
+    });
+  return { out, at };
+}
+
+interface FusedAttributes extends ConvAttributes {
+  activation?: string | null;
+}
+
 export function registerConvolution(): void {
   registerFor<ConvAttributes>(
     'Conv2D',
     ({ x, filter }, { dataFormat }) => isFloat(x) && isFloat(filter) && dataFormat === 'NHWC',
-    ({ x, filter }, attributes, backend) => {
-      const conv = info(x.shape, filter.shape, attributes);
-      const out = backend.output(conv.outShape);
-      const [xAt, wAt, outAt] = [x, filter, out].map((tensor) => backend.address(tensor));
-      const patch = patchOf(conv);
-      inGroups(backend, conv, ({ first, images, rows, columns }) => {
-        toColumns(backend, conv, xAt, first, images, columns);
-        const sizes: Shape4D = [1, rows, conv.outChannels, patch];
-        const weights = dense(wAt, patch, conv.outChannels);
-        matmul(backend, sizes, dense(columns, rows, patch), weights, outAt + first * outputBytes(conv));
-      });
+    (inputs, attributes, backend) => convolve(inputs, attributes, backend).out,
+  );
+
+  registerFor<FusedAttributes>(
+    'FusedConv2D',
+    ({ x, filter, bias }, { dataFormat, activation }) =>
+      isFloat(x) &&
+      isFloat(filter) &&
+      dataFormat === 'NHWC' &&
+      (!bias || sizeOf(bias.shape) === filter.shape[3]) &&
+      ['linear', 'relu'].includes(activation ?? 'linear'),
+    (inputs, attributes, backend) => {
+      const { out, at } = convolve(inputs, attributes, backend);
+      const n = sizeOf(out.shape);
+      if (attributes.activation === 'relu') backend.pool.run('relu', n, n, at, at);
       return out;
     },
   );
+  register('alitok.ReluGrad', ({ dy, y }, _, backend) => {
+    const dx = backend.output(dy.shape);
+    const n = sizeOf(dy.shape);
+    backend.pool.run('reluGrad', n, n, ...[dy, y, dx].map((tensor) => backend.address(tensor)));
+    return dx;
+  });
 
   registerFor<ConvAttributes & { inputShape: number[] }>(
     'Conv2DBackpropInput',
@@ -101,13 +146,18 @@ export function registerConvolution(): void {
       const dx = backend.output(conv.inShape);
       const [dyAt, wAt, dxAt] = [dy, filter, dx].map((tensor) => backend.address(tensor));
       const patch = patchOf(conv);
-      inGroups(backend, conv, ({ first, images, rows, columns }) => {
+      const multiply = (at: number, rows: number, to: number) => {
         const sizes: Shape4D = [1, rows, patch, conv.outChannels];
-        const gradient = dense(dyAt + first * outputBytes(conv), rows, conv.outChannels);
-        matmul(backend, sizes, gradient, dense(wAt, patch, conv.outChannels, true), columns);
-        const to = dxAt + first * inputBytes(conv);
-        backend.pool.run('fromColumns', rows * patch, images, ...geometry(conv), columns, to);
-      });
+        const weights = dense(wAt, patch, conv.outChannels, true);
+        matmul(backend, sizes, dense(at, rows, conv.outChannels), weights, to);
+      };
+      if (isPointwise(conv)) multiply(dyAt, conv.batchSize * conv.outHeight * conv.outWidth, dxAt);
+      else
+        inGroups(backend, conv, ({ first, images, rows, columns }) => {
+          multiply(dyAt + first * outputBytes(conv), rows, columns);
+          const to = dxAt + first * inputBytes(conv);
+          backend.pool.run('fromColumns', rows * patch, images, ...geometry(conv), columns, to);
+        });
       return dx;
     },
   );
@@ -129,8 +179,22 @@ export function registerConvolution(): void {
     },
   );
 
+  registerFor<ConvAttributes>(
+    'DepthwiseConv2dNative',
+    ({ x, filter }, { dataFormat = 'NHWC' }) =>
+      isFloat(x) && isFloat(filter) && dataFormat === 'NHWC' && filter.shape[3] === 1,
+    ({ x, filter }, attributes, backend) => {
+      const conv = info(x.shape, filter.shape, attributes, true);
+      const out = backend.output(conv.outShape);
+      const work = sizeOf(out.shape) * conv.filterHeight * conv.filterWidth;
+      const addresses = [x, filter, out].map((tensor) => backend.address(tensor));
+      backend.pool.run('depthwise', work, conv.batchSize, ...geometry(conv), ...addresses);
+      return out;
+    },
+  );
+
   /** Sizes of a depthwise convolution, with the multiplier after the channels. */
-  const depthwise = (conv: Info, multiplier: number) => geometry(conv).toSpliced(3, 0, multiplier);
+  const withMultiplier = (conv: Info, multiplier: number) => geometry(conv).toSpliced(3, 0, multiplier);
   register<ConvAttributes & { inputShape: number[] }>(
     'DepthwiseConv2dNativeBackpropInput',
     ({ dy, filter }, attributes, backend) => {
@@ -138,7 +202,7 @@ export function registerConvolution(): void {
       const dx = backend.output(conv.inShape);
       const work = sizeOf(dy.shape) * conv.filterHeight * conv.filterWidth;
       const addresses = [dy, filter, dx].map((tensor) => backend.address(tensor));
-      const sizes = depthwise(conv, filter.shape[3]);
+      const sizes = withMultiplier(conv, filter.shape[3]);
       backend.pool.run('depthwiseGradInput', work, conv.batchSize, ...sizes, ...addresses);
       return dx;
     },
@@ -151,7 +215,7 @@ export function registerConvolution(): void {
       const dfilter = backend.output(filterShape);
       const work = sizeOf(dy.shape) * conv.filterHeight * conv.filterWidth;
       const addresses = [x, dy, dfilter].map((tensor) => backend.address(tensor));
-      const sizes = depthwise(conv, filterShape[3]);
+      const sizes = withMultiplier(conv, filterShape[3]);
       backend.pool.run('depthwiseGradFilter', work, conv.batchSize, ...sizes, ...addresses);
       return dfilter;
     },

@@ -1,9 +1,8 @@
 import { existsSync } from 'node:fs';
-import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import sharp from 'sharp';
-import { outputError, writeFileAtomic } from '../formats/atomic.js';
-import { openMetricsLog } from './metrics-log.js';
+import { makeFolder, writeFileAtomic } from '../formats/atomic.js';
+import { openMetricsLog, type Timing } from './metrics-log.js';
 import type { RunFiles } from './run-folder.js';
 import { countsHistogram, openEventLog } from './tensorboard.js';
 import type { Metrics } from './trainer.js';
@@ -16,12 +15,17 @@ export interface Shown {
 }
 
 /** Everything that a run records while it goes on: the metrics log, pictures, counts, and all of it for TensorBoard. */
-export interface RunRecord {
+export interface RunLog {
   /** Adds a line to the metrics log, with the time of now. @throws OutputError where the disk is full or failing */
-  append(row: { step: number; [name: string]: number }): Promise<void>;
+  append(row: { step: number; [name: string]: number }, timing?: Timing): Promise<void>;
   /** Records what a preview showed. @throws OutputError where the disk is full or failing */
   show(step: number, shown: Shown): Promise<void>;
+  /** Sees to it that all lines are on the disk. @throws OutputError where it fails */
+  sync(): Promise<void>;
 }
+
+/** The log of processes that leave it to rank 0. */
+export const NO_LOG: RunLog = { append: async () => {}, show: async () => {}, sync: async () => {} };
 
 /** The path of a picture of a run. */
 export function picturePath(images: string, name: string, step: number): string {
@@ -33,24 +37,28 @@ export function picturePath(images: string, name: string, step: number): string 
  * again. `tensorboard` says whether events are written too.
  * @throws OutputError where it cannot be written, DataError where a log that is there is damaged
  */
-export async function openRunRecord(
+export async function openRunLog(
   files: RunFiles,
   lastStep: number,
   { tensorboard }: { tensorboard: boolean },
-): Promise<RunRecord> {
+): Promise<RunLog> {
   const metrics = await openMetricsLog(files.metrics, lastStep);
   const openCounts = () => openMetricsLog(files.codeCounts, lastStep);
   let counts = existsSync(files.codeCounts) ? await openCounts() : undefined;
   const events = tensorboard ? await openEventLog(files.tensorboard, lastStep) : undefined;
-  const append: RunRecord['append'] = async ({ step, ...values }) => {
-    await metrics.append({ step, ...values });
+  const append: RunLog['append'] = async ({ step, ...values }, timing = {}) => {
+    await metrics.append({ step, ...values }, timing);
     await events?.append(
       step,
-      Object.entries(values).map(([tag, scalar]) => ({ tag, scalar })),
+      Object.entries({ ...values, ...timing }).map(([tag, scalar]) => ({ tag, scalar })),
     );
   };
   return {
     append,
+    async sync() {
+      await metrics.sync();
+      await counts?.sync();
+    },
     async show(step, { metrics: values, pictures, codeCounts }) {
       await append({ step, ...values });
       await savePictures(files.images, step, pictures);
@@ -71,11 +79,7 @@ export async function openRunRecord(
 }
 
 async function savePictures(folder: string, step: number, pictures: Record<string, Buffer>): Promise<void> {
-  try {
-    await mkdir(folder, { recursive: true });
-  } catch (error) {
-    throw outputError(folder, error);
-  }
+  await makeFolder(folder);
   for (const [name, png] of Object.entries(pictures))
     await writeFileAtomic(picturePath(folder, name, step), png);
 }

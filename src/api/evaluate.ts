@@ -1,0 +1,40 @@
+import {
+  type EvaluateSamplesOptions,
+  evaluateSamples,
+  type GenerationResult,
+} from '../eval/evaluate-samples.js';
+import {
+  type EvaluateTokenizerOptions,
+  evaluateTokenizer,
+  type ReconstructionResult,
+} from '../eval/evaluate-tokenizer.js';
+import type { Reporter } from '../job/reporter.js';
+
+/** Hears nothing; for a program that shows its own progress, or none. */
+const silent: Reporter = {
+  progress: () => ({ update() {}, stop() {} }),
+  info() {},
+  warn() {},
+};
+
+/**
+ * The generation metrics of samples against a reference, as `alitok eval generation` gives them; `reporter` hears of
+ * progress and of files that are passed over. @throws DataError for the images, CheckpointError for the network's file
+ */
+export function evaluateGeneration(
+  options: EvaluateSamplesOptions,
+  reporter: Reporter = silent,
+): Promise<GenerationResult> {
+  return evaluateSamples(options, { reporter });
+}
+
+/**
+ * The reconstruction metrics of a tokenizer on images, as `alitok eval reconstruction` gives them.
+ * @throws DataError for the images, CheckpointError for the files of tokenizer and networks
+ */
+export function evaluateReconstruction(
+  options: EvaluateTokenizerOptions,
+  reporter: Reporter = silent,
+): Promise<ReconstructionResult> {
+  return evaluateTokenizer(options, { reporter });
+}

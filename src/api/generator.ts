@@ -1,0 +1,76 @@
+import { loadGenerator } from '../checkpoint/generator-file.js';
+import type { Config } from '../config/schema.js';
+import type { Image } from '../data/image.js';
+import { ConfigError } from '../errors.js';
+import { Random } from '../random.js';
+import { checkPair } from '../sample/load-models.js';
+import { sampleCodes, sampleOptions } from '../sample/sampler.js';
+import type { ImageTokenizer } from './tokenizer.js';
+
+/** How images are drawn: section `sample` of a config. What is absent is as the generator was saved or published with. */
+export type SampleSettings = Partial<Config['sample']>;
+
+/** A loaded generator with the tokenizer whose codes it models. */
+export interface ImageGenerator {
+  /** Number of classes: 0 to `classes` − 1. */
+  readonly classes: number;
+  /** Their names by index; empty where the data had none. */
+  readonly classNames: readonly string[];
+  /** What `sample` draws with unless it is told otherwise. */
+  readonly settings: Readonly<Config['sample']>;
+  /**
+   * Draws an image for each class index, `batch_size` at once. Image i depends on the seed, i and its class alone.
+   * @throws ConfigError for a class that is not there
+   */
+  sample(classes: readonly number[], settings?: SampleSettings): Promise<Image[]>;
+  /** Draws codes alone, T for each class index: `tokenizer.decode` makes images of them. @throws ConfigError as `sample` */
+  sampleCodes(classes: readonly number[], settings?: SampleSettings): Promise<Int32Array[]>;
+  /** Frees its memory; the tokenizer's stays. */
+  dispose(): void;
+}
+
+/**
+ * Loads a generator: a published `.bin`, a `.safetensors` file, or a run of `alitok train-ar`.
+ * @throws CheckpointError, naming the file and what is wrong, or where it models another tokenizer's codes
+ */
+export async function openGenerator(path: string, tokenizer: ImageTokenizer): Promise<ImageGenerator> {
+  const generator = await loadGenerator(path, tokenizer.model.geometry);
+  await checkPair(path, generator, 'the tokenizer that was given', tokenizer.model);
+  const { model, classNames, sample: settings } = generator;
+  const { classes: count, tokens } = model.geometry;
+
+  async function draw(classes: readonly number[], given: SampleSettings = {}): Promise<Int32Array[]> {
+    const wrong = classes.find((c) => !Number.isInteger(c) || c < 0 || c >= count);
+    if (wrong !== undefined)
+      throw new ConfigError(`there is no class ${wrong}; classes are 0 to ${count - 1}`);
+    const all = { ...settings, ...given };
+    const rows: Int32Array[] = [];
+    for (let start = 0; start < classes.length; start += all.batch_size) {
+      const own = classes.slice(start, start + all.batch_size);
+      const randoms = own.map((_, i) => Random.of(all.seed, `image ${start + i}`));
+      const drawn = await sampleCodes(model, own, sampleOptions(all), randoms);
+      const codes = (await drawn.data()) as Int32Array;
+      drawn.dispose();
+      own.forEach((_, i) => {
+        rows.push(codes.slice(i * tokens, (i + 1) * tokens));
+      });
+    }
+    return rows;
+  }
+
+  return {
+    classes: count,
+    classNames,
+    settings,
+    sampleCodes: draw,
+    async sample(classes, given = {}) {
+      const codes = await draw(classes, given);
+      const { batch_size } = { ...settings, ...given };
+      const images: Image[] = [];
+      for (let start = 0; start < codes.length; start += batch_size)
+        images.push(...tokenizer.decode(codes.slice(start, start + batch_size)));
+      return images;
+    },
+    dispose: () => model.dispose(),
+  };
+}

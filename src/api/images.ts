@@ -1,0 +1,40 @@
+import { decodeImage, encodePng, type Image } from '../data/image.js';
+import { admCenterCrop } from '../data/preprocess.js';
+import { ConfigError } from '../errors.js';
+import { writeFileAtomic } from '../formats/atomic.js';
+
+/**
+ * Reads an image file as the tokenizer is evaluated on it: RGB, ADM's centre crop to `size` × `size` pixels.
+ * @throws DataError where the file is missing or not an image
+ */
+export async function readImage(path: string, size: number): Promise<Image> {
+  return admCenterCrop(await decodeImage(path), size);
+}
+
+/** Writes an image as PNG; the file appears when it is complete. @throws OutputError where it cannot be written */
+export async function writeImage(path: string, image: Image): Promise<void> {
+  await writeFileAtomic(path, await encodePng(image));
+}
+
+/** Images of one size as pixels (B, size, size, 3). @throws ConfigError for an image of another size */
+export function join(images: readonly Image[], size: number): Uint8Array {
+  const pixels = new Uint8Array(images.length * size * size * 3);
+  images.forEach(({ width, height, data }, i) => {
+    if (width !== size || height !== size)
+      throw new ConfigError(
+        `image ${i} is ${width} × ${height}; this tokenizer takes ${size} × ${size}: read it with readImage(path, ${size})`,
+      );
+    pixels.set(data, i * size * size * 3);
+  });
+  return pixels;
+}
+
+/** Pixels (B, size, size, 3) as images, which share their memory. */
+export function split(pixels: Uint8Array, size: number): Image[] {
+  const bytes = size * size * 3;
+  return Array.from({ length: pixels.length / bytes }, (_, i) => ({
+    width: size,
+    height: size,
+    data: pixels.subarray(i * bytes, (i + 1) * bytes),
+  }));
+}

@@ -1,0 +1,31 @@
+import { type GeneratorInfo, loadGenerator } from '../checkpoint/generator-file.js';
+import { fingerprint, loadTokenizer } from '../checkpoint/tokenizer-file.js';
+import { CheckpointError } from '../errors.js';
+import type { Generator } from '../models/generator.js';
+import type { Tokenizer } from '../models/tokenizer.js';
+
+/** Refuses a generator with another tokenizer than the one whose codes it models. Throws CheckpointError. */
+export async function checkPair(
+  path: string,
+  generator: GeneratorInfo & { model: Generator },
+  tokenizerPath: string,
+  tokenizer: Tokenizer,
+): Promise<void> {
+  if (generator.tokenizer !== undefined && generator.tokenizer !== (await fingerprint(tokenizer)))
+    throw new CheckpointError(
+      `${path} models the codes of tokenizer ${generator.tokenizer}, but ${tokenizerPath} is another; name the tokenizer that made its token cache`,
+    );
+  const [modelled, made] = [generator.model.geometry.codebook_size, tokenizer.geometry.codebook_size];
+  if (modelled !== made)
+    throw new CheckpointError(
+      `${path} models ${modelled} codes, but ${tokenizerPath} has ${made}; name the tokenizer it was trained with`,
+    );
+}
+
+/** Tokenizer and generator, which must belong together. Throws CheckpointError. */
+export async function loadModels(paths: { generator: string; tokenizer: string }) {
+  const tokenizer = await loadTokenizer(paths.tokenizer);
+  const generator = await loadGenerator(paths.generator, tokenizer.geometry);
+  await checkPair(paths.generator, generator, paths.tokenizer, tokenizer);
+  return { ...generator, tokenizer };
+}

@@ -1,0 +1,104 @@
+import { createHash } from 'node:crypto';
+import { existsSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
+import { beforeAll, describe, expect, it } from 'vitest';
+import { drawPictures } from '../../src/data/pictures.js';
+import {
+  writeConvNeXt,
+  writeInceptionGraph,
+  writeInceptionPytorch,
+  writeLPIPS,
+  writeVGG16,
+} from '../golden/network-files.js';
+import { alitok, succeed, TINY, temporaryFolder } from './alitok.js';
+
+const at = await temporaryFolder();
+const [train, vgg16, lpips, convnext] = [at('train'), at('vgg16.pth'), at('vgg.pth'), at('convnext.pth')];
+
+beforeAll(async () => {
+  await drawPictures({ folder: at(), size: 16, perClass: 1, seed: 1, split: 'train' });
+  await writeVGG16(vgg16, 41);
+  await writeLPIPS(lpips, 141);
+  await writeConvNeXt(convnext, 241);
+});
+
+/** Phases of one step each, as the recipe has them: both terms, then the classifier's alone, then the adversary. */
+const PHASES = JSON.stringify([
+  { steps: 1, lr: 1e-3, w_lpips: 1, w_perc: 0.1 },
+  { steps: 1, lr: 1e-3, w_perc: 1 },
+  { steps: 1, lr: 1e-3, w_perc: 1, adversarial: true },
+]);
+
+const trainTokenizer = (run: string, stage: string, ...more: string[]) => [
+  ...['train-tokenizer', '-c', TINY, '-d', train, '-r', at(run), '--stage', stage],
+  ...['tokenizer_training.batch_size=1', 'logging.metrics_every=1', 'logging.validation_images=1', ...more],
+];
+
+describe('the perceptual recipe', () => {
+  it('trains a stage through its phases with the networks, and keeps their checksums', async () => {
+    const files = [`networks.vgg16=${vgg16}`, `networks.lpips=${lpips}`, `networks.convnext=${convnext}`];
+    await succeed(...trainTokenizer('run', '1', ...files, `tokenizer_training.stage1.phases=${PHASES}`));
+    const rows = (await readFile(at('run/stage1/metrics.jsonl'), 'utf8'))
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line));
+    const steps = rows.filter((row) => row.loss !== undefined);
+    expect(steps.map(({ phase }) => phase)).toEqual([1, 2, 3]);
+    expect(steps.map((row) => row.lpips > 0)).toEqual([true, false, false]);
+    expect(steps.every((row) => row.perceptual > 0)).toBe(true);
+    expect(steps[2].adversarial).toBeTypeOf('number');
+    // 10 · 17/256 is for the published grid; here k/g² = 3/4.
+    const [{ loss, mse, aux_mse, quantizer, lpips: distance, perceptual }] = steps;
+    expect(loss).toBeCloseTo(mse + 10 * (5 / 4) * aux_mse + quantizer + distance + 0.1 * perceptual, 1);
+    const { inputs } = JSON.parse(await readFile(at('run/stage1/run.json'), 'utf8'));
+    const sha256 = createHash('sha256')
+      .update(await readFile(lpips))
+      .digest('hex');
+    expect(inputs['networks.lpips']).toBe(`SHA-256 ${sha256}`);
+    expect(Object.keys(inputs)).toEqual(expect.arrayContaining(['networks.convnext', 'networks.vgg16']));
+  }, 300_000);
+
+  it('is refused before any stage begins where a file is missing or another', async () => {
+    const phases = 'tokenizer_training.stage2.phases=[{steps: 1, lr: 1.0e-3, w_perc: 1}]';
+    const absent = await alitok(...trainTokenizer('refused', 'all', phases));
+    expect(absent.code).toBe(2);
+    expect(absent.stderr).toMatch(
+      /stage2\.phases\.0\.w_perc is 1, which needs networks\.convnext \(torchvision's /,
+    );
+    const swapped = await alitok(...trainTokenizer('refused', 'all', phases, `networks.convnext=${lpips}`));
+    expect(swapped.code).toBe(4);
+    expect(swapped.stderr).toMatch(/vgg\.pth holds LPIPS weights; a ConvNeXt-S is needed here/);
+    expect(existsSync(at('refused'))).toBe(false);
+  });
+});
+
+describe('the networks files', () => {
+  it('inspect says what they are, and that they fit', async () => {
+    const [pth, pb] = [at('inception.pth'), at('inception.pb')];
+    await writeInceptionPytorch(pth, 341);
+    await writeInceptionGraph(pb, 341);
+    for (const [path, kind, parameters] of [
+      [vgg16, /^kind +VGG-16, as torchvision's vgg16-397923af\.pth$/m, '14,714,688'],
+      [lpips, /^kind +LPIPS weights/m, '1,472'],
+      [convnext, /^kind +ConvNeXt-S/m, '50,223,688'],
+      [pth, /^kind +Inception, as pytorch-fid's/m, '23,885,392'],
+      [pb, /^kind +Inception graph, as the ADM evaluator's/m, '23,885,392'],
+    ] as const) {
+      const { stdout } = await succeed('inspect', path);
+      expect(stdout).toMatch(kind);
+      expect(stdout).toContain(parameters);
+      expect(stdout).toMatch(/^names +all names and shapes fit$/m);
+    }
+  });
+
+  it('LPIPS is among the reconstruction metrics', async () => {
+    const run = ['eval', 'reconstruction', '--tokenizer', at('run'), '-d', train, '-o', at('result.json')];
+    const half = await alitok(...run, '--vgg16', vgg16);
+    expect(half.code).toBe(2);
+    expect(half.stderr).toMatch(/--vgg16 .* and --lpips .*; name both, or neither/);
+    await succeed(...run, '--vgg16', vgg16, '--lpips', lpips);
+    const result = JSON.parse(await readFile(at('result.json'), 'utf8'));
+    expect(result.lpips).toBeGreaterThan(0);
+    expect(Object.keys(result.lpips_sha256)).toEqual(['vgg16', 'lpips']);
+  });
+});
