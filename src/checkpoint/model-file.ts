@@ -4,6 +4,7 @@ import { writeSafetensors } from '../formats/safetensors.js';
 import type { TensorFile } from '../formats/tensor-file.js';
 import type { Parameter } from '../nn/parameters.js';
 import { verifyFile } from './checksums.js';
+import { parseDescription } from './description.js';
 import { recognise } from './infer.js';
 
 /** Under which a model's own description stands in the file's metadata. */
@@ -47,13 +48,7 @@ export async function saveParameters(
 export function describe(file: TensorFile): ModelDescription | undefined {
   const text = file.metadata[KEY];
   if (text === undefined) return undefined;
-  try {
-    return JSON.parse(text) as ModelDescription;
-  } catch (error) {
-    throw new CheckpointError(`${file.path}: its description is damaged; write the file again`, {
-      cause: error,
-    });
-  }
+  return parseDescription(file, text) as ModelDescription;
 }
 
 function anotherModel(path: string, found: string | undefined, wanted: string): CheckpointError {

@@ -18,7 +18,6 @@ export function aboutTime(seconds: number): string {
 export function rehearsalLines(found: Rehearsal): [name: string, value: string][] {
   const { memory, disk, previews, secondsPerStep, steps } = found;
   const each = secondsPerStep.map((seconds) => `${Number(seconds.toPrecision(3))} s`);
-  const kept = Math.round(disk.needed / disk.checkpoint) - 1;
   return [
     ['run', found.label],
     ['parameters', found.parameters.toLocaleString('en-US')],
@@ -43,7 +42,7 @@ export function rehearsalLines(found: Rehearsal): [name: string, value: string][
     ],
     [
       'disk',
-      `${gib(disk.checkpoint)} a checkpoint, ${gib(disk.needed)} with ${kept} kept and one being written; ${gib(disk.free)} are free`,
+      `${gib(disk.checkpoint)} a checkpoint, ${gib(disk.needed)} with ${disk.kept} kept and one being written; ${gib(disk.free)} are free`,
     ],
   ];
 }

@@ -14,6 +14,7 @@ import * as quickstart from './commands/quickstart.js';
 import * as reconstruct from './commands/reconstruct.js';
 import * as report from './commands/report.js';
 import * as sample from './commands/sample.js';
+import * as stats from './commands/stats.js';
 import * as tokenize from './commands/tokenize.js';
 import * as trainAr from './commands/train-ar.js';
 import * as trainFeatures from './commands/train-features.js';
@@ -32,6 +33,7 @@ const COMMANDS: readonly Register[] = [
   trainAr,
   sample,
   trainFeatures,
+  stats,
   evaluate,
   launch,
   report,

@@ -1,15 +1,13 @@
 import { basename } from 'node:path';
-import { DataError } from '../errors.js';
-import { openNpz } from '../formats/npz.js';
+import { fileChecksum } from '../formats/checksum.js';
 import type { Job } from '../job/job.js';
-import { type Reporter, warnOfSkipped } from '../job/reporter.js';
+import type { Reporter } from '../job/reporter.js';
 import { type FeatureExtractor, openFeatureExtractor } from './feature-extractor.js';
 import { extractFeatures } from './features.js';
 import { frechetDistance } from './frechet.js';
-import { type ImageSource, openImages } from './image-batches.js';
-import { inceptionScore } from './inception-score.js';
-import { MIN_FEATURES, precisionRecall } from './precision-recall.js';
-import type { Gaussian } from './statistics.js';
+import { SPLIT_SIZE } from './inception-score.js';
+import { NEIGHBOUR, precisionRecall } from './precision-recall.js';
+import { openEnough, openReference } from './reference.js';
 
 export interface EvaluateSamplesOptions {
   /** `.npz` with arr_0, or a folder of images. */
@@ -25,63 +23,45 @@ export interface EvaluateSamplesOptions {
 /** The generation metrics, and what defines them. */
 export interface GenerationResult {
   fid: number;
-  sfid: number;
+  /** Absent where the reference has statistics of the pooled features alone. */
+  sfid?: number;
   inception_score: number;
   /** Absent where the reference has statistics alone. */
   precision?: number;
   recall?: number;
   samples: number;
+  /** Images of the reference, which precision and recall compare with. */
   references?: number;
+  image_size: number;
+  /** Of what the reference's mean and covariance are. */
+  reference_statistics: 'stored in the reference' | "of the reference's images";
+  reference: string;
+  /** Of a reference that is a file. */
+  reference_sha256?: string;
   features: string;
   features_sha256: string;
+  preprocessing: string;
+  /** Images a split of the inception score has at the most. */
+  inception_split: number;
+  /** Whose distance is a feature's radius. */
+  neighbour: number;
 }
 
-/** The images at `path`. Throws DataError if they are missing or too few. */
-async function openEnough(path: string, size: number | undefined, reporter: Reporter): Promise<ImageSource> {
-  const source = await openImages(path, size, warnOfSkipped(reporter));
-  if (source.count < MIN_FEATURES)
-    throw new DataError(`${path} has ${source.count} images; at least ${MIN_FEATURES} are needed`);
-  return source;
+/** Covariances of fewer images than features are singular, and their distance is mostly that lack. */
+export function warnOfFew(what: string, count: number, features: number, reporter: Reporter): void {
+  if (count <= features)
+    reporter.warn(
+      `${count} ${what} are too few for ${features} features: the Fréchet distance is far above that of many images; compare it only with others of as many, and take 50,000 for numbers to publish`,
+    );
 }
 
-type Gaussians = Record<'pool' | 'spatial', Gaussian>;
-
-interface Reference {
-  /** Stored statistics, which stand before those of the images. */
-  statistics?: Gaussians;
-  images?: ImageSource;
-}
-
-/** The reference's images, its stored statistics, or both. Throws DataError. */
-async function openReference(
-  path: string,
-  size: number,
-  { dimensions }: FeatureExtractor,
-  reporter: Reporter,
-): Promise<Reference> {
-  if (!path.endsWith('.npz')) return { images: await openEnough(path, size, reporter) };
-  const file = await openNpz(path);
-  try {
-    if (!file.has('mu') || !file.has('mu_s')) return { images: await openEnough(path, size, reporter) };
-    const gaussian = async (suffix: string, d: number): Promise<Gaussian> => {
-      const { data: mean } = await file.readFloat64(`mu${suffix}`);
-      const { data: covariance } = await file.readFloat64(`sigma${suffix}`);
-      if (mean.length !== d || covariance.length !== d * d)
-        throw new DataError(
-          `${path}: mu${suffix} and sigma${suffix} are of ${mean.length} features, but the feature network has ${d}; use the network that made the statistics`,
-        );
-      return { mean, covariance };
-    };
-    return {
-      statistics: {
-        pool: await gaussian('', dimensions.pool),
-        spatial: await gaussian('_s', dimensions.spatial),
-      },
-      images: file.has('arr_0') ? await openEnough(path, size, reporter) : undefined,
-    };
-  } finally {
-    file.close();
-  }
+/** What every result says of its feature network. */
+export function featuresOf(extractor: FeatureExtractor, path: string) {
+  return {
+    features: `${extractor.name}, ${basename(path)}`,
+    features_sha256: extractor.checksum,
+    preprocessing: extractor.preprocessing,
+  };
 }
 
 /**
@@ -95,20 +75,32 @@ export async function evaluateSamples(
   const source = await openEnough(options.samples, options.size, reporter);
   const extractor = await openFeatureExtractor(options.features);
   try {
-    const reference = await openReference(options.reference, source.size, extractor, reporter);
-    const samples = await extractFeatures(source, extractor, reporter, 'samples');
-    const references =
-      reference.images && (await extractFeatures(reference.images, extractor, reporter, 'reference'));
-    const { pool, spatial } = (reference.statistics ?? references) as Gaussians;
+    const { statistics, images } = await openReference(options.reference, source.size, extractor, reporter);
+    const isFile = options.reference.endsWith('.npz');
+    const reference_sha256 = isFile ? await fileChecksum(options.reference) : undefined;
+    const wanted = { gaussians: true, inceptionScore: true, rows: images !== undefined };
+    const samples = await extractFeatures(source, extractor, wanted, reporter, 'samples');
+    warnOfFew('samples', samples.count, extractor.dimensions.pool, reporter);
+    const ofImages = { gaussians: statistics === undefined, rows: true };
+    const references = images && (await extractFeatures(images, extractor, ofImages, reporter, 'reference'));
+    if (!statistics)
+      warnOfFew('images in the reference', references!.count, extractor.dimensions.pool, reporter);
+    const own = samples.gaussians();
+    const { pool, spatial } = statistics ?? references!.gaussians();
     return {
-      fid: frechetDistance(pool, samples.pool),
-      sfid: frechetDistance(spatial, samples.spatial),
-      inception_score: inceptionScore(samples.logits, extractor.dimensions.logits),
-      ...(references && precisionRecall(references.rows, samples.rows, extractor.dimensions.pool)),
+      fid: frechetDistance(pool, own.pool),
+      sfid: spatial && frechetDistance(spatial, own.spatial),
+      inception_score: samples.inceptionScore(),
+      ...(references && (await precisionRecall(references.rows, samples.rows, extractor.dimensions.pool))),
       samples: samples.count,
       references: references?.count,
-      features: `${extractor.name}, ${basename(options.features)}`,
-      features_sha256: extractor.checksum,
+      image_size: source.size,
+      reference_statistics: statistics ? 'stored in the reference' : "of the reference's images",
+      reference: basename(options.reference),
+      reference_sha256,
+      ...featuresOf(extractor, options.features),
+      inception_split: SPLIT_SIZE,
+      neighbour: NEIGHBOUR,
     };
   } finally {
     extractor.dispose();

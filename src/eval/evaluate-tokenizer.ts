@@ -1,9 +1,7 @@
-import { basename } from 'node:path';
 import * as tf from '@tensorflow/tfjs';
 import { loadLPIPS } from '../checkpoint/network-files.js';
+import { resolveModel } from '../checkpoint/run-files.js';
 import { fingerprint, loadTokenizer } from '../checkpoint/tokenizer-file.js';
-import { openDataset } from '../data/dataset.js';
-import { sequentialBatches } from '../data/loader.js';
 import { inFloat32 } from '../engine/precision.js';
 import { fileChecksum } from '../formats/checksum.js';
 import type { Job } from '../job/job.js';
@@ -13,8 +11,10 @@ import { CodebookUsage } from '../models/codebook-usage.js';
 import type { LPIPS } from '../models/lpips.js';
 import { toPixels, toTensor } from '../models/pixels.js';
 import type { Tokenizer } from '../models/tokenizer.js';
+import { featuresOf, warnOfFew } from './evaluate-samples.js';
 import { openFeatureExtractor } from './feature-extractor.js';
 import { frechetDistance } from './frechet.js';
+import { openImages } from './image-batches.js';
 import { psnr } from './psnr.js';
 import { ssim } from './ssim.js';
 import { FeatureStatistics } from './statistics.js';
@@ -25,7 +25,7 @@ const PEAK = 255;
 
 export interface EvaluateTokenizerOptions {
   tokenizer: string;
-  /** Images to reconstruct. */
+  /** Images to reconstruct: a folder, or an `.npz` with arr_0. */
   folder: string;
   list?: string;
   /** A feature network, for rFID. */
@@ -48,9 +48,14 @@ export interface ReconstructionResult {
   codebook_entropy: number;
   rfid?: number;
   images: number;
+  image_size: number;
+  /** Fingerprint of encoder and codebook. */
   tokenizer: string;
+  /** Of the tokenizer's file. */
+  tokenizer_sha256: string;
   features?: string;
   features_sha256?: string;
+  preprocessing?: string;
 }
 
 /** One batch through the tokenizer: its 8-bit reconstructions and its codes. */
@@ -81,34 +86,29 @@ function lpipsSum(network: LPIPS, originals: Uint8Array, reconstructions: Uint8A
 }
 
 /**
- * PSNR, SSIM, codebook use and, with their networks, LPIPS and rFID over a folder of images, centre-cropped. Throws DataError
- * for the images, CheckpointError for the files of tokenizer and networks.
+ * PSNR, SSIM, codebook use and, with their networks, LPIPS and rFID over images, those of a folder centre-cropped.
+ * Throws DataError for the images, CheckpointError for the files of tokenizer and networks.
  */
 export async function evaluateTokenizer(
   options: EvaluateTokenizerOptions,
   { reporter }: Pick<Job, 'reporter'>,
 ): Promise<ReconstructionResult> {
-  const dataset = await openDataset({ folder: options.folder, list: options.list });
   const tokenizer = await loadTokenizer(options.tokenizer);
-  const extractor = options.features === undefined ? undefined : await openFeatureExtractor(options.features);
   const { image_size: size, codebook_size } = tokenizer.geometry;
+  const { folder, list } = options;
+  const onUnreadable = warnOfSkipped(reporter);
+  const source = await openImages(folder, { size, list, batch: BATCH, onUnreadable });
+  const extractor = options.features === undefined ? undefined : await openFeatureExtractor(options.features);
   const lpips = options.lpips && (await loadLPIPS(options.lpips));
   const usage = new CodebookUsage(codebook_size);
   const [originals, reconstructions] = [0, 1].map(
     () => new FeatureStatistics(extractor?.dimensions.pool ?? 0),
   );
-  const progress = reporter.progress({ label: 'reconstruct', total: dataset.size, unit: 'images' });
+  const progress = reporter.progress({ label: 'reconstruct', total: source.count, unit: 'images' });
   const bytes = size * size * 3;
   let [images, psnrSum, ssimSum, distanceSum] = [0, 0, 0, 0];
   try {
-    const batches = sequentialBatches({
-      dataset,
-      imageSize: size,
-      batchSize: BATCH,
-      crops: 'center',
-      onUnreadable: warnOfSkipped(reporter),
-    });
-    for await (const { images: pixels } of batches) {
+    for await (const pixels of source.batches()) {
       const out = throughTokenizer(tokenizer, pixels);
       usage.add(out.codes);
       for (let start = 0; start < pixels.length; start += bytes) {
@@ -127,6 +127,7 @@ export async function evaluateTokenizer(
       progress.update(images);
       await turn();
     }
+    if (extractor) warnOfFew('images', images, extractor.dimensions.pool, reporter);
     return {
       psnr: psnrSum / images,
       ssim: ssimSum / images,
@@ -141,11 +142,12 @@ export async function evaluateTokenizer(
       codebook_entropy: usage.entropy,
       ...(extractor && {
         rfid: frechetDistance(originals.gaussian, reconstructions.gaussian),
-        features: `${extractor.name}, ${basename(options.features!)}`,
-        features_sha256: extractor.checksum,
+        ...featuresOf(extractor, options.features!),
       }),
       images,
+      image_size: size,
       tokenizer: await fingerprint(tokenizer),
+      tokenizer_sha256: await fileChecksum(await resolveModel(options.tokenizer)),
     };
   } finally {
     progress.stop();

@@ -24,6 +24,8 @@ export interface FeatureExtractor {
   name: string;
   /** SHA-256 of its weights' file, to be reported with every result. */
   checksum: string;
+  /** What is done to the pixels before the network sees them, to be reported too. */
+  preprocessing: string;
   dimensions: Record<keyof FeatureRows, number>;
   /** images: uint8 (B, size, size, 3) */
   extract(images: Uint8Array, size: number): FeatureRows;
@@ -48,6 +50,8 @@ async function openInception(file: string): Promise<Network> {
   const network = await loadInception(file);
   return {
     name: 'Inception of December 2015',
+    preprocessing:
+      'bilinear to 299 × 299 as TensorFlow 1 resizes (corners as origin, no antialias), (x − 128) / 128',
     imageSize: 1,
     extract(images, size) {
       const pixels = tf.tensor4d(Float32Array.from(images), [
@@ -70,6 +74,7 @@ async function openFeatureNetwork(file: string, path: string): Promise<Network> 
   const { image_size: imageSize } = network.config;
   return {
     name: 'feature network of alitok train-features',
+    preprocessing: 'x / 127.5 − 1',
     imageSize,
     extract(images, size) {
       if (size !== imageSize)

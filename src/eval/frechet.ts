@@ -1,7 +1,7 @@
 import type { Gaussian } from './statistics.js';
 import { symmetricEigenvalues } from './symmetric-eigen.js';
 
-/** Columns that a product takes at a time, for the rows to stay in the fastest cache. */
+/** Columns that a product takes at a time, for what it reads to stay in the cache. */
 const TILE = 256;
 
 /**
@@ -78,9 +78,33 @@ function pivotedCholesky(matrix: Float64Array, n: number): Cholesky {
   return { transposed, rank, order };
 }
 
+/** Rows of A and of B that are multiplied at a time. */
+const [A_ROWS, B_ROWS] = [2, 4];
+
+/**
+ * Columns `start` to `end` of a matrix (rows, n) in panels of `height` rows, each column's elements side by side: so a
+ * product reads memory from front to back. Beyond the last row there are zeros.
+ */
+function packPanels(
+  matrix: Float64Array,
+  rows: number,
+  n: number,
+  start: number,
+  end: number,
+  height: number,
+  out: Float64Array,
+): void {
+  out.fill(0);
+  const width = end - start;
+  for (let i = 0; i < rows; i++) {
+    const panel = Math.floor(i / height) * height * width + (i % height);
+    for (let k = 0; k < width; k++) out[panel + k * height] = matrix[i * n + start + k];
+  }
+}
+
 /**
  * The upper triangle of A·Bᵀ: A (rows, n) upper triangular, B (bRows, n), the result (rows, bRows). `triangular` is 1 if
- * B is upper triangular too, else 0. Two rows by four at a time; at the edges some are done twice.
+ * B is upper triangular too, else 0. Two rows by four at a time.
  */
 function upperProduct(
   a: Float64Array,
@@ -90,46 +114,82 @@ function upperProduct(
   n: number,
   triangular: 0 | 1,
 ): Float64Array {
-  const out = new Float64Array(rows * bRows);
-  for (let tile = 0; tile < n; tile += TILE) {
-    const last = Math.min(tile + TILE, n);
-    for (let j = 0; j < bRows; j += 4) {
-      const [j1, j2, j3] = [
-        Math.min(j + 1, bRows - 1),
-        Math.min(j + 2, bRows - 1),
-        Math.min(j + 3, bRows - 1),
-      ];
-      const [b0, b1, b2, b3] = [j * n, j1 * n, j2 * n, j3 * n];
-      const end = Math.min(j3 + 1, rows, last);
-      for (let i = 0; i < end; i += 2) {
-        const i1 = Math.min(i + 1, rows - 1);
-        const [a0, a1] = [i * n, i1 * n];
-        const [o0, o1] = [i * bRows, i1 * bRows];
-        let [s00, s01, s02, s03] = [out[o0 + j], out[o0 + j1], out[o0 + j2], out[o0 + j3]];
-        let [s10, s11, s12, s13] = [out[o1 + j], out[o1 + j1], out[o1 + j2], out[o1 + j3]];
+  const height = Math.ceil(rows / A_ROWS) * A_ROWS;
+  const width = Math.ceil(bRows / B_ROWS) * B_ROWS;
+  const out = new Float64Array(height * width);
+  const panelsA = new Float64Array(height * TILE);
+  const panelsB = new Float64Array(width * TILE);
+  for (let start = 0; start < n; start += TILE) {
+    const end = Math.min(start + TILE, n);
+    packPanels(a, rows, n, start, end, A_ROWS, panelsA);
+    packPanels(b, bRows, n, start, end, B_ROWS, panelsB);
+    for (let j = 0; j < width; j += B_ROWS) {
+      const last = Math.min(j + B_ROWS, height, end);
+      for (let i = 0; i < last; i += A_ROWS) {
         // Before this, A's or B's elements are zero.
-        for (let k = Math.max(tile, i, j * triangular); k < last; k++) {
-          const [x0, x1, y0, y1, y2, y3] = [a[a0 + k], a[a1 + k], b[b0 + k], b[b1 + k], b[b2 + k], b[b3 + k]];
-          s00 += x0 * y0;
-          s01 += x0 * y1;
-          s02 += x0 * y2;
-          s03 += x0 * y3;
-          s10 += x1 * y0;
-          s11 += x1 * y1;
-          s12 += x1 * y2;
-          s13 += x1 * y3;
-        }
-        out[o0 + j] = s00;
-        out[o0 + j1] = s01;
-        out[o0 + j2] = s02;
-        out[o0 + j3] = s03;
-        out[o1 + j] = s10;
-        out[o1 + j1] = s11;
-        out[o1 + j2] = s12;
-        out[o1 + j3] = s13;
+        const skip = Math.max(start, i, j * triangular) - start;
+        addProducts(panelsA, i, panelsB, j, skip, end - start, out, width);
       }
     }
   }
+  return trimmed(out, width, rows, bRows);
+}
+
+/** Adds the products of the panels that begin at row i of A and row j of B, from column `skip` on. */
+function addProducts(
+  panelsA: Float64Array,
+  i: number,
+  panelsB: Float64Array,
+  j: number,
+  skip: number,
+  columns: number,
+  out: Float64Array,
+  width: number,
+): void {
+  // Plain variables: destructuring would make an array each time.
+  let s00 = 0;
+  let s01 = 0;
+  let s02 = 0;
+  let s03 = 0;
+  let s10 = 0;
+  let s11 = 0;
+  let s12 = 0;
+  let s13 = 0;
+  let x = i * columns + skip * A_ROWS;
+  let y = j * columns + skip * B_ROWS;
+  for (let k = skip; k < columns; k++, x += A_ROWS, y += B_ROWS) {
+    const x0 = panelsA[x];
+    const x1 = panelsA[x + 1];
+    const y0 = panelsB[y];
+    const y1 = panelsB[y + 1];
+    const y2 = panelsB[y + 2];
+    const y3 = panelsB[y + 3];
+    s00 += x0 * y0;
+    s01 += x0 * y1;
+    s02 += x0 * y2;
+    s03 += x0 * y3;
+    s10 += x1 * y0;
+    s11 += x1 * y1;
+    s12 += x1 * y2;
+    s13 += x1 * y3;
+  }
+  const o0 = i * width + j;
+  const o1 = o0 + width;
+  out[o0] += s00;
+  out[o0 + 1] += s01;
+  out[o0 + 2] += s02;
+  out[o0 + 3] += s03;
+  out[o1] += s10;
+  out[o1 + 1] += s11;
+  out[o1 + 2] += s12;
+  out[o1 + 3] += s13;
+}
+
+/** The first `columns` of the first `rows` of a matrix with rows of `width`. */
+function trimmed(matrix: Float64Array, width: number, rows: number, columns: number): Float64Array {
+  if (width === columns) return matrix.subarray(0, rows * width);
+  const out = new Float64Array(rows * columns);
+  for (let i = 0; i < rows; i++) out.set(matrix.subarray(i * width, i * width + columns), i * columns);
   return out;
 }
 

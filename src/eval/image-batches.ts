@@ -1,7 +1,7 @@
 import { stat } from 'node:fs/promises';
 import { openDataset } from '../data/dataset.js';
 import { type LoaderOptions, sequentialBatches } from '../data/loader.js';
-import { DataError } from '../errors.js';
+import { ConfigError, DataError } from '../errors.js';
 import { openNpz } from '../formats/npz.js';
 
 /** Images of one size, a batch at a time: uint8 (n, size, size, 3). */
@@ -11,46 +11,55 @@ export interface ImageSource {
   batches(): AsyncIterable<Uint8Array>;
 }
 
+export interface OpenImagesOptions {
+  /** Side in pixels; needed for a folder, whose images are centre-cropped to it. An `.npz` must have it. */
+  size?: number;
+  /** Of a folder, only the images that this file names. */
+  list?: string;
+  /** Images in a batch. */
+  batch?: number;
+  /** Hears of every file of a folder that is passed over. */
+  onUnreadable?: LoaderOptions['onUnreadable'];
+}
+
 const BATCH = 64;
 
-type OnUnreadable = LoaderOptions['onUnreadable'];
-
 /**
- * Images of an `.npz` file with `arr_0` (N, S, S, 3) uint8, or of a folder or tar file, centre-cropped to `size`.
- * `onUnreadable` hears of every file of a folder that is passed over. Throws DataError if there are no images, or for a
- * folder without a size.
+ * Images of an `.npz` file with `arr_0` (N, S, S, 3) uint8, stored or deflated, or of a folder or tar file, in the order
+ * of their names. An image of the asked size is taken as it is; others get ADM's centre crop.
+ * Throws DataError if there are no images, or for a folder without a size.
  */
-export async function openImages(
-  path: string,
-  size?: number,
-  onUnreadable?: OnUnreadable,
-): Promise<ImageSource> {
+export async function openImages(path: string, options: OpenImagesOptions = {}): Promise<ImageSource> {
   const info = await stat(path).catch(() => undefined);
   const tar = /\.tar(\/|$)/i.test(path);
   if (!info && !tar)
     throw new DataError(`${path} does not exist; name an .npz file, a folder of images or a .tar of them`);
-  return tar || info?.isDirectory() ? openFolder(path, size, onUnreadable) : openArray(path);
+  return tar || info?.isDirectory() ? openFolder(path, options) : openArray(path, options);
 }
 
 async function openFolder(
   folder: string,
-  size: number | undefined,
-  onUnreadable: OnUnreadable,
+  { size, list, batch = BATCH, onUnreadable }: OpenImagesOptions,
 ): Promise<ImageSource> {
   if (size === undefined)
     throw new DataError(`the size of the images in ${folder} is not known; give --size`);
-  const dataset = await openDataset({ folder });
+  const dataset = await openDataset({ folder, list });
   return {
     size,
     count: dataset.size,
     async *batches() {
-      const options = { dataset, imageSize: size, batchSize: BATCH, crops: 'center' as const, onUnreadable };
+      const options = { dataset, imageSize: size, batchSize: batch, crops: 'center' as const, onUnreadable };
       for await (const { images } of sequentialBatches(options)) yield images;
     },
   };
 }
 
-async function openArray(path: string): Promise<ImageSource> {
+async function openArray(
+  path: string,
+  { size, list, batch = BATCH }: OpenImagesOptions,
+): Promise<ImageSource> {
+  if (list !== undefined)
+    throw new ConfigError(`${list} names images of a folder, but ${path} is a file; leave --list out`);
   const file = await openNpz(path);
   const { shape, dtype } = await file.header('arr_0').finally(() => file.close());
   const [count, height, width, channels] = shape;
@@ -58,13 +67,15 @@ async function openArray(path: string): Promise<ImageSource> {
     throw new DataError(
       `${path}: arr_0 is ${dtype} [${shape}]; it must be uint8 images of shape (N, S, S, 3)`,
     );
+  if (size !== undefined && height !== size)
+    throw new DataError(`${path} has images of ${height} px, not ${size}; make it of images of ${size} px`);
   return {
     size: height,
     count,
     async *batches() {
       const npz = await openNpz(path);
       try {
-        for await (const rows of npz.rows('arr_0', BATCH)) yield rows as Uint8Array;
+        for await (const rows of npz.rows('arr_0', batch)) yield rows as Uint8Array;
       } finally {
         npz.close();
       }

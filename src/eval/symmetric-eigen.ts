@@ -35,19 +35,9 @@ function tridiagonalize(a: Float64Array, n: number): { diagonal: Float64Array; s
     const norm = squares - first * first + nextV[k + 1] * nextV[k + 1];
     const beta = norm > TINY ? 2 / norm : 0;
     nextW.fill(0, k + 1);
-    for (let i = k + 1; i < n; i++) {
-      const row = i * n;
-      const [vi, wi, next] = [v[i], w[i], nextV[i]];
-      let sum = 0;
-      for (let j = k + 1; j < i; j++) {
-        const value = a[row + j] - vi * w[j] - wi * v[j];
-        a[row + j] = value;
-        sum += value * nextV[j];
-        nextW[j] += value * next;
-      }
-      a[row + i] -= 2 * vi * wi;
-      nextW[i] += sum + a[row + i] * next;
-    }
+    let i = k + 1;
+    for (; i + 1 < n; i += 2) updateRows(a, n, k + 1, i, v, w, nextV, nextW);
+    if (i < n) updateRow(a, n, k + 1, i, v, w, nextV, nextW);
     let product = 0;
     for (let i = k + 1; i < n; i++) {
       nextW[i] *= beta;
@@ -59,6 +49,69 @@ function tridiagonalize(a: Float64Array, n: number): { diagonal: Float64Array; s
   }
   diagonal[n - 1] = a[n * n - 1] - 2 * v[n - 1] * w[n - 1];
   return { diagonal, subdiagonal };
+}
+
+/**
+ * Brings the update v·wᵀ + w·vᵀ into row i of the lower triangle, from column `first` on, and the row's part of the
+ * product with `nextV` into `nextW`.
+ */
+function updateRow(
+  a: Float64Array,
+  n: number,
+  first: number,
+  i: number,
+  v: Float64Array,
+  w: Float64Array,
+  nextV: Float64Array,
+  nextW: Float64Array,
+): void {
+  const row = i * n;
+  const [vi, wi, next] = [v[i], w[i], nextV[i]];
+  let sum = 0;
+  for (let j = first; j < i; j++) {
+    const value = a[row + j] - vi * w[j] - wi * v[j];
+    a[row + j] = value;
+    sum += value * nextV[j];
+    nextW[j] += value * next;
+  }
+  a[row + i] -= 2 * vi * wi;
+  nextW[i] += sum + a[row + i] * next;
+}
+
+/** `updateRow` for the rows i and i + 1 at a time, which share what they read and write of the vectors. */
+function updateRows(
+  a: Float64Array,
+  n: number,
+  first: number,
+  i: number,
+  v: Float64Array,
+  w: Float64Array,
+  nextV: Float64Array,
+  nextW: Float64Array,
+): void {
+  const [row, row1] = [i * n, (i + 1) * n];
+  const [vi, wi, next] = [v[i], w[i], nextV[i]];
+  const [vi1, wi1, next1] = [v[i + 1], w[i + 1], nextV[i + 1]];
+  let [sum, sum1] = [0, 0];
+  for (let j = first; j < i; j++) {
+    // Plain variables: destructuring would make an array each time.
+    const vj = v[j];
+    const wj = w[j];
+    const nj = nextV[j];
+    const value = a[row + j] - vi * wj - wi * vj;
+    const value1 = a[row1 + j] - vi1 * wj - wi1 * vj;
+    a[row + j] = value;
+    a[row1 + j] = value1;
+    sum += value * nj;
+    sum1 += value1 * nj;
+    nextW[j] += value * next + value1 * next1;
+  }
+  a[row + i] -= 2 * vi * wi;
+  const between = a[row1 + i] - vi1 * w[i] - wi1 * v[i];
+  a[row1 + i] = between;
+  a[row1 + i + 1] -= 2 * vi1 * wi1;
+  nextW[i] += sum + a[row + i] * next + between * next1;
+  nextW[i + 1] += sum1 + between * next + a[row1 + i + 1] * next1;
 }
 
 /** Both arrays are overwritten; the result is `d`. */

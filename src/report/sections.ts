@@ -25,6 +25,8 @@ export interface PageRun extends RunContents {
 const CHART = { width: 420, height: 270 };
 /** Values that a chart's table has at most. */
 const TABLE_STEPS = 25;
+/** What an evaluation says of itself besides its result. */
+const WHAT_RAN = new Set(['time', 'command', 'git_revision']);
 /** What is not a metric of the model. */
 const NOT_SHOWN = new Set(['step', 'time', 'phase']);
 
@@ -211,7 +213,9 @@ export function evaluations(runs: readonly PageRun[], named: readonly Evaluation
     ...runs.flatMap((run) => run.evaluations.map((one) => ({ ...one, run: run.name }))),
     ...named.map((one) => ({ ...one, run: undefined })),
   ];
-  const keys = [...new Set(columns.flatMap(({ values }) => Object.keys(values)))];
+  const keys = [...new Set(columns.flatMap(({ values }) => Object.keys(values)))].filter(
+    (key) => !WHAT_RAN.has(key),
+  );
   return {
     id: 'evaluations',
     title: 'Evaluations',

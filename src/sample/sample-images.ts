@@ -1,4 +1,4 @@
-import { stat } from 'node:fs/promises';
+import { readFile, rm, stat } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import * as tf from '@tensorflow/tfjs';
 import { resolveModel } from '../checkpoint/run-files.js';
@@ -10,7 +10,7 @@ import type { WeightKind } from '../engine/ops/index.js';
 import { Interrupted } from '../errors.js';
 import { makeFolder, removeTemporaries, writeFileAtomic } from '../formats/atomic.js';
 import { writeNpz } from '../formats/npz.js';
-import { PartialRows } from '../formats/partial-rows.js';
+import { PartialRows, type RowsJob } from '../formats/partial-rows.js';
 import type { Job } from '../job/job.js';
 import type { Generator } from '../models/generator.js';
 import { toPixels } from '../models/pixels.js';
@@ -21,9 +21,10 @@ import { loadModels } from './load-models.js';
 import { packWeights } from './pack-weights.js';
 import { sampleCodes, sampleOptions } from './sampler.js';
 
+/** What `samples.npz` beside it is made of. */
+export const DONE_FILE = 'samples.json';
 /** The folder of single images. */
 const IMAGES = 'images';
-
 /** The grid shows at most so many images, the first of each class. */
 const GRID_IMAGES = 200;
 
@@ -36,7 +37,7 @@ export interface SampleImagesOptions {
   classNames?: string;
   /** How many images of each class, or in all, spread evenly over the classes. */
   images: { perClass: number } | { count: number };
-  /** The folder that gets `images/`, `grid.png` and `samples.npz`. */
+  /** The folder that gets `images/`, `grid.png`, `samples.npz` and `samples.json`. */
   out: string;
   /** Whether to write each image as a PNG of its own. */
   png: boolean;
@@ -44,6 +45,8 @@ export interface SampleImagesOptions {
   grid: boolean;
   /** What the generator's weights are kept in; other than float32, samples are other draws. */
   weights: WeightKind;
+  /** Whether images are taken as they are where `out` has those of the same job already. */
+  reuse?: boolean;
   /** Replaces single values of the settings the generator was saved with. */
   settings: Partial<Config['sample']>;
 }
@@ -63,9 +66,22 @@ async function identity(path: string): Promise<string> {
  * @throws CheckpointError where the tokenizer is not the one whose codes the generator models
  */
 export async function sampleImages(options: SampleImagesOptions, job: Job): Promise<number> {
+  const models = await loadModels(options);
+  try {
+    return await sampleWith(models, options, job);
+  } finally {
+    models.model.dispose();
+    models.tokenizer.parameters.dispose();
+  }
+}
+
+async function sampleWith(
+  { model, tokenizer, classNames: saved, sample }: Awaited<ReturnType<typeof loadModels>>,
+  options: SampleImagesOptions,
+  job: Job,
+): Promise<number> {
   const { weights } = options;
   const { group = ALONE } = job;
-  const { model, tokenizer, classNames: saved, sample } = await loadModels(options);
   const classNames = options.classNames
     ? await readClassNames(options.classNames, model.geometry.classes)
     : saved;
@@ -83,13 +99,29 @@ export async function sampleImages(options: SampleImagesOptions, job: Job): Prom
   const { guidance_scale, guidance_power, seed } = settings;
   job.reporter.info(`guidance scale ${guidance_scale}, power ${guidance_power}, seed ${seed}`);
 
+  const description = {
+    generator: await identity(options.generator),
+    tokenizer: await identity(options.tokenizer),
+    classes,
+    total,
+    png: options.png,
+    weights,
+    engine: job.engine.description,
+    settings,
+  };
+  const record = `${JSON.stringify(description, null, 2)}\n`;
+  if (
+    options.reuse &&
+    (await group.share(group.rank === 0 ? await isDone(options.out, record) : undefined))
+  ) {
+    job.reporter.info(
+      `${join(options.out, DONE_FILE)} is of the same options: its images are taken as they are`,
+    );
+    return total;
+  }
   const all = { labels, classNames, size };
-  const rowBytes = size * size * 3;
-  const description = { classes, total, png: options.png, weights, engine: job.engine.description, settings };
-  const partial =
-    group.rank === 0
-      ? await openPartial(options, description, { rowBytes, batch: settings.batch_size, total })
-      : undefined;
+  const sizes = { rowBytes: size * size * 3, batch: settings.batch_size, total };
+  const partial = group.rank === 0 ? await openPartial(options, description, sizes) : undefined;
   try {
     if (partial && partial.count > 0)
       job.reporter.info(`goes on after ${partial.count} images of an interrupted run in ${partial.folder}`);
@@ -99,12 +131,10 @@ export async function sampleImages(options: SampleImagesOptions, job: Job): Prom
       if (options.png) await writeImages(options.out, pixels, partial.count, all);
       await partial.append(pixels);
     }
-    if (partial) await finish(options, partial, all);
+    if (partial) await finish(options, partial, all, record);
   } finally {
     await partial?.close();
   }
-  model.dispose();
-  tokenizer.parameters.dispose();
   return total;
 }
 
@@ -117,19 +147,14 @@ interface Samples {
 
 /** The folder of images so far, beside where they will be. */
 async function openPartial(
-  { out, png, generator, tokenizer }: SampleImagesOptions,
-  description: object,
+  { out, png }: SampleImagesOptions,
+  description: RowsJob,
   sizes: { rowBytes: number; batch: number; total: number },
 ): Promise<PartialRows> {
   await makeFolder(png ? join(out, IMAGES) : out);
-  const models = { generator: await identity(generator), tokenizer: await identity(tokenizer) };
-  const rows = await PartialRows.open(
-    join(out, 'partial'),
-    { ...models, ...description },
-    { name: 'pixels', ...sizes },
-  );
+  const rows = await PartialRows.open(join(out, 'partial'), description, { name: 'pixels', ...sizes });
   await removeTemporaries(join(out, IMAGES));
-  await removeTemporaries(out, ['samples.npz', 'grid.png']);
+  await removeTemporaries(out, ['samples.npz', DONE_FILE, 'grid.png']);
   return rows;
 }
 
@@ -148,11 +173,23 @@ async function writeImages(
   }
 }
 
+/** Whether the images of a job, which `record` describes, are in a folder already. */
+async function isDone(out: string, record: string): Promise<boolean> {
+  return (await readFile(join(out, DONE_FILE), 'utf8').catch(() => '')) === record;
+}
+
 /** Writes what is made of all images, and removes the folder of those so far. */
-async function finish({ out, grid }: SampleImagesOptions, partial: PartialRows, all: Samples): Promise<void> {
+async function finish(
+  { out, grid }: SampleImagesOptions,
+  partial: PartialRows,
+  all: Samples,
+  record: string,
+): Promise<void> {
   const { labels, classNames, size } = all;
   const shape = [labels.length, size, size, 3];
+  await rm(join(out, DONE_FILE), { force: true });
   await writeNpz(join(out, 'samples.npz'), [{ name: 'arr_0', dtype: 'u1', shape, data: partial.parts() }]);
+  await writeFileAtomic(join(out, DONE_FILE), record);
   if (grid) await writeGrid(join(out, 'grid.png'), partial, labels, classNames, size);
   await partial.remove();
 }

@@ -24,6 +24,8 @@ export interface Rehearsal {
   };
   disk: {
     checkpoint: number;
+    /** Checkpoints that are kept at most. */
+    kept: number;
     /** Of all checkpoints that are kept, and the one that is being written. */
     needed: number;
     free: number;
@@ -67,7 +69,11 @@ export async function rehearse(
   { label, folder, config, preview }: TrainingOptions,
   { engine, reporter }: Job,
 ): Promise<Rehearsal> {
-  const { images_every, keep_checkpoints } = config.logging;
+  const { images_every, keep_checkpoints, keep_every, keep_best } = config.logging;
+  const kept =
+    keep_checkpoints +
+    (keep_every > 0 ? Math.floor(trainer.totalSteps / keep_every) : 0) +
+    (keep_best === null ? 0 : 1);
   const model = sizeOf(trainer.model);
   const parts = Object.values(trainer.trainingParts).reduce((sum, one) => sum + sizeOf(one), 0);
   const checkpoint = BYTES * (model + parts);
@@ -83,7 +89,8 @@ export async function rehearse(
     memory: { state, peak: 0, available },
     disk: {
       checkpoint,
-      needed: checkpoint * (keep_checkpoints + 1),
+      kept,
+      needed: checkpoint * (kept + 1),
       free: await freeDisk(folder),
     },
   };

@@ -9,6 +9,7 @@ import type { Config } from '../config/schema.js';
 import type { Engine } from '../engine/index.js';
 import { CheckpointError, OutputError } from '../errors.js';
 import { makeFolder, removeTemporaries, writeFileAtomic } from '../formats/atomic.js';
+import type { Job } from '../job/job.js';
 
 const RUN_FILE = 'run.json';
 export const CONFIG_FILE = 'config.yaml';
@@ -92,7 +93,8 @@ export function programVersions(): Pick<Start, 'versions' | 'git_revision'> {
   return { versions, git_revision: gitRevision() };
 }
 
-export function describeStart({ command, engine }: Pick<RunOptions, 'command' | 'engine'>): Start {
+/** What runs, on what. */
+export function describeStart({ command, engine }: Pick<Job, 'command' | 'engine'>): Start {
   return { time: new Date().toISOString(), command, engine, ...programVersions() };
 }
 

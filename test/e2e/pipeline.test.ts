@@ -119,6 +119,44 @@ describe('the pipeline', () => {
       expect((await succeed('inspect', path)).stdout).toMatch(/\d/);
   });
 
+  it('computes a reference, and evaluates a generator straight from its run', async () => {
+    const features = ['--features', at('features')];
+    const reference = at('reference.npz');
+    const stats = ['stats', '-d', train, '--size', '16', ...features, '--keep', '12', '-o', reference];
+    expect((await succeed(...stats)).stdout).toMatch(/^images +36$/m);
+    const npz = await openNpz(reference);
+    expect(npz.names).toEqual(['mu', 'sigma', 'mu_s', 'sigma_s', 'arr_0']);
+    expect((await npz.header('sigma')).dtype).toBe('f8');
+    expect((await npz.header('arr_0')).shape).toEqual([12, 16, 16, 3]);
+    npz.close();
+
+    const evaluate = (...more: string[]) => ['eval', 'generation', ...features, '--reference', ...more];
+    const json = at('generation.json');
+    const run = ['-g', generator, '--tokenizer', tokenizer, '--samples', at('sampled'), '--count', '24'];
+    await succeed(...evaluate(reference, ...run, '-o', json));
+    const result = JSON.parse(await readFile(json, 'utf8'));
+    expect(result).toMatchObject({ samples: 24, references: 12, image_size: 16, inception_split: 5000 });
+    expect(result.reference_statistics).toBe('stored in the reference');
+    expect(result.sampling.settings).toHaveProperty('guidance_scale');
+    for (const sum of [result.features_sha256, result.reference_sha256, result.sampling.generator_sha256])
+      expect(sum).toMatch(/^[0-9a-f]{64}$/);
+    expect(result.engine.name).toBe('wasm');
+
+    // The images are there already; and the same numbers come of the file alone.
+    const again = await succeed(...evaluate(reference, ...run));
+    expect(again.stderr).toMatch(/samples\.json is of the same options: its images are taken as they are/);
+    const alone = await succeed(...evaluate(reference, '--samples', at('sampled', 'samples.npz')));
+    expect(alone.stdout).toBe(again.stdout);
+    const metric = (name: string) => Number(new RegExp(`^${name} +(\\S+)`, 'm').exec(alone.stdout)?.[1]);
+    expect(metric('fid')).toBeCloseTo(result.fid, 3);
+
+    const half = await alitok(...evaluate(reference, '--samples', at('sampled'), '-g', generator));
+    expect([half.code, half.stderr]).toEqual([
+      2,
+      expect.stringMatching(/--generator and --tokenizer go together/),
+    ]);
+  });
+
   it('a stopped run saves, and resumed it ends as one that was not stopped', async () => {
     const many = 'tokenizer_training.stage1.phases=[{steps: 400, lr: 1.0e-3, w_lpips: 0, w_perc: 0}]';
     const options = ['--stage', '1', 'logging.checkpoint_every=400', 'logging.images_every=400', many];

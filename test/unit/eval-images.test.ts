@@ -102,7 +102,7 @@ afterAll(() => rm(folder, { recursive: true }));
 
 describe('openImages', () => {
   it('reads an .npz and a folder alike, a batch at a time, as often as asked', async () => {
-    for (const source of [await openImages(allFile), await openImages(allFolder, SIZE)]) {
+    for (const source of [await openImages(allFile), await openImages(allFolder, { size: SIZE })]) {
       expect([source.size, source.count]).toEqual([SIZE, 70]);
       for (let time = 0; time < 2; time++) {
         const batches = await collect(source);
@@ -117,7 +117,7 @@ describe('openImages', () => {
     await expect(openImages(at('absent'))).rejects.toThrow(/absent does not exist/);
     await expect(openImages(allFolder)).rejects.toThrow(/give --size/);
     await mkdir(at('empty'));
-    await expect(openImages(at('empty'), SIZE)).rejects.toThrow(/empty holds no images/);
+    await expect(openImages(at('empty'), { size: SIZE })).rejects.toThrow(/empty holds no images/);
   });
 
   it('refuses arrays that are not square colour images', async () => {
@@ -180,7 +180,7 @@ describe('evaluateSamples', () => {
   it('of images against themselves', async () => {
     const result = await evaluate(allFolder, allFile, SIZE);
     expect(Math.abs(result.fid)).toBeLessThan(1e-6);
-    expect(Math.abs(result.sfid)).toBeLessThan(1e-4);
+    expect(Math.abs(result.sfid!)).toBeLessThan(1e-4);
     expect([result.precision, result.recall]).toEqual([1, 1]);
     expect([result.samples, result.references]).toEqual([70, 70]);
     expect(result.features).toContain('features.safetensors');
@@ -208,7 +208,7 @@ describe('evaluateSamples', () => {
     extractor.dispose();
     const alone = await evaluate(otherFile, await writeArrays('statistics.npz', ...arrays));
     expect(alone.fid / images_.fid).toBeCloseTo(1, 4);
-    expect(alone.sfid / images_.sfid).toBeCloseTo(1, 4);
+    expect(alone.sfid! / images_.sfid!).toBeCloseTo(1, 4);
     expect([alone.precision, alone.recall, alone.references]).toEqual([undefined, undefined, undefined]);
     // Statistics stand before the images beside them, which give precision and recall.
     const both = await evaluate(otherFile, await writeArrays('both.npz', ...arrays, images(OTHER)));
@@ -228,7 +228,9 @@ describe('evaluateSamples', () => {
     const sigma: NpzArray = { name: 'sigma', dtype: 'f8', shape: [2, 2], data: new Float64Array(4) };
     const foreign = await writeArrays('foreign.npz', mu(''), mu('_s'), sigma);
     await expect(evaluate(otherFile, foreign)).rejects.toThrow(DataError);
-    await expect(evaluate(otherFile, foreign)).rejects.toThrow(/2 features, but the feature network has 16/);
+    await expect(evaluate(otherFile, foreign)).rejects.toThrow(
+      /mu \[2\] and sigma \[2,2\] are not of the 16 features/,
+    );
   });
 
   it('refuses too few images and images of another size, on either side', async () => {

@@ -2,7 +2,9 @@ import { execFileSync } from 'node:child_process';
 import { mkdtemp, open, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { buffer } from 'node:stream/consumers';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { ZipFile } from 'yazl';
 import { CheckpointError } from '../../src/errors.js';
 import { openTensorFile } from '../../src/formats/open.js';
 import { writePytorch } from '../../src/formats/pytorch/write.js';
@@ -195,18 +197,127 @@ describe("TensorFlow's graphs", () => {
   });
 });
 
-it('a hostile file takes no more than a second and 200 MB, by the program itself', async () => {
-  // Reads in a process of its own, whose memory and time are limited.
-  const deep = await zipWith('deep.pth', pickle(`]q\0${'(h\0lq\0'.repeat(400_000)}`));
-  const nodes = join(folder, 'nodes.pb');
-  await writeFile(nodes, Buffer.alloc(100_000_000, Uint8Array.of(0x0a, 0)));
+/** Opens a file in a process of its own; its error, the seconds of processor time, and its peak memory in bytes. */
+function openAlone(path: string): { error: string; seconds: number; peak: number } {
+  const module = (name: string) =>
+    JSON.stringify(new URL(`../../dist/formats/${name}.js`, import.meta.url).href);
   const script = `
-    import { openTensorFile } from ${JSON.stringify(new URL('../../dist/formats/open.js', import.meta.url).href)};
-    const error = await openTensorFile(process.argv[1]).catch((e) => e);
-    console.log(error.name, process.resourceUsage().maxRSS < 200_000);`;
-  const options = { encoding: 'utf8' as const, timeout: 5000 };
-  for (const path of [deep, nodes]) {
-    const printed = execFileSync(process.execPath, ['--input-type=module', '-e', script, path], options);
-    expect(printed.trim()).toBe('CheckpointError true');
-  }
+    import { openNpz } from ${module('npz')};
+    import { openTensorFile } from ${module('open')};
+    const path = process.argv[1];
+    const read = async () => {
+      if (!path.endsWith('.npz')) return openTensorFile(path);
+      const npz = await openNpz(path);
+      for (const name of npz.names) await npz.read(name);
+    };
+    const began = process.cpuUsage();
+    const { name } = await read().catch((e) => e);
+    const { user, system } = process.cpuUsage(began);
+    const seconds = (user + system) / 1e6;
+    console.log(JSON.stringify({ error: name, seconds, peak: process.resourceUsage().maxRSS * 1024 }));`;
+  const options = { encoding: 'utf8' as const, timeout: 30_000 };
+  return JSON.parse(execFileSync(process.execPath, ['--input-type=module', '-e', script, path], options));
+}
+
+describe('a hostile file takes less than a second and 200 MB', () => {
+  const file = async (name: string, content: Uint8Array) => {
+    await writeFile(join(folder, name), content);
+    return join(folder, name);
+  };
+  const safetensors = (header: object, data = 8) => {
+    const text = Buffer.from(JSON.stringify(header));
+    const length = Buffer.alloc(8);
+    length.writeBigUInt64LE(BigInt(text.length));
+    return Buffer.concat([length, text, Buffer.alloc(data)]);
+  };
+  const f32 = (begin: number, end: number, shape: number[]) => ({
+    dtype: 'F32',
+    shape,
+    data_offsets: [begin, end],
+  });
+  const npz = (name: string, header: string, data: Buffer, compress: boolean) => {
+    const zip = new ZipFile();
+    const npy = Buffer.concat([
+      Buffer.from('\x93NUMPY\x01\x00', 'latin1'),
+      Buffer.alloc(2),
+      Buffer.from(header),
+    ]);
+    npy.writeUInt16LE(header.length, 8);
+    zip.addBuffer(Buffer.concat([npy, data]), 'arr_0.npy', { compress });
+    zip.end();
+    return buffer(zip.outputStream).then((bytes) => file(name, bytes));
+  };
+  /** Sets the sizes of the only entry, in the directory. */
+  const claiming = async (path: string, size: number) => {
+    const bytes = await readFile(path);
+    const at = bytes.lastIndexOf(Buffer.from('PK\x01\x02'));
+    bytes.writeUInt32LE(size, at + 24);
+    return file('claims.npz', bytes);
+  };
+  const numbers = "{'descr': '<f8', 'fortran_order': False, 'shape': (4,), }\n";
+
+  it.each<[string, string, () => Promise<string>]>([
+    ['os.system', 'CheckpointError', () => zipWith('system.pth', pickle(`cos\nsystem\n(${text('x')}tR`))],
+    [
+      'a deep nest',
+      'CheckpointError',
+      () => zipWith('deep.pth', pickle(`]q\0${'(h\0lq\0'.repeat(400_000)}`)),
+    ],
+    ['lists in lists', 'CheckpointError', () => zipWith('lists.pth', pickle(']'.repeat(2_000_000)))],
+    ['a bogus storage', 'CheckpointError', () => zipWith('bogus.pth', tensor(int64('4000000000000000')))],
+    ['a storage of 10 GB', 'CheckpointError', () => zipWith('ten.pth', tensor(int64('0000000280000000')))],
+    ['a zip that is cut', 'CheckpointError', () => file('cut', Buffer.from('PK\x03\x04 and no more'))],
+    [
+      'a header of 2^63 bytes',
+      'CheckpointError',
+      () => file('long', Buffer.from('00000000000000807b', 'hex')),
+    ],
+    [
+      'overlapping offsets',
+      'CheckpointError',
+      () => file('overlap', safetensors({ a: f32(0, 8, [2]), b: f32(4, 8, [1]) })),
+    ],
+    [
+      'a shape beyond all memory',
+      'CheckpointError',
+      () => file('shape', safetensors({ a: f32(0, 8, [2 ** 40, 2 ** 40]) })),
+    ],
+    [
+      'a header of 300,000 tensors of no kind',
+      'CheckpointError',
+      () => file('many', safetensors(Object.fromEntries(Array.from({ length: 300_000 }, (_, i) => [i, {}])))),
+    ],
+    [
+      'an object array',
+      'DataError',
+      () =>
+        npz(
+          'object.npz',
+          "{'descr': '|O', 'fortran_order': False, 'shape': (1,), }\n",
+          Buffer.alloc(8),
+          false,
+        ),
+    ],
+    [
+      'an array of 10^15 elements',
+      'DataError',
+      () => npz('elements.npz', numbers.replace('(4,)', '(1000000000000000,)'), Buffer.alloc(32), true),
+    ],
+    [
+      'a deflated entry that claims 4 GB',
+      'DataError',
+      async () => claiming(await npz('small.npz', numbers, Buffer.alloc(32), true), 0xfffffff0),
+    ],
+    [
+      'a graph of 50 million nodes',
+      'CheckpointError',
+      () => file('nodes.pb', Buffer.alloc(100_000_000, Uint8Array.of(0x0a, 0))),
+    ],
+    ['a graph that is none', 'CheckpointError', () => file('text.pb', Buffer.from('\nno graph at all\n'))],
+  ])('%s', async (_, expected, make) => {
+    const { error, seconds, peak } = openAlone(await make());
+    expect(error).toBe(expected);
+    expect(seconds).toBeLessThan(1);
+    expect(peak).toBeLessThan(200e6);
+  });
 });

@@ -1,24 +1,17 @@
-import { dirname } from 'node:path';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import type { Command } from 'commander';
 import { ConfigError } from '../../errors.js';
+import type { Job } from '../../job/job.js';
 import { action, examples, type Invocation, openJob, wholeNumber } from '../command.js';
+import { showResult } from '../show-result.js';
+
+/** Images of the published evaluation. */
+const PUBLISHED_COUNT = 50_000;
 
 const WHICH_FEATURES =
   'name the Inception of published results (pt_inception-2015-12-05-6726825d.pth from the releases of pytorch-fid, or ' +
   'classify_image_graph_def.pb of the ADM evaluator), or train a feature network on your data with `alitok train-features`';
-
-/** Prints a result as a table, and writes it as JSON if `out` is given. */
-async function show(result: object, out: string | undefined): Promise<void> {
-  const entries = Object.entries(result).filter(([, value]) => value !== undefined);
-  const width = Math.max(...entries.map(([name]) => name.length));
-  const text = (value: unknown) =>
-    typeof value === 'number' && !Number.isInteger(value) ? value.toFixed(4) : value;
-  for (const [name, value] of entries) console.log(`${name.padEnd(width)}  ${text(value)}`);
-  if (out === undefined) return;
-  const { makeFolder, writeFileAtomic } = await import('../../formats/atomic.js');
-  await makeFolder(dirname(out));
-  await writeFileAtomic(out, `${JSON.stringify(result, null, 2)}\n`);
-}
 
 interface ReconstructionOptions {
   tokenizer: string;
@@ -44,12 +37,11 @@ async function reconstruction(invocation: Invocation<ReconstructionOptions>): Pr
   const files = filesOfLPIPS(invocation.options);
   const { evaluateTokenizer } = await import('../../eval/evaluate-tokenizer.js');
   if (features === undefined) invocation.log.warn(`no rFID without --features; ${WHICH_FEATURES}`);
-  await show(
-    await evaluateTokenizer(
-      { tokenizer, folder: data, list, features, lpips: files },
-      await openJob(invocation),
-    ),
-    out,
+  const job = await openJob(invocation);
+  await showResult(
+    await evaluateTokenizer({ tokenizer, folder: data, list, features, lpips: files }, job),
+    job,
+    { out },
   );
 }
 
@@ -58,23 +50,67 @@ interface GenerationOptions {
   reference: string;
   features?: string;
   size?: number;
+  generator?: string;
+  tokenizer?: string;
+  count?: number;
+  batch?: number;
   out?: string;
 }
 
+/**
+ * Samples into the folder `--samples`, or goes on with what an interrupted run left there; gives the file of the images
+ * and what they are made of.
+ */
+async function sampleFirst(options: GenerationOptions, job: Job): Promise<{ samples: string; more: object }> {
+  const { samples: out, generator, tokenizer, count = PUBLISHED_COUNT, batch } = options;
+  if (generator === undefined || tokenizer === undefined)
+    throw new ConfigError('--generator and --tokenizer go together; name both, or evaluate --samples alone');
+  const { DONE_FILE, sampleImages } = await import('../../sample/sample-images.js');
+  const { resolveModel } = await import('../../checkpoint/run-files.js');
+  const { fileChecksum } = await import('../../formats/checksum.js');
+  const settings = batch === undefined ? {} : { batch_size: batch };
+  const images = { count };
+  await sampleImages(
+    { generator, tokenizer, images, out, png: false, grid: false, weights: 'float32', reuse: true, settings },
+    job,
+  );
+  const sampling = JSON.parse(await readFile(join(out, DONE_FILE), 'utf8'));
+  const [generator_sha256, tokenizer_sha256] = [
+    await fileChecksum(await resolveModel(generator)),
+    await fileChecksum(await resolveModel(tokenizer)),
+  ];
+  return {
+    samples: join(out, 'samples.npz'),
+    more: { sampling: { ...sampling, generator_sha256, tokenizer_sha256 } },
+  };
+}
+
 async function generation(invocation: Invocation<GenerationOptions>): Promise<void> {
-  const { samples, reference, features, size, out } = invocation.options;
+  const { options } = invocation;
+  const { reference, features, size, generator, tokenizer, out } = options;
   if (features === undefined) throw new ConfigError(`--features is missing; ${WHICH_FEATURES}`);
+  const fromRun = generator !== undefined || tokenizer !== undefined;
+  const given = (['count', 'batch'] as const).filter((name) => options[name] !== undefined);
+  if (!fromRun && given.length > 0)
+    throw new ConfigError(`--${given[0]} is for sampling; name --generator and --tokenizer, or leave it out`);
   const { evaluateSamples } = await import('../../eval/evaluate-samples.js');
-  await show(await evaluateSamples({ samples, reference, features, size }, await openJob(invocation)), out);
+  const job = await openJob(invocation);
+  const { samples, more } = fromRun
+    ? await sampleFirst(options, job)
+    : { samples: options.samples, more: undefined };
+  await showResult(await evaluateSamples({ samples, reference, features, size }, job), job, { out, more });
 }
 
 export function register(program: Command): void {
   const command = program.command('eval').description('measure reconstructions or generated images');
   command
     .command('reconstruction')
-    .description('PSNR, SSIM, LPIPS, codebook use and rFID of a tokenizer on a folder of images')
+    .description('PSNR, SSIM, LPIPS, codebook use and rFID of a tokenizer on images')
     .requiredOption('--tokenizer <path>', 'tokenizer run, .safetensors or published .pth file')
-    .requiredOption('-d, --data <path>', 'a folder of images, or .tar files')
+    .requiredOption(
+      '-d, --data <path>',
+      'a folder of images, .tar files, or .npz with arr_0 (N, S, S, 3) uint8',
+    )
     .option('--list <file>', 'only the images that this file names')
     .option(
       '--features <path>',
@@ -99,13 +135,26 @@ export function register(program: Command): void {
   command
     .command('generation')
     .description('gFID, sFID, inception score, precision and recall of samples')
-    .requiredOption('--samples <path>', '.npz with arr_0 (N, S, S, 3) uint8, or a folder or .tar of images')
-    .requiredOption('--reference <path>', 'the same, or an .npz with mu, sigma, mu_s, sigma_s')
+    .requiredOption(
+      '--samples <path>',
+      '.npz with arr_0 (N, S, S, 3) uint8, or a folder or .tar of images; with --generator the folder that gets samples.npz',
+    )
+    .requiredOption(
+      '--reference <path>',
+      'images too, or an .npz with mu, sigma, mu_s, sigma_s: of `alitok stats` or of ADM',
+    )
     .option(
       '--features <path>',
       'Inception, needed: a .pth or .pb file; or a run of `alitok train-features` on the data',
     )
     .option('--size <pixels>', 'side of the images, if --samples is not an .npz', wholeNumber(1))
+    .option(
+      '-g, --generator <path>',
+      'sample first, with this generator: run, .safetensors or published .bin',
+    )
+    .option('--tokenizer <path>', 'and this tokenizer; an interrupted run goes on where it stopped')
+    .option('--count <n>', `images to sample (default: ${PUBLISHED_COUNT})`, wholeNumber(1))
+    .option('--batch <n>', 'images sampled at once', wholeNumber(1))
     .option(
       '-o, --out <file>',
       'also write the result as JSON; `alitok report` shows those in RUN/evaluations/',
@@ -116,6 +165,10 @@ export function register(program: Command): void {
         [
           'alitok eval generation --samples out/samples.npz --reference cifar10/train --features runs/features',
           'samples against the training images',
+        ],
+        [
+          'alitok eval generation -g alitok_b.bin --tokenizer AliTok.pth --samples eval --reference VIRTUAL_imagenet256_labeled.npz --features classify_image_graph_def.pb -o result.json',
+          'the published evaluation, from the weights to the numbers',
         ],
       ]),
     )

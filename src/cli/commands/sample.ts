@@ -80,7 +80,7 @@ export function register(program: Command): void {
         .conflicts('perClass'),
     )
     .option('--no-png', 'no single image files')
-    .option('--npz', 'samples.npz alone')
+    .option('--npz', 'samples.npz alone, and samples.json, which says what it is made of')
     .option(
       '--seed <n>',
       'another seed (default: the one the generator was saved or published with)',

@@ -5,8 +5,8 @@ import { PickleError, type PickleValue, type PickleWorld, unpickle } from './unp
 export interface Archive {
   readonly value: PickleValue;
   readonly metadata: Readonly<Record<string, string>>;
-  /** Where in the file a storage that the value speaks of begins. Throws CheckpointError. */
-  position(key: string): Promise<number>;
+  /** Fills `into` from byte `start` of a storage that the value speaks of. Throws CheckpointError. */
+  read(key: string, start: number, into: Uint8Array): Promise<void>;
 }
 
 /** Enough for a hundred thousand tensors. */

@@ -42,9 +42,7 @@ export class PytorchFile implements TensorFile {
     if (size === 0) return new ARRAYS[dtype](new ArrayBuffer(0));
     const span = 1 + shape.reduce((last, n, axis) => last + (n - 1) * strides[axis], 0);
     const bytes = new Uint8Array(span * bytesPerElement(dtype));
-    const position = await this.archive.position(storage.key);
-    if (!(await readFully(this.handle, bytes, position + (storage.start + offset) * bytesPerElement(dtype))))
-      throw damaged(this.path, 'it ends too early');
+    await this.archive.read(storage.key, (storage.start + offset) * bytesPerElement(dtype), bytes);
     const elements = new ARRAYS[dtype](bytes.buffer);
     return isRowMajor(tensor) ? elements : inRowMajorOrder(elements, tensor);
   }

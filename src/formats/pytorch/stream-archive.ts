@@ -54,5 +54,12 @@ export async function openStreamArchive(
   }
   for (const key of storages.keys())
     if (!positions.has(key)) throw damaged(path, `storage ${key} is missing`);
-  return { value, metadata: {}, position: async (key) => positions.get(key)! };
+  return {
+    value,
+    metadata: {},
+    async read(key, start, into) {
+      if (!(await readFully(handle, into, positions.get(key)! + start)))
+        throw damaged(path, 'it ends too early');
+    },
+  };
 }

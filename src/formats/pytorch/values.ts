@@ -22,6 +22,25 @@ const DTYPES = new Map(
   Object.entries(STORAGE_CLASSES).map(([dtype, name]) => [`torch.${name}`, dtype as Dtype]),
 );
 
+/** The storage of files that say its dtype with each tensor; its size is in bytes. */
+const UNTYPED_STORAGES = ['torch.storage.UntypedStorage', 'torch.UntypedStorage'];
+
+/** PyTorch's names of dtypes, as `_rebuild_tensor_v3` gets them: for dtypes that have no storage class. */
+const NAMED_DTYPES = new Map<string, Dtype>([
+  ['torch.uint16', 'U16'],
+  ['torch.uint32', 'U32'],
+  ['torch.float64', 'F64'],
+  ['torch.float32', 'F32'],
+  ['torch.float16', 'F16'],
+  ['torch.bfloat16', 'BF16'],
+  ['torch.int64', 'I64'],
+  ['torch.int32', 'I32'],
+  ['torch.int16', 'I16'],
+  ['torch.int8', 'I8'],
+  ['torch.uint8', 'U8'],
+  ['torch.bool', 'BOOL'],
+]);
+
 /** A run of elements in the file, under the key that the file has it by; `start` and `length` count elements. */
 export class Storage extends PickleObject {
   constructor(
@@ -86,6 +105,18 @@ export function tensorWorld(path: string, storages: Map<string, StoredStorage>):
     return new Tensor(storage, offset, shape, strides);
   }
 
+  /** The same storage seen as elements of another dtype: PyTorch's count of an untyped one is bytes. */
+  function typed(storage: PickleValue, dtype: PickleValue): Storage {
+    const named = dtype instanceof PickleGlobal ? NAMED_DTYPES.get(dtype.name) : undefined;
+    if (!(storage instanceof Storage) || !named)
+      throw damaged(path, 'a tensor has a storage or a dtype that is not known here');
+    const ratio = bytesPerElement(storage.dtype) / bytesPerElement(named);
+    const [start, length] = [storage.start * ratio, storage.length * ratio];
+    if (!Number.isInteger(start) || !Number.isInteger(length))
+      throw damaged(path, `a storage of ${storage.length} elements is no whole number of ${named}`);
+    return new Storage(storage.key, named, length, start);
+  }
+
   const calls: Record<string, (args: PickleValue[]) => PickleValue> = {
     'collections.OrderedDict': (args) => {
       const [pairs = []] = args;
@@ -95,6 +126,8 @@ export function tensorWorld(path: string, storages: Map<string, StoredStorage>):
     },
     'torch._utils._rebuild_tensor': tensor,
     'torch._utils._rebuild_tensor_v2': tensor,
+    'torch._utils._rebuild_tensor_v3': ([storage, offset, shape, strides, , , dtype]) =>
+      tensor([typed(storage, dtype), offset, shape, strides]),
     'torch._utils._rebuild_parameter': ([data]) => {
       if (!(data instanceof Tensor)) throw damaged(path, 'a parameter is made of what is no tensor');
       return data;
@@ -108,14 +141,16 @@ export function tensorWorld(path: string, storages: Map<string, StoredStorage>):
   return {
     global(name) {
       if (Object.hasOwn(calls, name)) return new PickleGlobal(name, calls[name]);
-      if (DTYPES.has(name)) return new PickleGlobal(name);
+      if (DTYPES.has(name) || NAMED_DTYPES.has(name) || UNTYPED_STORAGES.includes(name))
+        return new PickleGlobal(name);
       throw new CheckpointError(
         `${path} wants to import ${name.slice(0, 120)}, which is refused as it could run code; load it where you trust it and save its state dict alone`,
       );
     },
     persistent(id) {
       const [kind, type, key, , length, view] = Array.isArray(id) ? id : [];
-      const dtype = type instanceof PickleGlobal ? DTYPES.get(type.name) : undefined;
+      const name = type instanceof PickleGlobal ? type.name : '';
+      const dtype = UNTYPED_STORAGES.includes(name) ? 'U8' : DTYPES.get(name);
       if (kind !== 'storage' || !dtype || typeof key !== 'string' || !isSize(length))
         throw damaged(path, 'a storage has no valid type, key and size');
       if (!Number.isSafeInteger(length * bytesPerElement(dtype)))

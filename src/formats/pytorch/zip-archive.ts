@@ -1,10 +1,9 @@
 import type { FileHandle } from 'node:fs/promises';
-import { readFully } from '../bytes.js';
 import { bytesPerElement } from '../tensor-file.js';
 import { type Archive, MAX_PICKLE_BYTES, unpickleAt } from './archive.js';
 import { damaged } from './damaged.js';
 import { type StoredStorage, tensorWorld } from './values.js';
-import { contentPosition, readZipDirectory } from './zip-directory.js';
+import { entryReader, readZipDirectory } from './zip-directory.js';
 
 const PICKLE = 'data.pkl';
 const MAX_NOTE_BYTES = 2 ** 20;
@@ -18,6 +17,7 @@ export const METADATA = 'alitok.json';
  */
 export async function openZipArchive(path: string, handle: FileHandle, fileSize: number): Promise<Archive> {
   const entries = await readZipDirectory(path, handle, fileSize);
+  const readEntry = entryReader(path, handle);
   const pickle = [...entries.keys()].find(
     (name) => name.split('/').length === 2 && name.endsWith(`/${PICKLE}`),
   );
@@ -29,8 +29,7 @@ export async function openZipArchive(path: string, handle: FileHandle, fileSize:
     if (!entry) return undefined;
     if (entry.size > limit) throw damaged(path, `its entry ${name} has ${entry.size} bytes`);
     const bytes = Buffer.alloc(entry.size);
-    if (!(await readFully(handle, bytes, await contentPosition(path, handle, entry))))
-      throw damaged(path, `its entry ${name} ends too early`);
+    await readEntry(entry, 0, bytes);
     return bytes;
   }
 
@@ -52,7 +51,7 @@ export async function openZipArchive(path: string, handle: FileHandle, fileSize:
   return {
     value,
     metadata: note ? parseMetadata(path, note.toString()) : {},
-    position: (key) => contentPosition(path, handle, entries.get(`${prefix}data/${key}`)!),
+    read: (key, start, into) => readEntry(entries.get(`${prefix}data/${key}`)!, start, into),
   };
 }
 

@@ -1,15 +1,22 @@
 import type { FileHandle } from 'node:fs/promises';
+import { promisify } from 'node:util';
+import { inflateRaw, type ZlibOptions } from 'node:zlib';
 import { readFully } from '../bytes.js';
 import { damaged } from './damaged.js';
 
 // The format: https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT, sections 4.3 and 4.5.3. PyTorch stores its
-// entries without compression, so that an entry is a range of the file.
+// entries without compression, so that an entry is a range of the file; other programs that touched it may deflate.
+
+const inflate = promisify<Buffer, ZlibOptions, Buffer>(inflateRaw);
 
 export interface ZipEntry {
   /** Where its local header begins, in the file. */
   readonly headerPosition: number;
-  /** In bytes. */
+  /** Of the content, in bytes. */
   readonly size: number;
+  /** In the file, in bytes; the same unless it is deflated. */
+  readonly packed: number;
+  readonly deflated: boolean;
 }
 
 const LOCAL_HEADER = { signature: 0x04034b50, size: 30 };
@@ -19,7 +26,9 @@ const END64_LOCATOR = { signature: 0x07064b50, size: 20 };
 const END64 = { signature: 0x06064b50, size: 56 };
 const MAX_COMMENT_BYTES = 0xffff;
 const ZIP64_FIELD = 1;
-const STORED = 0;
+const [STORED, DEFLATED] = [0, 8];
+/** Deflate makes nothing smaller than this. */
+const MAX_DEFLATE_RATIO = 1032;
 const ENCRYPTED = 1;
 
 /** Enough for a hundred thousand entries. */
@@ -68,7 +77,7 @@ function wideSizes(bytes: Buffer, sizes: number[]): number[] {
 
 /**
  * The entries of a zip file by name; nothing but its directory is read.
- * @throws CheckpointError where the directory is not sound, or an entry is compressed or larger than the file
+ * @throws CheckpointError where the directory is not sound, or an entry is encrypted or larger than the file
  */
 export async function readZipDirectory(
   path: string,
@@ -89,25 +98,56 @@ export async function readZipDirectory(
     const next = extra + extraLength + commentLength;
     if (next > size) throw damaged(path, 'its zip directory is not sound');
     const name = bytes.toString('utf8', start, extra);
-    const [stored, packed, headerPosition] = wideSizes(
+    const [unpacked, packed, headerPosition] = wideSizes(
       bytes.subarray(extra, extra + extraLength),
       [24, 20, 42].map((field) => bytes.readUInt32LE(at + field)),
     );
     const flags = bytes.readUInt16LE(at + 8);
-    if (bytes.readUInt16LE(at + 10) !== STORED || (flags & ENCRYPTED) !== 0 || stored !== packed)
-      throw damaged(path, `its entry ${name} is compressed or encrypted`);
-    if (headerPosition + LOCAL_HEADER.size + stored > fileSize)
-      throw damaged(path, `its entry ${name} claims ${stored} bytes in a file of ${fileSize}`);
+    const method = bytes.readUInt16LE(at + 10);
+    const deflated = method === DEFLATED;
+    if ((flags & ENCRYPTED) !== 0 || (method !== STORED && !deflated))
+      throw damaged(path, `its entry ${name} is encrypted, or compressed by another method than deflate`);
+    if (deflated ? unpacked > MAX_DEFLATE_RATIO * packed : unpacked !== packed)
+      throw damaged(path, `its entry ${name} claims ${unpacked} bytes of ${packed} in the file`);
+    if (headerPosition + LOCAL_HEADER.size + packed > fileSize)
+      throw damaged(path, `its entry ${name} claims ${packed} bytes in a file of ${fileSize}`);
     if (entries.has(name)) throw damaged(path, `it has two entries ${name}`);
-    entries.set(name, { headerPosition, size: stored });
+    entries.set(name, { headerPosition, size: unpacked, packed, deflated });
     at = next;
   }
   return entries;
 }
 
-/** Where an entry's content begins. @throws CheckpointError where its header is not sound */
-export async function contentPosition(path: string, handle: FileHandle, entry: ZipEntry): Promise<number> {
+/** Where an entry's content begins in the file. @throws CheckpointError where its header is not sound */
+async function contentPosition(path: string, handle: FileHandle, entry: ZipEntry): Promise<number> {
   const header = await read(path, handle, entry.headerPosition, LOCAL_HEADER.size);
   if (header.readUInt32LE(0) !== LOCAL_HEADER.signature) throw damaged(path, 'an entry has no header');
   return entry.headerPosition + LOCAL_HEADER.size + header.readUInt16LE(26) + header.readUInt16LE(28);
+}
+
+/**
+ * A function that fills an array from byte `start` of an entry on: of a stored entry straight from the file; a deflated
+ * one is unpacked whole and kept until the next.
+ * @throws CheckpointError where the entry ends before, or does not unpack to its size
+ */
+export function entryReader(path: string, handle: FileHandle) {
+  let last: { entry: ZipEntry; content: Buffer } | undefined;
+  async function unpacked(entry: ZipEntry): Promise<Buffer> {
+    if (last?.entry === entry) return last.content;
+    last = undefined;
+    const packed = await read(path, handle, await contentPosition(path, handle, entry), entry.packed);
+    const content = await inflate(packed, { maxOutputLength: Math.max(entry.size, 1) }).catch((cause) => {
+      throw damaged(path, 'an entry does not unpack', { cause });
+    });
+    if (content.length !== entry.size)
+      throw damaged(path, `an entry unpacks to ${content.length} bytes, not ${entry.size}`);
+    last = { entry, content };
+    return content;
+  }
+  return async (entry: ZipEntry, start: number, into: Uint8Array): Promise<void> => {
+    if (start + into.length > entry.size) throw damaged(path, 'an entry ends too early');
+    if (entry.deflated) into.set((await unpacked(entry)).subarray(start, start + into.length));
+    else if (!(await readFully(handle, into, (await contentPosition(path, handle, entry)) + start)))
+      throw damaged(path, 'an entry ends too early');
+  };
 }

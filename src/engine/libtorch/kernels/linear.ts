@@ -37,7 +37,7 @@ export function registerLinear(): void {
     const { id, out, backend } = kernel;
     if (!ours(kernel))
       throw new EngineError(`weights in fewer bits are for --device cpu, not ${backend.device}`);
-    if (!int8) return [out('float32', 'to.dtype', id(weight), ScalarType.bfloat16)];
+    if (!int8) return [out('float32', 'alitok::pack_bf16', id(weight))];
     const [packed, scale] = backend.call('alitok::pack_int8', id(weight));
     return [backend.wrap(packed, 'int32'), backend.wrap(scale, 'float32')];
   });

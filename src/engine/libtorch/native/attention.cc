@@ -13,15 +13,19 @@
 namespace alitok {
 namespace {
 
-constexpr int LANES = 16;
-typedef float Floats __attribute__((vector_size(4 * LANES)));
+/** Heads are a multiple of so many numbers wide, and rows of scores of twice as many: whole vectors on every processor. */
+constexpr int64_t WHOLE = 16;
 
-INLINE Floats load(const float* from) {
-  Floats value;
+template <int Lanes>
+INLINE Floats<Lanes> load(const float* from) {
+  Floats<Lanes> value;
   std::memcpy(&value, from, sizeof value);
   return value;
 }
-INLINE void store(float* to, const Floats& value) { std::memcpy(to, &value, sizeof value); }
+template <int Lanes>
+INLINE void store(float* to, const Floats<Lanes>& value) {
+  std::memcpy(to, &value, sizeof value);
+}
 
 #define INLINE_LAMBDA __attribute__((always_inline))
 
@@ -43,24 +47,25 @@ struct Shape {
   uint32_t seed;
 
   /** How many keys, in memory rounded up to whole vectors. */
-  int64_t padded() const { return (keys + 2 * LANES - 1) / (2 * LANES) * (2 * LANES); }
+  int64_t padded() const { return (keys + 2 * WHOLE - 1) / (2 * WHOLE) * (2 * WHOLE); }
   /** Query i sees so many keys: the last sees all, the one before it all but the last. */
   int64_t seen(int64_t i) const { return causal ? i + 1 + keys - queries : keys; }
 };
 
 /** (T, D) → (D, T), its rows `padded` apart and zero at their ends. */
-void transpose(const Head& head, int64_t tokens, int64_t width, int64_t padded, float* to) {
+INLINE void transpose(const Head& head, int64_t tokens, int64_t width, int64_t padded, float* to) {
   for (int64_t d = 0; d < width; d++) std::fill(to + d * padded + tokens, to + (d + 1) * padded, 0.0f);
   for (int64_t t = 0; t < tokens; t++)
     for (int64_t d = 0; d < width; d++) to[d * padded + t] = head.row(t)[d];
 }
 
 /** result (rows, count) = a (rows, width) · bᵀ, for b transposed: (width, padded). `count` is rounded up to vectors. */
+template <int Lanes>
 INLINE void scores(const float* const* a, const float* b, int64_t width, int64_t padded, int64_t count, float* result) {
-  for (int64_t t = 0; t < count; t += 2 * LANES) {
-    Floats sum[QUERIES][2] = {};
+  for (int64_t t = 0; t < count; t += 2 * Lanes) {
+    Floats<Lanes> sum[QUERIES][2] = {};
     for (int64_t d = 0; d < width; d++) {
-      const Floats first = load(b + d * padded + t), second = load(b + d * padded + t + LANES);
+      const auto first = load<Lanes>(b + d * padded + t), second = load<Lanes>(b + d * padded + t + Lanes);
 #pragma GCC unroll 8
       for (int r = 0; r < QUERIES; r++) {
         sum[r][0] += a[r][d] * first;
@@ -69,80 +74,87 @@ INLINE void scores(const float* const* a, const float* b, int64_t width, int64_t
     }
 #pragma GCC unroll 8
     for (int r = 0; r < QUERIES; r++) {
-      store(result + r * padded + t, sum[r][0]);
-      store(result + r * padded + t + LANES, sum[r][1]);
+      store<Lanes>(result + r * padded + t, sum[r][0]);
+      store<Lanes>(result + r * padded + t + Lanes, sum[r][1]);
     }
   }
 }
 
-/** Runs `part` over a width in parts of up to four vectors: their sums fill the registers, but no part is small. */
-template <typename Part>
+/** Runs `part` over a width in parts of some vectors: their sums fill the registers, but no part is small. */
+template <int Lanes, typename Part>
 INLINE void in_parts(int64_t width, Part part) {
+  constexpr int most = Lanes == 16 ? 4 : 2; // of 32 registers, or of 16
   int64_t from = 0;
   while (from < width) {
-    const int64_t left = (width - from) / LANES;
-    if (left % 4 == 0) {
-      part(std::integral_constant<int, 4>(), from);
-      from += 4 * LANES;
-    } else if (left >= 3) {
-      part(std::integral_constant<int, 3>(), from);
-      from += 3 * LANES;
-    } else if (left == 2) {
+    const int64_t left = (width - from) / Lanes;
+    if (left % most == 0) {
+      part(std::integral_constant<int, most>(), from);
+      from += most * Lanes;
+    } else if (most > 3 && left >= 3) {
+      part(std::integral_constant<int, most - 1>(), from);
+      from += (most - 1) * Lanes;
+    } else if (left >= 2) {
       part(std::integral_constant<int, 2>(), from);
-      from += 2 * LANES;
+      from += 2 * Lanes;
     } else {
       part(std::integral_constant<int, 1>(), from);
-      from += LANES;
+      from += Lanes;
     }
   }
 }
 
 /** result (rows, width) = p (rows, count) · b (count, width), some vectors of the width at a time. */
-template <int Vectors>
+template <int Lanes, int Vectors>
 INLINE void weighted_part(const float* p, int64_t padded, const Head& b, int64_t count, int64_t from, float* result,
                           int64_t width) {
-  Floats sum[QUERIES][Vectors] = {};
+  Floats<Lanes> sum[QUERIES][Vectors] = {};
   for (int64_t t = 0; t < count; t++) {
-    Floats row[Vectors];
+    Floats<Lanes> row[Vectors];
 #pragma GCC unroll 4
-    for (int v = 0; v < Vectors; v++) row[v] = load(b.row(t) + from + v * LANES);
+    for (int v = 0; v < Vectors; v++) row[v] = load<Lanes>(b.row(t) + from + v * Lanes);
 #pragma GCC unroll 8
     for (int r = 0; r < QUERIES; r++)
 #pragma GCC unroll 4
       for (int v = 0; v < Vectors; v++) sum[r][v] += p[r * padded + t] * row[v];
   }
+#pragma GCC unroll 8
   for (int r = 0; r < QUERIES; r++)
-    for (int v = 0; v < Vectors; v++) store(result + r * width + from + v * LANES, sum[r][v]);
+#pragma GCC unroll 4
+    for (int v = 0; v < Vectors; v++) store<Lanes>(result + r * width + from + v * Lanes, sum[r][v]);
 }
 
+template <int Lanes>
 INLINE void weighted(const float* p, int64_t padded, const Head& b, int64_t count, float* result, int64_t width) {
-  in_parts(width, [&](auto vectors, int64_t from) INLINE_LAMBDA {
-    weighted_part<vectors>(p, padded, b, count, from, result, width);
+  in_parts<Lanes>(width, [&](auto vectors, int64_t from) INLINE_LAMBDA {
+    weighted_part<Lanes, vectors>(p, padded, b, count, from, result, width);
   });
 }
 
 /** sum (count, width) += pᵀ · a, for p (rows, count) and a (rows, width). */
-template <int Vectors>
+template <int Lanes, int Vectors>
 INLINE void outer_part(const float* p, int64_t padded, const float* const* a, int64_t count, int64_t from, float* sum,
                        int64_t width) {
-  Floats rows[QUERIES][Vectors];
+  Floats<Lanes> rows[QUERIES][Vectors];
+#pragma GCC unroll 8
   for (int r = 0; r < QUERIES; r++)
-    for (int v = 0; v < Vectors; v++) rows[r][v] = load(a[r] + from + v * LANES);
+#pragma GCC unroll 4
+    for (int v = 0; v < Vectors; v++) rows[r][v] = load<Lanes>(a[r] + from + v * Lanes);
   for (int64_t t = 0; t < count; t++) {
     float* to = sum + t * width + from;
 #pragma GCC unroll 4
     for (int v = 0; v < Vectors; v++) {
-      Floats total = load(to + v * LANES);
+      Floats<Lanes> total = load<Lanes>(to + v * Lanes);
 #pragma GCC unroll 8
       for (int r = 0; r < QUERIES; r++) total += p[r * padded + t] * rows[r][v];
-      store(to + v * LANES, total);
+      store<Lanes>(to + v * Lanes, total);
     }
   }
 }
 
+template <int Lanes>
 INLINE void outer(const float* p, int64_t padded, const float* const* a, int64_t count, float* sum, int64_t width) {
-  in_parts(width, [&](auto vectors, int64_t from) INLINE_LAMBDA {
-    outer_part<vectors>(p, padded, a, count, from, sum, width);
+  in_parts<Lanes>(width, [&](auto vectors, int64_t from) INLINE_LAMBDA {
+    outer_part<Lanes, vectors>(p, padded, a, count, from, sum, width);
   });
 }
 
@@ -158,27 +170,29 @@ struct Block {
 };
 
 /** Lane by lane, because a plain loop for the largest does not become vector instructions. */
+template <int Lanes>
 INLINE float largest_of(const float* row, int64_t count) {
   float largest = row[0];
   int64_t t = 0;
-  if (count >= LANES) {
-    Floats lanes = load(row);
-    for (; t + LANES <= count; t += LANES) {
-      const Floats next = load(row + t);
+  if (count >= Lanes) {
+    auto lanes = load<Lanes>(row);
+    for (; t + Lanes <= count; t += Lanes) {
+      const auto next = load<Lanes>(row + t);
       lanes = next > lanes ? next : lanes;
     }
-    for (int l = 0; l < LANES; l++) largest = std::max(largest, lanes[l]);
+    for (int l = 0; l < Lanes; l++) largest = std::max(largest, lanes[l]);
   }
   for (; t < count; t++) largest = std::max(largest, row[t]);
   return largest;
 }
 
 /** softmax(s·scale) of each row in place, zero for keys that the row's query does not see. */
+template <int Lanes>
 INLINE void softmax(const Shape& shape, const Block& block, float* s, int64_t padded) {
   for (int64_t r = 0; r < block.rows; r++) {
     float* row = s + r * padded;
     const int64_t seen = shape.seen(block.first + r);
-    const float largest = largest_of(row, seen);
+    const float largest = largest_of<Lanes>(row, seen);
     float total = 0;
     for (int64_t t = 0; t < seen; t++) {
       row[t] = exponential((row[t] - largest) * shape.scale);
@@ -199,7 +213,8 @@ INLINE void drop(const Shape& shape, const float* from, float* to, int64_t count
 }
 
 /** y (queries, width), its rows `y_stride` apart, of head number `head`. */
-VECTORIZED void forward(const Shape& shape, Head q, Head k, Head v, float* y, int64_t y_stride, int64_t head) {
+template <int Lanes>
+INLINE void forward_head(const Shape& shape, Head q, Head k, Head v, float* y, int64_t y_stride, int64_t head) {
   const int64_t padded = shape.padded(), width = shape.width;
   std::vector<float> keys(width * padded), p(QUERIES * padded), result(QUERIES * width);
   transpose(k, shape.keys, width, padded, keys.data());
@@ -207,20 +222,22 @@ VECTORIZED void forward(const Shape& shape, Head q, Head k, Head v, float* y, in
     const Block block(shape, first);
     const float* rows[QUERIES];
     block.of(q, rows);
-    scores(rows, keys.data(), width, padded, block.seen, p.data());
-    softmax(shape, block, p.data(), padded);
+    scores<Lanes>(rows, keys.data(), width, padded, block.seen, p.data());
+    softmax<Lanes>(shape, block, p.data(), padded);
     if (shape.rate > 0)
       for (int64_t r = 0; r < block.rows; r++)
         drop(shape, &p[r * padded], &p[r * padded], block.seen, (head * shape.queries + first + r) * shape.keys);
-    weighted(p.data(), padded, v, block.seen, result.data(), width);
+    weighted<Lanes>(p.data(), padded, v, block.seen, result.data(), width);
     for (int64_t r = 0; r < block.rows; r++)
       std::copy(&result[r * width], &result[(r + 1) * width], y + (first + r) * y_stride);
   }
 }
+FOR_VECTORS(forward, forward_head)
 
 /** dq, dk, dv of one head, their rows `stride` apart. */
-VECTORIZED void backward(const Shape& shape, Head dy, Head q, Head k, Head v, float* dq, float* dk, float* dv,
-                         int64_t stride, int64_t head) {
+template <int Lanes>
+INLINE void backward_head(const Shape& shape, Head dy, Head q, Head k, Head v, float* dq, float* dk, float* dv,
+                          int64_t stride, int64_t head) {
   const int64_t padded = shape.padded(), width = shape.width;
   std::vector<float> keys(width * padded), values(width * padded);
   std::vector<float> p(QUERIES * padded), ds(QUERIES * padded), dropped(QUERIES * padded), result(QUERIES * width);
@@ -232,9 +249,9 @@ VECTORIZED void backward(const Shape& shape, Head dy, Head q, Head k, Head v, fl
     const float *queries[QUERIES], *gradients[QUERIES];
     block.of(q, queries);
     block.of(dy, gradients);
-    scores(queries, keys.data(), width, padded, block.seen, p.data());
-    softmax(shape, block, p.data(), padded);
-    scores(gradients, values.data(), width, padded, block.seen, ds.data());
+    scores<Lanes>(queries, keys.data(), width, padded, block.seen, p.data());
+    softmax<Lanes>(shape, block, p.data(), padded);
+    scores<Lanes>(gradients, values.data(), width, padded, block.seen, ds.data());
     for (int64_t r = 0; r < block.rows; r++) {
       float *probability = &p[r * padded], *gradient = &ds[r * padded], *kept = &dropped[r * padded];
       const uint32_t at = (head * shape.queries + first + r) * shape.keys;
@@ -253,17 +270,18 @@ VECTORIZED void backward(const Shape& shape, Head dy, Head q, Head k, Head v, fl
       std::fill_n(&ds[r * padded], block.seen, 0.0f);
       std::fill_n(&dropped[r * padded], block.seen, 0.0f);
     }
-    weighted(ds.data(), padded, k, block.seen, result.data(), width);
+    weighted<Lanes>(ds.data(), padded, k, block.seen, result.data(), width);
     for (int64_t r = 0; r < block.rows; r++)
       std::copy(&result[r * width], &result[(r + 1) * width], dq + (first + r) * stride);
-    outer(ds.data(), padded, queries, block.seen, sums.data(), width);
-    outer(dropped.data(), padded, gradients, block.seen, sums.data() + shape.keys * width, width);
+    outer<Lanes>(ds.data(), padded, queries, block.seen, sums.data(), width);
+    outer<Lanes>(dropped.data(), padded, gradients, block.seen, sums.data() + shape.keys * width, width);
   }
   for (int64_t t = 0; t < shape.keys; t++) {
     std::copy_n(&sums[t * width], width, dk + t * stride);
     std::copy_n(&sums[(shape.keys + t) * width], width, dv + t * stride);
   }
 }
+FOR_VECTORS(backward, backward_head)
 
 /** A tensor (B, T, H, D) whose heads lie side by side: itself, or a copy. */
 Tensor with_whole_heads(const Tensor& x) {
@@ -277,7 +295,7 @@ Head head_of(const Tensor& x, int64_t index) {
 }
 
 Shape shape_of(const Tensor& q, const Tensor& k, bool causal, double rate, int64_t seed) {
-  TORCH_CHECK(q.size(3) % LANES == 0, "heads ", q.size(3), " wide are no multiple of ", LANES);
+  TORCH_CHECK(q.size(3) % WHOLE == 0, "heads ", q.size(3), " wide are no multiple of ", WHOLE);
   return {q.size(1), k.size(1), q.size(3), causal, 1 / std::sqrt(static_cast<float>(q.size(3))),
           static_cast<float>(rate), static_cast<uint32_t>(seed)};
 }

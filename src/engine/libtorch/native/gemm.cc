@@ -23,7 +23,7 @@ namespace {
 /** Depth of a panel: one of b's stays in the first-level cache while all of a's pass by. */
 constexpr int64_t DEPTH = 256;
 /** Columns of b and rows of a that are packed at a time, together half of a second-level cache of 1 MiB. */
-constexpr int64_t COLUMNS = 512;
+constexpr int64_t COLUMNS = 2048;
 constexpr int64_t ROWS = 168;
 
 /** Adds a panel of a (depth × Rows) times one of b (depth × Vectors·lanes) to a tile, or sets the tile to it. */
@@ -31,6 +31,8 @@ template <typename Vector, int Rows, int Vectors>
 INLINE void tile_product(int64_t depth, const float* a, const float* b, float* c, int64_t stride, bool add) {
   constexpr int lanes = sizeof(Vector) / sizeof(float);
   Vector sum[Rows][Vectors] = {};
+#pragma GCC unroll 16
+  for (int r = 0; r < Rows; r++) __builtin_prefetch(c + r * stride, 1);
   for (int64_t p = 0; p < depth; p++) {
     Vector row[Vectors];
 #pragma GCC unroll 8
@@ -56,14 +58,15 @@ INLINE void tile_product(int64_t depth, const float* a, const float* b, float* c
     }
 }
 
-/** Turns `rows` ≤ 16 rows of 16 numbers into 16 rows `width` apart, each of 16 numbers, zero after the first `rows`. */
+/** Turns `rows` rows of `side` numbers into `side` rows `width` apart, each of `side` numbers, zero after the first `rows`. */
 typedef void Transpose(const float* from, int64_t stride, int64_t rows, float* to, int64_t width);
 
 /** What there is for one instruction set, with the tile that fills its registers. */
 struct Kernel {
   int64_t rows, columns;
   void (*run)(int64_t depth, const float* a, const float* b, float* c, int64_t stride, bool add);
-  Transpose* transpose; // or null
+  Transpose* transpose;
+  int64_t side;         // of the square that it turns
 };
 
 #if defined(__x86_64__) && defined(__GNUC__)
@@ -105,10 +108,29 @@ __attribute__((target("avx512f"))) void transpose_avx512(const float* from, int6
   for (int i = 0; i < 16; i++) _mm512_storeu_ps(to + i * width, a[i]);
 }
 
+__attribute__((target("avx2"))) void transpose_avx2(const float* from, int64_t stride, int64_t rows, float* to,
+                                                    int64_t width) {
+  __m256 a[8], b[8];
+  for (int i = 0; i < 8; i++) a[i] = i < rows ? _mm256_loadu_ps(from + i * stride) : _mm256_setzero_ps();
+  for (int i = 0; i < 8; i += 2) { // pairs of numbers
+    b[i] = _mm256_unpacklo_ps(a[i], a[i + 1]);
+    b[i + 1] = _mm256_unpackhi_ps(a[i], a[i + 1]);
+  }
+  for (int i = 0; i < 8; i += 4) // pairs of pairs
+    for (int j = 0; j < 2; j++) {
+      a[i + 2 * j] = _mm256_shuffle_ps(b[i + j], b[i + j + 2], 0x44);
+      a[i + 2 * j + 1] = _mm256_shuffle_ps(b[i + j], b[i + j + 2], 0xee);
+    }
+  for (int i = 0; i < 4; i++) { // halves
+    _mm256_storeu_ps(to + i * width, _mm256_permute2f128_ps(a[i], a[i + 4], 0x20));
+    b[i] = _mm256_permute2f128_ps(a[i], a[i + 4], 0x31);
+  }
+  for (int i = 0; i < 4; i++) _mm256_storeu_ps(to + (i + 4) * width, b[i]);
+}
+
 Kernel choose() {
-  __builtin_cpu_init();
-  if (__builtin_cpu_supports("avx512f")) return {14, 32, tile_avx512, transpose_avx512};
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return {6, 16, tile_avx2, nullptr};
+  if (lanes() == 16) return {14, 32, tile_avx512, transpose_avx512, 16};
+  if (lanes() == 8) return {6, 16, tile_avx2, transpose_avx2, 8};
   return {};
 }
 #else
@@ -125,6 +147,8 @@ void copy_rows(const float* from, int64_t stride, int64_t depth, int64_t filled,
   };
   if (filled == width && width == 14) return whole(std::integral_constant<int64_t, 14>());
   if (filled == width && width == 32) return whole(std::integral_constant<int64_t, 32>());
+  if (filled == width && width == 6) return whole(std::integral_constant<int64_t, 6>());
+  if (filled == width && width == 16) return whole(std::integral_constant<int64_t, 16>());
   for (int64_t i = 0; i < depth; i++) {
     std::copy_n(from + i * stride, filled, to + i * width);
     std::fill_n(to + i * width + filled, width - filled, 0.0f);
@@ -141,11 +165,11 @@ void pack(const Matrix& from, bool by_row, int64_t first, int64_t count, int64_t
     const int64_t filled = std::min(width, count - panel);
     if (by_row) { // the depth runs along memory
       const float* source = from.data + (first + panel) * from.stride + p;
-      // Blocks of 16 × 16; where the panel is narrower, what is too much of a row is overwritten by the next.
-      const int64_t blocks = kernel.transpose ? depth / 16 * 16 : 0;
-      for (int64_t j = 0; j < width && blocks > 0; j += 16)
-        for (int64_t i = 0; i < blocks; i += 16)
-          kernel.transpose(source + j * from.stride + i, from.stride, std::min<int64_t>(16, filled - j), to + i * width + j, width);
+      // In squares; where the panel is narrower, what is too much of a row is overwritten by the next.
+      const int64_t side = kernel.side, blocks = depth / side * side;
+      for (int64_t j = 0; j < width; j += side)
+        for (int64_t i = 0; i < blocks; i += side)
+          kernel.transpose(source + j * from.stride + i, from.stride, std::min(side, filled - j), to + i * width + j, width);
       for (int64_t i = blocks; i < depth; i++)
         for (int64_t j = 0; j < width; j++) to[i * width + j] = j < filled ? source[j * from.stride + i] : 0;
     } else {
@@ -172,7 +196,7 @@ void block(int64_t m0, int64_t m1, int64_t n0, int64_t n1, int64_t n, int64_t k,
   float* packed_b = workspace();
   float* packed_a = packed_b + DEPTH * COLUMNS;
   float* edge = packed_a + DEPTH * (ROWS + 32);
-  const auto [rows, columns, run, _] = kernel;
+  const auto [rows, columns, run, transpose, side] = kernel;
   for (int64_t j = n0; j < n1; j += COLUMNS) {
     const int64_t width = std::min(COLUMNS, n1 - j);
     for (int64_t p = 0; p < k; p += DEPTH) {

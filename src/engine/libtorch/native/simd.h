@@ -8,7 +8,8 @@
 #include <cmath>
 #include <cstring>
 
-// A function is compiled once for each instruction set, and the right one is chosen when the library is loaded.
+// A function of plain loops is compiled once for each instruction set, and the right one is chosen when the library is
+// loaded.
 #if defined(__x86_64__) && !defined(__clang__) && __GNUC__ >= 12
 #define VECTORIZED __attribute__((target_clones("avx512f", "arch=x86-64-v3", "default")))
 #elif defined(__x86_64__) && !defined(__clang__) && defined(__GNUC__)
@@ -21,6 +22,39 @@
 namespace alitok {
 
 using at::Tensor;
+
+/** Vectors of `Lanes` numbers; at most what a register of the processor holds, or they go through memory. */
+template <int Lanes>
+using Floats __attribute__((vector_size(4 * Lanes))) = float;
+
+// Where loops are written for registers, with vectors of a length: defines `name`, which calls the inlined template
+// `body<Lanes>` as compiled for the vectors that this processor has.
+#if defined(__x86_64__) && defined(__GNUC__)
+#define FOR_VECTORS(name, body)                                                                              \
+  template <typename... A>                                                                                   \
+  __attribute__((target("avx512f,fma"))) void name##_avx512(const A&... a) { body<16>(a...); }               \
+  template <typename... A>                                                                                   \
+  __attribute__((target("avx2,fma"))) void name##_avx2(const A&... a) { body<8>(a...); }                     \
+  template <typename... A>                                                                                   \
+  void name(const A&... a) {                                                                                 \
+    if (lanes() == 16) name##_avx512(a...);                                                                  \
+    else if (lanes() == 8) name##_avx2(a...);                                                                \
+    else body<4>(a...);                                                                                      \
+  }
+/** Floats in a vector of this processor. */
+inline int lanes() {
+  static const int found = [] {
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512f")) return 16;
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? 8 : 4;
+  }();
+  return found;
+}
+#else
+#define FOR_VECTORS(name, body) \
+  template <typename... A>      \
+  void name(const A&... a) { body<4>(a...); }
+#endif
 
 /** Work of a thread below which another one does not pay, in elements. */
 constexpr int64_t GRAIN = 1 << 14;

@@ -1,0 +1,49 @@
+import type { Command } from 'commander';
+import { action, examples, type Invocation, openJob, wholeNumber } from '../command.js';
+import { showResult } from '../show-result.js';
+
+interface Options {
+  data: string;
+  list?: string;
+  features: string;
+  size?: number;
+  keep: number;
+  out: string;
+}
+
+async function run(invocation: Invocation<Options>): Promise<void> {
+  const { data, ...options } = invocation.options;
+  const { computeStatistics } = await import('../../eval/compute-statistics.js');
+  const job = await openJob(invocation);
+  await showResult(await computeStatistics({ images: data, ...options }, job), job);
+}
+
+export function register(program: Command): void {
+  program
+    .command('stats')
+    .description('compute the statistics that `alitok eval generation` takes as a reference')
+    .requiredOption('-d, --data <path>', 'folder of images, or .npz with arr_0 (N, S, S, 3) uint8')
+    .requiredOption(
+      '--features <path>',
+      'network whose features are compared: Inception (.pth or .pb), or a run of `alitok train-features`',
+    )
+    .requiredOption('-o, --out <file>', '.npz with mu, sigma, mu_s, sigma_s, as the ADM evaluator reads it')
+    .option('--list <file>', 'only the images that this file names')
+    .option('--size <pixels>', 'side of the images, if --data is a folder', wholeNumber(1))
+    .option(
+      '--keep <n>',
+      'images to keep in the file, spread evenly, for precision and recall (ADM: 10000)',
+      wholeNumber(0),
+      0,
+    )
+    .addHelpText(
+      'after',
+      examples([
+        [
+          'alitok stats -d imagenet/train --size 256 --features pt_inception-2015-12-05-6726825d.pth --keep 10000 -o reference.npz',
+          'a reference of all training images, as ADM has it',
+        ],
+      ]),
+    )
+    .action(action(run));
+}

@@ -1,0 +1,88 @@
+import { type NpzArray, writeNpz } from '../formats/npz.js';
+import type { Job } from '../job/job.js';
+import { warnOfSkipped } from '../job/reporter.js';
+import { featuresOf, warnOfFew } from './evaluate-samples.js';
+import { openFeatureExtractor } from './feature-extractor.js';
+import { extractFeatures } from './features.js';
+import { type ImageSource, openImages } from './image-batches.js';
+import type { Gaussian } from './statistics.js';
+
+export interface ComputeStatisticsOptions {
+  /** `.npz` with arr_0, or a folder of images. */
+  images: string;
+  /** Side of the images, where `images` is a folder. */
+  size?: number;
+  /** Of a folder, only the images that this file names. */
+  list?: string;
+  /** A feature network. */
+  features: string;
+  /** So many of the images, spread evenly over them, are kept beside the statistics, for precision and recall. */
+  keep: number;
+  /** The `.npz` that is written. */
+  out: string;
+}
+
+/** What defines the statistics. */
+export interface StatisticsResult {
+  images: number;
+  kept: number;
+  image_size: number;
+  features: string;
+  features_sha256: string;
+  preprocessing: string;
+}
+
+function arraysOf({ mean, covariance }: Gaussian, suffix: '' | '_s'): NpzArray[] {
+  const d = mean.length;
+  return [
+    { name: `mu${suffix}`, dtype: 'f8', shape: [d], data: mean },
+    { name: `sigma${suffix}`, dtype: 'f8', shape: [d, d], data: covariance },
+  ];
+}
+
+/** `keep` of `count` images, spread evenly, in their order. */
+async function* spread(source: ImageSource, count: number, keep: number): AsyncGenerator<Uint8Array> {
+  const bytes = source.size ** 2 * 3;
+  let [index, kept] = [0, 0];
+  for await (const images of source.batches())
+    for (let at = 0; at < images.length; at += bytes, index++) {
+      if (kept === keep || index < Math.floor((kept * count) / keep)) continue;
+      kept++;
+      yield images.subarray(at, at + bytes);
+    }
+}
+
+/**
+ * Writes the mean and covariance of images' features as ADM's reference batches have them: `mu`, `sigma`, `mu_s`,
+ * `sigma_s` in float64, and `arr_0` where images are kept. Throws DataError for the images, CheckpointError for the
+ * feature network's file, OutputError where the file cannot be written.
+ */
+export async function computeStatistics(
+  options: ComputeStatisticsOptions,
+  { reporter }: Pick<Job, 'reporter'>,
+): Promise<StatisticsResult> {
+  const { images, size, list, out } = options;
+  const source = await openImages(images, { size, list, onUnreadable: warnOfSkipped(reporter) });
+  const extractor = await openFeatureExtractor(options.features);
+  try {
+    const features = await extractFeatures(source, extractor, { gaussians: true }, reporter, 'images');
+    warnOfFew('images', features.count, extractor.dimensions.pool, reporter);
+    const { pool, spatial } = features.gaussians();
+    const arrays = [...arraysOf(pool, ''), ...arraysOf(spatial, '_s')];
+    const kept = Math.min(options.keep, features.count);
+    const shape = [kept, source.size, source.size, 3];
+    // The folder is read once more, and said its warnings.
+    const again = await openImages(images, { size, list });
+    if (kept > 0)
+      arrays.push({ name: 'arr_0', dtype: 'u1', shape, data: spread(again, features.count, kept) });
+    await writeNpz(out, arrays);
+    return {
+      images: features.count,
+      kept,
+      image_size: source.size,
+      ...featuresOf(extractor, options.features),
+    };
+  } finally {
+    extractor.dispose();
+  }
+}

@@ -1,0 +1,71 @@
+import { DataError } from '../errors.js';
+import { type Npz, openNpz } from '../formats/npz.js';
+import { type Reporter, warnOfSkipped } from '../job/reporter.js';
+import type { FeatureExtractor } from './feature-extractor.js';
+import type { Gaussians } from './features.js';
+import { type ImageSource, openImages } from './image-batches.js';
+import { MIN_FEATURES } from './precision-recall.js';
+import type { Gaussian } from './statistics.js';
+
+/** What samples are compared with. */
+export interface Reference {
+  /** Stored statistics, which stand before those of the images; pytorch-fid's files have none of the spatial features. */
+  statistics?: Pick<Gaussians, 'pool'> & Partial<Gaussians>;
+  images?: ImageSource;
+}
+
+/** The images at `path`. Throws DataError if they are missing or too few for precision and recall. */
+export async function openEnough(
+  path: string,
+  size: number | undefined,
+  reporter: Reporter,
+): Promise<ImageSource> {
+  const source = await openImages(path, { size, onUnreadable: warnOfSkipped(reporter) });
+  if (source.count < MIN_FEATURES)
+    throw new DataError(`${path} has ${source.count} images; at least ${MIN_FEATURES} are needed`);
+  return source;
+}
+
+/** Mean and covariance under the names that ADM's reference batches have. Throws DataError. */
+async function readGaussian(file: Npz, suffix: '' | '_s', d: number): Promise<Gaussian> {
+  const [mean, covariance] = [
+    await file.readFloat64(`mu${suffix}`),
+    await file.readFloat64(`sigma${suffix}`),
+  ];
+  if (mean.shape.join() !== `${d}` || covariance.shape.join() !== `${d},${d}`)
+    throw new DataError(
+      `${file.path}: mu${suffix} [${mean.shape}] and sigma${suffix} [${covariance.shape}] are not of the ${d} features that the feature network has; use the network that made the statistics`,
+    );
+  if (![mean, covariance].every(({ data }) => data.every(Number.isFinite)))
+    throw new DataError(
+      `${file.path}: mu${suffix} or sigma${suffix} has numbers that are not finite; make it again`,
+    );
+  return { mean: mean.data, covariance: covariance.data };
+}
+
+/**
+ * A reference's images, its stored statistics, or both, as in ADM's reference batches, whose statistics are of all of
+ * the data and whose `arr_0` is a part of it. Throws DataError.
+ */
+export async function openReference(
+  path: string,
+  size: number,
+  { dimensions }: FeatureExtractor,
+  reporter: Reporter,
+): Promise<Reference> {
+  const images = (own: number | undefined) => openEnough(path, own, reporter);
+  if (!path.endsWith('.npz')) return { images: await images(size) };
+  const file = await openNpz(path);
+  try {
+    if (!file.has('mu')) return { images: await images(undefined) };
+    return {
+      statistics: {
+        pool: await readGaussian(file, '', dimensions.pool),
+        spatial: file.has('mu_s') ? await readGaussian(file, '_s', dimensions.spatial) : undefined,
+      },
+      images: file.has('arr_0') ? await images(undefined) : undefined,
+    };
+  } finally {
+    file.close();
+  }
+}
