@@ -1,5 +1,6 @@
 import * as tf from '@tensorflow/tfjs';
 import { linear } from '../engine/ops/index.js';
+import { peakMemory } from '../machine.js';
 import type { Case } from './cases.js';
 
 /** What this machine can do at best, measured with the engine that is open. */
@@ -68,6 +69,6 @@ export async function measure(what: Case, repeats: number, limits: Limits): Prom
     images_per_second: what.images / middle,
     share_of_limit: Math.max(atBandwidth, atRate) / middle,
     limited_by: atBandwidth > atRate ? 'bandwidth' : 'matrix rate',
-    peak_memory: process.resourceUsage().maxRSS * 1024,
+    peak_memory: peakMemory(),
   };
 }

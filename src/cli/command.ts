@@ -182,6 +182,11 @@ export function choice(
   return new Option(flags, description).choices([...values]).default(standard);
 }
 
+/** Whether to say what a training run would take, in place of running it. */
+export function dryRunOption(): Option {
+  return new Option('--dry-run', 'train nothing, but say what it takes: sizes, memory, time, disk');
+}
+
 /** What to keep a generator's weights in while it samples. */
 export function weightsOption(): Option {
   const kinds: WeightKind[] = ['float32', 'bf16', 'int8'];

@@ -14,81 +14,83 @@ import { CheckpointError } from '../errors.js';
 import { sizeOf } from '../formats/bytes.js';
 import { openTensorFile } from '../formats/open.js';
 import type { TensorFile } from '../formats/tensor-file.js';
-import { Discriminator } from '../models/discriminator.js';
 import { Generator } from '../models/generator.js';
-import { type Stage, type TransformerSize, tokenizerGeometry } from '../models/geometry.js';
+import { type TransformerSize, tokenizerGeometry } from '../models/geometry.js';
 import { Tokenizer } from '../models/tokenizer.js';
-import type { Parameters } from '../nn/parameters.js';
+import { discriminatorParts, generatorParts, type Part, tokenizerParts } from './parts.js';
 
 /** Lines of a table: what, and how much. */
 export type Lines = [name: string, value: string][];
 
 const grouped = (n: number) => n.toLocaleString('en-US');
 
-/** Trainable scalars under a prefix of the names. */
-function countOf(parameters: Parameters, prefix: string): number {
-  return [...parameters].reduce((sum, p) => sum + (!p.buffer && p.name.startsWith(prefix) ? p.size : 0), 0);
+/** What is known of a config or a file: lines, and the parts of its models. */
+export interface Inspection {
+  lines: Lines;
+  parts: Part[];
 }
 
-/** The sizes of a config's models in parameters; nothing is allocated. */
-export function inspectConfig(config: Config): Lines {
+/** The sizes of a config's models in parameters and operations; nothing is allocated. */
+export function inspectConfig(config: Config): Inspection {
   const { grid, prefix_tokens, tokens } = tokenizerGeometry(config.tokenizer);
   const { image_size, patch_size, codebook_size, token_size } = config.tokenizer;
-  const [stage1, stage2] = ([1, 2] as Stage[]).map(
-    (stage) => new Tokenizer(config.tokenizer, stage).parameters,
-  );
   const { width, layers, heads, classes } = config.generator;
-  const generator = new Generator({ width, layers, heads, classes, codebook_size, prefix_tokens, grid });
-  return [
-    ['image', `${image_size} × ${image_size} px, patches of ${patch_size}`],
-    [
-      'tokens',
-      `${tokens} an image: ${prefix_tokens} prefix + ${grid}²; ${codebook_size} codes of ${token_size}`,
+  return {
+    lines: [
+      ['image', `${image_size} × ${image_size} px, patches of ${patch_size}`],
+      [
+        'tokens',
+        `${tokens} an image: ${prefix_tokens} prefix + ${grid}²; ${codebook_size} codes of ${token_size}`,
+      ],
     ],
-    ['encoder', grouped(countOf(stage2, 'encoder.'))],
-    ['decoder, stage 1', grouped(countOf(stage1, 'decoder.'))],
-    ['decoder, stage 2', grouped(countOf(stage2, 'decoder.'))],
-    ['tokenizer, stage 1', grouped(stage1.count)],
-    ['tokenizer, stage 2', grouped(stage2.count)],
-    ['discriminator', grouped(new Discriminator(config.discriminator).parameters.count)],
-    ['generator', grouped(generator.parameters.count)],
-  ];
+    parts: [
+      ...tokenizerParts(config.tokenizer, 1),
+      ...tokenizerParts(config.tokenizer, 2),
+      ...discriminatorParts(config.discriminator, image_size),
+      ...generatorParts({ width, layers, heads, classes, codebook_size, prefix_tokens, grid }),
+    ],
+  };
 }
 
 /** What a model file, run folder, token cache or other file of tensors is. */
-export async function inspectFile(path: string): Promise<Lines> {
+export async function inspectFile(path: string): Promise<Inspection> {
   const file = await openTensorFile(await resolveModel(path));
   try {
-    if (file.tensors.has('codes')) return await inspectTokens(file.path);
+    if (file.tensors.has('codes')) return { lines: await inspectTokens(file.path), parts: [] };
     const sizes = [...file.tensors.values()].map(({ shape }) => sizeOf(shape));
     const dtypes = new Set([...file.tensors.values()].map(({ dtype }) => dtype));
-    return [
-      ['file', file.path],
-      ...inspectModel(file),
-      ['tensors', `${grouped(sizes.length)} of ${[...dtypes].join(', ')}`],
-      ['elements', grouped(sizes.reduce((a, b) => a + b, 0))],
-    ];
+    const { lines, parts } = inspectModel(file);
+    return {
+      lines: [
+        ['file', file.path],
+        ...lines,
+        ['tensors', `${grouped(sizes.length)} of ${[...dtypes].join(', ')}`],
+        ['elements', grouped(sizes.reduce((a, b) => a + b, 0))],
+      ],
+      parts,
+    };
   } finally {
     await file.close();
   }
 }
 
 /** Which model it is, its sizes, and which config it fits; from its own description, else from its tensors. */
-function inspectModel(file: TensorFile): Lines {
+function inspectModel(file: TensorFile): Inspection {
   const description = describe(file);
   const network = description?.kind ?? recognise(file.tensors);
   if (network === 'tokenizer') return inspectTokenizer(file, description as TokenizerDescription | undefined);
   if (network === 'generator') return inspectGenerator(file, description as GeneratorDescription | undefined);
   if (network !== undefined && network in NETWORK_FILES) return inspectNetwork(file, network);
-  return [
+  const lines: Lines = [
     ['kind', network ?? 'tensors without a description'],
     ...Object.entries(description ?? {})
       .filter(([key]) => key !== 'kind')
       .map(([key, value]): [string, string] => [key, JSON.stringify(value)]),
   ];
+  return { lines, parts: [] };
 }
 
-function inspectTokenizer(file: TensorFile, description?: TokenizerDescription): Lines {
+function inspectTokenizer(file: TensorFile, description?: TokenizerDescription): Inspection {
   const inferred = description ? undefined : inferTokenizer(file);
   const { stage, tokenizer } = description ?? inferred!;
   const unknown = inferred?.unknownHeads ?? [];
@@ -99,7 +101,7 @@ function inspectTokenizer(file: TensorFile, description?: TokenizerDescription):
   const differing = differences('tokenizer', tokenizer, published.tokenizer).filter(
     (override) => !unknown.some((key) => override.startsWith(key)),
   );
-  return [
+  const lines: Lines = [
     ['kind', `tokenizer, stage ${stage}`],
     ['image', `${image_size} × ${image_size} px, patches of ${patch_size}`],
     [
@@ -112,9 +114,10 @@ function inspectTokenizer(file: TensorFile, description?: TokenizerDescription):
     ['config', configText('tokenizer', differing)],
     ['names', verdict(() => parameters.check(file, tokenizerTensors(stage)))],
   ];
+  return { lines, parts: tokenizerParts(tokenizer, stage) };
 }
 
-function inspectGenerator(file: TensorFile, description?: GeneratorDescription): Lines {
+function inspectGenerator(file: TensorFile, description?: GeneratorDescription): Inspection {
   const generator = description?.generator ?? inferGenerator(file);
   const { parameters } = new Generator(generator);
   const { width, layers, heads, classes, codebook_size } = generator;
@@ -126,7 +129,7 @@ function inspectGenerator(file: TensorFile, description?: GeneratorDescription):
   ];
   const { guidance_scale, guidance_power, seed } = description?.sample ?? config.sample;
   const known = description !== undefined || differing.length === 0;
-  return [
+  const lines: Lines = [
     ['kind', 'generator'],
     ['transformer', transformerText(generator)],
     ['vocabulary', `${codebook_size} codes, ${classes} classes`],
@@ -140,16 +143,18 @@ function inspectGenerator(file: TensorFile, description?: GeneratorDescription):
     ...(description?.tokenizer ? ([['its tokenizer', description.tokenizer]] satisfies Lines) : []),
     ['names', verdict(() => parameters.check(file))],
   ];
+  return { lines, parts: generatorParts(generator) };
 }
 
 /** A network that others trained. */
-function inspectNetwork(file: TensorFile, network: string): Lines {
+function inspectNetwork(file: TensorFile, network: string): Inspection {
   const { origin, declare } = NETWORK_FILES[network];
-  return [
+  const lines: Lines = [
     ['kind', `${network}, as ${origin}`],
     ['parameters', grouped(declare().count)],
     ['names', verdict(() => checkNetwork(network, file))],
   ];
+  return { lines, parts: [] };
 }
 
 function transformerText({ width, layers, heads }: TransformerSize, unknownHeads = false): string {

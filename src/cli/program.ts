@@ -3,6 +3,7 @@ import { Command } from 'commander';
 import type { EngineChoice } from '../engine/index.js';
 import { choice, examples, wholeNumber } from './command.js';
 import * as bench from './commands/bench.js';
+import * as completion from './commands/completion.js';
 import * as convert from './commands/convert.js';
 import * as curves from './commands/curves.js';
 import * as doctor from './commands/doctor.js';
@@ -11,6 +12,7 @@ import * as inspect from './commands/inspect.js';
 import * as launch from './commands/launch.js';
 import * as quickstart from './commands/quickstart.js';
 import * as reconstruct from './commands/reconstruct.js';
+import * as report from './commands/report.js';
 import * as sample from './commands/sample.js';
 import * as stats from './commands/stats.js';
 import * as tokenize from './commands/tokenize.js';
@@ -34,11 +36,13 @@ const COMMANDS: readonly Register[] = [
   stats,
   evaluate,
   launch,
+  report,
   curves,
   inspect,
   convert,
   bench,
   doctor,
+  completion,
 ].map((command) => command.register);
 
 // As records, the compiler sees to it that none is missing; their modules are too heavy to import for the help.

@@ -36,8 +36,8 @@ function formatNumber(value: number | string): string {
   return size >= 1e-3 && size < 1e6 ? String(Number(value.toPrecision(4))) : value.toExponential(2);
 }
 
-/** `450/1000 steps | 12.3 steps/s | ETA 0:45 | loss 0.123`; the time taken in place of ETA once all is done. */
-function describe({ done, total, unit, start, startedAt, fields }: Work): string {
+/** `450/1000 steps`, `12.3 steps/s`, `ETA 0:45`, `loss 0.123`; the time taken in place of ETA once all is done. */
+function describe({ done, total, unit, start, startedAt, fields }: Work): string[] {
   const seconds = (performance.now() - startedAt) / 1000;
   const rate = (done - start) / seconds;
   const parts = [`${done}/${total} ${unit}`];
@@ -46,19 +46,23 @@ function describe({ done, total, unit, start, startedAt, fields }: Work): string
     parts.push(done < total ? `ETA ${formatDuration((total - done) / rate)}` : formatDuration(seconds));
   }
   for (const [name, value] of Object.entries(fields)) parts.push(`${name} ${formatNumber(value)}`);
-  return parts.join(' | ');
+  return parts;
 }
 
-/** `label [=====     ]  45% 450/1000 steps | …`, the bar as wide as there is room for. */
+/**
+ * `label [=====     ]  45% 450/1000 steps | …`, the bar as wide as there is room for; in a narrow terminal the last
+ * numbers are left out, not cut.
+ */
 function barLine(work: Work, columns = COLUMNS): string {
   const share = work.total > 0 ? Math.min(work.done / work.total, 1) : 1;
-  const [left, right] = [
-    `${work.label} [`,
-    `] ${String(Math.floor(share * 100)).padStart(3)}% ${describe(work)}`,
-  ];
-  const room = columns - left.length - right.length;
+  const left = `${work.label} [`;
+  const parts = describe(work);
+  const right = () => `] ${String(Math.floor(share * 100)).padStart(3)}% ${parts.join(' | ')}`;
+  const spare = () => columns - left.length - right().length;
+  while (parts.length > 1 && spare() < BAR_WIDTHS.least) parts.pop();
+  const room = spare();
   const width = Math.max(BAR_WIDTHS.least, Math.min(BAR_WIDTHS.most, room));
-  return left + '='.repeat(Math.floor(share * width)).padEnd(width) + right;
+  return left + '='.repeat(Math.floor(share * width)).padEnd(width) + right();
 }
 
 /**
@@ -139,7 +143,7 @@ export class Terminal {
   }
 
   private plainLine(work: Work): void {
-    this.stream.write(`${work.label}: ${describe(work)}\n`);
+    this.stream.write(`${work.label}: ${describe(work).join(' | ')}\n`);
   }
 }
 

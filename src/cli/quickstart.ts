@@ -11,13 +11,13 @@ import { evaluateTokenizer } from '../eval/evaluate-tokenizer.js';
 import { matchShare } from '../eval/picture-match.js';
 import { writeFileAtomic } from '../formats/atomic.js';
 import type { Job } from '../job/job.js';
+import { drawRunCurves } from '../report/run-curves.js';
 import { reconstruct } from '../sample/reconstruct.js';
 import { sampleImages } from '../sample/sample-images.js';
 import { tokenizeDataset } from '../train/tokenize-dataset.js';
 import { trainFeatures } from '../train/train-features.js';
 import { trainGenerator } from '../train/train-generator.js';
 import { trainTokenizer } from '../train/train-tokenizer.js';
-import { drawRunCurves } from './run-curves.js';
 
 const CONFIG = fileURLToPath(new URL('../../configs/quickstart.yaml', import.meta.url));
 const SEED = 7;

@@ -1,7 +1,9 @@
+import { dirname } from 'node:path';
 import type { Job } from '../job/job.js';
 
 /**
- * Prints a result as a table, and writes it as JSON if `out` is given, with `more` and with what ran on what.
+ * Prints a result as a table, and writes it as JSON if `out` is given, with `more` and with what ran on what,
+ * in a folder that is made if need be.
  * @throws OutputError where the file cannot be written
  */
 export async function showResult(
@@ -16,6 +18,7 @@ export async function showResult(
   for (const [name, value] of entries) console.log(`${name.padEnd(width)}  ${text(value)}`);
   if (out === undefined) return;
   const { describeStart } = await import('../train/run-folder.js');
-  const { writeFileAtomic } = await import('../formats/atomic.js');
+  const { makeFolder, writeFileAtomic } = await import('../formats/atomic.js');
+  await makeFolder(dirname(out));
   await writeFileAtomic(out, `${JSON.stringify({ ...result, ...more, ...describeStart(job) }, null, 2)}\n`);
 }

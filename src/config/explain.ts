@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { nearest } from '../suggest.js';
 
 type JsonSchema = { properties?: Record<string, JsonSchema>; items?: JsonSchema; anyOf?: JsonSchema[] };
 
@@ -10,27 +11,10 @@ function knownKeys(schema: z.ZodType, path: readonly PropertyKey[]): string[] {
   return Object.keys(node.properties ?? {});
 }
 
-/** Levenshtein's distance: how many letters must be inserted, deleted or replaced. */
-function editDistance(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, j) => j);
-  for (let i = 1; i <= a.length; i++) {
-    const next = [i];
-    for (let j = 1; j <= b.length; j++)
-      next.push(Math.min(row[j] + 1, next[j - 1] + 1, row[j - 1] + (a[i - 1] === b[j - 1] ? 0 : 1)));
-    row = next;
-  }
-  return row[b.length];
-}
-
 /** The nearest known key if it is near, else all of them. */
 function describeUnknown(key: string, known: readonly string[]): string {
-  const [nearest] = known
-    .map((name) => ({ name, distance: editDistance(key, name) }))
-    .sort((a, b) => a.distance - b.distance);
-  const close = nearest !== undefined && nearest.distance <= Math.max(1, key.length / 3);
-  return close
-    ? `unknown key; did you mean ${nearest.name}?`
-    : `unknown key; known keys: ${known.join(', ')}`;
+  const close = nearest(key, known);
+  return close ? `unknown key; did you mean ${close}?` : `unknown key; known keys: ${known.join(', ')}`;
 }
 
 function describe(issue: z.core.$ZodIssue): string {

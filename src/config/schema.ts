@@ -233,6 +233,8 @@ const schema = z
         /** … and the best by this metric, of those whose step has it in the metrics log. */
         keep_best: z.enum(['validation_psnr', 'psnr', 'accuracy', 'loss']).nullable().default(null),
         validation_images: count.default(256),
+        /** Whether the run's record is also written as event files for TensorBoard. */
+        tensorboard: z.boolean().default(true),
       })
       .prefault({}),
   })

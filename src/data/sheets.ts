@@ -3,6 +3,7 @@ import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import sharp from 'sharp';
+import { escapeXml } from '../formats/xml.js';
 
 /** Pictures of one size: (size, size, 3) bytes each, or all of them in one array (N, size, size, 3). */
 export type Pictures = readonly Uint8Array[] | Uint8Array;
@@ -19,9 +20,6 @@ const PAIR_GAP = 2;
 /** Small pictures are enlarged by a whole number up to this side. */
 const SHOWN_SIDE = 128;
 const WIDEST_ROW_LABEL = 180;
-
-const escapeXml = (text: string) =>
-  text.replace(/[&<>"]/g, (sign) => ({ '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;' })[sign]!);
 
 let loading: Promise<void> | undefined;
 

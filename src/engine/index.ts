@@ -3,7 +3,7 @@ import * as tf from '@tensorflow/tfjs';
 import { EngineError } from '../errors.js';
 import { registerCompositions } from './ops/define.js';
 import './ops/index.js';
-import { startLibtorch } from './libtorch/index.js';
+import { libtorchDevices, startLibtorch } from './libtorch/index.js';
 import type { EngineOptions } from './options.js';
 import { startTensorFlow } from './tensorflow.js';
 import { startWasm } from './wasm/index.js';
@@ -25,6 +25,16 @@ const start: Record<EngineName, (options: EngineOptions) => Promise<string>> = {
   },
   cpu: async () => `tfjs-backend-cpu ${tf.version_core}`,
 };
+
+/** What `--device` can name on this machine. */
+export function devices(): string[] {
+  try {
+    return libtorchDevices();
+  } catch (error) {
+    if (error instanceof EngineError) return ['cpu'];
+    throw error;
+  }
+}
 
 /** Throws EngineError where options ask for what only libtorch can do. */
 function refuse(

@@ -1,6 +1,7 @@
 /** Counts how often each codebook entry is chosen. */
 export class CodebookUsage {
-  private readonly counts: Float64Array;
+  /** How often each entry was chosen. */
+  readonly counts: Float64Array;
 
   constructor(entries: number) {
     this.counts = new Float64Array(entries);

@@ -6,7 +6,7 @@ import { Parameters, type Scope } from '../nn/parameters.js';
 const LEAK = 0.1;
 const GROUPS = 32;
 /** The side that the features are pooled to before the logits. */
-const POOLED = 16;
+export const POOLED = 16;
 
 /** The normalised outer product of (1, 3, 3, 1). */
 const BLUR = (() => {

@@ -89,9 +89,14 @@ function attention(scope: Scope, { width, heads, headWidth }: GeneratorGeometry,
   };
 }
 
+/** Width between the SwiGLU's layers: ⌊8d/3⌋, rounded up to a multiple of 256. */
+export function hiddenWidth(width: number): number {
+  return Math.ceil(Math.floor((8 * width) / 3) / HIDDEN_MULTIPLE) * HIDDEN_MULTIPLE;
+}
+
 /** SwiGLU: w2(silu(w1 x)·w3 x), without biases. */
 function mlp(scope: Scope, width: number): Layer {
-  const hidden = Math.ceil(Math.floor((8 * width) / 3) / HIDDEN_MULTIPLE) * HIDDEN_MULTIPLE;
+  const hidden = hiddenWidth(width);
   const w1 = linear(scope.at('w1'), width, hidden, { init: INIT, bias: false });
   const w3 = linear(scope.at('w3'), width, hidden, { init: INIT, bias: false });
   const w2 = linear(scope.at('w2'), hidden, width, { init: INIT, bias: false });

@@ -1,20 +1,80 @@
+import { readFile } from 'node:fs/promises';
 import { ConfigError } from '../errors.js';
+import { nearest } from '../suggest.js';
 
-/** The class that `text` means: an index, or a name. Throws ConfigError, naming what there is. */
+/** Names that a message shows of the many that there may be. */
+const SHOWN = 5;
+
+/** The indices of the classes that a text names: as it is written, else whatever the case. */
+function named(text: string, names: readonly string[]): number[] {
+  const indices = (same: (name: string) => boolean) =>
+    names.flatMap((name, i) => (name !== '' && same(name) ? [i] : []));
+  const exact = indices((name) => name === text);
+  return exact.length > 0 ? exact : indices((name) => name.toLowerCase() === text.toLowerCase());
+}
+
+/** The class that `text` means: an index, plain or after a #, or a name. Throws ConfigError, naming what there is. */
 function parseClass(text: string, names: readonly string[], count: number): number {
-  const byName = names.indexOf(text);
-  if (byName >= 0) return byName;
-  const index = Number(text);
-  if (Number.isInteger(index) && text !== '' && index >= 0 && index < count) return index;
-  const known = names.filter((name) => name !== '').slice(0, 5);
-  const named = known.length > 0 ? `, or names such as ${known.join(', ')}` : '';
-  throw new ConfigError(`--classes: there is no class ${text}; classes are 0 to ${count - 1}${named}`);
+  const found = named(text, names);
+  const digits = (found.length === 0 ? /^#?(\d+)$/ : /^(\d+)$/).exec(text)?.[1];
+  const index = digits !== undefined && Number(digits) < count ? Number(digits) : undefined;
+  const meanings = new Set([...found, ...(index === undefined ? [] : [index])]);
+  if (meanings.size === 1) return [...meanings][0];
+  if (found.length > 1)
+    throw new ConfigError(
+      `--classes: ${found.length} classes have the name ${text}; give one of their indices, ${found.map((i) => `#${i}`).join(', ')}`,
+    );
+  if (found.length === 1)
+    throw new ConfigError(
+      `--classes: ${text} is the name of class ${found[0]}, and an index; write #${found[0]} for the name, or #${index} for the index`,
+    );
+  const known = names.filter((name) => name !== '');
+  const close = nearest(text, known);
+  const hint =
+    close !== undefined
+      ? `; did you mean ${close}?`
+      : known.length > 0
+        ? `, or names such as ${known.slice(0, SHOWN).join(', ')}`
+        : '; this generator has no class names, which --class-names gives it';
+  throw new ConfigError(`--classes: there is no class ${text}; classes are 0 to ${count - 1}${hint}`);
+}
+
+/** Reads the names of `count` classes from a file, one a line in the order of the indices. Throws ConfigError. */
+export async function readClassNames(path: string, count: number): Promise<string[]> {
+  let text: string;
+  try {
+    text = await readFile(path, 'utf8');
+  } catch (error) {
+    throw new ConfigError(`--class-names ${path}: ${(error as Error).message}`, { cause: error });
+  }
+  const names = text
+    .trimEnd()
+    .split('\n')
+    .map((line) => line.trim());
+  if (names.length !== count)
+    throw new ConfigError(
+      `--class-names ${path} has ${names.length} lines, but the generator has ${count} classes; give one name a line`,
+    );
+  return names;
+}
+
+/** Cuts a list at its commas, but for those inside a name that has some itself. */
+function split(list: string, names: readonly string[]): string[] {
+  const parts = list.split(',').map((text) => text.trim());
+  const found: string[] = [];
+  for (let start = 0; start < parts.length; ) {
+    let end = parts.length;
+    while (end > start + 1 && named(parts.slice(start, end).join(', '), names).length === 0) end -= 1;
+    found.push(parts.slice(start, end).join(', '));
+    start = end;
+  }
+  return found;
 }
 
 /** Class indices from a comma-separated list of indices and names; all classes without one. Throws ConfigError. */
 export function parseClasses(list: string | undefined, names: readonly string[], count: number): number[] {
   if (list === undefined) return Array.from({ length: count }, (_, i) => i);
-  return list.split(',').map((text) => parseClass(text.trim(), names, count));
+  return split(list, names).map((text) => parseClass(text, names, count));
 }
 
 /** What to call class c in labels and file names. */

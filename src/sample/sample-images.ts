@@ -16,7 +16,7 @@ import type { Generator } from '../models/generator.js';
 import { toPixels } from '../models/pixels.js';
 import type { Tokenizer } from '../models/tokenizer.js';
 import { Random } from '../random.js';
-import { className, parseClasses } from './classes.js';
+import { className, parseClasses, readClassNames } from './classes.js';
 import { loadModels } from './load-models.js';
 import { packWeights } from './pack-weights.js';
 import { sampleCodes, sampleOptions } from './sampler.js';
@@ -33,6 +33,8 @@ export interface SampleImagesOptions {
   tokenizer: string;
   /** Comma-separated class indices or names; all classes if absent. */
   classes?: string;
+  /** A file of class names, one a line, in place of those that the generator was saved with. */
+  classNames?: string;
   /** How many images of each class, or in all, spread evenly over the classes. */
   images: { perClass: number } | { count: number };
   /** The folder that gets `images/`, `grid.png`, `samples.npz` and `samples.json`. */
@@ -74,12 +76,15 @@ export async function sampleImages(options: SampleImagesOptions, job: Job): Prom
 }
 
 async function sampleWith(
-  { model, tokenizer, classNames, sample }: Awaited<ReturnType<typeof loadModels>>,
+  { model, tokenizer, classNames: saved, sample }: Awaited<ReturnType<typeof loadModels>>,
   options: SampleImagesOptions,
   job: Job,
 ): Promise<number> {
   const { weights } = options;
   const { group = ALONE } = job;
+  const classNames = options.classNames
+    ? await readClassNames(options.classNames, model.geometry.classes)
+    : saved;
   const classes = parseClasses(options.classes, classNames, model.geometry.classes);
   const total = 'count' in options.images ? options.images.count : options.images.perClass * classes.length;
   const labels = Array.from({ length: total }, (_, i) => classes[Math.floor((i * classes.length) / total)]);

@@ -1,19 +1,18 @@
-import { join } from 'node:path';
 import { pruneCheckpoints } from '../checkpoint/retention.js';
 import { type CheckpointNote, saveCheckpoint } from '../checkpoint/training-checkpoint.js';
 import type { Config } from '../config/schema.js';
 import { ALONE, type Group } from '../engine/distributed/group.js';
 import { Interrupted } from '../errors.js';
-import { makeFolder, writeFileAtomic } from '../formats/atomic.js';
 import type { Reporter } from '../job/reporter.js';
 import { turn } from '../job/turn.js';
 import { Guard } from './guard.js';
 import { Means, type MeansState } from './means.js';
-import type { MetricsLog, Timing } from './metrics-log.js';
+import type { Timing } from './metrics-log.js';
+import type { RunLog, Shown } from './run-log.js';
 import type { Metrics, Trainer } from './trainer.js';
 
-/** What was learned so far on held-out data: numbers for the metrics log, and PNG pictures by name. */
-export type Preview = () => Promise<{ metrics: Metrics; pictures: Record<string, Buffer> }>;
+/** Shows what was learned so far on held-out data. */
+export type Preview = () => Promise<Shown>;
 
 /** All that the loop itself carries from step to step. */
 interface LoopState {
@@ -26,7 +25,7 @@ export interface LoopOptions {
   /** The run folder. */
   folder: string;
   config: Pick<Config, 'logging' | 'guards'>;
-  metrics: MetricsLog;
+  log: RunLog;
   reporter: Reporter;
   /** Aborted by Ctrl-C: the loop saves and ends with Interrupted. */
   signal: AbortSignal;
@@ -72,7 +71,7 @@ class Pace {
  * @throws OutputError where a checkpoint or picture cannot be written; the ones before stay
  */
 export async function train(trainer: Trainer, options: LoopOptions): Promise<void> {
-  const { folder, config, metrics, reporter, signal, preview, from, mayWrite, group = ALONE } = options;
+  const { folder, config, log, reporter, signal, preview, from, mayWrite, group = ALONE } = options;
   const { logging } = config;
   const means = new Means();
   const writes = group.rank === 0;
@@ -89,7 +88,7 @@ export async function train(trainer: Trainer, options: LoopOptions): Promise<voi
     await trainer.gather?.();
     if (writes) {
       await mayWrite?.();
-      await metrics.sync();
+      await log.sync();
       const loop: LoopState = { means: means.state, guard: guard.state };
       await saveCheckpoint(folder, trainer, { loop, metrics: measured, interrupted });
       await pruneCheckpoints(folder, logging);
@@ -110,15 +109,14 @@ export async function train(trainer: Trainer, options: LoopOptions): Promise<voi
       const due = (every: number) => trainer.steps % every === 0 || trainer.finished;
       if (due(logging.metrics_every)) {
         measured = { ...withStates(means.take(), last ?? {}), ...trainer.summary?.(), ...guard.metrics };
-        await metrics.append({ step: trainer.steps, ...measured }, pace.at(trainer.steps));
+        await log.append({ step: trainer.steps, ...measured }, pace.at(trainer.steps));
         progress.update(trainer.steps, shown(measured));
         pace.restart(trainer.steps);
       } else progress.update(trainer.steps);
       if (preview && due(logging.images_every)) {
-        const { metrics: previewed, pictures } = await preview();
-        await metrics.append({ step: trainer.steps, ...previewed });
-        await savePictures(join(folder, 'images'), trainer.steps, pictures);
-        measured = { ...measured, ...previewed };
+        const previewed = await preview();
+        await log.show(trainer.steps, previewed);
+        measured = { ...measured, ...previewed.metrics };
         pace.restart(trainer.steps);
       }
       if (due(logging.checkpoint_every)) {
@@ -141,10 +139,4 @@ export async function train(trainer: Trainer, options: LoopOptions): Promise<voi
 function shown(row: Metrics): Record<string, number> {
   const names = ['loss', 'psnr', 'accuracy', 'codebook_usage'];
   return Object.fromEntries(names.filter((name) => name in row).map((name) => [name, row[name]]));
-}
-
-async function savePictures(folder: string, step: number, pictures: Record<string, Buffer>): Promise<void> {
-  await makeFolder(folder);
-  for (const [name, png] of Object.entries(pictures))
-    await writeFileAtomic(join(folder, `${name}-${String(step).padStart(7, '0')}.png`), png);
 }

@@ -17,7 +17,7 @@ export const TIMING_COLUMNS = ['time', 'steps_per_second', 'data_wait'] as const
 
 export interface MetricsLog {
   /** Adds a line, with the time of now. @throws OutputError where the disk is full or failing */
-  append(row: { step: number; [name: string]: number }, timing?: Timing): Promise<void>;
+  append(row: { step: number; [name: string]: number | readonly number[] }, timing?: Timing): Promise<void>;
   /** Sees to it that all lines are on the disk. @throws OutputError where it fails */
   sync(): Promise<void>;
 }

@@ -65,6 +65,12 @@ export class PhaseSchedule {
     [this.best, this.bestStep] = [Number.POSITIVE_INFINITY, 0];
   }
 
+  /** The states at the beginning of each phase. */
+  get beginnings(): { steps: number; state: PhaseSchedule['state'] }[] {
+    const fresh = new PhaseSchedule(this.phases).state;
+    return this.phases.map(({ steps }, phase) => ({ steps, state: { ...fresh, phase } }));
+  }
+
   get state() {
     const { phase, step, loss, bestStep } = this;
     return { phase, step, loss: loss ?? null, best: Number.isFinite(this.best) ? this.best : null, bestStep };

@@ -2,6 +2,7 @@ import * as tf from '@tensorflow/tfjs';
 import type { Config } from '../config/schema.js';
 import { labelledGrid, pairSheet } from '../data/sheets.js';
 import { psnr } from '../eval/psnr.js';
+import { CodebookUsage } from '../models/codebook-usage.js';
 import type { Generator } from '../models/generator.js';
 import { toPixels, toTensor } from '../models/pixels.js';
 import type { Tokenizer } from '../models/tokenizer.js';
@@ -13,7 +14,7 @@ import type { Preview } from './loop.js';
 const SHOWN = 24;
 const BATCH = 32;
 
-/** Reconstructs images (uint8, count·S·S·3): their mean PSNR as metric `name`, and a sheet of the first. */
+/** Reconstructs images (uint8, count·S·S·3): their mean PSNR as metric `name`, a sheet of the first, and their codes. */
 export function reconstructionPreview(tokenizer: Tokenizer, images: Uint8Array, name: string): Preview {
   const size = tokenizer.geometry.image_size;
   const bytes = size * size * 3;
@@ -21,10 +22,15 @@ export function reconstructionPreview(tokenizer: Tokenizer, images: Uint8Array, 
   return async () => {
     const reconstructed = new Uint8Array(images.length);
     let sum = 0;
+    const usage = new CodebookUsage(tokenizer.geometry.codebook_size);
     for (let start = 0; start < count; start += BATCH) {
       const end = Math.min(start + BATCH, count);
       const batch = images.subarray(start * bytes, end * bytes);
-      const pixels = tf.tidy(() => toPixels(tokenizer.forward(toTensor(batch, size)).image));
+      const pixels = tf.tidy(() => {
+        const { image, indices } = tokenizer.forward(toTensor(batch, size));
+        usage.add(indices.dataSync<'int32'>());
+        return toPixels(image);
+      });
       reconstructed.set(pixels, start * bytes);
       for (let i = 0; i < end - start; i++) {
         const of = (array: Uint8Array) => array.subarray(i * bytes, (i + 1) * bytes);
@@ -33,7 +39,11 @@ export function reconstructionPreview(tokenizer: Tokenizer, images: Uint8Array, 
     }
     const shown = Math.min(SHOWN, count) * bytes;
     const sheet = await pairSheet(images.subarray(0, shown), reconstructed.subarray(0, shown), { size });
-    return { metrics: { [name]: sum / count }, pictures: { reconstruction: sheet } };
+    return {
+      metrics: { [name]: sum / count },
+      pictures: { reconstruction: sheet },
+      codeCounts: usage.counts,
+    };
   };
 }
 

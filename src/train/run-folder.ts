@@ -26,12 +26,31 @@ export interface RunOptions {
   engine: Engine;
   /** What the data is that the run is made from, by what it is called in messages. */
   inputs: Record<string, string>;
+  /** What is trained, and the steps that this takes if no phase ends early. */
+  training: { label: string; steps: number };
 }
 
 /** Files of a run that others write. */
 export interface RunFiles {
   metrics: string;
   log: string;
+  /** How often each code was chosen for the images of a preview, a line for each preview. */
+  codeCounts: string;
+  /** Folder of the pictures that previews drew. */
+  images: string;
+  /** Folder of the same record as event files for TensorBoard. */
+  tensorboard: string;
+}
+
+/** The files and folders of a run folder. */
+export function runFiles(folder: string): RunFiles {
+  return {
+    metrics: join(folder, 'metrics.jsonl'),
+    log: join(folder, 'log.jsonl'),
+    codeCounts: join(folder, 'code-counts.jsonl'),
+    images: join(folder, 'images'),
+    tensorboard: join(folder, 'tensorboard'),
+  };
 }
 
 /** One start of a run, in run.json: what ran, on what. */
@@ -59,21 +78,29 @@ export interface RunRecord {
   name: string;
   seed: number;
   inputs?: Record<string, string>;
+  training?: RunOptions['training'];
   /** Oldest first. */
   starts: Start[];
 }
 
-/** What runs, on what. */
-export function describeStart({ command, engine }: Pick<Job, 'command' | 'engine'>): Start {
+/** Versions of what runs, and of this program's checkout. */
+export function programVersions(): Pick<Start, 'versions' | 'git_revision'> {
   const versions = {
     node: process.versions.node,
     alitok: require(join(PACKAGE, 'package.json')).version,
     tfjs: require('@tensorflow/tfjs/package.json').version,
   };
-  return { time: new Date().toISOString(), command, engine, versions, git_revision: gitRevision() };
+  return { versions, git_revision: gitRevision() };
 }
 
-async function readRecord(path: string): Promise<RunRecord | undefined> {
+/** What runs, on what. */
+export function describeStart({ command, engine }: Pick<Job, 'command' | 'engine'>): Start {
+  return { time: new Date().toISOString(), command, engine, ...programVersions() };
+}
+
+/** What the run.json in a folder says; undefined if there is no run. @throws CheckpointError if it is damaged */
+export async function readRecord(folder: string): Promise<RunRecord | undefined> {
+  const path = join(folder, RUN_FILE);
   if (!existsSync(path)) return undefined;
   try {
     return JSON.parse(await readFile(path, 'utf8'));
@@ -88,7 +115,7 @@ async function readRecord(path: string): Promise<RunRecord | undefined> {
  * @throws CheckpointError where there is no run to resume
  */
 export async function findRun(folder: string, resume: Resume): Promise<RunRecord | undefined> {
-  const record = await readRecord(join(folder, RUN_FILE));
+  const record = await readRecord(folder);
   if (record && resume === false)
     throw new OutputError(
       `${folder} holds a run already; go on with it by --resume, or choose another folder`,
@@ -99,17 +126,19 @@ export async function findRun(folder: string, resume: Resume): Promise<RunRecord
 }
 
 /**
- * Makes a folder the home of one run: `config.yaml` (all values, to repeat it) and `run.json` (seed, data, and for each
- * start its command, engine, versions and git revision). `begun` is the record of a run that goes on.
+ * Makes a folder the home of one run: `config.yaml` (all values, to repeat it) and `run.json` (seed, data, what is
+ * trained, and for each start its command, engine, versions and git revision). `begun` is the record of a run that goes
+ * on.
  * @throws OutputError where the folder cannot be written
  */
 export async function openRun(folder: string, options: RunOptions, begun?: RunRecord): Promise<RunFiles> {
-  const { config, inputs } = options;
+  const { config, inputs, training } = options;
+  const files = runFiles(folder);
   await makeFolder(folder);
-  for (const written of [folder, join(folder, 'images')]) await removeTemporaries(written);
+  for (const written of [folder, files.images]) await removeTemporaries(written);
   await writeFileAtomic(join(folder, CONFIG_FILE), configToYaml(config));
   const starts = [...(begun?.starts ?? []), describeStart(options)];
-  const run: RunRecord = { name: config.name, seed: config.seed, inputs, starts };
+  const run: RunRecord = { name: config.name, seed: config.seed, inputs, training, starts };
   await writeFileAtomic(join(folder, RUN_FILE), `${JSON.stringify(run, null, 2)}\n`);
-  return { metrics: join(folder, 'metrics.jsonl'), log: join(folder, 'log.jsonl') };
+  return files;
 }

@@ -6,8 +6,8 @@ import { type FolderLock, lockFolder } from '../formats/folder-lock.js';
 import type { Job } from '../job/job.js';
 import { compareRun } from './compare-run.js';
 import { type Preview, train } from './loop.js';
-import { type MetricsLog, openMetricsLog } from './metrics-log.js';
 import { findRun, openRun, type Resume } from './run-folder.js';
+import { NO_LOG, openRunLog } from './run-log.js';
 import { shareState } from './share-state.js';
 import type { Trainer } from './trainer.js';
 
@@ -37,8 +37,8 @@ export interface TrainingOptions extends ResumeOptions {
   preview?: Preview;
 }
 
-/** The metrics log of processes that leave it to rank 0. */
-const NOWHERE: MetricsLog = { append: async () => {}, sync: async () => {} };
+/** What is done with a trainer once all is prepared. */
+export type Runner = (trainer: RunnableTrainer, options: TrainingOptions, job: Job) => Promise<void>;
 
 /**
  * Runs a trainer in a run folder from its start or its newest checkpoint to its end; no other process can do so meanwhile.
@@ -46,11 +46,7 @@ const NOWHERE: MetricsLog = { append: async () => {}, sync: async () => {} };
  * @throws Interrupted, OutputError, CheckpointError, ConfigError, DataError as `lockFolder`, `findRun`, `compareRun`,
  *   `loadNewestCheckpoint` and `train` do
  */
-export async function runTraining(
-  trainer: RunnableTrainer,
-  options: TrainingOptions,
-  job: Job,
-): Promise<void> {
+export const runTraining: Runner = async (trainer, options, job) => {
   const { group = ALONE } = job;
   let lock: FolderLock | undefined;
   try {
@@ -62,12 +58,12 @@ export async function runTraining(
     await shareState(group, trainer);
     const { label, folder, config } = options;
     const { reporter, signal } = job;
-    await train(trainer, { label, folder, config, metrics: NOWHERE, reporter, signal, group });
+    await train(trainer, { label, folder, config, log: NO_LOG, reporter, signal, group });
   } finally {
     await trainer.close?.();
     await lock?.release();
   }
-}
+};
 
 async function runLocked(
   trainer: Trainer,
@@ -89,7 +85,8 @@ async function runLocked(
   const { reporter, command, engine, group = ALONE } = job;
   // First what can fail: a folder must not look like a run that never began, nor lose the config of one that did.
   const begun = await findRun(folder, resume);
-  const run = { config, command, engine, inputs };
+  const training = { label, steps: trainer.totalSteps };
+  const run = { config, command, engine, inputs, training };
   if (begun) compareRun(folder, begun, run, { decisive, allowChanges, reporter });
   const from = begun && (await loadNewestCheckpoint(folder, trainer, reporter.warn));
   if (!from) await initialize();
@@ -105,7 +102,7 @@ async function runLocked(
     reporter.info(`${label}: finished already, at step ${trainer.steps}`);
     return;
   }
-  const metrics = await openMetricsLog(files.metrics, trainer.steps);
+  const log = await openRunLog(files, trainer.steps, config.logging);
   const mayWrite = () => lock.check();
-  await train(trainer, { label, folder, config, metrics, reporter, signal, preview, from, mayWrite, group });
+  await train(trainer, { label, folder, config, log, reporter, signal, preview, from, mayWrite, group });
 }

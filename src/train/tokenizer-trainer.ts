@@ -111,6 +111,13 @@ export class TokenizerTrainer implements Trainer {
     return { ...metrics, ...position };
   }
 
+  get spans() {
+    return this.schedule.beginnings.map(({ steps, state: schedule }) => ({
+      steps,
+      state: { ...this.state, schedule },
+    }));
+  }
+
   skip(): void {
     this.steps += 1;
     this.schedule.advance(undefined);

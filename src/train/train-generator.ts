@@ -9,7 +9,7 @@ import type { Tokenizer } from '../models/tokenizer.js';
 import { checkGeneratorSchedule } from './check-schedule.js';
 import { GeneratorTrainer } from './generator-trainer.js';
 import { samplePreview } from './previews.js';
-import { type ResumeOptions, runTraining } from './run-training.js';
+import { type ResumeOptions, type Runner, runTraining } from './run-training.js';
 
 export interface TrainGeneratorOptions extends ResumeOptions {
   config: Config;
@@ -52,9 +52,13 @@ function inputsOf({ images, crops, tokens, provenance }: TokenCache): Record<str
   };
 }
 
-/** Trains the generator on a token cache in a run folder. */
-export async function trainGenerator(options: TrainGeneratorOptions, job: Job): Promise<void> {
-  const { config, run, tokens, resume, allowChanges } = options;
+/** Trains the generator on a token cache in a run folder; `run` says what is done with it once all is prepared. */
+export async function trainGenerator(
+  options: TrainGeneratorOptions,
+  job: Job,
+  run: Runner = runTraining,
+): Promise<void> {
+  const { config, run: folder, tokens, resume, allowChanges } = options;
   checkGeneratorSchedule(config);
   const cache = await openTokenCache(tokens);
   let tokenizer: Tokenizer | undefined;
@@ -70,11 +74,11 @@ export async function trainGenerator(options: TrainGeneratorOptions, job: Job): 
     const sizes = { width, layers, heads, classes, codebook_size, prefix_tokens, grid };
     const trainer = new GeneratorTrainer(config, cache, sizes, job.group);
     const preview = tokenizer && samplePreview(trainer.generator, tokenizer, cache.classNames, config.sample);
-    await runTraining(
+    await run(
       trainer,
       {
         label: 'generator',
-        folder: run,
+        folder,
         config,
         resume,
         allowChanges,

@@ -14,7 +14,7 @@ import { checkPhases } from './check-schedule.js';
 import type { Preview } from './loop.js';
 import { checkLossNetworks, openLossNetworks } from './loss-networks.js';
 import { reconstructionPreview } from './previews.js';
-import { type ResumeOptions, runTraining } from './run-training.js';
+import { type ResumeOptions, type Runner, runTraining } from './run-training.js';
 import { type OpenBatches, TokenizerTrainer } from './tokenizer-trainer.js';
 
 export interface TrainTokenizerOptions extends ResumeOptions {
@@ -68,9 +68,16 @@ const DECISIVE: Record<Stage, RegExp> = {
   2: /^(seed$|tokenizer\.|discriminator\.|tokenizer_training\.(?!stage1|shard_optimizer$))/,
 };
 
-/** Trains the stages in turn, each in its own run folder; stage 2 starts from stage 1's encoder and codebook. */
-export async function trainTokenizer(options: TrainTokenizerOptions, job: Job): Promise<void> {
-  const { config, run, stages, resume, allowChanges, from } = options;
+/**
+ * Trains the stages in turn, each in its own run folder; stage 2 starts from stage 1's encoder and codebook. `run` says
+ * what is done with each once all is prepared.
+ */
+export async function trainTokenizer(
+  options: TrainTokenizerOptions,
+  job: Job,
+  run: Runner = runTraining,
+): Promise<void> {
+  const { config, stages, resume, allowChanges, from } = options;
   // What is wrong with stage 2 is to be known before stage 1 has run for days.
   for (const stage of stages) checkPhases(config, stage);
   await checkLossNetworks(config, stages);
@@ -81,15 +88,15 @@ export async function trainTokenizer(options: TrainTokenizerOptions, job: Job): 
     const networks = await openLossNetworks(config, stage);
     const trainer = new TokenizerTrainer(config, stage, openBatches, networks.terms, job.group);
     const initialize = async () => {
-      const source = stage === 2 ? await loadStage1(from, join(run, 'stage1'), config) : undefined;
+      const source = stage === 2 ? await loadStage1(from, join(options.run, 'stage1'), config) : undefined;
       trainer.initialize(source);
       source?.parameters.dispose();
     };
-    await runTraining(
+    await run(
       trainer,
       {
         label: `stage ${stage}`,
-        folder: join(run, `stage${stage}`),
+        folder: join(options.run, `stage${stage}`),
         config,
         // With both stages, the second may not have begun when the first was interrupted.
         resume: resume && stages.length > 1 && stage === 2 ? 'auto' : resume,

@@ -10,6 +10,10 @@ export interface Trainer extends Checkpointed {
   readonly finished: boolean;
   /** Makes the next step. @throws NonFiniteError before it changes anything, where the batch is bad */
   step(): Promise<Metrics>;
+  /** Fresh values of all parameters. */
+  initialize(): void;
+  /** Spans of steps that take different times, with the state that each begins in; without it all steps are alike. */
+  readonly spans?: readonly { steps: number; state: object }[];
   /** Counts the step that was not made because its batch was bad. */
   skip(): void;
   /** Milliseconds that the last step waited for its data. */

@@ -135,6 +135,24 @@ describe('on a terminal', () => {
     }
   });
 
+  it('a narrow one shows as many numbers as fit, and none in part', () => {
+    const start = ' 50% 50/100 steps | 5 steps/s | ETA 0:10';
+    for (const [columns, end] of [
+      [70, start],
+      [80, `${start} | loss 0.1031`],
+      [140, `${start} | loss 0.1031 | psnr 13.13`],
+    ] as const) {
+      const screen = new Screen(true, columns);
+      const progress = new Terminal(screen, false).progress(work);
+      vi.advanceTimersByTime(10_000);
+      progress.update(50, { loss: 0.1031, psnr: 13.13 });
+      progress.stop();
+      expect(screen.lines[0]).toMatch(/^stage 1 \[=+ +\] /);
+      expect(screen.lines[0].replace(/^.*\] /, '')).toBe(end);
+      expect(screen.lines[0].length).toBeLessThanOrEqual(columns);
+    }
+  });
+
   it('close leaves the line, and no timer that keeps the process alive', () => {
     const screen = new Screen(true);
     const terminal = new Terminal(screen, false);

@@ -1,6 +1,6 @@
 import sharp from 'sharp';
 import { expect, test } from 'vitest';
-import { curvesPicture, curvesSheet, curvesSvg } from '../../src/cli/curves.js';
+import { curvesPicture, curvesSheet, curvesSvg } from '../../src/report/curves.js';
 
 const options = { title: 'Loss & more', xLabel: 'step', yLabel: 'nats' };
 const line = (name: string, values: number[]) => ({

@@ -19,6 +19,7 @@ describe('a run folder', () => {
     command: 'alitok train-ar --out run',
     engine: { name: 'wasm', description: 'tfjs-backend-wasm 4', threads: 2 },
     inputs: { 'training images': '36 images' },
+    training: { label: 'generator', steps: 100 },
   };
   const resume = { ...options, command: 'alitok train-ar --out run --resume' };
   const readRun = (run: string) => JSON.parse(readFileSync(join(run, 'run.json'), 'utf8'));
@@ -28,7 +29,8 @@ describe('a run folder', () => {
     const files = await openRun(run, options);
     expect(readdirSync(run).sort()).toEqual(['config.yaml', 'run.json']);
     expect(loadConfig(join(run, 'config.yaml'))).toEqual(options.config);
-    const { name, seed, starts } = readRun(run);
+    const { name, seed, training, starts } = readRun(run);
+    expect(training).toEqual(options.training);
     expect([name, seed, starts.length]).toEqual(['quickstart', 7, 1]);
     expect(starts[0]).toMatchObject({
       command: options.command,
@@ -36,7 +38,7 @@ describe('a run folder', () => {
       versions: { node: process.versions.node, alitok: '0.1.0', tfjs: expect.stringMatching(/^4\./) },
     });
     expect(Math.abs(Date.parse(starts[0].time) - Date.now())).toBeLessThan(60_000);
-    expect(files).toEqual({ metrics: join(run, 'metrics.jsonl'), log: join(run, 'log.jsonl') });
+    expect(files).toMatchObject({ metrics: join(run, 'metrics.jsonl'), log: join(run, 'log.jsonl') });
   });
 
   it('takes one run only, which can be resumed', async () => {

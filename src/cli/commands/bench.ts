@@ -32,6 +32,7 @@ async function run(invocation: Invocation<BenchOptions>): Promise<void> {
   const { engine } = await openJob(invocation);
   const { openCase } = await import('../../bench/cases.js');
   const { measure, measureLimits } = await import('../../bench/measure.js');
+  const { limitsText } = await import('../limits.js');
   const limits = await measureLimits();
   const what = openCase(name, config, { batch, steps, weights });
   const result = await measure(what, repeats, limits);
@@ -51,10 +52,7 @@ async function run(invocation: Invocation<BenchOptions>): Promise<void> {
     ],
     ['images/s', result.images_per_second.toPrecision(3)],
     ['share of limit', `${(100 * result.share_of_limit).toFixed(0)} % of the ${result.limited_by}`],
-    [
-      'limits',
-      `${(limits.bandwidth / 1e9).toFixed(1)} GB/s, ${(limits.matrixRate / 1e9).toFixed(0)} GFLOP/s`,
-    ],
+    ...limitsText(limits),
     ['peak memory', `${(result.peak_memory / 2 ** 30).toFixed(2)} GiB`],
   ];
   const width = Math.max(...rows.map(([key]) => key.length));

@@ -2,7 +2,8 @@ import type { Command } from 'commander';
 import { action, examples, type Invocation } from '../command.js';
 
 async function run({ args, options }: Invocation<{ out: string }>): Promise<void> {
-  const { drawRunCurves, runFolders } = await import('../run-curves.js');
+  const { drawRunCurves } = await import('../../report/run-curves.js');
+  const { runFolders } = await import('../../report/run-folders.js');
   await drawRunCurves((args[0] as string[]).flatMap(runFolders), options.out);
   console.log(`curves in ${options.out}`);
 }

@@ -118,7 +118,10 @@ export function register(program: Command): void {
     )
     .option('--vgg16 <file>', "for LPIPS: torchvision's vgg16-397923af.pth")
     .option('--lpips <file>', "for LPIPS: the PerceptualSimilarity project's lpips/weights/v0.1/vgg.pth")
-    .option('-o, --out <file>', 'also write the result as JSON')
+    .option(
+      '-o, --out <file>',
+      'also write the result as JSON; `alitok report` shows those in RUN/evaluations/',
+    )
     .addHelpText(
       'after',
       examples([
@@ -152,7 +155,10 @@ export function register(program: Command): void {
     .option('--tokenizer <path>', 'and this tokenizer; an interrupted run goes on where it stopped')
     .option('--count <n>', `images to sample (default: ${PUBLISHED_COUNT})`, wholeNumber(1))
     .option('--batch <n>', 'images sampled at once', wholeNumber(1))
-    .option('-o, --out <file>', 'also write the result as JSON')
+    .option(
+      '-o, --out <file>',
+      'also write the result as JSON; `alitok report` shows those in RUN/evaluations/',
+    )
     .addHelpText(
       'after',
       examples([

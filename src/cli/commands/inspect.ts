@@ -7,15 +7,21 @@ async function run({ args }: Invocation<object>): Promise<void> {
   const { enableProdMode } = await import('@tensorflow/tfjs');
   enableProdMode();
   const { loadConfig } = await import('../../config/load.js');
-  const lines = /\.ya?ml$/.test(path) ? inspectConfig(loadConfig(path, overrides)) : await inspectFile(path);
+  const { partsTable } = await import('../parts.js');
+  const { lines, parts } = /\.ya?ml$/.test(path)
+    ? inspectConfig(loadConfig(path, overrides))
+    : await inspectFile(path);
   const width = Math.max(...lines.map(([name]) => name.length));
   for (const [name, value] of lines) console.log(`${name.padEnd(width)}  ${value}`);
+  if (parts.length > 0) console.log(['', ...partsTable(parts)].join('\n'));
 }
 
 export function register(program: Command): void {
   program
     .command('inspect')
-    .description('say what a config, checkpoint, run folder or token cache is, and how large')
+    .description(
+      'say what a config, checkpoint, run folder or token cache is, and draw its models as a table of parts',
+    )
     .argument('<path>', 'a .yaml config, a .safetensors, .pth or .bin file, or a run folder')
     .argument('[overrides...]', 'config values, such as generator.layers=12')
     .addHelpText(

@@ -7,6 +7,7 @@ interface Options {
   tokenizer: string;
   out: string;
   classes?: string;
+  classNames?: string;
   perClass: number;
   count?: number;
   png: boolean;
@@ -37,7 +38,7 @@ function number(minimum: number, maximum = Number.POSITIVE_INFINITY) {
 
 async function run(invocation: Invocation<Options>): Promise<void> {
   const { options } = invocation;
-  const { generator, tokenizer, classes, perClass, count, out, npz, weights } = options;
+  const { generator, tokenizer, classes, classNames, perClass, count, out, npz, weights } = options;
   const png = options.png && !npz;
   const images = count === undefined ? { perClass } : { count };
   const { sampleImages } = await import('../../sample/sample-images.js');
@@ -53,7 +54,7 @@ async function run(invocation: Invocation<Options>): Promise<void> {
   const settings = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined));
   const job = await openJob(invocation, { shared: true });
   const made = await sampleImages(
-    { generator, tokenizer, classes, images, out, png, grid: !npz, weights, settings },
+    { generator, tokenizer, classes, classNames, images, out, png, grid: !npz, weights, settings },
     job,
   );
   if ((job.group?.rank ?? 0) > 0) return;
@@ -70,7 +71,8 @@ export function register(program: Command): void {
       'the tokenizer whose codes it was trained on: run, .safetensors or published .pth file',
     )
     .requiredOption('-o, --out <folder>', 'gets grid.png, samples.npz (ADM layout) and images/')
-    .option('--classes <list>', 'comma-separated class indices or names (default: all)')
+    .option('--class, --classes <list>', 'comma-separated class indices or names (default: all)')
+    .option('--class-names <file>', 'names of the classes, one a line (default: those of the training data)')
     .option('-n, --per-class <n>', 'images of each class', wholeNumber(1), 8)
     .addOption(
       new Option('--count <n>', 'images in all, spread evenly over the classes in their order')
@@ -95,7 +97,7 @@ export function register(program: Command): void {
       'after',
       examples([
         ['alitok sample -g runs/ar --tokenizer runs/tokenizer -o samples', '8 images of each class'],
-        ['alitok sample -g runs/ar --tokenizer runs/tokenizer -o cats --classes cat,5 -n 20', 'two classes'],
+        ['alitok sample -g runs/ar --tokenizer runs/tokenizer -o cats --class cat,5 -n 20', 'two classes'],
         [
           'alitok sample -g alitok_b.bin --tokenizer AliTok.pth -o eval --count 50000 --npz',
           'the published evaluation; once more goes on where an interruption stopped it',

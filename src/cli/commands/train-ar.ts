@@ -2,6 +2,7 @@ import type { Command } from 'commander';
 import {
   action,
   type ConfigOptions,
+  dryRunOption,
   examples,
   type Invocation,
   openJob,
@@ -16,17 +17,18 @@ interface Options extends ConfigOptions, ResumeFlags {
   tokens: string;
   tokenizer?: string;
   run: string;
+  dryRun?: boolean;
 }
 
 async function run(invocation: Invocation<Options>): Promise<void> {
-  const { tokens, tokenizer, run } = invocation.options;
+  const { tokens, tokenizer, run, dryRun } = invocation.options;
   const resuming = readResume(invocation.options);
   const config = await readConfig(invocation);
   const { trainGenerator } = await import('../../train/train-generator.js');
-  await trainGenerator(
-    { config, run, tokens, tokenizer, ...resuming },
-    await openJob(invocation, { shared: true }),
-  );
+  const wanted = { config, run, tokens, tokenizer, ...resuming };
+  if (!dryRun) return trainGenerator(wanted, await openJob(invocation, { shared: true }));
+  const { dryRun: rehearse } = await import('../dry-run.js');
+  await rehearse(invocation.log, async (runner) => trainGenerator(wanted, await openJob(invocation), runner));
 }
 
 export function register(program: Command): void {
@@ -38,6 +40,7 @@ export function register(program: Command): void {
     )
     .option('--tokenizer <path>', 'the tokenizer that made the cache, to draw samples during training')
     .requiredOption('-r, --run <folder>', 'the run folder')
+    .addOption(dryRunOption())
     .addHelpText(
       'after',
       examples([

@@ -3,6 +3,7 @@ import {
   action,
   type ConfigOptions,
   choice,
+  dryRunOption,
   examples,
   type Invocation,
   openJob,
@@ -19,10 +20,11 @@ interface Options extends ConfigOptions, ResumeFlags {
   run: string;
   stage: '1' | '2' | 'all';
   from?: string;
+  dryRun?: boolean;
 }
 
 async function run(invocation: Invocation<Options>): Promise<void> {
-  const { options, args } = invocation;
+  const { options, args, log } = invocation;
   const overrides = args.at(-1) as string[];
   if (options.data !== undefined) overrides.push(`data.train=${JSON.stringify(options.data)}`);
   if (options.validation !== undefined)
@@ -30,11 +32,11 @@ async function run(invocation: Invocation<Options>): Promise<void> {
   const config = await readConfig(invocation);
   const { trainTokenizer } = await import('../../train/train-tokenizer.js');
   const stages = options.stage === 'all' ? ([1, 2] as const) : ([Number(options.stage) as 1 | 2] as const);
-  const { run, from } = options;
-  await trainTokenizer(
-    { config, run, stages, from, ...readResume(options) },
-    await openJob(invocation, { shared: true }),
-  );
+  const { run, from, dryRun } = options;
+  const wanted = { config, run, stages, from, ...readResume(options) };
+  if (!dryRun) return trainTokenizer(wanted, await openJob(invocation, { shared: true }));
+  const { dryRun: rehearse } = await import('../dry-run.js');
+  await rehearse(log, async (runner) => trainTokenizer(wanted, await openJob(invocation), runner));
 }
 
 export function register(program: Command): void {
@@ -48,6 +50,7 @@ export function register(program: Command): void {
     .requiredOption('-r, --run <folder>', 'gets the runs stage1 and stage2')
     .addOption(choice('--stage <stage>', 'which stage to train', ['1', '2', 'all'], 'all'))
     .option('--from <path>', 'stage-1 run or file that stage 2 starts from (default: stage1 of --run)')
+    .addOption(dryRunOption())
     .addHelpText(
       'after',
       examples([

@@ -15,6 +15,12 @@ const SPINS = '20000';
 /** The share of the machine's memory that tensors may keep for those to come. */
 const KEPT_MEMORY = 1 / 4;
 
+/** The devices of PyTorch that `--device` can name. Throws EngineError where it does not load. */
+export function libtorchDevices(): string[] {
+  const count = loadNative().cudaDevices();
+  return ['cpu', ...Array.from({ length: count }, (_, i) => `cuda:${i}`)];
+}
+
 /**
  * `cuda` is the first CUDA device, or the one of this process's rank on this machine; without a name it is taken where
  * there is one. Throws EngineError.

@@ -1,0 +1,52 @@
+import { countsHistogram } from '../train/tensorboard.js';
+import { axis, type ChartSize, type ChartTheme, chartSvg } from './chart.js';
+
+/** How often each code was chosen by one run. */
+export interface CodeCounts {
+  counts: readonly number[];
+  /** Which of the palette's colours it has. */
+  colour: number;
+  name: string;
+}
+
+/** Bars of so many runs have room for their numbers above them. */
+const LABELLED = 1;
+
+/** What `countsHistogram`'s bucket i is called: 0, 1, 2–3, 4–7 and so on. */
+export function bucketName(i: number): string {
+  return i < 2 ? String(i) : `${2 ** (i - 1)}–${2 ** i - 1}`;
+}
+
+/** How many codes were chosen how often, as bars; runs beside each other. */
+export async function codeCountsSvg(
+  runs: readonly CodeCounts[],
+  size: ChartSize,
+  theme: ChartTheme,
+): Promise<string> {
+  const buckets = runs.map(({ counts }) => countsHistogram(counts).counts);
+  const length = Math.max(...buckets.map((one) => one.length));
+  const { formatter: _, ...axisLabel } = axis('', theme).axisLabel;
+  return chartSvg(
+    {
+      grid: { left: 66, right: 16, top: 14, bottom: 44 },
+      xAxis: {
+        ...axis('times chosen', theme),
+        type: 'category',
+        data: Array.from({ length }, (_, i) => bucketName(i)),
+        splitLine: { show: false },
+        axisLabel,
+        nameGap: 26,
+      },
+      yAxis: { ...axis('codebook entries', theme), type: 'value', nameGap: 48 },
+      series: runs.map(({ name, colour }, i) => ({
+        type: 'bar',
+        name,
+        data: buckets[i],
+        label: { show: runs.length <= LABELLED, position: 'top', color: theme.label, fontSize: 11 },
+        itemStyle: { color: theme.palette[colour % theme.palette.length] },
+      })),
+    },
+    size,
+    theme,
+  );
+}

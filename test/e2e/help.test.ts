@@ -1,0 +1,116 @@
+import { existsSync } from 'node:fs';
+import { beforeAll, describe, expect, it } from 'vitest';
+import { drawPictures } from '../../src/data/pictures.js';
+import { alitok, succeed, TINY, temporaryFolder } from './alitok.js';
+
+const at = await temporaryFolder();
+const train = at('train');
+
+beforeAll(async () => {
+  await drawPictures({ folder: at(), size: 16, perClass: 2, seed: 1, split: 'train' });
+});
+
+describe('--dry-run', () => {
+  const value = (text: string, name: string) =>
+    [...text.matchAll(new RegExp(`^${name} +(.*)$`, 'gm'))].map((found) => found[1]);
+
+  it('says what a tokenizer takes, and writes nothing', async () => {
+    const run = at('run');
+    const phases = '[{steps: 100, lr: 1.0e-3}, {steps: 50, lr: 1.0e-3, adversarial: true}]';
+    const { stdout } = await succeed(
+      ...['train-tokenizer', '-c', TINY, '-d', train, '--validation', train, '-r', run, '--dry-run'],
+      ...[
+        `tokenizer_training.stage1.phases=${phases}`,
+        'logging.keep_checkpoints=3',
+        'discriminator.hidden_channels=32',
+      ],
+    );
+    expect(existsSync(run)).toBe(false);
+    expect(value(stdout, 'run')).toEqual(['stage 1', 'stage 2']);
+    expect(value(stdout, 'steps')).toEqual(['150', '6']);
+    const [first, second] = value(stdout, 'a step takes').map((text) =>
+      text.match(/[\d.]+ s/g)!.map(Number.parseFloat),
+    );
+    expect([first.length, second.length]).toEqual([2, 1]); // the phases of stage 1 differ
+    for (const seconds of [...first, ...second]) expect(seconds).toBeGreaterThan(0);
+    expect(value(stdout, 'the run takes')[0]).toMatch(
+      /^about \d+ (s|min), 50 previews of [\d.]+ s included$/,
+    );
+    expect(value(stdout, 'disk')[0]).toMatch(
+      / a checkpoint, .* with 3 kept and one being written; .* are free$/,
+    );
+    expect(value(stdout, 'altogether')[0]).toMatch(/^about/);
+    expect(stdout).toContain('Nothing was written');
+  });
+
+  it('says what a generator takes, and that a checkpoint is as large as it says', async () => {
+    const [tokenizer, tokens, run] = [at('tokenizer'), at('tokens.safetensors'), at('generator')];
+    await succeed('train-tokenizer', '-c', TINY, '-d', train, '-r', tokenizer, '--stage', '1');
+    await succeed('tokenize', '-c', TINY, '--tokenizer', tokenizer, '-d', train, '-o', tokens);
+    const command = ['train-ar', '-c', TINY, '-t', tokens, '-r', run];
+    const { stdout } = await succeed(...command, '--dry-run');
+    expect(existsSync(run)).toBe(false);
+    const [, parameters] = /^parameters +([\d,]+)$/m.exec(stdout)!;
+    // Weights and the optimizer's two moments.
+    const mebibytes = (12 * Number(parameters.replaceAll(',', ''))) / 2 ** 20;
+    expect(value(stdout, 'disk')[0].startsWith(`${mebibytes.toFixed(1)} MiB a checkpoint`)).toBe(true);
+  });
+
+  it('tries no step that cannot fit the memory', async () => {
+    const { stdout, stderr } = await succeed(
+      ...['train-tokenizer', '-c', TINY, '-d', train, '--validation', train, '-r', at('huge'), '--dry-run'],
+      ...['--stage', '2', 'tokenizer.decoder.width=65536', 'tokenizer.decoder.layers=64'],
+    );
+    expect(stderr).toMatch(/weights, gradients and optimizer alone do not fit the memory/);
+    expect(stdout).toMatch(/a step takes +not tried/);
+    expect(stderr).toMatch(/the checkpoints need .* GiB, but .* GiB are free; free some space/);
+  });
+});
+
+describe('doctor', () => {
+  it('says what there is, what not and why, and what to do', async () => {
+    const { stdout, code } = await alitok('doctor');
+    expect(code).toBe(0);
+    for (const line of [
+      /^machine +.*, \d+ of \d+ processors$/m,
+      /^memory +[\d.]+ GiB, of which [\d.]+ GiB are free$/m,
+      /^Node\.js +v\d+/m,
+      /^alitok +\d+\.\d+\.\d+.*tfjs 4/m,
+      /^wasm +tfjs-backend-wasm 4/m,
+      /^devices +cpu/m,
+      /^chosen +wasm: tfjs-backend-wasm/m,
+      /^reads +[\d.]+ GB\/s/m,
+      /^multiplies +\d+ GFLOP\/s/m,
+      /^self-test +passed: 112 values of PyTorch; farthest off by \d\.\de-\d+ \(/m,
+      /^(What to do\n {2}- |Nothing needs to be done)/m,
+    ])
+      expect(stdout).toMatch(line);
+  });
+
+  it('gives all of it as JSON', async () => {
+    const { stdout } = await succeed('doctor', '--json');
+    const found = JSON.parse(stdout);
+    expect(found).toMatchObject({
+      chosen: { name: 'wasm' },
+      selfTest: { passed: true },
+      limits: { bandwidth: expect.any(Number), matrixRate: expect.any(Number) },
+    });
+    expect(found.engines.map(({ name }: { name: string }) => name)).toEqual([
+      'libtorch',
+      'tensorflow',
+      'wasm',
+    ]);
+  });
+});
+
+it.each([
+  [['trian-ar'], /unknown command 'trian-ar'\n\(Did you mean train-ar\?\)/],
+  [['eval', 'generatoin'], /Did you mean generation\?/],
+  [['report', '--outt', 'x', 'y'], /unknown option '--outt'\n\(Did you mean --out\?\)/],
+  [['inspect', TINY, 'generater.layers=3'], /generater: unknown key; did you mean generator\?/],
+  [['inspect', TINY, 'generator.layer=3'], /generator\.layer: unknown key; did you mean layers\?/],
+])('%j: did you mean?', async (args, message) => {
+  const { stderr, code } = await alitok(...args);
+  expect(stderr).toMatch(message);
+  expect(code).toBe(2);
+});

@@ -1,0 +1,50 @@
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { expect, it } from 'vitest';
+import { ConfigError } from '../../src/errors.js';
+import { parseClasses, readClassNames } from '../../src/sample/classes.js';
+
+const NAMES = ['tench, Tinca tinca', 'goldfish', 'Great White', 'crane', 'crane', '2'];
+const parse = (list: string, names = NAMES) => parseClasses(list, names, names.length);
+
+it('takes names and indices', () => {
+  expect(parse('goldfish,3')).toEqual([1, 3]);
+  expect(parse(' great white , 0')).toEqual([2, 0]);
+  expect(parseClasses(undefined, [], 3)).toEqual([0, 1, 2]);
+});
+
+it('takes names that have a comma themselves', () => {
+  expect(parse('tench, Tinca tinca')).toEqual([0]);
+  expect(parse('goldfish,tench, tinca tinca,#4')).toEqual([1, 0, 4]);
+});
+
+it.each([
+  ['goldfsh', /there is no class goldfsh; classes are 0 to 5; did you mean goldfish\?$/],
+  ['6', /there is no class 6; classes are 0 to 5/],
+  ['-1', /there is no class -1/],
+  ['1.5', /there is no class 1\.5/],
+  ['', /there is no class ;/],
+  ['crane', /2 classes have the name crane; give one of their indices, #3, #4$/],
+  ['2', /2 is the name of class 5, and an index; write #5 for the name, or #2 for the index$/],
+  ['zzzzzz', /there is no class zzzzzz.*or names such as tench, Tinca tinca, goldfish/],
+])('%j says what is wrong', (list, message) => {
+  expect(() => parse(list)).toThrow(ConfigError);
+  expect(() => parse(list)).toThrow(message);
+});
+
+it('says where names come from when there are none', () => {
+  expect(() => parseClasses('goldfish', [], 1000)).toThrow(
+    /has no class names, which --class-names gives it/,
+  );
+});
+
+it('reads names from a file, and refuses too few', async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'alitok-classes-'));
+  const path = join(folder, 'names.txt');
+  await writeFile(path, 'a\r\nb c\n');
+  expect(await readClassNames(path, 2)).toEqual(['a', 'b c']);
+  await expect(readClassNames(path, 3)).rejects.toThrow('has 2 lines, but the generator has 3 classes');
+  await expect(readClassNames(join(folder, 'none'), 3)).rejects.toThrow(ConfigError);
+  await rm(folder, { recursive: true });
+});
