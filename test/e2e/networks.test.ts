@@ -22,16 +22,22 @@ beforeAll(async () => {
   await writeConvNeXt(convnext, 241);
 });
 
-/** Phases of one step each, as the recipe has them: both terms, then the classifier's alone, then the adversary. */
+/** Phases as the recipe has them: both terms, then the classifier's alone, then the adversary, which takes turns. */
 const PHASES = JSON.stringify([
   { steps: 1, lr: 1e-3, w_lpips: 1, w_perc: 0.1 },
   { steps: 1, lr: 1e-3, w_perc: 1 },
-  { steps: 1, lr: 1e-3, w_perc: 1, adversarial: true },
+  { steps: 2, lr: 1e-3, w_perc: 1, adversarial: true },
 ]);
 
 const trainTokenizer = (run: string, stage: string, ...more: string[]) => [
   ...['train-tokenizer', '-c', TINY, '-d', train, '-r', at(run), '--stage', stage],
-  ...['tokenizer_training.batch_size=1', 'logging.metrics_every=1', 'logging.validation_images=1', ...more],
+  ...[
+    'tokenizer_training.batch_size=1',
+    'tokenizer_training.warmup_steps=1',
+    'logging.metrics_every=1',
+    'logging.validation_images=1',
+    ...more,
+  ],
 ];
 
 describe('the perceptual recipe', () => {
@@ -47,6 +53,7 @@ describe('the perceptual recipe', () => {
     expect(steps.map((row) => row.lpips > 0)).toEqual([true, false, false]);
     expect(steps.every((row) => row.perceptual > 0)).toBe(true);
     expect(steps[2].adversarial).toBeTypeOf('number');
+    expect(rows.at(-1).discriminator ?? rows.at(-2).discriminator).toBeGreaterThan(0);
     // 10 · 17/256 is for the published grid; here k/g² = 3/4.
     const [{ loss, mse, aux_mse, quantizer, lpips: distance, perceptual }] = steps;
     expect(loss).toBeCloseTo(mse + 10 * (3 / 4) * aux_mse + quantizer + distance + 0.1 * perceptual, 4);
