@@ -16,6 +16,8 @@ export interface Measurement {
   /** Of one run: the median of all repeats, and the fastest. */
   seconds: number;
   fastest: number;
+  /** Of one run, the median: what the process took of the processors, of all its threads together. */
+  processor_seconds: number;
   images_per_second: number;
   /** Of the measured limit: bandwidth for sampling with few rows, the matrix rate for everything else. */
   share_of_limit: number;
@@ -26,15 +28,21 @@ export interface Measurement {
 
 const median = (values: number[]) => [...values].sort((a, b) => a - b)[values.length >> 1];
 
-async function seconds(run: () => Promise<void>, repeats: number): Promise<number[]> {
-  await run(); // warm-up
-  const times: number[] = [];
+/** Times of `repeats` runs after one to warm up: by the clock, and of the processors. */
+async function seconds(
+  run: () => Promise<void>,
+  repeats: number,
+): Promise<{ wall: number[]; cpu: number[] }> {
+  await run();
+  const [wall, cpu]: number[][] = [[], []];
   for (let i = 0; i < repeats; i++) {
-    const start = performance.now();
+    const [start, used] = [performance.now(), process.cpuUsage()];
     await run();
-    times.push((performance.now() - start) / 1000);
+    wall.push((performance.now() - start) / 1000);
+    const { user, system } = process.cpuUsage(used);
+    cpu.push((user + system) / 1e6);
   }
-  return times;
+  return { wall, cpu };
 }
 
 /** Reads through 512 MiB for the bandwidth, far more than any cache, and multiplies 1024 × 1024 matrices for the rate. */
@@ -44,11 +52,13 @@ export async function measureLimits(): Promise<Limits> {
   const row = tf.ones([1, n]);
   const timed = async (body: () => tf.Tensor) =>
     Math.min(
-      ...(await seconds(async () => {
-        const result = tf.tidy(body);
-        await result.data();
-        result.dispose();
-      }, 8)),
+      ...(
+        await seconds(async () => {
+          const result = tf.tidy(body);
+          await result.data();
+          result.dispose();
+        }, 8)
+      ).wall,
     );
   const reading = await timed(() => linear(row, weights));
   const product = await timed(() => tf.matMul(square, square));
@@ -58,14 +68,15 @@ export async function measureLimits(): Promise<Limits> {
 
 /** Runs a case once to warm up and then `repeats` times. */
 export async function measure(what: Case, repeats: number, limits: Limits): Promise<Measurement> {
-  const times = await seconds(what.run, repeats);
-  const middle = median(times);
+  const { wall, cpu } = await seconds(what.run, repeats);
+  const middle = median(wall);
   const atBandwidth = (what.steps * what.bytesPerStep) / limits.bandwidth;
   const atRate = what.operations / limits.matrixRate;
   return {
     case: what.name,
     seconds: middle,
-    fastest: Math.min(...times),
+    fastest: Math.min(...wall),
+    processor_seconds: median(cpu),
     images_per_second: what.images / middle,
     share_of_limit: Math.max(atBandwidth, atRate) / middle,
     limited_by: atBandwidth > atRate ? 'bandwidth' : 'matrix rate',

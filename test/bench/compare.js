@@ -1,4 +1,5 @@
-// Times `alitok bench` and the PyTorch peer in turn, in one run, and prints the ratios peer/ours.
+// Times `alitok bench` and the PyTorch peer in turn, in one run, and prints the ratios peer/ours: by the clock, and of
+// processor time, which with --threads 1 (no thread waits for another) means something on a busy machine too.
 //   node test/bench/compare.js [case:batch[:steps] ...] [--threads 2] [--engine libtorch] [--device cpu] [--precision bf16]
 //     [--weights int8] [--rounds 3] [--python /usr/bin/python3] [--raw FILE]
 import { execFileSync } from 'node:child_process';
@@ -48,6 +49,7 @@ for (const name of cases) {
   ];
   const config = ['-c', path('../../configs/alitok_b.yaml')];
   const times = { ours: [], peer: [] };
+  const processor = { ours: [], peer: [] };
   let share = '';
   for (let round = 0; round < Number(rounds); round++) {
     const peer = lastLine(python, [path('peer.py'), what, ...shared, '--device', device, ...half]);
@@ -70,10 +72,13 @@ for (const name of cases) {
     ]);
     if (raw) appendFileSync(raw, `${JSON.stringify({ case: name, peer, ours })}\n`);
     times.ours.push(ours.seconds);
+    processor.peer.push(peer.processor_seconds);
+    processor.ours.push(ours.processor_seconds);
     share = `${(100 * ours.share_of_limit).toFixed(0)} % of the ${ours.limited_by}`;
   }
   const [ours, peer] = [median(times.ours), median(times.peer)];
+  const used = median(processor.peer) / median(processor.ours);
   console.log(
-    `${name.padEnd(14)} peer ${peer.toFixed(3)} s  ours ${ours.toFixed(3)} s  ratio ${(peer / ours).toFixed(2)}  ${(Number(batch) / ours).toPrecision(3)} images/s  (${share})`,
+    `${name.padEnd(14)} peer ${peer.toFixed(3)} s  ours ${ours.toFixed(3)} s  ratio ${(peer / ours).toFixed(2)} (of processor time ${used.toFixed(2)})  ${(Number(batch) / ours).toPrecision(3)} images/s  (${share})`,
   );
 }

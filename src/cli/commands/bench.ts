@@ -48,7 +48,7 @@ async function run(invocation: Invocation<BenchOptions>): Promise<void> {
     ['engine', `${engine.name}: ${engine.description}`],
     [
       'time',
-      `${result.seconds.toFixed(3)} s, the median of ${repeats}; fastest ${result.fastest.toFixed(3)} s`,
+      `${result.seconds.toFixed(3)} s, the median of ${repeats}; fastest ${result.fastest.toFixed(3)} s; of the processors ${result.processor_seconds.toFixed(3)} s`,
     ],
     ['images/s', result.images_per_second.toPrecision(3)],
     ['share of limit', `${(100 * result.share_of_limit).toFixed(0)} % of the ${result.limited_by}`],

@@ -52,20 +52,28 @@ struct Shape {
   int64_t seen(int64_t i) const { return causal ? i + 1 + keys - queries : keys; }
 };
 
-/** (T, D) → (D, T), its rows `padded` apart and zero at their ends. */
-INLINE void transpose(const Head& head, int64_t tokens, int64_t width, int64_t padded, float* to) {
-  for (int64_t d = 0; d < width; d++) std::fill(to + d * padded + tokens, to + (d + 1) * padded, 0.0f);
-  for (int64_t t = 0; t < tokens; t++)
-    for (int64_t d = 0; d < width; d++) to[d * padded + t] = head.row(t)[d];
+/** (T, D) → panels of two vectors of keys, (D, 2·Lanes) each, with zeros where the last is not full. */
+template <int Lanes>
+INLINE void transpose(const Head& head, int64_t tokens, int64_t width, float* to) {
+  for (int64_t first = 0; first < tokens; first += 2 * Lanes)
+    for (int64_t d = 0; d < width; d++, to += 2 * Lanes)
+      for (int64_t t = 0; t < 2 * Lanes; t++) to[t] = first + t < tokens ? head.row(first + t)[d] : 0;
 }
 
-/** result (rows, count) = a (rows, width) · bᵀ, for b transposed: (width, padded). `count` is rounded up to vectors. */
+/** The rows side by side: as far apart as in a projection, they would fall on the same few places of the cache. */
+INLINE Head gather(const Head& head, int64_t tokens, int64_t width, std::vector<float>& to) {
+  to.resize(tokens * width);
+  for (int64_t t = 0; t < tokens; t++) std::copy_n(head.row(t), width, &to[t * width]);
+  return {to.data(), width};
+}
+
+/** result (rows, count) = a (rows, width) · bᵀ, for b as `transpose` gives it. `count` is rounded up to panels. */
 template <int Lanes>
 INLINE void scores(const float* const* a, const float* b, int64_t width, int64_t padded, int64_t count, float* result) {
   for (int64_t t = 0; t < count; t += 2 * Lanes) {
     Floats<Lanes> sum[QUERIES][2] = {};
-    for (int64_t d = 0; d < width; d++) {
-      const auto first = load<Lanes>(b + d * padded + t), second = load<Lanes>(b + d * padded + t + Lanes);
+    for (int64_t d = 0; d < width; d++, b += 2 * Lanes) {
+      const auto first = load<Lanes>(b), second = load<Lanes>(b + Lanes);
 #pragma GCC unroll 8
       for (int r = 0; r < QUERIES; r++) {
         sum[r][0] += a[r][d] * first;
@@ -216,8 +224,9 @@ INLINE void drop(const Shape& shape, const float* from, float* to, int64_t count
 template <int Lanes>
 INLINE void forward_head(const Shape& shape, Head q, Head k, Head v, float* y, int64_t y_stride, int64_t head) {
   const int64_t padded = shape.padded(), width = shape.width;
-  std::vector<float> keys(width * padded), p(QUERIES * padded), result(QUERIES * width);
-  transpose(k, shape.keys, width, padded, keys.data());
+  std::vector<float> keys(width * padded), values, p(QUERIES * padded), result(QUERIES * width);
+  transpose<Lanes>(k, shape.keys, width, keys.data());
+  v = gather(v, shape.keys, width, values);
   for (int64_t first = 0; first < shape.queries; first += QUERIES) {
     const Block block(shape, first);
     const float* rows[QUERIES];
@@ -239,11 +248,12 @@ template <int Lanes>
 INLINE void backward_head(const Shape& shape, Head dy, Head q, Head k, Head v, float* dq, float* dk, float* dv,
                           int64_t stride, int64_t head) {
   const int64_t padded = shape.padded(), width = shape.width;
-  std::vector<float> keys(width * padded), values(width * padded);
+  std::vector<float> keys(width * padded), values(width * padded), rows;
   std::vector<float> p(QUERIES * padded), ds(QUERIES * padded), dropped(QUERIES * padded), result(QUERIES * width);
   std::vector<float> sums(2 * shape.keys * width, 0.0f);
-  transpose(k, shape.keys, width, padded, keys.data());
-  transpose(v, shape.keys, width, padded, values.data());
+  transpose<Lanes>(k, shape.keys, width, keys.data());
+  transpose<Lanes>(v, shape.keys, width, values.data());
+  k = gather(k, shape.keys, width, rows);
   for (int64_t first = 0; first < shape.queries; first += QUERIES) {
     const Block block(shape, first);
     const float *queries[QUERIES], *gradients[QUERIES];
