@@ -46,6 +46,11 @@ export class TrainingError extends AlitokError {
   override readonly exitCode = 7;
 }
 
+/** Another of the processes that work together is gone, or does not come. */
+export class ProcessError extends AlitokError {
+  override readonly exitCode = 8;
+}
+
 /** Stopped by Ctrl-C or SIGTERM after saving. */
 export class Interrupted extends AlitokError {
   override readonly exitCode = 130;

@@ -10,7 +10,7 @@ import type { Parameters } from '../nn/parameters.js';
 import { Random } from '../random.js';
 import { packWeights } from '../sample/pack-weights.js';
 import { sampleCodes, sampleOptions } from '../sample/sampler.js';
-import { sumGradients, update } from '../train/optimize.js';
+import { finiteNorm, sumGradients, update } from '../train/optimize.js';
 
 /** What is timed: a name, and how much one run of it does. */
 export interface Case {
@@ -100,17 +100,19 @@ function training(config: Config, { batch }: CaseOptions): Case {
   const { tokens, codebook_size } = generator.geometry;
   const codes = tf.keep(tf.tensor2d(integers(batch * tokens, codebook_size), [batch, tokens], 'int32'));
   const conditions = tf.keep(tf.fill([batch], codebook_size + 1, 'int32')) as tf.Tensor1D;
+  const pass = { recompute: config.generator_training.checkpoint_activations };
   return {
-    name: `train the generator, batch ${batch}`,
+    name: `train the generator, batch ${batch}${pass.recompute ? ', checkpointing' : ''}`,
     images: batch,
     bytesPerStep: 0,
     operations: 6 * batch * (tokens + 1) * matrices(generator.parameters),
     steps: 1,
     async run() {
-      const { gradients } = sumGradients(trained, 1, () => ({
-        loss: generator.loss(generator.forward(conditions, codes), codes),
+      const { gradients, metrics } = await sumGradients(trained, 1, () => ({
+        loss: generator.loss(generator.forward(conditions, codes, pass), codes),
       }));
-      update(optimizer, gradients, 1e-4, { accumulation: 1, clip_norm: 1 });
+      const norm = finiteNorm(gradients, 1, { step: 1, lr: 1e-4, metrics, batch: {} });
+      await update(optimizer, gradients, 1e-4, { norm, accumulation: 1, clip_norm: 1 });
     },
     dispose() {
       tf.dispose([codes, conditions]);

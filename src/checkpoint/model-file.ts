@@ -3,6 +3,7 @@ import { openTensorFile } from '../formats/open.js';
 import { writeSafetensors } from '../formats/safetensors.js';
 import type { TensorFile } from '../formats/tensor-file.js';
 import type { Parameter } from '../nn/parameters.js';
+import { verifyFile } from './checksums.js';
 import { parseDescription } from './description.js';
 import { recognise } from './infer.js';
 
@@ -70,6 +71,7 @@ export async function withModel<D extends ModelDescription, T>(
   use: (file: TensorFile, description: D) => Promise<T>,
   infer?: (file: TensorFile) => D,
 ): Promise<T> {
+  await verifyFile(path);
   const file = await openTensorFile(path);
   try {
     const own = describe(file);

@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs';
-import { readdir, stat } from 'node:fs/promises';
+import { readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { CheckpointError } from '../errors.js';
 
@@ -20,6 +20,13 @@ export async function listCheckpoints(run: string): Promise<{ step: number; fold
   const names = (await readdir(folder)).filter((name) => NAME.test(name));
   const found = names.map((name) => ({ step: Number(NAME.exec(name)![1]), folder: join(folder, name) }));
   return found.sort((a, b) => a.step - b.step);
+}
+
+/** Removes checkpoints that were being written when the process was killed. Only for who alone writes the run. */
+export async function removePartial(run: string): Promise<void> {
+  const folder = join(run, CHECKPOINTS);
+  for (const name of await readdir(folder).catch(() => []))
+    if (name.endsWith('.partial')) await rm(join(folder, name), { recursive: true, force: true });
 }
 
 /**

@@ -1,11 +1,12 @@
 import { mkdir, readFile, rename, rm } from 'node:fs/promises';
-import { join } from 'node:path';
-import { CheckpointError } from '../errors.js';
-import { outputError, writeFileAtomic } from '../formats/atomic.js';
+import { dirname, join } from 'node:path';
+import { CheckpointError, OutputError } from '../errors.js';
+import { outputError, syncFolder, writeFileAtomic } from '../formats/atomic.js';
 import { openSafetensors } from '../formats/safetensors.js';
 import type { Parameters } from '../nn/parameters.js';
+import { DamagedError, verifyFolder, writeChecksums } from './checksums.js';
 import { saveParameters } from './model-file.js';
-import { checkpointFolder, listCheckpoints, MODEL_FILE } from './run-files.js';
+import { checkpointFolder, listCheckpoints, MODEL_FILE, removePartial } from './run-files.js';
 
 /** What a checkpoint is made from and restored into. */
 export interface Checkpointed {
@@ -19,63 +20,134 @@ export interface Checkpointed {
   restore(state: object): void;
 }
 
+/** What a checkpoint says besides the trainer's state. */
+export interface CheckpointNote {
+  /** The state of what makes the steps: all that the lines of the metrics log to come depend on. */
+  loop: object;
+  /** Numbers that were measured at this step. */
+  metrics: Record<string, number>;
+  /** Saved because the run was stopped, not because a checkpoint was due. */
+  interrupted: boolean;
+}
+
+interface State extends CheckpointNote {
+  trainer: object;
+}
+
 const STATE_FILE = 'state.json';
 
+/** The files of a checkpoint by name, and what is loaded from them. */
+function filesOf(training: Checkpointed): Record<string, Parameters> {
+  const parts = Object.entries(training.trainingParts).map(([name, value]) => [`${name}.safetensors`, value]);
+  return { [MODEL_FILE]: training.model, ...Object.fromEntries(parts) };
+}
+
 /**
- * Writes a checkpoint of a run: the folder appears under its name only when it is complete. Then removes all but the
- * newest `keep`. Throws OutputError if it cannot be written; older checkpoints stay.
+ * Writes a checkpoint of a run: the folder appears under its name only when it is complete and on the disk, with
+ * checksums of its files. Throws OutputError if it cannot be written; older checkpoints stay.
  */
-export async function saveCheckpoint(run: string, training: Checkpointed, keep: number): Promise<void> {
+export async function saveCheckpoint(
+  run: string,
+  training: Checkpointed,
+  note: CheckpointNote,
+): Promise<void> {
   const folder = checkpointFolder(run, training.steps);
   const partial = `${folder}.partial`;
   try {
-    await rm(partial, { recursive: true, force: true });
-    await mkdir(partial, { recursive: true });
-  } catch (error) {
-    throw outputError(partial, error);
-  }
-  try {
-    await training.saveModel(join(partial, MODEL_FILE));
-    for (const [name, parameters] of Object.entries(training.trainingParts))
-      await saveParameters(join(partial, `${name}.safetensors`), parameters);
-    await writeFileAtomic(join(partial, STATE_FILE), JSON.stringify(training.state, null, 2));
+    await writeFolder(partial, training, note);
     await rm(folder, { recursive: true, force: true });
     await rename(partial, folder);
+    await syncFolder(dirname(folder));
+    await syncFolder(run);
   } catch (error) {
     await rm(partial, { recursive: true, force: true });
-    throw error;
+    const failure = error instanceof OutputError ? error : outputError(folder, error);
+    const before = (await listCheckpoints(run)).at(-1);
+    if (!before) throw failure;
+    throw new OutputError(
+      `${failure.message}; the checkpoint of step ${before.step} stays, --resume goes on from it`,
+      {
+        cause: error,
+      },
+    );
   }
-  for (const old of (await listCheckpoints(run)).slice(0, -keep))
-    await rm(old.folder, { recursive: true, force: true });
 }
 
-/** Loads the newest checkpoint of a run; gives its step, or undefined if there is none. Throws CheckpointError. */
-export async function loadNewestCheckpoint(run: string, training: Checkpointed): Promise<number | undefined> {
-  const newest = (await listCheckpoints(run)).at(-1);
-  if (!newest) return undefined;
-  const parts = { [MODEL_FILE]: training.model, ...suffixed(training.trainingParts) };
-  for (const [name, parameters] of Object.entries(parts)) {
-    const file = await openSafetensors(join(newest.folder, name));
+async function writeFolder(folder: string, training: Checkpointed, note: CheckpointNote): Promise<void> {
+  await rm(folder, { recursive: true, force: true });
+  await mkdir(folder, { recursive: true });
+  await training.saveModel(join(folder, MODEL_FILE));
+  for (const [name, parameters] of Object.entries(training.trainingParts))
+    await saveParameters(join(folder, `${name}.safetensors`), parameters);
+  const state: State = { trainer: training.state, ...note };
+  await writeFileAtomic(join(folder, STATE_FILE), `${JSON.stringify(state)}\n`);
+  await writeChecksums(folder);
+}
+
+/** What a checkpoint's folder says of it. Throws CheckpointError. */
+export async function readCheckpointState(folder: string): Promise<State> {
+  const path = join(folder, STATE_FILE);
+  try {
+    return JSON.parse(await readFile(path, 'utf8')) as State;
+  } catch (error) {
+    throw new CheckpointError(`${path} cannot be read; remove ${folder}`, { cause: error });
+  }
+}
+
+/**
+ * Loads the newest checkpoint of a run that is whole; gives what it says, or undefined if there is none. Newer ones
+ * that are damaged are renamed to `….damaged` once an older one has been loaded, and `warn` hears of each.
+ * @throws CheckpointError where all are damaged, or the newest whole one does not fit
+ */
+export async function loadNewestCheckpoint(
+  run: string,
+  training: Checkpointed,
+  warn: (message: string) => void,
+): Promise<CheckpointNote | undefined> {
+  await removePartial(run);
+  const damaged: { folder: string; reason: string }[] = [];
+  for (const { folder, step } of (await listCheckpoints(run)).reverse()) {
+    try {
+      await verifyFolder(folder);
+    } catch (error) {
+      if (!(error instanceof DamagedError)) throw error;
+      damaged.push({ folder, reason: error.message });
+      continue;
+    }
+    const note = await load(folder, training);
+    for (const { folder: bad, reason } of damaged) {
+      await setAside(bad);
+      warn(
+        `${reason}; the run goes on from the checkpoint of step ${step}, and ${bad} is now ${bad}.damaged`,
+      );
+    }
+    return note;
+  }
+  if (damaged.length === 0) return undefined;
+  throw new CheckpointError(
+    `${run} has no checkpoint that is whole: ${damaged.map(({ reason }) => reason).join('; ')}; begin the run again in another folder`,
+  );
+}
+
+async function load(folder: string, training: Checkpointed): Promise<CheckpointNote> {
+  for (const [name, parameters] of Object.entries(filesOf(training))) {
+    const file = await openSafetensors(join(folder, name));
     try {
       await parameters.load(file);
     } finally {
       await file.close();
     }
   }
-  const path = join(newest.folder, STATE_FILE);
-  try {
-    training.restore(JSON.parse(await readFile(path, 'utf8')) as object);
-  } catch (error) {
-    throw new CheckpointError(
-      `${path} cannot be read; remove ${newest.folder} to go on from the one before`,
-      {
-        cause: error,
-      },
-    );
-  }
-  return newest.step;
+  const { trainer, ...note } = await readCheckpointState(folder);
+  training.restore(trainer);
+  return note;
 }
 
-function suffixed(parts: Record<string, Parameters>): Record<string, Parameters> {
-  return Object.fromEntries(Object.entries(parts).map(([name, value]) => [`${name}.safetensors`, value]));
+async function setAside(folder: string): Promise<void> {
+  try {
+    await rm(`${folder}.damaged`, { recursive: true, force: true });
+    await rename(folder, `${folder}.damaged`);
+  } catch (error) {
+    throw outputError(`${folder}.damaged`, error);
+  }
 }

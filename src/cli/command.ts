@@ -1,8 +1,13 @@
+import { availableParallelism } from 'node:os';
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { Config } from '../config/schema.js';
+import type { Group } from '../engine/distributed/group.js';
+import { placeFromEnvironment } from '../engine/distributed/place.js';
 import type { EngineChoice } from '../engine/index.js';
 import type { WeightKind } from '../engine/ops/index.js';
+import { ConfigError } from '../errors.js';
 import type { Job } from '../job/job.js';
+import type { Resume } from '../train/run-folder.js';
 import { interruption } from './exit.js';
 import type { Log, LogLevel } from './log.js';
 
@@ -31,15 +36,27 @@ export interface Invocation<Options> {
   log: Log;
 }
 
-/** Turns an action into what commander calls: opens the log before it, closes bars and files after it. */
+/** The processes that this one shares the command's work with, once `openJob` has met them. */
+let group: Group | undefined;
+
+/**
+ * Turns an action into what commander calls: opens the log before it, closes bars and files after it, and tells other
+ * processes that share the work how it ended.
+ */
 export function action<Options>(run: (invocation: Invocation<Options>) => Promise<void>) {
   return async (...given: unknown[]): Promise<void> => {
     const command = given.at(-1) as Command;
     const options = command.optsWithGlobals<Options & GlobalOptions>();
     const { openLog } = await import('./log.js');
-    const log = openLog({ level: options.logLevel, quiet: options.quiet });
+    const place = placeFromEnvironment();
+    // Of several processes the first one speaks; the others tell of what goes wrong.
+    const log = openLog({ level: options.logLevel, quiet: options.quiet || (place?.rank ?? 0) > 0 });
     try {
       await run({ options, args: command.processedArgs, log });
+      await group?.leave();
+    } catch (error) {
+      await group?.fail(error);
+      throw error;
     } finally {
       log.close();
     }
@@ -51,14 +68,46 @@ function quote(word: string): string {
   return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
 }
 
-/** Starts the engine that the options name, and makes what work needs. @throws EngineError where it cannot run */
-export async function openJob({ options, log }: Invocation<object>): Promise<Job> {
+/** A fair share of the processors, where other processes of the group run on the same machine. */
+function sharedThreads(localSize = 1): number {
+  return Math.max(1, Math.floor(availableParallelism() / localSize));
+}
+
+/** Ends this process when the `alitok launch` that started it is gone. */
+function endWithLauncher(): void {
+  process.once('disconnect', () => process.kill(process.pid, 'SIGTERM'));
+  process.channel?.unref();
+}
+
+/**
+ * Starts the engine that the options name, and makes what work needs. With `shared`, the work can be divided among
+ * processes, which then meet here; other work is refused where there are several.
+ * @throws EngineError where the engine cannot run
+ * @throws ConfigError, ProcessError where the environment names several processes and they cannot work together
+ */
+export async function openJob(
+  { options, log }: Invocation<object>,
+  { shared = false }: { shared?: boolean } = {},
+): Promise<Job> {
   const { openEngine } = await import('../engine/index.js');
-  const engine = await openEngine(options.engine, options);
+  const place = placeFromEnvironment();
+  if (place && !shared)
+    throw new ConfigError(
+      `this command runs in one process, but the environment names ${place.size}; start it without \`alitok launch\` and the like`,
+    );
+  const threads = options.threads ?? (place && sharedThreads(place.localSize));
+  const engine = await openEngine(options.engine, { ...options, threads, localRank: place?.localRank });
   log.logger.debug({ engine }, 'engine started');
+  if (place) {
+    endWithLauncher();
+    const { ProcessGroup } = await import('../engine/distributed/process-group.js');
+    group = await ProcessGroup.join(place);
+    log.logger.info(`rank ${place.rank} of ${place.size} processes`);
+  }
   let signal: AbortSignal | undefined;
   return {
     engine,
+    group,
     command: ['alitok', ...process.argv.slice(2)].map(quote).join(' '),
     reporter: log,
     // Taking it replaces Node's way to stop: work that never looks at it still ends at once on Ctrl-C.
@@ -75,6 +124,31 @@ export function withConfig(command: Command): Command {
   return command
     .argument('[overrides...]', 'config values, such as generator.layers=12')
     .option('-c, --config <file>', 'YAML file of the experiment (default: the published values)');
+}
+
+/** Options of a command made by `withResume`. */
+export interface ResumeFlags {
+  resume?: Resume;
+  allowChanges?: boolean;
+}
+
+/** Gives a `withConfig` command `--resume [auto]` and `--allow-changes`; `readResume` reads them. */
+export function withResume(command: Command): Command {
+  return command
+    .option('--resume [auto]', 'go on from the newest checkpoint; auto: begin if there is no run yet')
+    .option('--allow-changes', 'resume with other values or data than the run was begun with, too')
+    .hook('preAction', (_, given) => {
+      // What follows --resume may be the first of the overrides.
+      const { resume } = given.opts<{ resume?: string | true }>();
+      if (typeof resume !== 'string' || resume === 'auto') return;
+      (given.processedArgs.at(-1) as string[]).push(resume);
+      given.setOptionValue('resume', true);
+    });
+}
+
+/** How a `withResume` command is to take the run in its folder. */
+export function readResume({ resume = false, allowChanges = false }: ResumeFlags) {
+  return { resume, allowChanges };
 }
 
 /** The experiment that a `withConfig` command was started with. @throws ConfigError */

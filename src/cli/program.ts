@@ -8,6 +8,7 @@ import * as curves from './commands/curves.js';
 import * as doctor from './commands/doctor.js';
 import * as evaluate from './commands/eval.js';
 import * as inspect from './commands/inspect.js';
+import * as launch from './commands/launch.js';
 import * as quickstart from './commands/quickstart.js';
 import * as reconstruct from './commands/reconstruct.js';
 import * as sample from './commands/sample.js';
@@ -32,6 +33,7 @@ const COMMANDS: readonly Register[] = [
   trainFeatures,
   stats,
   evaluate,
+  launch,
   curves,
   inspect,
   convert,

@@ -38,7 +38,7 @@ function formatNumber(value: number | string): string {
 
 /** `450/1000 steps | 12.3 steps/s | ETA 0:45 | loss 0.123`; the time taken in place of ETA once all is done. */
 function describe({ done, total, unit, start, startedAt, fields }: Work): string {
-  const seconds = (Date.now() - startedAt) / 1000;
+  const seconds = (performance.now() - startedAt) / 1000;
   const rate = (done - start) / seconds;
   const parts = [`${done}/${total} ${unit}`];
   if (done > start && seconds > 0) {
@@ -88,7 +88,7 @@ export class Terminal {
 
   progress(options: ProgressOptions): Progress {
     const start = options.start ?? 0;
-    const work: Work = { ...options, start, done: start, fields: {}, startedAt: Date.now() };
+    const work: Work = { ...options, start, done: start, fields: {}, startedAt: performance.now() };
     this.open.push(work);
     if (this.open.length === 1) this.begin();
     return {
@@ -112,7 +112,7 @@ export class Terminal {
   }
 
   private begin(): void {
-    this.lastLine = Date.now();
+    this.lastLine = performance.now();
     if (this.quiet || !this.stream.isTTY) return;
     this.bar = new SingleBar({
       stream: withoutCursorMemory(this.stream),
@@ -126,8 +126,8 @@ export class Terminal {
 
   private show(): void {
     this.bar?.update(0);
-    if (this.quiet || this.bar || Date.now() - this.lastLine < PLAIN_INTERVAL_MS) return;
-    this.lastLine = Date.now();
+    if (this.quiet || this.bar || performance.now() - this.lastLine < PLAIN_INTERVAL_MS) return;
+    this.lastLine = performance.now();
     this.plainLine(this.open[this.open.length - 1]);
   }
 

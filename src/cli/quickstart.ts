@@ -56,7 +56,7 @@ async function readSamples(folder: string): Promise<{ images: Uint8Array[]; labe
 export async function quickstart(out: string, overrides: readonly string[], job: Job): Promise<Result[]> {
   const { reporter } = job;
   await prepare(out);
-  const started = Date.now();
+  const started = performance.now();
   const at = (...names: string[]) => join(out, ...names);
   const config = loadConfig(CONFIG, [
     ...overrides,
@@ -138,6 +138,6 @@ export async function quickstart(out: string, overrides: readonly string[], job:
     ['samples that show both', percent(match.both)],
     ['rFID (features of the small classifier)', reconstruction.rfid!.toFixed(2)],
     ['gFID (features of the small classifier)', generation.fid.toFixed(2)],
-    ['time', `${((Date.now() - started) / 60_000).toFixed(1)} minutes on engine ${job.engine.name}`],
+    ['time', `${((performance.now() - started) / 60_000).toFixed(1)} minutes on engine ${job.engine.name}`],
   ];
 }

@@ -81,6 +81,10 @@ const schema = z
         /** Images a step; `accumulation` cuts them into so many micro-batches. */
         batch_size: count.default(48),
         accumulation: count.default(1),
+        /** Computes each transformer block again in the backward pass, to keep less in memory. */
+        checkpoint_activations: z.boolean().default(false),
+        /** Whether each of several processes keeps the moments of its part of the parameters only. */
+        shard_optimizer: z.boolean().default(false),
         warmup_steps: wholeNumber.default(10_000),
         beta1: rate.default(0.9),
         beta2: rate.default(0.999),
@@ -97,6 +101,7 @@ const schema = z
         adversarial_weight: nonNegative.default(0.1),
         /** … and another one, of what the tokenizer minimizes only. */
         adversarial_factor: nonNegative.default(0.05),
+        /** The term goes by the mean logits of a micro-batch. */
         lecam_weight: nonNegative.default(0),
         /** Decay of the codebook usage that the clustering update goes by. */
         usage_decay: rate.default(0.99),
@@ -145,6 +150,10 @@ const schema = z
         /** Images a step; `accumulation` cuts them into so many micro-batches. */
         batch_size: count.default(2048),
         accumulation: count.default(1),
+        /** As in tokenizer_training. */
+        checkpoint_activations: z.boolean().default(false),
+        /** Whether each of several processes keeps the moments of its part of the parameters only. */
+        shard_optimizer: z.boolean().default(false),
         lr: positive.default(4e-4),
         lr_end: positive.default(1e-5),
         warmup_steps: wholeNumber.default(62_500),
@@ -191,13 +200,22 @@ const schema = z
       })
       .prefault({}),
 
-    /** Folders of images; a list file names the images to take, one path relative to its folder a line. */
+    /** Folders or tar files of images; a list file names the images to take, one path relative to its folder a line. */
     data: z
       .strictObject({
         train: path.nullable().default(null),
         train_list: path.nullable().default(null),
         validation: path.nullable().default(null),
         validation_list: path.nullable().default(null),
+      })
+      .prefault({}),
+
+    /** What to do about a batch whose loss or gradient is not finite. */
+    guards: z
+      .strictObject({
+        on_nonfinite: z.enum(['stop', 'skip']).default('stop'),
+        /** Batches in a row that may be skipped. */
+        max_skipped: count.default(5),
       })
       .prefault({}),
 
@@ -208,13 +226,19 @@ const schema = z
         /** Steps between two validations, with their pictures. */
         images_every: count.default(1000),
         checkpoint_every: count.default(1000),
+        /** The last so many checkpoints stay … */
         keep_checkpoints: count.default(3),
+        /** … and those of every so many steps; 0 for none of them … */
+        keep_every: wholeNumber.default(0),
+        /** … and the best by this metric, of those whose step has it in the metrics log. */
+        keep_best: z.enum(['validation_psnr', 'psnr', 'accuracy', 'loss']).nullable().default(null),
         validation_images: count.default(256),
       })
       .prefault({}),
   })
   .superRefine((config, context) => {
-    const { tokenizer, tokenizer_training, discriminator, generator, generator_training, data } = config;
+    const { tokenizer, tokenizer_training, discriminator, generator, generator_training, data, logging } =
+      config;
     const check = (holds: boolean, key: string, message: string) => {
       if (!holds) context.addIssue({ code: 'custom', path: key.split('.'), message });
     };
@@ -244,6 +268,20 @@ const schema = z
       generator_training,
     }))
       checkMultiple(batch_size, `${section}.batch_size`, accumulation, `${section}.accumulation`);
+    checkMultiple(
+      logging.keep_every,
+      'logging.keep_every',
+      logging.checkpoint_every,
+      'logging.checkpoint_every',
+    );
+    const measured = logging.keep_best === 'validation_psnr' ? 'images_every' : 'metrics_every';
+    if (logging.keep_best !== null)
+      checkMultiple(
+        logging.checkpoint_every,
+        'logging.checkpoint_every',
+        logging[measured],
+        `logging.${measured}, for logging.keep_best to be measured`,
+      );
     for (const [folder, list] of [
       ['train', 'train_list'],
       ['validation', 'validation_list'],

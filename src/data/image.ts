@@ -11,15 +11,15 @@ export interface Image {
 }
 
 /**
- * Decodes an image file into RGB as Pillow's `convert('RGB')` does, which the reference reads with: alpha
+ * Decodes an image file, or the `bytes` that `path` names, into RGB as Pillow's `convert('RGB')` does, which the reference reads with: alpha
  * is dropped, not blended; 16 bits are cut to the upper 8; of an animation the first picture is taken;
  * colour profiles and the EXIF orientation are not applied.
  * @throws DataError where the file is missing, truncated or not an image
  */
-export async function decodeImage(path: string): Promise<Image> {
+export async function decodeImage(path: string, bytes?: Promise<Uint8Array>): Promise<Image> {
   try {
     // Not by path: libvips takes a part of some names for options, and keeps files open in its cache.
-    const source = sharp(await readFile(path), { failOn: 'truncated', ignoreIcc: true });
+    const source = sharp(await (bytes ?? readFile(path)), { failOn: 'truncated', ignoreIcc: true });
     const { space } = await source.metadata();
     if (space === 'cmyk') return await decodeCmyk(source);
     const { data, info } = await source.removeAlpha().toColourspace('srgb').raw().toBuffer(RESOLVE);

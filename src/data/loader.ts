@@ -1,8 +1,7 @@
-import { join } from 'node:path';
 import { DataError } from '../errors.js';
 import { Random } from '../random.js';
-import type { Dataset } from './dataset.js';
 import { decodeImage, type Image } from './image.js';
+import type { ImageSet } from './image-set.js';
 import { prefetch } from './prefetch.js';
 import { admCenterCrop, cropAndFlip, randomCropAndFlip, resizeShorterSide, tenCrop } from './preprocess.js';
 
@@ -11,12 +10,12 @@ export interface Batch {
   readonly images: Uint8Array;
   /** The class of each file. */
   readonly classes: Int32Array;
-  /** The index of each file in `dataset.entries`. */
+  /** The index of each file in the data set. */
   readonly indices: Uint32Array;
 }
 
 export interface LoaderOptions {
-  readonly dataset: Dataset;
+  readonly dataset: ImageSet;
   /** S, in pixels. */
   readonly imageSize: number;
   /** Files in a batch. */
@@ -25,14 +24,23 @@ export interface LoaderOptions {
   readonly onUnreadable?: (path: string, error: Error) => void;
   /** Files decoded at the same time. */
   readonly concurrency?: number;
+  /** Which of how many equal stretches of each batch to load; the whole batch if absent. */
+  readonly share?: Share;
 }
 
-const CONCURRENCY = 8;
+/** One of several processes that divide the images. */
+export interface Share {
+  readonly rank: number;
+  readonly size: number;
+}
+
+/** Each image takes several turns of the event loop, which comes by between steps only: many images share them. */
+const CONCURRENCY = 16;
 
 /** The prepared images of a data set that fits are kept in memory. */
 const CACHE_BYTES = 2 ** 30;
 
-/** Share of a data set's files that may be unreadable. */
+/** Share of a data set's files that one process may find unreadable. */
 const MAX_UNREADABLE = 0.01;
 
 /** Reads the files of a data set and keeps count of those that cannot be read. */
@@ -42,7 +50,11 @@ class Reader<T> {
   constructor(
     private readonly options: LoaderOptions,
     private readonly prepare: (image: Image) => Promise<T>,
-  ) {}
+    /** Files that an earlier process could not read. */
+    unreadable: readonly number[] = [],
+  ) {
+    for (const index of unreadable) this.unreadable.set(index, options.dataset.path(index));
+  }
 
   /**
    * One file, prepared; undefined where it cannot be read.
@@ -51,24 +63,24 @@ class Reader<T> {
   async read(index: number): Promise<T | undefined> {
     if (this.unreadable.has(index)) return undefined;
     const { dataset, onUnreadable } = this.options;
-    const path = join(dataset.root, dataset.entries[index].path);
+    const path = dataset.location(index);
     try {
-      return await this.prepare(await decodeImage(path));
+      return await this.prepare(await decodeImage(path, dataset.read(index)));
     } catch (error) {
       if (this.unreadable.has(index)) return undefined; // read twice at the same time
-      this.unreadable.set(index, dataset.entries[index].path);
+      this.unreadable.set(index, dataset.path(index));
       onUnreadable?.(path, error as Error);
-      if (this.unreadable.size > MAX_UNREADABLE * dataset.entries.length) throw this.tooMany(error);
+      if (this.unreadable.size > MAX_UNREADABLE * dataset.size) throw this.tooMany(error);
       return undefined;
     }
   }
 
   private tooMany(cause: unknown): DataError {
-    const { root, entries } = this.options.dataset;
+    const { root, size } = this.options.dataset;
     const count = this.unreadable.size;
     const first = [...this.unreadable.values()].slice(0, 3).join(', ');
     return new DataError(
-      `${count} of ${entries.length} images in ${root} cannot be read, more than 1 % (${first}${count > 3 ? ', …' : ''}); repair or remove them`,
+      `${count} of ${size} images in ${root} cannot be read, more than 1 % (${first}${count > 3 ? ', …' : ''}); repair or remove them`,
       { cause },
     );
   }
@@ -87,7 +99,7 @@ function toBatch(samples: readonly Sample[], { dataset, imageSize }: LoaderOptio
     images.set(crop.data, i * size);
   });
   const indices = Uint32Array.from(samples, (sample) => sample.index);
-  return { images, classes: Int32Array.from(indices, (index) => dataset.entries[index].class), indices };
+  return { images, classes: Int32Array.from(indices, (index) => dataset.classes[index]), indices };
 }
 
 /** The place of the next batch's first image in the training order. */
@@ -109,29 +121,35 @@ export class TrainingLoader {
   constructor(
     private readonly options: LoaderOptions & { readonly seed: number; readonly position?: Position },
   ) {
-    const { dataset, batchSize, imageSize, position, concurrency = CONCURRENCY } = options;
-    this.delivered = position ? position.epoch * dataset.entries.length + position.offset : 0;
+    const { dataset, imageSize, position, concurrency = CONCURRENCY } = options;
+    this.delivered = position ? position.epoch * dataset.size + position.offset : 0;
     const read = keepSmall(new Reader(options, (image) => resizeShorterSide(image, imageSize)), options);
-    this.samples = prefetch(this.places(this.delivered), (place) => this.load(place, read), {
+    this.samples = prefetch(this.ownPlaces(this.delivered), (place) => this.load(place, read), {
       concurrency,
-      ahead: 2 * batchSize,
+      ahead: 2 * this.own,
     });
   }
 
   /** The position after the batches that `next` has given. */
   get position(): Position {
-    const size = this.options.dataset.entries.length;
+    const size = this.options.dataset.size;
     return { epoch: Math.floor(this.delivered / size), offset: this.delivered % size };
   }
 
+  /** Images of a batch that are this process's. */
+  private get own(): number {
+    return this.options.batchSize / (this.options.share?.size ?? 1);
+  }
+
   /**
-   * The next batch, `images` (batchSize, S, S, 3). Not to be called again before it has answered.
+   * The next batch, or this process's share of it: `images` (batchSize, S, S, 3). Not to be called again before it has
+   * answered.
    * @throws DataError where more than 1 % of the files cannot be read
    */
   async next(): Promise<Batch> {
     const { batchSize } = this.options;
     const samples: Sample[] = [];
-    while (samples.length < batchSize) {
+    while (samples.length < this.own) {
       const { value, done } = await this.samples.next();
       if (done) throw new Error('the loader is closed');
       samples.push(value);
@@ -140,13 +158,29 @@ export class TrainingLoader {
     return toBatch(samples, this.options);
   }
 
+  /** The files of a batch, relative to the data set's root. */
+  paths({ indices }: Batch): string[] {
+    return Array.from(indices, (index) => this.options.dataset.path(index));
+  }
+
   /** Ends decoding; waits for what is running. */
   async close(): Promise<void> {
     await this.samples.return(undefined);
   }
 
+  /** The places of this process's stretch of each batch. */
+  private *ownPlaces(start: number): Generator<Position & { order: Uint32Array }> {
+    const { batchSize, share } = this.options;
+    const first = (share?.rank ?? 0) * this.own;
+    let at = 0;
+    for (const place of this.places(start)) {
+      if (at >= first && at < first + this.own) yield place;
+      at = (at + 1) % batchSize;
+    }
+  }
+
   private *places(start: number): Generator<Position & { order: Uint32Array }> {
-    const size = this.options.dataset.entries.length;
+    const size = this.options.dataset.size;
     for (let epoch = Math.floor(start / size), offset = start % size; ; epoch++, offset = 0) {
       const order = Random.of(this.options.seed, `order/${epoch}`).permutation(size);
       for (; offset < size; offset++) yield { epoch, offset, order };
@@ -174,7 +208,7 @@ export class TrainingLoader {
 function keepSmall(reader: Reader<Image>, { dataset, imageSize }: LoaderOptions) {
   const kept: (Image | undefined)[] = [];
   let room = CACHE_BYTES;
-  if (dataset.entries.length * imageSize * imageSize * 3 > room) room = 0;
+  if (dataset.size * imageSize * imageSize * 3 > room) room = 0;
   return async (index: number): Promise<Image | undefined> => {
     if (kept[index]) return kept[index];
     const image = await reader.read(index);
@@ -198,20 +232,36 @@ const PREPARE: Record<Crops, (image: Image, size: number) => Promise<Image[]>> =
   'ten-crop': tenCrop,
 };
 
+/** Where a sequence goes on: the first entry it has not read, and those before it that could not be read. */
+export interface SequenceStart {
+  readonly entry: number;
+  readonly unreadable: readonly number[];
+}
+
+function* from(first: number, end: number): Generator<number> {
+  for (let index = first; index < end; index++) yield index;
+}
+
 /**
- * All readable images once, in the data set's order, each cut into the given crops: `images` is
+ * All readable images once, in the data set's order, or those from `start` on, each cut into the given crops: `images` is
  * (batchSize · crops, S, S, 3), less in the last batch. Leaving the iteration ends decoding.
+ * Processes that share the images take turns: of the data set's stretches of batchSize files, each takes one a round.
+ * All have as many rounds; a batch has no images where none is left or readable.
  * @throws DataError where more than 1 % of the files cannot be read
  */
 export async function* sequentialBatches(
-  options: LoaderOptions & { readonly crops: Crops },
+  options: LoaderOptions & { readonly crops: Crops; readonly start?: SequenceStart },
 ): AsyncGenerator<Batch> {
-  const { dataset, imageSize, batchSize, crops, concurrency = CONCURRENCY } = options;
-  const reader = new Reader(options, (image) => PREPARE[crops](image, imageSize));
+  const { dataset, imageSize, batchSize, crops, start, concurrency = CONCURRENCY } = options;
+  const reader = new Reader(options, (image) => PREPARE[crops](image, imageSize), start?.unreadable);
   const load = async (index: number) => ({ index, crops: await reader.read(index) });
   const limits = { concurrency, ahead: Math.max(concurrency, 2 * batchSize) };
+  if (options.share) {
+    yield* roundBatches(options, options.share, start?.entry ?? 0, load, limits);
+    return;
+  }
   let samples: Sample[] = [];
-  for await (const { index, crops } of prefetch(dataset.entries.keys(), load, limits)) {
+  for await (const { index, crops } of prefetch(from(start?.entry ?? 0, dataset.size), load, limits)) {
     if (!crops) continue;
     samples.push({ index, crops });
     if (samples.length === batchSize) {
@@ -220,4 +270,38 @@ export async function* sequentialBatches(
     }
   }
   if (samples.length > 0) yield toBatch(samples, options);
+}
+
+/** The batches of one process in turn; see `sequentialBatches`. */
+async function* roundBatches(
+  options: LoaderOptions,
+  { rank, size }: Share,
+  first: number,
+  load: (index: number) => Promise<{ index: number; crops: Image[] | undefined }>,
+  limits: { concurrency: number; ahead: number },
+): AsyncGenerator<Batch> {
+  const { dataset, batchSize } = options;
+  const total = dataset.size;
+  const rounds = Math.ceil((total - first) / (batchSize * size));
+  const startOf = (round: number) => first + (round * size + rank) * batchSize;
+  function* indices() {
+    for (let round = 0; round < rounds; round++) {
+      const end = Math.min(total, startOf(round) + batchSize);
+      for (let index = startOf(round); index < end; index++) yield index;
+    }
+  }
+  const loaded = prefetch(indices(), load, limits);
+  try {
+    for (let round = 0; round < rounds; round++) {
+      const samples: Sample[] = [];
+      const count = Math.max(0, Math.min(batchSize, total - startOf(round)));
+      for (let i = 0; i < count; i++) {
+        const { index, crops } = (await loaded.next()).value as Awaited<ReturnType<typeof load>>;
+        if (crops) samples.push({ index, crops });
+      }
+      yield toBatch(samples, options);
+    }
+  } finally {
+    await loaded.return(undefined);
+  }
 }

@@ -1,4 +1,4 @@
-import type { Dataset } from '../data/dataset.js';
+import { type ImageSet, subset } from '../data/image-set.js';
 import { type LoaderOptions, sequentialBatches } from '../data/loader.js';
 
 /**
@@ -6,19 +6,17 @@ import { type LoaderOptions, sequentialBatches } from '../data/loader.js';
  * `onUnreadable` hears of those that are passed over; more than 1 % of them is a DataError.
  */
 export async function readEvenly(
-  dataset: Dataset,
+  dataset: ImageSet,
   imageSize: number,
   count: number,
   onUnreadable?: LoaderOptions['onUnreadable'],
 ): Promise<{ images: Uint8Array; classes: Int32Array }> {
-  const { entries } = dataset;
-  const n = Math.min(count, entries.length);
-  const chosen = Array.from({ length: n }, (_, i) => entries[Math.floor((i * entries.length) / n)]);
-  const subset = { ...dataset, entries: chosen };
+  const n = Math.min(count, dataset.size);
+  const chosen = Array.from({ length: n }, (_, i) => Math.floor((i * dataset.size) / n));
   const images: Uint8Array[] = [];
   const classes: number[] = [];
   for await (const batch of sequentialBatches({
-    dataset: subset,
+    dataset: subset(dataset, chosen),
     imageSize,
     batchSize: 64,
     crops: 'center',

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { DataError } from '../errors.js';
 import { openNpz } from '../formats/npz.js';
 import type { TokenCache } from './codes.js';
-import { byCodePoint } from './dataset.js';
+import { byCodePoint } from './image-set.js';
 
 /** Codes are kept once read where all of them fit. */
 const MEMORY_BYTES = 2 ** 30;

@@ -8,9 +8,6 @@ import { openReferenceCodes } from './reference-codes.js';
 const FORMAT = 'alitok-token-cache';
 const VERSION = '1';
 
-/** A cache of this size or less is read into memory; a larger one is read row by row. */
-const MEMORY_BYTES = 2 ** 30;
-
 export interface TokenCacheDescription extends Provenance {
   /** An upper bound. */
   readonly images: number;
@@ -123,8 +120,6 @@ async function describe(file: Safetensors): Promise<TokenCache> {
     classes.every((index) => index >= 0 && index < classNames.length);
   if (!sound) throw damaged(path, 'its tensors do not fit together');
 
-  const bytes = images * crops * tokens * (codes.dtype === 'U32' ? 4 : 2);
-  const all = bytes <= MEMORY_BYTES ? ((await file.read('codes')) as Uint16Array | Uint32Array) : undefined;
   return {
     path,
     images,
@@ -140,8 +135,9 @@ async function describe(file: Safetensors): Promise<TokenCache> {
       source: metadata.source,
     },
     async read(image, crop, into, offset) {
+      // From the file each time: what is used often is in the system's memory, once for all processes that train.
       const start = (image * crops + crop) * tokens;
-      const row = all ? all.subarray(start, start + tokens) : await readCodes(file, image, crop, tokens);
+      const row = (await file.readRange('codes', start, tokens)) as Uint16Array | Uint32Array;
       if (row.some((code) => code >= codebookSize)) {
         throw damaged(path, `image ${image} has codes outside the codebook of ${codebookSize}`);
       }
@@ -169,11 +165,6 @@ function parseMetadata({ path, metadata }: Safetensors): z.infer<typeof Metadata
   } catch {
     throw damaged(path, 'its metadata are incomplete');
   }
-}
-
-async function readCodes(file: Safetensors, image: number, crop: number, tokens: number) {
-  const codes = (await file.readRows('codes', image, 1)) as Uint16Array | Uint32Array;
-  return codes.subarray(crop * tokens, (crop + 1) * tokens);
 }
 
 /**

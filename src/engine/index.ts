@@ -1,3 +1,4 @@
+import { availableParallelism } from 'node:os';
 import * as tf from '@tensorflow/tfjs';
 import { EngineError } from '../errors.js';
 import { registerCompositions } from './ops/define.js';
@@ -43,6 +44,8 @@ function refuse(
 export interface Engine {
   name: EngineName;
   description: string;
+  /** Processors it uses. */
+  threads: number;
 }
 
 /**
@@ -61,7 +64,7 @@ export async function openEngine(
       await tf.setBackend(name);
       await tf.ready();
       registerCompositions(name);
-      return { name, description };
+      return { name, description, threads: options.threads ?? availableParallelism() };
     } catch (error) {
       if (choice === 'auto' && name !== 'wasm' && error instanceof EngineError) continue;
       throw error;

@@ -6,6 +6,8 @@ export interface EngineOptions {
   device?: string;
   /** What linear layers, attention and convolutions multiply. */
   precision?: 'float32' | 'bf16';
+  /** Which of a machine's processes this one is: of several, each takes a CUDA device of its own. */
+  localRank?: number;
   /** Whether CUDA may multiply float32 numbers with 10 bits of mantissa. */
   tf32?: boolean;
 }

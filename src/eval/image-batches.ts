@@ -25,14 +25,16 @@ export interface OpenImagesOptions {
 const BATCH = 64;
 
 /**
- * Images of an `.npz` file with `arr_0` (N, S, S, 3) uint8, stored or deflated, or of a folder, in the order of their
- * names. An image of the asked size is taken as it is; others get ADM's centre crop.
+ * Images of an `.npz` file with `arr_0` (N, S, S, 3) uint8, stored or deflated, or of a folder or tar files, in the order
+ * of their names. An image of the asked size is taken as it is; others get ADM's centre crop.
  * Throws DataError if there are no images, or for a folder without a size.
  */
 export async function openImages(path: string, options: OpenImagesOptions = {}): Promise<ImageSource> {
   const info = await stat(path).catch(() => undefined);
-  if (!info) throw new DataError(`${path} does not exist; name an .npz file or a folder of images`);
-  return info.isDirectory() ? openFolder(path, options) : openArray(path, options);
+  const tar = /\.tar(\/|$)/i.test(path);
+  if (!info && !tar)
+    throw new DataError(`${path} does not exist; name an .npz file, a folder of images or a .tar of them`);
+  return tar || info?.isDirectory() ? openFolder(path, options) : openArray(path, options);
 }
 
 async function openFolder(
@@ -44,7 +46,7 @@ async function openFolder(
   const dataset = await openDataset({ folder, list });
   return {
     size,
-    count: dataset.entries.length,
+    count: dataset.size,
     async *batches() {
       const options = { dataset, imageSize: size, batchSize: batch, crops: 'center' as const, onUnreadable };
       for await (const { images } of sequentialBatches(options)) yield images;

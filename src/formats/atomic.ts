@@ -1,4 +1,4 @@
-import { type FileHandle, open, rename, rm } from 'node:fs/promises';
+import { type FileHandle, mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { OutputError } from '../errors.js';
 
@@ -11,6 +11,7 @@ const REMEDIES: Record<string, string> = {
   EROFS: 'the disk is read-only; choose another folder',
   ENOENT: 'its folder does not exist; create the folder first',
   ENOTDIR: 'a part of the path is a file, not a folder; choose another path',
+  EEXIST: 'a part of the path is a file, not a folder; choose another path',
   EISDIR: 'a folder of that name exists; remove it or choose another path',
   ENOTEMPTY: 'a folder of that name exists; remove it or choose another path',
 };
@@ -89,8 +90,42 @@ export class AtomicFile {
   }
 }
 
+/**
+ * Makes a folder, and those it lies in, where there are none; gives the uppermost that was made. Node's own way takes a
+ * read-only disk for a missing folder.
+ * @throws OutputError
+ */
+export async function makeFolder(path: string): Promise<string | undefined> {
+  try {
+    await mkdir(path);
+    return path;
+  } catch (error) {
+    const code = errorCode(error);
+    if (code === 'ENOENT' && dirname(path) !== path) {
+      const uppermost = await makeFolder(dirname(path));
+      return (await makeFolder(path)) && (uppermost ?? path);
+    }
+    if (code === 'EEXIST' && (await stat(path).catch(() => undefined))?.isDirectory()) return undefined;
+    throw outputError(path, error);
+  }
+}
+
+/** The temporary files of `AtomicFile`, and in them the name of what they were to become. */
+const TEMPORARY = /^\.(.+)\.\d+\.\d+\.tmp$/;
+
+/**
+ * Removes what processes that were killed left half-written in a folder: of the files `names`, or of all. Only for who
+ * alone writes them.
+ */
+export async function removeTemporaries(folder: string, names?: readonly string[]): Promise<void> {
+  for (const file of await readdir(folder).catch(() => [])) {
+    const name = TEMPORARY.exec(file)?.[1];
+    if (name !== undefined && (names?.includes(name) ?? true)) await rm(join(folder, file), { force: true });
+  }
+}
+
 /** Makes a rename in the folder durable; file systems without that notion refuse, and nothing is lost. */
-async function syncFolder(folder: string): Promise<void> {
+export async function syncFolder(folder: string): Promise<void> {
   const handle = await open(folder, 'r').catch(() => undefined);
   await handle?.sync().catch(() => {});
   await handle?.close();

@@ -49,16 +49,15 @@ export class Safetensors implements TensorFile {
   }
 
   /**
-   * Rows `start` to `start + count` along the first dimension.
+   * Elements `start` to `start + count` in row-major order.
    * @throws CheckpointError where there is no such tensor
    */
-  async readRows(name: string, start: number, count: number): Promise<TypedArray> {
+  async readRange(name: string, start: number, count: number): Promise<TypedArray> {
     const { dtype, shape, position } = this.find(name);
-    if (start < 0 || count < 0 || start + count > (shape[0] ?? 0)) {
-      throw new RangeError(`rows ${start} to ${start + count} of ${name}, shape (${shape.join(', ')})`);
+    if (start < 0 || count < 0 || start + count > sizeOf(shape)) {
+      throw new RangeError(`elements ${start} to ${start + count} of ${name}, shape (${shape.join(', ')})`);
     }
-    const row = sizeOf(shape.slice(1));
-    return this.readElements(dtype, count * row, position + start * row * bytesPerElement(dtype));
+    return this.readElements(dtype, count, position + start * bytesPerElement(dtype));
   }
 
   /**

@@ -10,6 +10,15 @@ export class CodebookUsage {
     for (let i = 0; i < indices.length; i++) this.counts[indices[i]] += 1;
   }
 
+  /** How often each entry was chosen, for a checkpoint. */
+  get state(): number[] {
+    return [...this.counts];
+  }
+
+  set state(counts: readonly number[]) {
+    this.counts.set(counts);
+  }
+
   /** Share of the entries that were chosen at least once. */
   get used(): number {
     return this.counts.reduce((used, count) => used + (count > 0 ? 1 : 0), 0) / this.counts.length;

@@ -22,6 +22,7 @@ export function decoder(
   geometry: TokenizerGeometry,
   stage: Stage,
   init: { weights: Initializer; colours: Initializer },
+  recompute: boolean,
 ) {
   const { decoder: size, patch_size: p, grid, prefix_tokens, tokens, token_size } = geometry;
   const { width } = size;
@@ -32,7 +33,11 @@ export function decoder(
   const classEmbedding = scope.parameter('class_embedding', [front, width], position);
   const positions = scope.parameter('latent_token_positional_embedding', [tokens + front, width], position);
   const lnPre = layerNorm(scope.at('ln_pre'), width);
-  const blocks = transformer(scope.at('transformer'), size, stage === 1, init.weights);
+  const blocks = transformer(scope.at('transformer'), size, {
+    causal: stage === 1,
+    init: init.weights,
+    recompute,
+  });
   const lnPost = layerNorm(scope.at('ln_post'), width);
 
   /** One 1×1 convolution to a patch of pixels, another over their colours, sigmoid. */

@@ -10,7 +10,11 @@ import { transformer } from './transformer.js';
  * The bidirectional encoder: a ViT over image patches and T latent tokens that keeps the latents.
  * images (B, S, S, 3) in [0, 1] and latentTokens (T, width) → z (B, T, token_size).
  */
-export function encoder(scope: Scope, geometry: TokenizerGeometry, init: Initializer) {
+export function encoder(
+  scope: Scope,
+  geometry: TokenizerGeometry,
+  { init, recompute }: { init: Initializer; recompute: boolean },
+) {
   const { encoder: size, patch_size: p, grid, tokens, token_size } = geometry;
   const { width } = size;
   const position = normal(width ** -0.5);
@@ -21,7 +25,7 @@ export function encoder(scope: Scope, geometry: TokenizerGeometry, init: Initial
   const positions = scope.parameter('positional_embedding', [grid * grid, width], position);
   const latentPositions = scope.parameter('latent_token_positional_embedding', [tokens, width], position);
   const lnPre = layerNorm(scope.at('ln_pre'), width);
-  const blocks = transformer(scope.at('transformer'), size, false, init);
+  const blocks = transformer(scope.at('transformer'), size, { causal: false, init, recompute });
   const lnPost = layerNorm(scope.at('ln_post'), width);
   const convOut = linear(scope.at('conv_out'), width, token_size, {
     init,

@@ -10,10 +10,13 @@ import { rotaryTable } from './rotary-table.js';
 const INIT = normal(0.02);
 const HIDDEN_MULTIPLE = 256;
 
-/** Dropout during training: the rate, and where its seeds come from. */
+/** Dropout during training. */
 export interface Dropout {
   rate: number;
+  /** Where the seeds come from: one for each use, for the whole batch. */
   random: Random;
+  /** Where in the batch the images at hand begin: each image has draws of its own, however the batch is divided. */
+  first?: number;
 }
 
 /** Keys and values of all positions so far, (B, 1 + T, H, D) for each layer. */
@@ -24,16 +27,39 @@ export interface KVCache {
   dispose(): void;
 }
 
+/** What a forward pass in training has that others have not. */
+export interface TrainingPass {
+  dropout?: Dropout;
+  /** Keep no more than each block's input for the backward pass, which then computes the block again. */
+  recompute?: boolean;
+}
+
 /** Where a forward pass stands: the rotary rows of its positions, and dropout or a cache if there is one. */
-interface Pass {
+interface Pass extends TrainingPass {
   cos: tf.Tensor2D;
   sin: tf.Tensor2D;
-  dropout?: Dropout;
   cache?: KVCache;
 }
 
-function drop(x: tf.Tensor, dropout?: Dropout): tf.Tensor {
-  return dropout ? ops.dropout(x, dropout.rate, dropout.random.bits()) : x;
+/** What a block drops, drawn before it runs: it may run twice. */
+interface BlockPass extends Omit<Pass, 'dropout' | 'recompute'> {
+  dropout?: Drops & { attention: number; projection: number; mlp: number };
+}
+
+/** A rate, and where in the batch the images at hand begin. */
+type Drops = Required<Pick<Dropout, 'rate' | 'first'>>;
+
+function forBlock({ dropout, recompute: _, ...pass }: Pass): BlockPass {
+  if (!dropout) return pass;
+  const { rate, random, first = 0 } = dropout;
+  const seeds = { attention: random.bits(), projection: random.bits(), mlp: random.bits() };
+  return { ...pass, dropout: { rate, first, ...seeds } };
+}
+
+/** Drops elements of x (B, …), with the draws of those images in the whole batch. */
+function drop(x: tf.Tensor, drops: Drops | undefined, seed = 0): tf.Tensor {
+  if (!drops) return x;
+  return ops.dropout(x, drops.rate, ops.seedAt(seed, (drops.first * x.size) / x.shape[0]));
 }
 
 /** Causal self-attention with normalised, rotated queries and keys: (B, n, d) → (B, n, d). */
@@ -42,7 +68,7 @@ function attention(scope: Scope, { width, heads, headWidth }: GeneratorGeometry,
   const qNorm = rmsNorm(scope.at('q_norm'), headWidth);
   const kNorm = rmsNorm(scope.at('k_norm'), headWidth);
   const proj = linear(scope.at('proj'), width, width, { init: INIT });
-  return (x: tf.Tensor, { cos, sin, dropout, cache }: Pass) => {
+  return (x: tf.Tensor, { cos, sin, dropout, cache }: BlockPass) => {
     const [batch, n] = x.shape;
     let [q, k, v] = tf.unstack(qkv(x).reshape([batch, n, 3, heads, headWidth]), 2) as tf.Tensor4D[]; // (B, n, H, D)
     q = ops.rotary(qNorm(q) as tf.Tensor4D, cos, sin);
@@ -54,9 +80,12 @@ function attention(scope: Scope, { width, heads, headWidth }: GeneratorGeometry,
       ops.cacheWrite(stored.v, v, cache.length);
       [k, v, keyLength] = [stored.k, stored.v, cache.length + n];
     }
-    const weightDropout = dropout && { dropout: dropout.rate, seed: dropout.random.bits() };
+    const weightDropout = dropout && {
+      dropout: dropout.rate,
+      seed: ops.seedAt(dropout.attention, dropout.first * heads * n * n),
+    };
     const y = ops.attention(q, k, v, { causal: true, keyLength, ...weightDropout });
-    return drop(proj(y.reshape([batch, n, width])), dropout);
+    return drop(proj(y.reshape([batch, n, width])), dropout, dropout?.projection);
   };
 }
 
@@ -91,9 +120,16 @@ export class Generator {
       const attn = attention(block.at('attn'), geometry, i);
       const norm2 = rmsNorm(block.at('norm2'), width);
       const ff = mlp(block.at('mlp'), width);
-      return (x: tf.Tensor, pass: Pass) => {
+      const run = (x: tf.Tensor, pass: BlockPass) => {
         const h = x.add(attn(norm1(x), pass));
-        return h.add(drop(ff(norm2(h)), pass.dropout));
+        return h.add(drop(ff(norm2(h)), pass.dropout, pass.dropout?.mlp));
+      };
+      const { declared } = block;
+      return (x: tf.Tensor, pass: Pass) => {
+        const own = forBlock(pass);
+        if (!pass.recompute) return run(x, own);
+        const values = declared.map((p) => p.value);
+        return ops.recomputed((input) => run(input, own), x, values);
       };
     });
     this.norm = rmsNorm(scope.at('norm'), width);
@@ -123,9 +159,9 @@ export class Generator {
    * Training pass. condition (B) vocabulary indices, codes (B, T), both int32 → logits (B, 1 + T, N); position i
    * predicts code i, and the last position's output predicts nothing.
    */
-  forward(condition: tf.Tensor1D, codes: tf.Tensor2D, dropout?: Dropout): tf.Tensor3D {
+  forward(condition: tf.Tensor1D, codes: tf.Tensor2D, training: TrainingPass = {}): tf.Tensor3D {
     const ids = tf.concat([condition.expandDims(1), codes], 1) as tf.Tensor2D;
-    return this.run(ids, { ...this.table, dropout });
+    return this.run(ids, { ...this.table, ...training });
   }
 
   /** Mean cross-entropy of the first T outputs against the T codes. */
@@ -162,7 +198,9 @@ export class Generator {
 
   /** ids (B, n) → logits (B, n, N) */
   private run(ids: tf.Tensor2D, pass: Pass): tf.Tensor3D {
-    let x = drop(ops.embedding(this.embeddings.value, ids), pass.dropout);
+    const { dropout } = pass;
+    const drops = dropout && { rate: dropout.rate, first: dropout.first ?? 0 };
+    let x = drop(ops.embedding(this.embeddings.value, ids), drops, dropout?.random.bits());
     for (const block of this.blocks) x = block(x, pass);
     return this.output(this.norm(x)) as tf.Tensor3D;
   }

@@ -17,6 +17,8 @@ export interface TokenizerOptions {
    * Next to zero it is a bottleneck that a run's first thousands of steps go into opening.
    */
   colour_init?: 'normal' | 'identity';
+  /** Keep no more than each block's input for the backward pass, which then computes the block again. */
+  checkpoint_activations?: boolean;
 }
 
 /** Parameters that stage 2 takes from stage 1 and does not train. */
@@ -34,7 +36,12 @@ export class Tokenizer {
   constructor(
     readonly config: TokenizerConfig,
     readonly stage: Stage,
-    { commitment = 0.25, init_std = 0.02, colour_init = 'normal' }: TokenizerOptions = {},
+    {
+      commitment = 0.25,
+      init_std = 0.02,
+      colour_init = 'normal',
+      checkpoint_activations: recompute = false,
+    }: TokenizerOptions = {},
   ) {
     const geometry = tokenizerGeometry(config);
     this.geometry = geometry;
@@ -43,8 +50,8 @@ export class Tokenizer {
     const weights = truncatedNormal(init_std);
     const colours = colour_init === 'identity' ? identity : weights;
     this.latentTokens = scope.parameter('latent_tokens', [geometry.tokens, width], normal(width ** -0.5));
-    this.encoder = encoder(scope.at('encoder'), geometry, weights);
-    this.decoder = decoder(scope.at('decoder'), geometry, stage, { weights, colours });
+    this.encoder = encoder(scope.at('encoder'), geometry, { init: weights, recompute });
+    this.decoder = decoder(scope.at('decoder'), geometry, stage, { weights, colours }, recompute);
     this.quantizer = new Quantizer(
       scope.at('quantize'),
       { ...config, commitment, clustering: stage === 1 },

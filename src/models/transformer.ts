@@ -32,8 +32,13 @@ function mlp(scope: Scope, width: number, init: Initializer): Layer {
 /**
  * The pre-norm transformer of encoder and decoders: x += attn(ln_1(x)); x += mlp(ln_2(x)), `layers` times.
  * (B, T, width) → (B, T, width); with `causal`, position i depends on positions 0..i only. Weights start as `init` says.
+ * With `recompute`, the backward pass computes each block again instead of keeping what is in it.
  */
-export function transformer(scope: Scope, size: TransformerSize, causal: boolean, init: Initializer): Layer {
+export function transformer(
+  scope: Scope,
+  size: TransformerSize,
+  { causal, init, recompute = false }: { causal: boolean; init: Initializer; recompute?: boolean },
+): Layer {
   const { width, layers } = size;
   const blocks = Array.from({ length: layers }, (_, i) => {
     const block = scope.at(i);
@@ -41,10 +46,13 @@ export function transformer(scope: Scope, size: TransformerSize, causal: boolean
     const attn = attention(block.at('attn'), size, causal, init);
     const ln2 = layerNorm(block.at('ln_2'), width);
     const ff = mlp(block.at('mlp'), width, init);
-    return (x: tf.Tensor) => {
+    const run = (x: tf.Tensor) => {
       const h = x.add(attn(ln1(x)));
       return h.add(ff(ln2(h)));
     };
+    const { declared } = block;
+    const values = () => declared.map((p) => p.value);
+    return recompute ? (x: tf.Tensor) => ops.recomputed(run, x, values()) : run;
   });
   return (x) => blocks.reduce((h, block) => block(h), x);
 }

@@ -11,6 +11,8 @@ export interface AdamWOptions {
   weight_decay: number;
   /** Which parameters decay; all if absent. */
   decays?: (parameter: Parameter) => boolean;
+  /** Which parameters, by index, this optimizer updates, for which alone it needs moments; all if absent. */
+  owns?: (index: number) => boolean;
 }
 
 /** AdamW over a list of parameters; its moments are parameters too, `m.NAME` and `v.NAME`, so that they save alike. */
@@ -39,12 +41,10 @@ export class AdamW {
   /** One step with the gradients (in the parameters' order), each multiplied by `gradientScale` first. */
   update(gradients: readonly tf.Tensor[], lr: number, gradientScale = 1): void {
     this.steps += 1;
-    const { beta1, beta2, weight_decay, decays = () => true } = this.options;
-    const all = this.parameters.map((parameter, i) => ({
-      parameter,
-      ...this.moments[i],
-      gradient: gradients[i],
-    }));
+    const { beta1, beta2, weight_decay, decays = () => true, owns = () => true } = this.options;
+    const all = this.parameters
+      .map((parameter, i) => ({ parameter, ...this.moments[i], gradient: gradients[i] }))
+      .filter((_, i) => owns(i));
     for (const decaying of [true, false]) {
       const some = all.filter(({ parameter }) => decays(parameter) === decaying);
       if (some.length === 0) continue;

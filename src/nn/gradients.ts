@@ -7,11 +7,13 @@ export type LossAndMore = { loss: tf.Scalar } & Record<string, tf.Tensor>;
 
 /**
  * Runs `f`, differentiates its `loss` by `parameters`, and gives both the results and the gradients in order.
+ * `onGradient` is told each gradient as soon as it is there, the last layer's first, with the parameter's index.
  * Call it within `tf.tidy`: everything it gives belongs to the caller's scope.
  */
 export function differentiate<T extends LossAndMore>(
   parameters: readonly Parameter[],
   f: () => T,
+  onGradient?: (index: number, gradient: tf.Tensor) => void,
 ): { result: T; gradients: tf.Tensor[] } {
   const results: LossAndMore[] = [];
   const forward = () => {
@@ -20,7 +22,14 @@ export function differentiate<T extends LossAndMore>(
     results.push(result);
     return result.loss;
   };
-  const { grads } = tf.valueAndGrads(forward)(parameters.map((p) => p.value));
+  const values = parameters.map((p) => p.value);
+  if (onGradient) for (const [i, p] of parameters.entries()) p.tap((gradient) => onGradient(i, gradient));
+  let grads: tf.Tensor[];
+  try {
+    ({ grads } = tf.valueAndGrads(forward)(values));
+  } finally {
+    if (onGradient) for (const p of parameters) p.untap();
+  }
   const owned = Object.entries(results[0]).map(([name, kept]) => {
     const tensor = kept.clone();
     kept.dispose();

@@ -7,6 +7,8 @@ import type { Initializer } from './initializers.js';
 /** One tensor of a model, under its checkpoint name and in its PyTorch layout. */
 export class Parameter {
   private tensor?: tf.Tensor;
+  private tapped?: tf.Tensor;
+  private onGradient?: (gradient: tf.Tensor) => void;
   /** What is there instead of `value` after `pack`. */
   packed?: PackedWeight;
 
@@ -25,13 +27,40 @@ export class Parameter {
   /** The current value; throws before `initialize` or `load`. */
   get value(): tf.Tensor {
     if (!this.tensor) throw new Error(`parameter ${this.name} has no value yet`);
-    return this.tensor;
+    if (!this.onGradient) return this.tensor;
+    this.tapped ??= tf.keep(this.tapWith(this.onGradient, this.tensor));
+    return this.tapped;
   }
 
   /** Takes the tensor over and disposes of the old one. */
   set value(next: tf.Tensor) {
     this.tensor?.dispose();
     this.tensor = tf.keep(next);
+  }
+
+  /**
+   * Until `untap`, `value` is a copy made where the forward pass first asks for it. The backward pass comes to that
+   * place once it has the whole gradient, which `onGradient` is then told, long before those of earlier layers are there.
+   */
+  tap(onGradient: (gradient: tf.Tensor) => void): void {
+    this.onGradient = onGradient;
+  }
+
+  untap(): void {
+    this.tapped?.dispose();
+    this.tapped = undefined;
+    this.onGradient = undefined;
+  }
+
+  private tapWith(onGradient: (gradient: tf.Tensor) => void, tensor: tf.Tensor): tf.Tensor {
+    const copy = tf.customGrad((x) => ({
+      value: (x as tf.Tensor).clone(),
+      gradFunc: (dy) => {
+        onGradient(dy);
+        return dy;
+      },
+    }));
+    return copy(tensor);
   }
 
   /** Keeps a linear layer's weight in fewer bits from now on, to be read by that layer alone. Throws EngineError. */
@@ -148,6 +177,11 @@ export class Scope {
 
   at(name: string | number): Scope {
     return new Scope(this.parameters, this.nameOf(String(name)));
+  }
+
+  /** What is declared under this prefix so far and can be trained. */
+  get declared(): Parameter[] {
+    return [...this.parameters].filter((p) => !p.buffer && p.name.startsWith(this.nameOf('')));
   }
 
   parameter(name: string, shape: readonly number[], initializer: Initializer): Parameter {

@@ -1,14 +1,16 @@
-import { mkdir, readFile, rm, stat } from 'node:fs/promises';
+import { readFile, rm, stat } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import * as tf from '@tensorflow/tfjs';
 import { resolveModel } from '../checkpoint/run-files.js';
 import type { Config } from '../config/schema.js';
 import { encodePng } from '../data/image.js';
 import { labelledGrid } from '../data/sheets.js';
+import { ALONE } from '../engine/distributed/group.js';
 import type { WeightKind } from '../engine/ops/index.js';
 import { Interrupted } from '../errors.js';
-import { outputError, writeFileAtomic } from '../formats/atomic.js';
+import { makeFolder, removeTemporaries, writeFileAtomic } from '../formats/atomic.js';
 import { writeNpz } from '../formats/npz.js';
+import { PartialRows } from '../formats/partial-rows.js';
 import type { Job } from '../job/job.js';
 import type { Generator } from '../models/generator.js';
 import { toPixels } from '../models/pixels.js';
@@ -17,11 +19,13 @@ import { Random } from '../random.js';
 import { className, parseClasses } from './classes.js';
 import { loadModels } from './load-models.js';
 import { packWeights } from './pack-weights.js';
-import { PartialSamples, type SampleJob } from './partial-samples.js';
 import { sampleCodes, sampleOptions } from './sampler.js';
 
-/** What `samples.npz` beside it is made of. */
+/** Says what `samples.npz` beside it is made of. */
 export const DONE_FILE = 'samples.json';
+/** The folder of single images. */
+const IMAGES = 'images';
+
 /** The grid shows at most so many images, the first of each class. */
 const GRID_IMAGES = 200;
 
@@ -40,7 +44,7 @@ export interface SampleImagesOptions {
   grid: boolean;
   /** What the generator's weights are kept in; other than float32, samples are other draws. */
   weights: WeightKind;
-  /** Whether images are taken as they are where `out` has those of the same job already. */
+  /** Whether images are taken as they are where `out` has those of the same options already. */
   reuse?: boolean;
   /** Replaces single values of the settings the generator was saved with. */
   settings: Partial<Config['sample']>;
@@ -56,11 +60,13 @@ async function identity(path: string): Promise<string> {
 /**
  * Samples images class by class and writes them: PNGs, a labelled grid, and `arr_0` (N, S, S, 3) uint8 in the layout
  * of the ADM evaluator. Image i depends on the seed, i and its class only. What is done is kept in `out` until the end,
- * and the same options go on with it after an interruption. Gives the number of images.
+ * and the same options go on with it after an interruption. Several processes share the batches, and rank 0 writes.
+ * Gives the number of images.
  * @throws CheckpointError where the tokenizer is not the one whose codes the generator models
  */
 export async function sampleImages(options: SampleImagesOptions, job: Job): Promise<number> {
-  const { out, weights } = options;
+  const { weights } = options;
+  const { group = ALONE } = job;
   const { model, tokenizer, classNames, sample } = await loadModels(options);
   const classes = parseClasses(options.classes, classNames, model.geometry.classes);
   const total = 'count' in options.images ? options.images.count : options.images.perClass * classes.length;
@@ -76,7 +82,9 @@ export async function sampleImages(options: SampleImagesOptions, job: Job): Prom
   const { guidance_scale, guidance_power, seed } = settings;
   job.reporter.info(`guidance scale ${guidance_scale}, power ${guidance_power}, seed ${seed}`);
 
-  const description: SampleJob = {
+  const all = { labels, classNames, size };
+  const rowBytes = size * size * 3;
+  const description = {
     generator: await identity(options.generator),
     tokenizer: await identity(options.tokenizer),
     classes,
@@ -86,50 +94,91 @@ export async function sampleImages(options: SampleImagesOptions, job: Job): Prom
     engine: job.engine.description,
     settings,
   };
-  const done = join(out, DONE_FILE);
-  const record = `${JSON.stringify(description, null, 2)}\n`;
-  if (options.reuse && (await readFile(done, 'utf8').catch(() => '')) === record) {
-    job.reporter.info(`${done} is of the same options: its images are taken as they are`);
+  if (await group.any(options.reuse === true && (await isDone(options.out, description)))) {
+    job.reporter.info(`${options.out} has the images of these options already: they are taken as they are`);
+    model.dispose();
+    tokenizer.parameters.dispose();
     return total;
   }
-
-  const folder = join(out, 'images');
+  const partial =
+    group.rank === 0
+      ? await openPartial(options, description, { rowBytes, batch: settings.batch_size, total })
+      : undefined;
   try {
-    await mkdir(options.png ? folder : out, { recursive: true });
-  } catch (error) {
-    throw outputError(out, error);
-  }
-  const partial = await PartialSamples.open(out, description, {
-    imageBytes: size * size * 3,
-    batch: settings.batch_size,
-    total,
-  });
-  try {
-    if (partial.count > 0)
+    if (partial && partial.count > 0)
       job.reporter.info(`goes on after ${partial.count} images of an interrupted run in ${partial.folder}`);
-    for await (const pixels of batches(model, tokenizer, labels, settings, partial, job)) {
-      const images = splitImages(pixels, size);
-      if (options.png)
-        for (const [i, data] of images.entries()) {
-          const index = partial.count + i;
-          const name = className(labels[index], classNames).replace(/[^\w.-]/g, '_');
-          const file = `${String(index).padStart(6, '0')}-${name}.png`;
-          await writeFileAtomic(join(folder, file), await encodePng({ width: size, height: size, data }));
-        }
+    const start = await group.share(partial?.count ?? 0);
+    for await (const pixels of batches(model, tokenizer, all, settings, { start, out: options.out }, job)) {
+      if (!partial) continue;
+      if (options.png) await writeImages(options.out, pixels, partial.count, all);
       await partial.append(pixels);
     }
-    const shape = [total, size, size, 3];
-    await rm(done, { force: true });
-    await writeNpz(join(out, 'samples.npz'), [{ name: 'arr_0', dtype: 'u1', shape, data: partial.parts() }]);
-    await writeFileAtomic(done, record);
-    if (options.grid) await writeGrid(join(out, 'grid.png'), partial, labels, classNames, size);
-    await partial.remove();
+    if (partial) await finish(options, partial, all, description);
   } finally {
-    await partial.close();
+    await partial?.close();
   }
   model.dispose();
   tokenizer.parameters.dispose();
   return total;
+}
+
+const recordOf = (description: object) => `${JSON.stringify(description, null, 2)}\n`;
+
+/** Whether `samples.npz` in the folder is made of just this. */
+async function isDone(out: string, description: object): Promise<boolean> {
+  return (await readFile(join(out, DONE_FILE), 'utf8').catch(() => '')) === recordOf(description);
+}
+
+/** What is sampled: the class of each image, the classes' names, and the images' side. */
+interface Samples {
+  labels: readonly number[];
+  classNames: readonly string[];
+  size: number;
+}
+
+/** The folder of images so far, beside where they will be. */
+async function openPartial(
+  { out, png }: SampleImagesOptions,
+  description: object,
+  sizes: { rowBytes: number; batch: number; total: number },
+): Promise<PartialRows> {
+  await makeFolder(png ? join(out, IMAGES) : out);
+  const rows = await PartialRows.open(join(out, 'partial'), { ...description }, { name: 'pixels', ...sizes });
+  await removeTemporaries(join(out, IMAGES));
+  await removeTemporaries(out, ['samples.npz', DONE_FILE, 'grid.png']);
+  return rows;
+}
+
+/** Writes images as PNG files, numbered from `first` on. */
+async function writeImages(
+  out: string,
+  pixels: Uint8Array,
+  first: number,
+  { labels, classNames, size }: Samples,
+): Promise<void> {
+  for (const [i, data] of splitImages(pixels, size).entries()) {
+    const index = first + i;
+    const name = className(labels[index], classNames).replace(/[^\w.-]/g, '_');
+    const file = `${String(index).padStart(6, '0')}-${name}.png`;
+    await writeFileAtomic(join(out, IMAGES, file), await encodePng({ width: size, height: size, data }));
+  }
+}
+
+/** Writes what is made of all images, and removes the folder of those so far. */
+async function finish(
+  { out, grid }: SampleImagesOptions,
+  partial: PartialRows,
+  all: Samples,
+  description: object,
+): Promise<void> {
+  const { labels, classNames, size } = all;
+  const shape = [labels.length, size, size, 3];
+  // Never beside images that are made of something else.
+  await rm(join(out, DONE_FILE), { force: true });
+  await writeNpz(join(out, 'samples.npz'), [{ name: 'arr_0', dtype: 'u1', shape, data: partial.parts() }]);
+  await writeFileAtomic(join(out, DONE_FILE), recordOf(description));
+  if (grid) await writeGrid(join(out, 'grid.png'), partial, labels, classNames, size);
+  await partial.remove();
 }
 
 function splitImages(pixels: Uint8Array, size: number): Uint8Array[] {
@@ -140,7 +189,7 @@ function splitImages(pixels: Uint8Array, size: number): Uint8Array[] {
 /** A sheet of the first images of each class, a class after the other. */
 async function writeGrid(
   path: string,
-  images: PartialSamples,
+  images: PartialRows,
   labels: readonly number[],
   classNames: readonly string[],
   size: number,
@@ -158,39 +207,49 @@ async function writeGrid(
       return before < perClass ? [i] : [];
     })
     .slice(0, GRID_IMAGES);
-  const shown = await Promise.all(indices.map((i) => images.image(i)));
+  const shown = await Promise.all(indices.map((i) => images.row(i)));
   const columns = Math.min(perClass * Math.max(1, Math.floor(8 / perClass)), 16);
   const names = indices.map((i) => className(labels[i], classNames));
   await writeFileAtomic(path, await labelledGrid(shown, { size, columns, labels: names }));
 }
 
-/** Images of `labels` in order from the first that is not done, `batch_size` at a time, as uint8 pixels. */
+/**
+ * Images of `labels` in order from `first` on, `batch_size` at a time, as uint8 pixels. Of several processes each samples
+ * every so many batches, and all get all.
+ */
 async function* batches(
   model: Generator,
   tokenizer: Tokenizer,
-  labels: readonly number[],
+  { labels }: Samples,
   settings: Config['sample'],
-  done: PartialSamples,
-  { reporter, signal }: Job,
+  { start: first, out }: { start: number; out: string },
+  { reporter, signal, group = ALONE }: Job,
 ): AsyncGenerator<Uint8Array> {
   const steps = model.geometry.tokens;
+  const { batch_size: batch, seed } = settings;
   const progress = reporter.progress({ label: 'sample', total: labels.length, unit: 'images' });
+  const stopped = (start: number) =>
+    new Interrupted(`stopped after ${start} images, which are kept in ${out}; the same command goes on`);
   try {
-    for (let start = done.count; start < labels.length; start += settings.batch_size) {
-      const own = labels.slice(start, start + settings.batch_size);
-      const randoms = own.map((_, i) => Random.of(settings.seed, `image ${start + i}`));
+    for (let start = first; start < labels.length; start += batch * group.size) {
+      // Several processes must stop together, so they look between batches only.
+      if (await group.any(signal.aborted)) throw stopped(start);
+      const ownStart = start + group.rank * batch;
+      const own = labels.slice(ownStart, ownStart + batch);
+      const made = Math.min(labels.length - start, batch * group.size);
+      const randoms = own.map((_, i) => Random.of(seed, `image ${ownStart + i}`));
       const onStep = (step: number) => {
-        if (signal.aborted)
-          throw new Interrupted(
-            `stopped after ${start} images, which are in ${done.folder}; the same command goes on`,
-          );
-        progress.update(start + Math.floor((own.length * step) / steps));
+        if (signal.aborted && group.size === 1) throw stopped(start);
+        progress.update(start + Math.floor((made * step) / steps));
       };
-      const codes = await sampleCodes(model, own, sampleOptions(settings), randoms, { onStep });
-      const pixels = tf.tidy(() => toPixels(tokenizer.detokenize(codes)));
-      codes.dispose();
-      progress.update(start + own.length);
-      yield pixels;
+      let pixels: Uint8Array = new Uint8Array();
+      if (own.length > 0) {
+        const codes = await sampleCodes(model, own, sampleOptions(settings), randoms, { onStep });
+        pixels = tf.tidy(() => toPixels(tokenizer.detokenize(codes)));
+        codes.dispose();
+      }
+      for (const part of await group.gather(pixels)) if (part.length > 0) yield part;
+      progress.update(start + made);
     }
   } finally {
     progress.stop();

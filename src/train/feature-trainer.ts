@@ -2,6 +2,7 @@ import * as tf from '@tensorflow/tfjs';
 import { saveFeatureNetwork } from '../checkpoint/feature-network-file.js';
 import type { Config } from '../config/schema.js';
 import type { Position, TrainingLoader } from '../data/loader.js';
+import { ALONE, type Group } from '../engine/distributed/group.js';
 import * as ops from '../engine/ops/index.js';
 import { FeatureNetwork } from '../models/feature-network.js';
 import { toTensor } from '../models/pixels.js';
@@ -9,13 +10,14 @@ import { AdamW } from '../nn/adamw.js';
 import type { Parameter, Parameters } from '../nn/parameters.js';
 import { cosineDecay } from '../nn/schedule.js';
 import { Random } from '../random.js';
-import { sumGradients, update } from './optimize.js';
+import { divide, finiteNorm, sumGradients, update } from './optimize.js';
 import type { OpenBatches } from './tokenizer-trainer.js';
-import type { Metrics, Trainer } from './trainer.js';
+import { type Metrics, type Trainer, timed } from './trainer.js';
 
 /** Trains the feature network as a classifier of the data set's own classes. */
 export class FeatureTrainer implements Trainer {
   steps = 0;
+  waited = 0;
   readonly network: FeatureNetwork;
   private readonly options: Config['features'];
   private readonly trained: Parameter[];
@@ -27,8 +29,10 @@ export class FeatureTrainer implements Trainer {
     private readonly config: Config,
     private readonly classNames: readonly string[],
     private readonly openBatches: OpenBatches,
+    private readonly group: Group = ALONE,
   ) {
     this.options = config.features;
+    divide('features', { ...this.options, accumulation: 1 }, group);
     this.network = new FeatureNetwork({
       image_size: config.tokenizer.image_size,
       classes: classNames.length,
@@ -58,17 +62,27 @@ export class FeatureTrainer implements Trainer {
 
   async step(): Promise<Metrics> {
     this.loader ??= this.openBatches(this.position);
-    const { images, classes } = await this.loader.next();
-    const { gradients, metrics } = sumGradients(this.trained, 1, () => {
+    const [batch, waited] = await timed(this.loader.next());
+    this.waited = waited;
+    const { images, classes } = batch;
+    const lossOf = () => {
       const { logits } = this.network.forward(toTensor(images, this.network.config.image_size));
       const targets = tf.tensor1d(classes, 'int32');
       const accuracy = logits.argMax(-1).equal(targets).toFloat().mean() as tf.Scalar;
       return { loss: ops.crossEntropy(logits, targets).mean() as tf.Scalar, accuracy };
-    });
+    };
+    const { gradients, metrics } = await sumGradients(this.trained, 1, lossOf, { group: this.group });
     const lr = cosineDecay(this.steps, this.totalSteps, this.options.lr, 0);
-    const grad_norm = update(this.optimizer, gradients, lr, { accumulation: 1, clip_norm: 1 });
+    const seen = { step: this.steps + 1, lr, metrics, batch: { images: this.loader.paths(batch) } };
+    const accumulation = this.group.size;
+    const norm = finiteNorm(gradients, accumulation, seen);
+    await update(this.optimizer, gradients, lr, { norm, accumulation, clip_norm: 1 });
     this.steps += 1;
-    return { ...metrics, lr, grad_norm };
+    return { ...metrics, lr, grad_norm: norm };
+  }
+
+  skip(): void {
+    this.steps += 1;
   }
 
   async close(): Promise<void> {

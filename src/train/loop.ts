@@ -1,45 +1,42 @@
-import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { saveCheckpoint } from '../checkpoint/training-checkpoint.js';
+import { pruneCheckpoints } from '../checkpoint/retention.js';
+import { type CheckpointNote, saveCheckpoint } from '../checkpoint/training-checkpoint.js';
 import type { Config } from '../config/schema.js';
+import { ALONE, type Group } from '../engine/distributed/group.js';
 import { Interrupted } from '../errors.js';
-import { outputError, writeFileAtomic } from '../formats/atomic.js';
+import { makeFolder, writeFileAtomic } from '../formats/atomic.js';
 import type { Reporter } from '../job/reporter.js';
 import { turn } from '../job/turn.js';
-import type { MetricsLog } from './metrics-log.js';
+import { Guard } from './guard.js';
+import { Means, type MeansState } from './means.js';
+import type { MetricsLog, Timing } from './metrics-log.js';
 import type { Metrics, Trainer } from './trainer.js';
 
 /** What was learned so far on held-out data: numbers for the metrics log, and PNG pictures by name. */
 export type Preview = () => Promise<{ metrics: Metrics; pictures: Record<string, Buffer> }>;
 
+/** All that the loop itself carries from step to step. */
+interface LoopState {
+  means: MeansState;
+  guard: Guard['state'];
+}
+
 export interface LoopOptions {
   label: string;
   /** The run folder. */
   folder: string;
-  logging: Config['logging'];
+  config: Pick<Config, 'logging' | 'guards'>;
   metrics: MetricsLog;
   reporter: Reporter;
   /** Aborted by Ctrl-C: the loop saves and ends with Interrupted. */
   signal: AbortSignal;
   preview?: Preview;
-}
-
-/** Means of the numbers of several steps. */
-class Means {
-  private sums = new Map<string, { sum: number; count: number }>();
-
-  add(metrics: Metrics): void {
-    for (const [name, value] of Object.entries(metrics)) {
-      const entry = this.sums.get(name) ?? { sum: 0, count: 0 };
-      this.sums.set(name, { sum: entry.sum + value, count: entry.count + 1 });
-    }
-  }
-
-  take(): Metrics {
-    const means = [...this.sums].map(([name, { sum, count }]) => [name, sum / count]);
-    this.sums.clear();
-    return Object.fromEntries(means);
-  }
+  /** What the checkpoint that the run goes on from says. */
+  from?: CheckpointNote;
+  /** Called before each checkpoint; throws if this process must not write to the run folder any more. */
+  mayWrite?: () => Promise<void>;
+  /** The processes that make the steps together: rank 0 saves, and all stop where one is to. */
+  group?: Group;
 }
 
 /** Phase and learning rate are states, not things to average. */
@@ -48,47 +45,88 @@ function withStates(means: Metrics, last: Metrics): Metrics {
   return { ...means, ...Object.fromEntries(states) };
 }
 
+/** How fast steps are made, apart from what else is done between them, and the share of it that is waiting for data. */
+class Pace {
+  private started = performance.now();
+  /** Milliseconds of it that steps waited for their data. */
+  waited = 0;
+
+  constructor(private startedAt: number) {}
+
+  restart(step: number): void {
+    this.started = performance.now();
+    this.startedAt = step;
+    this.waited = 0;
+  }
+
+  at(step: number): Timing {
+    const passed = performance.now() - this.started;
+    return { steps_per_second: (1000 * (step - this.startedAt)) / passed, data_wait: this.waited / passed };
+  }
+}
+
 /**
  * Runs a trainer to its end: steps, metrics every `logging.metrics_every` steps, previews, checkpoints.
  * @throws Interrupted after saving, when the signal is aborted
+ * @throws TrainingError where a step cannot be made; the newest checkpoint stays
  * @throws OutputError where a checkpoint or picture cannot be written; the ones before stay
  */
 export async function train(trainer: Trainer, options: LoopOptions): Promise<void> {
-  const { folder, logging, metrics, reporter, signal, preview } = options;
+  const { folder, config, metrics, reporter, signal, preview, from, mayWrite, group = ALONE } = options;
+  const { logging } = config;
   const means = new Means();
+  const writes = group.rank === 0;
+  const guard = new Guard(trainer, { folder, guards: config.guards, reporter, writes });
+  if (from) {
+    const state = from.loop as LoopState;
+    means.restore(state.means);
+    guard.state = state.guard;
+  }
+  /** Numbers of this very step, by which the best checkpoint is chosen. */
+  let measured: Metrics = {};
+  const checkpoint = async (interrupted: boolean) => {
+    guard.checkParameters();
+    await trainer.gather?.();
+    if (writes) {
+      await mayWrite?.();
+      await metrics.sync();
+      const loop: LoopState = { means: means.state, guard: guard.state };
+      await saveCheckpoint(folder, trainer, { loop, metrics: measured, interrupted });
+      await pruneCheckpoints(folder, logging);
+    }
+    trainer.release?.();
+  };
   const { steps: start, totalSteps: total } = trainer;
   const progress = reporter.progress({ label: options.label, total, unit: 'steps', start });
-  const checkpoint = () => saveCheckpoint(folder, trainer, logging.keep_checkpoints);
-  let saved = trainer.steps;
-  let started = performance.now();
-  let startedAt = trainer.steps;
+  const pace = new Pace(start);
+  let saved = start;
   try {
     while (!trainer.finished) {
-      const last = await trainer.step();
+      const last = await guard.step();
+      pace.waited += trainer.waited;
       await turn();
-      means.add(last);
+      if (last) means.add(last);
+      measured = {};
       const due = (every: number) => trainer.steps % every === 0 || trainer.finished;
       if (due(logging.metrics_every)) {
-        const rate = (1000 * (trainer.steps - startedAt)) / (performance.now() - started);
-        const row = { ...withStates(means.take(), last), ...trainer.summary?.(), steps_per_second: rate };
-        await metrics.append({ step: trainer.steps, ...row });
-        progress.update(trainer.steps, shown(row));
-        started = performance.now();
-        startedAt = trainer.steps;
+        measured = { ...withStates(means.take(), last ?? {}), ...trainer.summary?.(), ...guard.metrics };
+        await metrics.append({ step: trainer.steps, ...measured }, pace.at(trainer.steps));
+        progress.update(trainer.steps, shown(measured));
+        pace.restart(trainer.steps);
       } else progress.update(trainer.steps);
       if (preview && due(logging.images_every)) {
-        const { metrics: measured, pictures } = await preview();
-        await metrics.append({ step: trainer.steps, ...measured });
+        const { metrics: previewed, pictures } = await preview();
+        await metrics.append({ step: trainer.steps, ...previewed });
         await savePictures(join(folder, 'images'), trainer.steps, pictures);
-        started = performance.now();
-        startedAt = trainer.steps;
+        measured = { ...measured, ...previewed };
+        pace.restart(trainer.steps);
       }
       if (due(logging.checkpoint_every)) {
-        await checkpoint();
+        await checkpoint(false);
         saved = trainer.steps;
       }
-      if (signal.aborted && !trainer.finished) {
-        if (saved !== trainer.steps) await checkpoint();
+      if ((await group.any(signal.aborted)) && !trainer.finished) {
+        if (saved !== trainer.steps) await checkpoint(true);
         throw new Interrupted(
           `stopped at step ${trainer.steps}, which is saved in ${folder}; go on with --resume`,
         );
@@ -106,11 +144,7 @@ function shown(row: Metrics): Record<string, number> {
 }
 
 async function savePictures(folder: string, step: number, pictures: Record<string, Buffer>): Promise<void> {
-  try {
-    await mkdir(folder, { recursive: true });
-  } catch (error) {
-    throw outputError(folder, error);
-  }
+  await makeFolder(folder);
   for (const [name, png] of Object.entries(pictures))
     await writeFileAtomic(join(folder, `${name}-${String(step).padStart(7, '0')}.png`), png);
 }

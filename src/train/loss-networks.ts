@@ -21,8 +21,8 @@ const NEEDED: Record<'w_lpips' | 'w_perc', Partial<Record<Key, string>>> = {
 /** The networks of the perceptual terms that a stage's phases give weight to. */
 export interface LossNetworks {
   terms: PerceptualTerms;
-  /** Their files, to be kept with the run: path and SHA-256 by config key. */
-  files: Record<string, { file: string; sha256: string }>;
+  /** What their files are, to be kept with the run, by config key. */
+  inputs: Record<string, string>;
   dispose(): void;
 }
 
@@ -71,18 +71,16 @@ export async function openLossNetworks(config: Config, stage: Stage): Promise<Lo
   const { vgg16, lpips, convnext } = config.networks;
   const distance = needed.has('w_lpips') ? await loadLPIPS({ vgg16: vgg16!, lpips: lpips! }) : undefined;
   const classifier = needed.has('w_perc') ? await loadConvNeXtSmall(convnext!) : undefined;
-  const files: LossNetworks['files'] = {};
+  const inputs: LossNetworks['inputs'] = {};
   for (const weight of needed)
-    for (const key of Object.keys(NEEDED[weight]) as Key[]) {
-      const file = config.networks[key]!;
-      files[key] = { file, sha256: await fileChecksum(file) };
-    }
+    for (const key of Object.keys(NEEDED[weight]) as Key[])
+      inputs[`networks.${key}`] = `SHA-256 ${await fileChecksum(config.networks[key]!)}`;
   return {
     terms: {
       lpips: distance && lpipsTerm(distance),
       classifier: classifier && classifierTerm(classifier),
     },
-    files,
+    inputs,
     dispose() {
       distance?.dispose();
       classifier?.parameters.dispose();

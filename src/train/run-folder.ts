@@ -1,6 +1,6 @@
 import { execFileSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { mkdir, readFile } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -8,22 +8,23 @@ import { configToYaml } from '../config/load.js';
 import type { Config } from '../config/schema.js';
 import type { Engine } from '../engine/index.js';
 import { CheckpointError, OutputError } from '../errors.js';
-import { outputError, writeFileAtomic } from '../formats/atomic.js';
-import type { Job } from '../job/job.js';
+import { makeFolder, removeTemporaries, writeFileAtomic } from '../formats/atomic.js';
 
 const RUN_FILE = 'run.json';
+export const CONFIG_FILE = 'config.yaml';
 const PACKAGE = fileURLToPath(new URL('../../', import.meta.url));
 const require = createRequire(import.meta.url);
+
+/** Whether to go on with the run that is in the folder: yes, no (there must be none), or if there is one. */
+export type Resume = boolean | 'auto';
 
 export interface RunOptions {
   config: Config;
   /** The command line, as it can be typed again. */
   command: string;
   engine: Engine;
-  /** Goes on with the run that is in the folder. */
-  resume: boolean;
-  /** Files of networks that the losses are made of, by config key. */
-  networks?: Record<string, { file: string; sha256: string }>;
+  /** What the data is that the run is made from, by what it is called in messages. */
+  inputs: Record<string, string>;
 }
 
 /** Files of a run that others write. */
@@ -40,8 +41,6 @@ export interface Start {
   versions: Record<'node' | 'alitok' | 'tfjs', string>;
   /** Of this program's checkout, ending in `-dirty` if files were changed; null outside of one. */
   git_revision: string | null;
-  /** Files of networks that the losses are made of. */
-  networks?: RunOptions['networks'];
 }
 
 function gitRevision(): string | null {
@@ -54,8 +53,17 @@ function gitRevision(): string | null {
   }
 }
 
+/** What run.json holds. */
+export interface RunRecord {
+  name: string;
+  seed: number;
+  inputs?: Record<string, string>;
+  /** Oldest first. */
+  starts: Start[];
+}
+
 /** What runs, on what. */
-export function describeStart({ command, engine }: Pick<Job, 'command' | 'engine'>): Start {
+export function describeStart({ command, engine }: Pick<RunOptions, 'command' | 'engine'>): Start {
   const versions = {
     node: process.versions.node,
     alitok: require(join(PACKAGE, 'package.json')).version,
@@ -64,48 +72,43 @@ export function describeStart({ command, engine }: Pick<Job, 'command' | 'engine
   return { time: new Date().toISOString(), command, engine, versions, git_revision: gitRevision() };
 }
 
-/** The starts of the run in a folder; undefined if there is no run. */
-async function readStarts(path: string): Promise<Start[] | undefined> {
+async function readRecord(path: string): Promise<RunRecord | undefined> {
   if (!existsSync(path)) return undefined;
   try {
-    return JSON.parse(await readFile(path, 'utf8')).starts;
+    return JSON.parse(await readFile(path, 'utf8'));
   } catch (error) {
     throw new CheckpointError(`${path} is damaged: ${(error as Error).message}`, { cause: error });
   }
 }
 
 /**
- * Gives the starts of the run in a folder, oldest first; none for a run that is about to be made.
+ * Gives the record of the run in a folder that is to be resumed; undefined for a run that is to be begun.
  * @throws OutputError where the folder holds a run already and `resume` is false
  * @throws CheckpointError where there is no run to resume
  */
-export async function checkRun(folder: string, resume: boolean): Promise<Start[]> {
-  const starts = await readStarts(join(folder, RUN_FILE));
-  if (starts && !resume)
+export async function findRun(folder: string, resume: Resume): Promise<RunRecord | undefined> {
+  const record = await readRecord(join(folder, RUN_FILE));
+  if (record && resume === false)
     throw new OutputError(
       `${folder} holds a run already; go on with it by --resume, or choose another folder`,
     );
-  if (!starts && resume)
+  if (!record && resume === true)
     throw new CheckpointError(`${folder} holds no run to resume; start one without --resume`);
-  return starts ?? [];
+  return record;
 }
 
 /**
- * Makes a folder the home of one run: `config.yaml` (all values, to repeat it) and `run.json` (seed, and for each
- * start its command, engine, versions and git revision).
- * @throws OutputError where the folder cannot be written, and both errors of `checkRun`
+ * Makes a folder the home of one run: `config.yaml` (all values, to repeat it) and `run.json` (seed, data, and for each
+ * start its command, engine, versions and git revision). `begun` is the record of a run that goes on.
+ * @throws OutputError where the folder cannot be written
  */
-export async function openRun(folder: string, options: RunOptions): Promise<RunFiles> {
-  const { config, resume } = options;
-  const starts = await checkRun(folder, resume);
-  try {
-    await mkdir(folder, { recursive: true });
-  } catch (error) {
-    throw outputError(folder, error);
-  }
-  await writeFileAtomic(join(folder, 'config.yaml'), configToYaml(config));
-  const start: Start = { ...describeStart(options), networks: options.networks };
-  const run = { name: config.name, seed: config.seed, starts: [...starts, start] };
+export async function openRun(folder: string, options: RunOptions, begun?: RunRecord): Promise<RunFiles> {
+  const { config, inputs } = options;
+  await makeFolder(folder);
+  for (const written of [folder, join(folder, 'images')]) await removeTemporaries(written);
+  await writeFileAtomic(join(folder, CONFIG_FILE), configToYaml(config));
+  const starts = [...(begun?.starts ?? []), describeStart(options)];
+  const run: RunRecord = { name: config.name, seed: config.seed, inputs, starts };
   await writeFileAtomic(join(folder, RUN_FILE), `${JSON.stringify(run, null, 2)}\n`);
   return { metrics: join(folder, 'metrics.jsonl'), log: join(folder, 'log.jsonl') };
 }

@@ -1,9 +1,14 @@
+import { pruneCheckpoints } from '../checkpoint/retention.js';
 import { loadNewestCheckpoint } from '../checkpoint/training-checkpoint.js';
 import type { Config } from '../config/schema.js';
+import { ALONE } from '../engine/distributed/group.js';
+import { type FolderLock, lockFolder } from '../formats/folder-lock.js';
 import type { Job } from '../job/job.js';
+import { compareRun } from './compare-run.js';
 import { type Preview, train } from './loop.js';
-import { openMetricsLog } from './metrics-log.js';
-import { checkRun, openRun, type RunOptions } from './run-folder.js';
+import { type MetricsLog, openMetricsLog } from './metrics-log.js';
+import { findRun, openRun, type Resume } from './run-folder.js';
+import { shareState } from './share-state.js';
 import type { Trainer } from './trainer.js';
 
 /** A trainer that can start fresh and that holds resources. */
@@ -11,52 +16,96 @@ export interface RunnableTrainer extends Trainer {
   close?(): Promise<void>;
 }
 
-export interface TrainingOptions {
+/** How a command is to take the run that its folder may hold. */
+export interface ResumeOptions {
+  resume: Resume;
+  /** Resumes with values and data that change the result, too. */
+  allowChanges?: boolean;
+}
+
+export interface TrainingOptions extends ResumeOptions {
   label: string;
   /** The run folder. */
   folder: string;
   config: Config;
-  /** Goes on from the folder's newest checkpoint. */
-  resume: boolean;
+  /** The config's keys that decide what the training makes. */
+  decisive: RegExp;
+  /** What the data is, by what it is called in messages. */
+  inputs: Record<string, string>;
   /** Gives the trainer its first values, when there is no checkpoint to go on from. */
   initialize: () => void | Promise<void>;
   preview?: Preview;
-  /** Files of networks that the losses are made of. */
-  networks?: RunOptions['networks'];
 }
 
+/** The metrics log of processes that leave it to rank 0. */
+const NOWHERE: MetricsLog = { append: async () => {}, sync: async () => {} };
+
 /**
- * Runs a trainer in a run folder from its start or its newest checkpoint to its end.
- * @throws Interrupted, OutputError, CheckpointError as `openRun`, `loadNewestCheckpoint` and `train` do
+ * Runs a trainer in a run folder from its start or its newest checkpoint to its end; no other process can do so meanwhile.
+ * Of several that make the steps together rank 0 alone reads and writes the folder.
+ * @throws Interrupted, OutputError, CheckpointError, ConfigError, DataError as `lockFolder`, `findRun`, `compareRun`,
+ *   `loadNewestCheckpoint` and `train` do
  */
 export async function runTraining(
   trainer: RunnableTrainer,
   options: TrainingOptions,
   job: Job,
 ): Promise<void> {
-  const { label, folder, config, resume, initialize, preview, networks } = options;
+  const { group = ALONE } = job;
+  let lock: FolderLock | undefined;
   try {
-    await checkRun(folder, resume);
-    // First what can fail: a folder must not look like a run that never began, nor lose the config of one that did.
-    const step = resume ? await loadNewestCheckpoint(folder, trainer) : undefined;
-    if (step === undefined) await initialize();
-    const { reporter, signal } = job; // from here on Ctrl-C saves
-    const files = await openRun(folder, {
-      config,
-      command: job.command,
-      engine: job.engine,
-      resume,
-      networks,
-    });
-    job.logTo(files.log);
-    if (step !== undefined) reporter.info(`${label}: going on from step ${step}`);
-    if (trainer.finished) {
-      reporter.info(`${label}: finished already, at step ${trainer.steps}`);
+    if (group.rank === 0) {
+      lock = await lockFolder(options.folder, { onWatch: job.reporter.info });
+      await runLocked(trainer, options, job, lock);
       return;
     }
-    const metrics = await openMetricsLog(files.metrics, trainer.steps);
-    await train(trainer, { label, folder, logging: config.logging, metrics, reporter, signal, preview });
+    await shareState(group, trainer);
+    const { label, folder, config } = options;
+    const { reporter, signal } = job;
+    await train(trainer, { label, folder, config, metrics: NOWHERE, reporter, signal, group });
   } finally {
     await trainer.close?.();
+    await lock?.release();
   }
+}
+
+async function runLocked(
+  trainer: Trainer,
+  options: TrainingOptions,
+  job: Job,
+  lock: FolderLock,
+): Promise<void> {
+  const {
+    label,
+    folder,
+    config,
+    resume,
+    allowChanges = false,
+    decisive,
+    inputs,
+    initialize,
+    preview,
+  } = options;
+  const { reporter, command, engine, group = ALONE } = job;
+  // First what can fail: a folder must not look like a run that never began, nor lose the config of one that did.
+  const begun = await findRun(folder, resume);
+  const run = { config, command, engine, inputs };
+  if (begun) compareRun(folder, begun, run, { decisive, allowChanges, reporter });
+  const from = begun && (await loadNewestCheckpoint(folder, trainer, reporter.warn));
+  if (!from) await initialize();
+  await shareState(group, trainer);
+  const { signal } = job; // from here on Ctrl-C saves
+  const files = await openRun(folder, run, begun);
+  job.logTo(files.log);
+  if (from) {
+    await pruneCheckpoints(folder, config.logging); // the process may have ended before it did
+    reporter.info(`${label}: going on from step ${trainer.steps}`);
+  }
+  if (trainer.finished) {
+    reporter.info(`${label}: finished already, at step ${trainer.steps}`);
+    return;
+  }
+  const metrics = await openMetricsLog(files.metrics, trainer.steps);
+  const mayWrite = () => lock.check();
+  await train(trainer, { label, folder, config, metrics, reporter, signal, preview, from, mayWrite, group });
 }

@@ -1,11 +1,16 @@
-import { basename } from 'node:path';
+import { basename, dirname } from 'node:path';
 import { fingerprint, loadTokenizer } from '../checkpoint/tokenizer-file.js';
-import { openDataset } from '../data/dataset.js';
+import { datasetIdentity, openDataset } from '../data/dataset.js';
+import type { ImageSet } from '../data/image-set.js';
 import { CROP_COUNTS, sequentialBatches } from '../data/loader.js';
-import { TokenCacheWriter } from '../data/token-cache.js';
+import { type TokenCacheDescription, TokenCacheWriter } from '../data/token-cache.js';
+import { ALONE } from '../engine/distributed/group.js';
+import { DataError } from '../errors.js';
+import { removeTemporaries } from '../formats/atomic.js';
 import type { Job } from '../job/job.js';
 import { warnOfSkipped } from '../job/reporter.js';
-import type { CodebookUsage } from '../models/codebook-usage.js';
+import { CodebookUsage } from '../models/codebook-usage.js';
+import { TokenRows } from './token-rows.js';
 import { tokenizeBatches } from './tokenize.js';
 
 export interface TokenizeOptions {
@@ -19,43 +24,97 @@ export interface TokenizeOptions {
   batchSize: number;
 }
 
-/** Writes the token cache of a data set; gives its number of images and how much of the codebook it uses. */
+/**
+ * Writes the token cache of a data set; gives its number of images and how much of the codebook it uses. Codes are kept
+ * beside it until it is whole, and the same call goes on with them after an interruption. Several processes share the
+ * images, and rank 0 writes; the others give an empty usage.
+ */
 export async function tokenizeDataset(
   { tokenizer: path, folder, list, out, crops, batchSize }: TokenizeOptions,
-  { reporter, signal }: Job,
+  { engine, reporter, signal, group = ALONE }: Job,
 ): Promise<{ images: number; usage: CodebookUsage }> {
   const dataset = await openDataset({ folder, list });
   const tokenizer = await loadTokenizer(path);
   const { image_size, tokens, codebook_size } = tokenizer.geometry;
-  const writer = await TokenCacheWriter.create(out, {
+  const description: TokenCacheDescription = {
     fingerprint: await fingerprint(tokenizer),
     codebookSize: codebook_size,
     preprocessing: crops,
     imageSize: image_size,
     source: basename(folder),
-    images: dataset.entries.length,
+    images: dataset.size,
     crops: CROP_COUNTS[crops],
     tokens,
     classNames: dataset.classNames,
-  });
-  const batches = sequentialBatches({
-    dataset,
-    imageSize: image_size,
-    batchSize: Math.max(1, Math.floor(batchSize / CROP_COUNTS[crops])),
-    crops,
-    onUnreadable: warnOfSkipped(reporter),
-  });
-  const progress = reporter.progress({ label: 'tokenize', total: dataset.entries.length, unit: 'images' });
-  let images = 0;
-  const onImages = (done: number) => {
-    images = done;
-    progress.update(done);
   };
+  const filesAtOnce = Math.max(1, Math.floor(batchSize / CROP_COUNTS[crops]));
+  const { classNames: _, ...own } = description;
+  const partial = `${out}.partial`;
+  const job = {
+    ...own,
+    dataset: datasetIdentity(dataset),
+    batch_size: batchSize,
+    engine: engine.description,
+  };
+  const sizes = {
+    codes: CROP_COUNTS[crops] * tokens,
+    codebookSize: codebook_size,
+    batch: filesAtOnce,
+    total: dataset.size,
+  };
+  const rows = group.rank === 0 ? await TokenRows.open(partial, job, sizes) : undefined;
+  const start = rows?.count ?? 0;
+  if (start > 0) reporter.info(`goes on after ${start} images of an interrupted run in ${partial}`);
+  const total = dataset.size;
+  const progress = reporter.progress({ label: 'tokenize', total, unit: 'images', start });
   try {
-    const usage = await tokenizeBatches(tokenizer, batches, writer, { onImages, signal });
+    const at = await group.share(rows && { images: rows.count, next: await rows.next() });
+    const batches = sequentialBatches({
+      dataset,
+      imageSize: image_size,
+      batchSize: filesAtOnce,
+      crops,
+      start: at!.next,
+      share: group.size > 1 ? group : undefined,
+      onUnreadable: warnOfSkipped(reporter),
+    });
+    const onImages = (done: number) => progress.update(done);
+    const kept = { start: at!.images, folder: partial };
+    const images = await tokenizeBatches(tokenizer, batches, rows, { onImages, signal, group, ...kept });
+    if (!rows) return { images, usage: new CodebookUsage(codebook_size) };
+    const usage = await writeCache(out, description, dataset, rows);
+    await rows.remove();
     return { images, usage };
+  } catch (error) {
+    // Files that could not be read will be repaired: then they are to be read again.
+    if (error instanceof DataError) await rows?.remove();
+    throw error;
   } finally {
+    await rows?.close();
     progress.stop();
     tokenizer.parameters.dispose();
   }
+}
+
+/** Makes the cache of all rows; gives how much of the codebook they use. Throws OutputError. */
+async function writeCache(
+  out: string,
+  description: TokenCacheDescription,
+  { classes }: ImageSet,
+  rows: TokenRows,
+): Promise<CodebookUsage> {
+  await removeTemporaries(dirname(out), [basename(out)]);
+  const usage = new CodebookUsage(description.codebookSize);
+  const writer = await TokenCacheWriter.create(out, description);
+  try {
+    for await (const { index, codes } of rows.read()) {
+      usage.add(codes);
+      await writer.append(codes, classes[index]);
+    }
+    await writer.finish();
+  } catch (error) {
+    await writer.abort();
+    throw error;
+  }
+  return usage;
 }

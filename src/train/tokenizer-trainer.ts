@@ -1,7 +1,8 @@
 import * as tf from '@tensorflow/tfjs';
 import { saveTokenizer } from '../checkpoint/tokenizer-file.js';
 import type { Config } from '../config/schema.js';
-import type { Position, TrainingLoader } from '../data/loader.js';
+import type { Batch, Position, TrainingLoader } from '../data/loader.js';
+import { ALONE, type Group } from '../engine/distributed/group.js';
 import { CodebookUsage } from '../models/codebook-usage.js';
 import { Discriminator } from '../models/discriminator.js';
 import type { Stage } from '../models/geometry.js';
@@ -9,14 +10,15 @@ import type { PerceptualTerms } from '../models/perceptual.js';
 import { toTensor } from '../models/pixels.js';
 import { FROZEN_IN_STAGE_2, Tokenizer } from '../models/tokenizer.js';
 import { adversarialLoss, auxFactor, auxTarget, hingeLoss, LeCam, mse } from '../models/tokenizer-loss.js';
-import { AdamW } from '../nn/adamw.js';
 import { type LossAndMore, offTape } from '../nn/gradients.js';
 import type { Parameter, Parameters } from '../nn/parameters.js';
 import { warmup } from '../nn/schedule.js';
 import { Random } from '../random.js';
-import { sumGradients, update } from './optimize.js';
+import { checkPhases } from './check-schedule.js';
+import { type Division, divide, finiteNorm, type Seen, sumGradients, update } from './optimize.js';
 import { type Phase, PhaseSchedule } from './phases.js';
-import type { Metrics, Trainer } from './trainer.js';
+import { GroupAdamW } from './sharded-adamw.js';
+import { type Metrics, type Trainer, timed } from './trainer.js';
 
 /** Opens the endless batches of training images at a position, or at the start. */
 export type OpenBatches = (position?: Position) => TrainingLoader;
@@ -24,36 +26,46 @@ export type OpenBatches = (position?: Position) => TrainingLoader;
 /** Trains one stage of the tokenizer through its phases (AliTok, arXiv 2506.05289). */
 export class TokenizerTrainer implements Trainer {
   steps = 0;
+  waited = 0;
   readonly tokenizer: Tokenizer;
   private readonly schedule: PhaseSchedule;
   private readonly options: Config['tokenizer_training'];
   private readonly trained: Parameter[];
-  private readonly optimizer: AdamW;
-  private readonly adversary?: { model: Discriminator; trained: Parameter[]; optimizer: AdamW };
+  private readonly division: Division;
+  private readonly optimizer: GroupAdamW;
+  private readonly adversary?: { model: Discriminator; trained: Parameter[]; optimizer: GroupAdamW };
   private readonly lecam = new LeCam();
   private usage: CodebookUsage;
   private loader?: TrainingLoader;
   private position?: Position;
 
-  /** `perceptual` has the terms that phases give weight to, as `openLossNetworks` gives them. */
+  /**
+   * `openBatches` gives this process's stretch of each batch; `perceptual` has the terms that phases give weight to, as
+   * `openLossNetworks` gives them. @throws ConfigError if the phases cannot be gone through
+   */
   constructor(
     private readonly config: Config,
     stage: Stage,
     private readonly openBatches: OpenBatches,
     private readonly perceptual: PerceptualTerms = {},
+    private readonly group: Group = ALONE,
   ) {
     this.options = config.tokenizer_training;
+    this.division = divide('tokenizer_training', this.options, group);
     this.tokenizer = new Tokenizer(config.tokenizer, stage, this.options);
     const { phases } = this.stageOptions;
     this.schedule = new PhaseSchedule(phases);
+    checkPhases(config, stage);
     this.trained = [...this.tokenizer.parameters].filter(
       (p) => !p.buffer && (stage === 1 || !FROZEN_IN_STAGE_2.test(p.name)),
     );
-    this.optimizer = new AdamW(this.trained, this.options);
+    const optimizerOf = (parameters: Parameter[]) =>
+      new GroupAdamW(parameters, this.options, group, this.options.shard_optimizer);
+    this.optimizer = optimizerOf(this.trained);
     if (phases.some((phase) => phase.adversarial)) {
       const model = new Discriminator(config.discriminator);
       const trained = [...model.parameters].filter((p) => !p.buffer);
-      this.adversary = { model, trained, optimizer: new AdamW(trained, this.options) };
+      this.adversary = { model, trained, optimizer: optimizerOf(trained) };
     }
     this.usage = new CodebookUsage(config.tokenizer.codebook_size);
   }
@@ -85,17 +97,27 @@ export class TokenizerTrainer implements Trainer {
 
   async step(): Promise<Metrics> {
     this.loader ??= this.openBatches(this.position);
-    const { images } = await this.loader.next();
+    const [batch, waited] = await timed(this.loader.next());
+    this.waited = waited;
     const phase = this.schedule.current;
     const lr = this.schedule.lr * warmup(this.steps, this.options.warmup_steps);
     const onDiscriminator = phase.adversarial && this.schedule.step % 2 === 1;
     const metrics = onDiscriminator
-      ? this.discriminatorStep(images, lr)
-      : this.tokenizerStep(images, phase, lr);
+      ? await this.discriminatorStep(batch, lr)
+      : await this.tokenizerStep(batch, phase, lr);
     const position = { phase: this.schedule.phase + 1, lr };
     this.steps += 1;
     this.schedule.advance(metrics.loss);
     return { ...metrics, ...position };
+  }
+
+  skip(): void {
+    this.steps += 1;
+    this.schedule.advance(undefined);
+  }
+
+  private seen(batch: Batch, lr: number, metrics: Metrics): Omit<Seen, 'grad_norm'> {
+    return { step: this.steps + 1, lr, metrics, batch: { images: this.loader!.paths(batch) } };
   }
 
   summary(): Metrics {
@@ -111,37 +133,54 @@ export class TokenizerTrainer implements Trainer {
     lossOf: (x: tf.Tensor4D) => LossAndMore,
     each?: (result: LossAndMore) => void,
   ) {
-    const parts = this.options.accumulation;
+    const { parts } = this.division;
     const length = images.length / parts;
     const micro = (part: number) =>
       toTensor(images.subarray(part * length, (part + 1) * length), this.config.tokenizer.image_size);
-    return sumGradients(trained, parts, (part) => lossOf(micro(part)), each);
+    return sumGradients(trained, parts, (part) => lossOf(micro(part)), { group: this.group, each });
   }
 
-  private tokenizerStep(images: Uint8Array, phase: Phase, lr: number): Metrics {
+  private async tokenizerStep(batch: Batch, phase: Phase, lr: number): Promise<Metrics> {
     const features: tf.Tensor2D[] = [];
     const indices: tf.Tensor1D[] = [];
-    const { gradients, metrics } = this.overBatch(
-      images,
+    const { gradients, metrics } = await this.overBatch(
+      batch.images,
       this.trained,
       (x) => this.tokenizerLoss(x, phase),
       (result) => {
         features.push(tf.keep(result.features as tf.Tensor2D));
         indices.push(tf.keep(result.indices as tf.Tensor1D));
-        this.usage.add(result.indices.dataSync<'int32'>());
       },
     );
-    if (this.tokenizer.stage === 1 && this.stageOptions.clustering)
-      tf.tidy(() =>
-        this.tokenizer.quantizer.updateClusters(
-          tf.concat(features),
-          tf.concat(indices),
-          this.options.usage_decay,
-        ),
-      );
-    tf.dispose([features, indices]);
-    const grad_norm = update(this.optimizer, gradients, lr, this.options);
-    return { ...metrics, psnr: -10 * Math.log10(metrics.mse), grad_norm };
+    try {
+      const { means } = this;
+      const norm = finiteNorm(gradients, means.accumulation, this.seen(batch, lr, metrics));
+      const chosen = await this.ofAll(indices);
+      this.usage.add(chosen.dataSync<'int32'>());
+      if (this.tokenizer.stage === 1 && this.stageOptions.clustering) {
+        const seen = await this.ofAll(features);
+        this.tokenizer.quantizer.updateClusters(seen, chosen, this.options.usage_decay);
+        seen.dispose();
+      }
+      chosen.dispose();
+      await update(this.optimizer, gradients, lr, { ...means, norm });
+      return { ...metrics, psnr: -10 * Math.log10(metrics.mse), grad_norm: norm };
+    } finally {
+      tf.dispose([features, indices]);
+    }
+  }
+
+  /** The micro-batches' tensors of all processes, in the order of the step's batch. */
+  private async ofAll<T extends tf.Tensor>(parts: T[]): Promise<T> {
+    const own = tf.concat(parts);
+    const all = await this.group.concat(own);
+    own.dispose();
+    return all;
+  }
+
+  private get means() {
+    const { accumulation, clip_norm } = this.options;
+    return { accumulation: accumulation * this.group.size, clip_norm };
   }
 
   /** All terms of the tokenizer's loss on images x (B, S, S, 3), and what the clustering update needs. */
@@ -172,10 +211,10 @@ export class TokenizerTrainer implements Trainer {
     return { loss: tf.addN(weighted) as tf.Scalar, ...terms, features, indices };
   }
 
-  private discriminatorStep(images: Uint8Array, lr: number): Metrics {
+  private async discriminatorStep(batch: Batch, lr: number): Promise<Metrics> {
     const { model, trained, optimizer } = this.adversary!;
     const { adversarial_weight, lecam_weight } = this.options;
-    const { gradients, metrics } = this.overBatch(images, trained, (x) => {
+    const { gradients, metrics } = await this.overBatch(batch.images, trained, (x) => {
       const image = offTape(() => tf.tidy(() => this.tokenizer.forward(x).image));
       const [real, fake] = [model.forward(x), model.forward(image)];
       const terms: LossAndMore = { loss: hingeLoss(real, fake).mul(adversarial_weight) as tf.Scalar };
@@ -183,10 +222,21 @@ export class TokenizerTrainer implements Trainer {
         terms.loss = terms.loss.add(this.lecam.loss(real.mean(), fake.mean()).mul(lecam_weight)) as tf.Scalar;
       return { ...terms, logits_real: real.mean(), logits_fake: fake.mean() };
     });
+    const norm = finiteNorm(gradients, this.means.accumulation, this.seen(batch, lr, metrics));
     if (lecam_weight > 0) this.lecam.update(metrics.logits_real, metrics.logits_fake);
-    const discriminator_grad_norm = update(optimizer, gradients, lr, this.options);
+    await update(optimizer, gradients, lr, { ...this.means, norm });
     const { loss: discriminator, logits_real, logits_fake } = metrics;
-    return { discriminator, logits_real, logits_fake, discriminator_grad_norm };
+    return { discriminator, logits_real, logits_fake, discriminator_grad_norm: norm };
+  }
+
+  async gather(): Promise<void> {
+    await this.optimizer.gather();
+    await this.adversary?.optimizer.gather();
+  }
+
+  release(): void {
+    this.optimizer.release();
+    this.adversary?.optimizer.release();
   }
 
   get model(): Parameters {
@@ -224,6 +274,7 @@ export class TokenizerTrainer implements Trainer {
       optimizer_steps: this.optimizer.steps,
       discriminator_steps: this.adversary?.optimizer.steps ?? 0,
       lecam: this.lecam.state,
+      usage: this.usage.state,
       position: this.loader?.position ?? this.position,
     };
   }
@@ -234,6 +285,7 @@ export class TokenizerTrainer implements Trainer {
     this.optimizer.steps = state.optimizer_steps;
     if (this.adversary) this.adversary.optimizer.steps = state.discriminator_steps;
     this.lecam.state = state.lecam;
+    this.usage.state = state.usage;
     this.position = state.position;
   }
 }

@@ -1,5 +1,3 @@
-import { generatorTokenizer } from '../checkpoint/generator-file.js';
-import { listCheckpoints } from '../checkpoint/run-files.js';
 import { fingerprint, loadTokenizer } from '../checkpoint/tokenizer-file.js';
 import type { Config } from '../config/schema.js';
 import type { TokenCache } from '../data/codes.js';
@@ -8,11 +6,12 @@ import { ConfigError, DataError } from '../errors.js';
 import type { Job } from '../job/job.js';
 import { tokenizerGeometry } from '../models/geometry.js';
 import type { Tokenizer } from '../models/tokenizer.js';
+import { checkGeneratorSchedule } from './check-schedule.js';
 import { GeneratorTrainer } from './generator-trainer.js';
 import { samplePreview } from './previews.js';
-import { runTraining } from './run-training.js';
+import { type ResumeOptions, runTraining } from './run-training.js';
 
-export interface TrainGeneratorOptions {
+export interface TrainGeneratorOptions extends ResumeOptions {
   config: Config;
   /** The run folder. */
   run: string;
@@ -20,7 +19,6 @@ export interface TrainGeneratorOptions {
   tokens: string;
   /** A tokenizer to draw samples with during training; it must be the one that made the cache. */
   tokenizer?: string;
-  resume: boolean;
 }
 
 /** Refuses a cache whose sizes are not those of the config's tokenizer and generator. */
@@ -43,26 +41,26 @@ function checkSizes(cache: TokenCache, { tokenizer, generator }: Config): void {
     );
 }
 
-/** Refuses to go on with a run on codes of another tokenizer, which mean other images. */
-async function checkResumed(cache: TokenCache, run: string): Promise<void> {
-  const newest = (await listCheckpoints(run)).at(-1);
-  const begun = newest && (await generatorTokenizer(newest.folder));
-  const given = cache.provenance?.fingerprint;
-  if (begun !== undefined && given !== undefined && begun !== given)
-    throw new DataError(
-      `the run ${run} was begun on the codes of tokenizer ${begun}, but the token cache ${cache.path} was made by another tokenizer, ${given}; name the cache it was begun with, or choose another folder without --resume`,
-    );
+/** The config's keys that decide what the training makes. */
+const DECISIVE = /^(seed$|tokenizer\.|generator\.|generator_training\.(?!shard_optimizer$))/;
+
+/** What tells one token cache from another: the same image under another tokenizer has codes that mean other images. */
+function inputsOf({ images, crops, tokens, provenance }: TokenCache): Record<string, string> {
+  return {
+    'the tokenizer of the codes': provenance?.fingerprint ?? 'not known',
+    'the codes': `${images} images, ${crops} crops (${provenance?.preprocessing ?? 'not known'}), ${tokens} codes each`,
+  };
 }
 
 /** Trains the generator on a token cache in a run folder. */
 export async function trainGenerator(options: TrainGeneratorOptions, job: Job): Promise<void> {
-  const { config, run, tokens, resume } = options;
+  const { config, run, tokens, resume, allowChanges } = options;
+  checkGeneratorSchedule(config);
   const cache = await openTokenCache(tokens);
   let tokenizer: Tokenizer | undefined;
   try {
     checkSizes(cache, config);
-    if (resume) await checkResumed(cache, run);
-    if (options.tokenizer) {
+    if (options.tokenizer && (job.group?.rank ?? 0) === 0) {
       tokenizer = await loadTokenizer(options.tokenizer);
       checkTokenizer(cache, await fingerprint(tokenizer));
     }
@@ -70,11 +68,21 @@ export async function trainGenerator(options: TrainGeneratorOptions, job: Job): 
     const { width, layers, heads, classes } = config.generator;
     const { codebook_size } = config.tokenizer;
     const sizes = { width, layers, heads, classes, codebook_size, prefix_tokens, grid };
-    const trainer = new GeneratorTrainer(config, cache, sizes);
+    const trainer = new GeneratorTrainer(config, cache, sizes, job.group);
     const preview = tokenizer && samplePreview(trainer.generator, tokenizer, cache.classNames, config.sample);
     await runTraining(
       trainer,
-      { label: 'generator', folder: run, config, resume, initialize: () => trainer.initialize(), preview },
+      {
+        label: 'generator',
+        folder: run,
+        config,
+        resume,
+        allowChanges,
+        decisive: DECISIVE,
+        inputs: inputsOf(cache),
+        initialize: () => trainer.initialize(),
+        preview,
+      },
       job,
     );
     trainer.dispose();

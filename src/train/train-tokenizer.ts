@@ -1,9 +1,8 @@
-import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { listCheckpoints } from '../checkpoint/run-files.js';
 import { loadTokenizer } from '../checkpoint/tokenizer-file.js';
 import type { Config } from '../config/schema.js';
-import { openDataset } from '../data/dataset.js';
+import { datasetIdentity, openDataset } from '../data/dataset.js';
 import { TrainingLoader } from '../data/loader.js';
 import { readEvenly } from '../data/read-evenly.js';
 import { CheckpointError, ConfigError } from '../errors.js';
@@ -11,36 +10,38 @@ import type { Job } from '../job/job.js';
 import { type Reporter, warnOfSkipped } from '../job/reporter.js';
 import type { Stage } from '../models/geometry.js';
 import type { Tokenizer } from '../models/tokenizer.js';
+import { checkPhases } from './check-schedule.js';
 import type { Preview } from './loop.js';
 import { checkLossNetworks, openLossNetworks } from './loss-networks.js';
 import { reconstructionPreview } from './previews.js';
-import { runTraining } from './run-training.js';
+import { type ResumeOptions, runTraining } from './run-training.js';
 import { type OpenBatches, TokenizerTrainer } from './tokenizer-trainer.js';
 
-export interface TrainTokenizerOptions {
+export interface TrainTokenizerOptions extends ResumeOptions {
   config: Config;
   /** The folder that gets the runs `stage1` and `stage2`. */
   run: string;
   stages: readonly Stage[];
-  resume: boolean;
   /** For stage 2: a stage-1 tokenizer other than that of `run`. */
   from?: string;
 }
 
-/** The training images of a config, as an endless loader; logs files it cannot read. */
+/** The training images of a config, as an endless loader of this process's share; logs files it cannot read. */
 export async function openTraining(
   { data, tokenizer, seed }: Config,
   batchSize: number,
-  reporter: Reporter,
-): Promise<{ openBatches: OpenBatches; classNames: readonly string[] }> {
+  { reporter, group }: Pick<Job, 'reporter' | 'group'>,
+): Promise<{ openBatches: OpenBatches; classNames: readonly string[]; inputs: Record<string, string> }> {
   if (!data.train)
     throw new ConfigError('data.train is not set: name the folder of training images with --data');
   const dataset = await openDataset({ folder: data.train, list: data.train_list ?? undefined });
   const { image_size: imageSize } = tokenizer;
-  const options = { dataset, imageSize, batchSize, seed, onUnreadable: warnOfSkipped(reporter) };
+  const onUnreadable = warnOfSkipped(reporter);
+  const options = { dataset, imageSize, batchSize, seed, share: group, onUnreadable };
   return {
     openBatches: (position) => new TrainingLoader({ ...options, position }),
     classNames: dataset.classNames,
+    inputs: { 'training images': datasetIdentity(dataset) },
   };
 }
 
@@ -61,33 +62,42 @@ async function openPreview({ data, tokenizer, logging }: Config, reporter: Repor
   return (model: Tokenizer): Preview => reconstructionPreview(model, images, name);
 }
 
+/** The config's keys that decide what a stage makes. */
+const DECISIVE: Record<Stage, RegExp> = {
+  1: /^(seed$|tokenizer\.|discriminator\.|tokenizer_training\.(?!stage2|shard_optimizer$))/,
+  2: /^(seed$|tokenizer\.|discriminator\.|tokenizer_training\.(?!stage1|shard_optimizer$))/,
+};
+
 /** Trains the stages in turn, each in its own run folder; stage 2 starts from stage 1's encoder and codebook. */
 export async function trainTokenizer(options: TrainTokenizerOptions, job: Job): Promise<void> {
-  const { config, run, stages, resume, from } = options;
+  const { config, run, stages, resume, allowChanges, from } = options;
+  // What is wrong with stage 2 is to be known before stage 1 has run for days.
+  for (const stage of stages) checkPhases(config, stage);
   await checkLossNetworks(config, stages);
-  const { openBatches } = await openTraining(config, config.tokenizer_training.batch_size, job.reporter);
-  const previewOf = await openPreview(config, job.reporter);
+  const { batch_size } = config.tokenizer_training;
+  const { openBatches, inputs } = await openTraining(config, batch_size, job);
+  const previewOf = (job.group?.rank ?? 0) === 0 ? await openPreview(config, job.reporter) : undefined;
   for (const stage of stages) {
-    const folder = join(run, `stage${stage}`);
     const networks = await openLossNetworks(config, stage);
-    const trainer = new TokenizerTrainer(config, stage, openBatches, networks.terms);
+    const trainer = new TokenizerTrainer(config, stage, openBatches, networks.terms, job.group);
     const initialize = async () => {
       const source = stage === 2 ? await loadStage1(from, join(run, 'stage1'), config) : undefined;
       trainer.initialize(source);
       source?.parameters.dispose();
     };
-    const started = existsSync(join(folder, 'run.json'));
     await runTraining(
       trainer,
       {
         label: `stage ${stage}`,
-        folder,
+        folder: join(run, `stage${stage}`),
         config,
         // With both stages, the second may not have begun when the first was interrupted.
-        resume: resume && (started || stages.length === 1 || stage === 1),
+        resume: resume && stages.length > 1 && stage === 2 ? 'auto' : resume,
+        allowChanges,
+        decisive: DECISIVE[stage],
+        inputs: { ...inputs, ...networks.inputs },
         initialize,
-        preview: previewOf(trainer.tokenizer),
-        networks: networks.files,
+        preview: previewOf?.(trainer.tokenizer),
       },
       job,
     );

@@ -8,8 +8,22 @@ export interface Trainer extends Checkpointed {
   /** Steps to do in all (phases may end early). */
   readonly totalSteps: number;
   readonly finished: boolean;
-  /** Makes the next step. */
+  /** Makes the next step. @throws NonFiniteError before it changes anything, where the batch is bad */
   step(): Promise<Metrics>;
+  /** Counts the step that was not made because its batch was bad. */
+  skip(): void;
+  /** Milliseconds that the last step waited for its data. */
+  readonly waited: number;
+  /** Before a checkpoint: gives rank 0 what other processes hold of its parts. To be called by all. */
+  gather?(): Promise<void>;
+  /** After one, and after a state was taken: frees what other processes hold. */
+  release?(): void;
   /** Numbers over all steps since the last call, such as codebook usage. */
   summary?(): Metrics;
+}
+
+/** What a promise gives, and the milliseconds that it took from now. */
+export async function timed<T>(promise: Promise<T>): Promise<[T, number]> {
+  const start = performance.now();
+  return [await promise, performance.now() - start];
 }

@@ -15,9 +15,19 @@ export interface Outcome {
   stderr: string;
 }
 
+/** A program that runs. */
+export interface Running {
+  child: ChildProcess;
+  outcome: Promise<Outcome>;
+}
+
 /** Starts the program as a user does; no terminal, and its engine is wasm. */
-export function start(...args: string[]): { child: ChildProcess; outcome: Promise<Outcome> } {
-  const child = spawn(process.execPath, [BINARY, '--engine', 'wasm', ...args]);
+export const start = (...args: string[]): Running => startWith({}, ...args);
+
+/** Starts the program with other variables in its environment. */
+export function startWith(environment: NodeJS.ProcessEnv, ...args: string[]): Running {
+  const env = { ...process.env, ...environment };
+  const child = spawn(process.execPath, [BINARY, '--engine', 'wasm', ...args], { env });
   const outcome: Outcome = { code: null, stdout: '', stderr: '' };
   for (const stream of ['stdout', 'stderr'] as const)
     child[stream].setEncoding('utf8').on('data', (text: string) => {

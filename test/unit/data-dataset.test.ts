@@ -2,7 +2,8 @@ import { mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { byCodePoint, openDataset } from '../../src/data/dataset.js';
+import { openDataset } from '../../src/data/dataset.js';
+import { byCodePoint, type ImageSet } from '../../src/data/image-set.js';
 import { DataError } from '../../src/errors.js';
 
 let folder: string;
@@ -24,7 +25,7 @@ async function makeList(text: string): Promise<string> {
   return list;
 }
 
-const pairs = (entries: readonly { path: string; class: number }[]) => entries.map((e) => [e.path, e.class]);
+const pairs = (set: ImageSet) => Array.from(set.classes, (c, i) => [set.path(i), c]);
 
 describe('class folders', () => {
   it('have the rank of their name in code point order, with what lies deeper', async () => {
@@ -37,10 +38,10 @@ describe('class folders', () => {
       '\u{1f600}/1.avif',
       '\uff5e/1.gif',
     );
-    const { root, classNames, entries } = await openDataset({ folder });
-    expect(root).toBe(folder);
-    expect(classNames).toEqual(['Z', 'b', 'é', '\uff5e', '\u{1f600}']);
-    expect(pairs(entries)).toEqual([
+    const set = await openDataset({ folder });
+    expect(set.root).toBe(folder);
+    expect(set.classNames).toEqual(['Z', 'b', 'é', '\uff5e', '\u{1f600}']);
+    expect(pairs(set)).toEqual([
       ['Z/1.png', 0],
       ['b/10.jpeg', 1],
       ['b/2.JPG', 1],
@@ -53,15 +54,15 @@ describe('class folders', () => {
 
   it('without images keep their rank; hidden names and other files are passed over', async () => {
     await make('a/readme.txt', 'b/1.png', 'b/.1.png', '.cache/1.png', 'b/Thumbs.db', 'notes.txt');
-    const { classNames, entries } = await openDataset({ folder });
-    expect(classNames).toEqual(['a', 'b']);
-    expect(pairs(entries)).toEqual([['b/1.png', 1]]);
+    const set = await openDataset({ folder });
+    expect(set.classNames).toEqual(['a', 'b']);
+    expect(pairs(set)).toEqual([['b/1.png', 1]]);
   });
 
   it('may be links', async () => {
     await make('real/1.png');
     await symlink(join(folder, 'real'), join(folder, 'alias'));
-    expect(pairs((await openDataset({ folder })).entries)).toEqual([
+    expect(pairs(await openDataset({ folder }))).toEqual([
       ['alias/1.png', 0],
       ['real/1.png', 1],
     ]);
@@ -70,9 +71,9 @@ describe('class folders', () => {
 
 it('a folder of images is one class without a name', async () => {
   await make('2.png', '1.png');
-  const { classNames, entries } = await openDataset({ folder });
-  expect(classNames).toEqual(['']);
-  expect(pairs(entries)).toEqual([
+  const set = await openDataset({ folder });
+  expect(set.classNames).toEqual(['']);
+  expect(pairs(set)).toEqual([
     ['1.png', 0],
     ['2.png', 0],
   ]);
@@ -82,9 +83,9 @@ describe('list file', () => {
   it('gives the order; classes have the rank of their folder, listed or not', async () => {
     await make('a/1.png', 'b/1.png', 'c/1.png', 'c/x/2.png');
     const list = await makeList('c/1.png\r\n\nb/1.png\n./c/x/2.png\n');
-    const { classNames, entries } = await openDataset({ folder, list });
-    expect(classNames).toEqual(['a', 'b', 'c']);
-    expect(pairs(entries)).toEqual([
+    const set = await openDataset({ folder, list });
+    expect(set.classNames).toEqual(['a', 'b', 'c']);
+    expect(pairs(set)).toEqual([
       ['c/1.png', 2],
       ['b/1.png', 1],
       ['c/x/2.png', 2],
@@ -93,8 +94,8 @@ describe('list file', () => {
 
   it('of a flat folder', async () => {
     await make('1.png', '2.png');
-    const { classNames, entries } = await openDataset({ folder, list: await makeList('2.png\n') });
-    expect([classNames, pairs(entries)]).toEqual([[''], [['2.png', 0]]]);
+    const set = await openDataset({ folder, list: await makeList('2.png\n') });
+    expect([set.classNames, pairs(set)]).toEqual([[''], [['2.png', 0]]]);
   });
 
   it.each([

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { openDataset } from '../../src/data/dataset.js';
 import { encodePng } from '../../src/data/image.js';
-import { type Batch, sequentialBatches, TrainingLoader } from '../../src/data/loader.js';
+import { type Batch, type SequenceStart, sequentialBatches, TrainingLoader } from '../../src/data/loader.js';
 import { prefetch } from '../../src/data/prefetch.js';
 import { DataError } from '../../src/errors.js';
 
@@ -57,9 +57,7 @@ describe('TrainingLoader', async () => {
     expect(seen.slice(0, 10)).not.toEqual(seen.slice(10));
     for (const batch of batches) {
       // entries: even/000, even/002, …, then odd/001, …
-      expect([...batch.indices].map((i) => Number(dataset.entries[i].path.slice(-7, -4)))).toEqual(
-        numbers(batch),
-      );
+      expect([...batch.indices].map((i) => Number(dataset.path(i).slice(-7, -4)))).toEqual(numbers(batch));
       expect([...batch.classes]).toEqual(numbers(batch).map((n) => n % 2));
     }
     await loader.close();
@@ -126,6 +124,24 @@ describe('TrainingLoader', async () => {
     expect(error.message).toMatch(/^2 of 120 images in .*worse cannot be read.*(007|008).png.*(007|008).png/);
     await loader.close();
   });
+
+  it('gives each process its stretch of every batch, wherever it starts', async () => {
+    const whole = new TrainingLoader({ dataset, ...options });
+    const expected = (await take(whole, 6)).map(numbers);
+    await whole.close();
+    for (const size of [2, 4]) {
+      const position = { epoch: 0, offset: 4 };
+      const loaders = Array.from(
+        { length: size },
+        (_, rank) => new TrainingLoader({ dataset, ...options, position, share: { rank, size } }),
+      );
+      const parts = await Promise.all(loaders.map((loader) => take(loader, 5)));
+      const together = Array.from({ length: 5 }, (_, i) => parts.flatMap((batches) => numbers(batches[i])));
+      expect(together).toEqual(expected.slice(1));
+      for (const loader of loaders) expect(loader.position).toEqual({ epoch: 2, offset: 4 });
+      await Promise.all(loaders.map((loader) => loader.close()));
+    }
+  });
 });
 
 describe('sequentialBatches', () => {
@@ -168,10 +184,39 @@ describe('sequentialBatches', () => {
     expect(unreadable).toEqual([join(folder, 'drop/even/004.png')]);
   });
 
+  it('goes on from an entry, and remembers what could not be read before it', async () => {
+    const dataset = await makeImages('start', 101, [4]);
+    const sequence = (start?: SequenceStart) =>
+      all(sequentialBatches({ dataset, ...options, crops: 'center', start }));
+    const whole = await sequence();
+    const rest = await sequence({ entry: whole[1].indices.at(-1)! + 1, unreadable: [2] });
+    expect(rest.map(({ indices }) => [...indices])).toEqual(
+      whole.slice(2).map(({ indices }) => [...indices]),
+    );
+    expect(rest[0].images).toEqual(whole[2].images);
+    // With another one before, it is more than 1 % again.
+    await expect(sequence({ entry: 0, unreadable: [50] })).rejects.toThrow(/^2 of 101 images/);
+  });
+
   it('fails on a small folder with one unreadable file', async () => {
     const dataset = await makeImages('small', 5, [2]);
     const batches = all(sequentialBatches({ dataset, ...options, crops: 'center' }));
     await expect(batches).rejects.toThrow(/^1 of 5 images .*even\/002.png/);
+  });
+
+  it('of several processes are stretches in turn, in as many rounds for each', async () => {
+    const dataset = await makeImages('shared', 110, [40]);
+    const options = { dataset, imageSize: SIZE, batchSize: 8, crops: 'flip' as const };
+    const all = async (share?: { rank: number; size: number }) => {
+      const batches: Batch[] = [];
+      for await (const batch of sequentialBatches({ ...options, share })) batches.push(batch);
+      return batches;
+    };
+    const shares = await Promise.all([0, 1, 2].map((rank) => all({ rank, size: 3 })));
+    expect(shares.map((batches) => batches.length)).toEqual([5, 5, 5]);
+    expect(shares.map((batches) => batches.at(-1)!.classes.length)).toEqual([8, 6, 0]);
+    const inTurn = shares[0].flatMap((_, round) => shares.flatMap((batches) => [...batches[round].indices]));
+    expect(inTurn).toEqual((await all()).flatMap((batch) => [...batch.indices]));
   });
 });
 

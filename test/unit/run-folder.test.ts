@@ -5,7 +5,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { loadConfig } from '../../src/config/load.js';
 import { CheckpointError, DataError, OutputError } from '../../src/errors.js';
 import { openMetricsLog, readMetrics } from '../../src/train/metrics-log.js';
-import { openRun, type RunOptions } from '../../src/train/run-folder.js';
+import { findRun, openRun, type RunOptions } from '../../src/train/run-folder.js';
 
 let folder: string;
 beforeEach(() => {
@@ -17,10 +17,10 @@ describe('a run folder', () => {
   const options: RunOptions = {
     config: loadConfig('configs/quickstart.yaml', ['seed=7']),
     command: 'alitok train-ar --out run',
-    engine: { name: 'wasm', description: 'tfjs-backend-wasm 4' },
-    resume: false,
+    engine: { name: 'wasm', description: 'tfjs-backend-wasm 4', threads: 2 },
+    inputs: { 'training images': '36 images' },
   };
-  const resume = { ...options, command: 'alitok train-ar --out run --resume', resume: true };
+  const resume = { ...options, command: 'alitok train-ar --out run --resume' };
   const readRun = (run: string) => JSON.parse(readFileSync(join(run, 'run.json'), 'utf8'));
 
   it('holds all that is needed to repeat the run', async () => {
@@ -40,29 +40,29 @@ describe('a run folder', () => {
   });
 
   it('takes one run only, which can be resumed', async () => {
+    for (const fresh of [false, 'auto'] as const) expect(await findRun(folder, fresh)).toBeUndefined();
     await openRun(folder, options);
-    const before = readFileSync(join(folder, 'run.json'), 'utf8');
-    await expect(openRun(folder, options)).rejects.toThrow(OutputError);
-    await expect(openRun(folder, options)).rejects.toThrow(
+    await expect(findRun(folder, false)).rejects.toThrow(OutputError);
+    await expect(findRun(folder, false)).rejects.toThrow(
       `${folder} holds a run already; go on with it by --resume`,
     );
-    expect(readFileSync(join(folder, 'run.json'), 'utf8')).toBe(before);
-    await openRun(folder, resume);
+    const begun = await findRun(folder, 'auto');
+    expect(begun).toEqual(await findRun(folder, true));
+    expect(begun!.inputs).toEqual(options.inputs);
+    await openRun(folder, resume, begun);
     expect(readRun(folder).starts.map(({ command }: { command: string }) => command)).toEqual([
       options.command,
       resume.command,
     ]);
   });
 
-  it('cannot be resumed before there is a run, and is not made by the attempt', async () => {
-    const run = join(folder, 'none');
-    await expect(openRun(run, resume)).rejects.toThrow(CheckpointError);
-    expect(readdirSync(folder)).toEqual([]);
+  it('cannot be resumed before there is a run', async () => {
+    await expect(findRun(join(folder, 'none'), true)).rejects.toThrow(CheckpointError);
   });
 
   it('reports a damaged run.json and a path that is no folder', async () => {
     writeFileSync(join(folder, 'run.json'), '{');
-    await expect(openRun(folder, resume)).rejects.toThrow(CheckpointError);
+    await expect(findRun(folder, true)).rejects.toThrow(CheckpointError);
     await expect(openRun(join(folder, 'run.json/run'), options)).rejects.toThrow(OutputError);
   });
 });
@@ -100,6 +100,9 @@ describe('the metrics log', () => {
     writeFileSync(path, '{"step": 1, "time": 1}\n{"step"\n{"step": 3, "time": 3}\n');
     await expect(readMetrics(path)).rejects.toThrow(`${path}:2: damaged line`);
     await expect(openMetricsLog(path, 3)).rejects.toThrow(DataError);
+    // What comes after the checkpoint is made again, damaged or not.
+    await openMetricsLog(path, 1);
+    expect(await readMetrics(path)).toEqual([{ step: 1, time: 1 }]);
     await expect(openMetricsLog(join(path, 'x'), 0)).rejects.toThrow(OutputError);
   });
 });

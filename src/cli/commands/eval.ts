@@ -107,7 +107,10 @@ export function register(program: Command): void {
     .command('reconstruction')
     .description('PSNR, SSIM, LPIPS, codebook use and rFID of a tokenizer on images')
     .requiredOption('--tokenizer <path>', 'tokenizer run, .safetensors or published .pth file')
-    .requiredOption('-d, --data <path>', 'folder of images, or .npz with arr_0 (N, S, S, 3) uint8')
+    .requiredOption(
+      '-d, --data <path>',
+      'a folder of images, .tar files, or .npz with arr_0 (N, S, S, 3) uint8',
+    )
     .option('--list <file>', 'only the images that this file names')
     .option(
       '--features <path>',
@@ -131,7 +134,7 @@ export function register(program: Command): void {
     .description('gFID, sFID, inception score, precision and recall of samples')
     .requiredOption(
       '--samples <path>',
-      '.npz with arr_0 (N, S, S, 3) uint8, or a folder of images; with --generator the folder that gets samples.npz',
+      '.npz with arr_0 (N, S, S, 3) uint8, or a folder or .tar of images; with --generator the folder that gets samples.npz',
     )
     .requiredOption(
       '--reference <path>',
@@ -141,7 +144,7 @@ export function register(program: Command): void {
       '--features <path>',
       'Inception, needed: a .pth or .pb file; or a run of `alitok train-features` on the data',
     )
-    .option('--size <pixels>', 'side of the images, if --samples is a folder', wholeNumber(1))
+    .option('--size <pixels>', 'side of the images, if --samples is not an .npz', wholeNumber(1))
     .option(
       '-g, --generator <path>',
       'sample first, with this generator: run, .safetensors or published .bin',

@@ -24,7 +24,7 @@ export function register(program: Command): void {
     .command('reconstruct')
     .description('show images beside what the tokenizer makes of them')
     .requiredOption('--tokenizer <path>', 'tokenizer run, .safetensors or published .pth file')
-    .requiredOption('-d, --data <folder>', 'images')
+    .requiredOption('-d, --data <path>', 'a folder of images, or .tar files')
     .option('--list <file>', 'only the images that this file names')
     .requiredOption('-o, --out <folder>', 'gets pairs.png')
     .option('-n, --count <n>', 'images, spread evenly over the folder', wholeNumber(1), 24)

@@ -51,11 +51,12 @@ async function run(invocation: Invocation<Options>): Promise<void> {
     batch_size: options.batch,
   };
   const settings = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined));
-  const job = await openJob(invocation);
+  const job = await openJob(invocation, { shared: true });
   const made = await sampleImages(
     { generator, tokenizer, classes, images, out, png, grid: !npz, weights, settings },
     job,
   );
+  if ((job.group?.rank ?? 0) > 0) return;
   console.log(`${made} images in ${out}: ${npz ? '' : 'grid.png, '}samples.npz${png ? ', images/' : ''}`);
 }
 

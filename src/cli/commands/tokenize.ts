@@ -21,10 +21,9 @@ async function run(invocation: Invocation<Options>): Promise<void> {
   const { tokenize } = await readConfig(invocation);
   const { tokenizeDataset } = await import('../../train/tokenize-dataset.js');
   const settings = { crops: tokenize.crops, batchSize: tokenize.batch_size };
-  const { images, usage } = await tokenizeDataset(
-    { tokenizer, folder: data, list, out, ...settings },
-    await openJob(invocation),
-  );
+  const job = await openJob(invocation, { shared: true });
+  const { images, usage } = await tokenizeDataset({ tokenizer, folder: data, list, out, ...settings }, job);
+  if ((job.group?.rank ?? 0) > 0) return;
   const { used, entropy } = usage;
   console.log(
     `${images} images in ${out}; codebook usage ${(100 * used).toFixed(1)} %, ${entropy.toFixed(2)} bits`,
@@ -35,7 +34,7 @@ export function register(program: Command): void {
   withConfig(program.command('tokenize'))
     .description('turn a data set into the codes that the generator is trained on')
     .requiredOption('--tokenizer <path>', 'tokenizer run, .safetensors or published .pth file')
-    .requiredOption('-d, --data <folder>', 'images in class folders')
+    .requiredOption('-d, --data <path>', 'images in class folders, or .tar files')
     .option('--list <file>', 'only the images that this file names, one path relative to the folder a line')
     .requiredOption('-o, --out <file>', 'the token cache to write')
     .addHelpText(

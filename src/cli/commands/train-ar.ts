@@ -5,26 +5,32 @@ import {
   examples,
   type Invocation,
   openJob,
+  type ResumeFlags,
   readConfig,
+  readResume,
   withConfig,
+  withResume,
 } from '../command.js';
 
-interface Options extends ConfigOptions {
+interface Options extends ConfigOptions, ResumeFlags {
   tokens: string;
   tokenizer?: string;
   run: string;
-  resume?: boolean;
 }
 
 async function run(invocation: Invocation<Options>): Promise<void> {
-  const { tokens, tokenizer, run, resume = false } = invocation.options;
+  const { tokens, tokenizer, run } = invocation.options;
+  const resuming = readResume(invocation.options);
   const config = await readConfig(invocation);
   const { trainGenerator } = await import('../../train/train-generator.js');
-  await trainGenerator({ config, run, tokens, tokenizer, resume }, await openJob(invocation));
+  await trainGenerator(
+    { config, run, tokens, tokenizer, ...resuming },
+    await openJob(invocation, { shared: true }),
+  );
 }
 
 export function register(program: Command): void {
-  withConfig(program.command('train-ar'))
+  withResume(withConfig(program.command('train-ar')))
     .description('train the autoregressive generator on a token cache')
     .requiredOption(
       '-t, --tokens <path>',
@@ -32,7 +38,6 @@ export function register(program: Command): void {
     )
     .option('--tokenizer <path>', 'the tokenizer that made the cache, to draw samples during training')
     .requiredOption('-r, --run <folder>', 'the run folder')
-    .option('--resume', 'go on from the newest checkpoint')
     .addHelpText(
       'after',
       examples([

@@ -5,30 +5,34 @@ import {
   examples,
   type Invocation,
   openJob,
+  type ResumeFlags,
   readConfig,
+  readResume,
   withConfig,
+  withResume,
 } from '../command.js';
 
-interface Options extends ConfigOptions {
+interface Options extends ConfigOptions, ResumeFlags {
   data?: string;
   run: string;
-  resume?: boolean;
 }
 
 async function run(invocation: Invocation<Options>): Promise<void> {
-  const { data, run, resume = false } = invocation.options;
+  const { data, run } = invocation.options;
   if (data !== undefined) (invocation.args.at(-1) as string[]).push(`data.train=${JSON.stringify(data)}`);
   const config = await readConfig(invocation);
   const { trainFeatures } = await import('../../train/train-features.js');
-  await trainFeatures({ config, run, resume }, await openJob(invocation));
+  await trainFeatures(
+    { config, run, ...readResume(invocation.options) },
+    await openJob(invocation, { shared: true }),
+  );
 }
 
 export function register(program: Command): void {
-  withConfig(program.command('train-features'))
+  withResume(withConfig(program.command('train-features')))
     .description("train a small classifier whose features stand in for Inception's in `alitok eval`")
     .option('-d, --data <folder>', 'training images in class folders (sets data.train)')
     .requiredOption('-r, --run <folder>', 'the run folder')
-    .option('--resume', 'go on from the newest checkpoint')
     .addHelpText(
       'after',
       examples([

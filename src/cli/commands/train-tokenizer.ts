@@ -6,17 +6,19 @@ import {
   examples,
   type Invocation,
   openJob,
+  type ResumeFlags,
   readConfig,
+  readResume,
   withConfig,
+  withResume,
 } from '../command.js';
 
-interface Options extends ConfigOptions {
+interface Options extends ConfigOptions, ResumeFlags {
   data?: string;
   validation?: string;
   run: string;
   stage: '1' | '2' | 'all';
   from?: string;
-  resume?: boolean;
 }
 
 async function run(invocation: Invocation<Options>): Promise<void> {
@@ -28,19 +30,24 @@ async function run(invocation: Invocation<Options>): Promise<void> {
   const config = await readConfig(invocation);
   const { trainTokenizer } = await import('../../train/train-tokenizer.js');
   const stages = options.stage === 'all' ? ([1, 2] as const) : ([Number(options.stage) as 1 | 2] as const);
-  const { from, resume = false } = options;
-  await trainTokenizer({ config, run: options.run, stages, resume, from }, await openJob(invocation));
+  const { run, from } = options;
+  await trainTokenizer(
+    { config, run, stages, from, ...readResume(options) },
+    await openJob(invocation, { shared: true }),
+  );
 }
 
 export function register(program: Command): void {
-  withConfig(program.command('train-tokenizer'))
+  withResume(withConfig(program.command('train-tokenizer')))
     .description('train a tokenizer: stage 1 with the causal decoder, stage 2 with the bidirectional one')
-    .option('-d, --data <folder>', 'training images, in class folders or not (sets data.train)')
-    .option('--validation <folder>', 'held-out images for previews (sets data.validation)')
+    .option(
+      '-d, --data <path>',
+      'training images: a folder, with class folders or not, or .tar files (sets data.train)',
+    )
+    .option('--validation <path>', 'held-out images for previews, alike (sets data.validation)')
     .requiredOption('-r, --run <folder>', 'gets the runs stage1 and stage2')
     .addOption(choice('--stage <stage>', 'which stage to train', ['1', '2', 'all'], 'all'))
     .option('--from <path>', 'stage-1 run or file that stage 2 starts from (default: stage1 of --run)')
-    .option('--resume', 'go on from the newest checkpoint')
     .addHelpText(
       'after',
       examples([

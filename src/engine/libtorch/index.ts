@@ -15,10 +15,14 @@ const SPINS = '20000';
 /** The share of the machine's memory that tensors may keep for those to come. */
 const KEPT_MEMORY = 1 / 4;
 
-/** `cuda` is the first CUDA device; without a name it is taken where there is one. Throws EngineError. */
-function chooseDevice(native: Native, wanted: string | undefined): string {
+/**
+ * `cuda` is the first CUDA device, or the one of this process's rank on this machine; without a name it is taken where
+ * there is one. Throws EngineError.
+ */
+function chooseDevice(native: Native, wanted: string | undefined, localRank = 0): string {
   const devices = native.cudaDevices();
-  const device = wanted === 'cuda' ? 'cuda:0' : (wanted ?? (devices > 0 ? 'cuda:0' : 'cpu'));
+  const own = `cuda:${devices > 0 ? localRank % devices : 0}`;
+  const device = wanted === 'cuda' ? own : (wanted ?? (devices > 0 ? own : 'cpu'));
   const [, index] = /^cuda:(\d+)$/.exec(device) ?? [];
   if (device !== 'cpu' && index === undefined)
     throw new EngineError(`there is no --device ${device}; choose cpu, cuda, or cuda:N`);
@@ -37,7 +41,7 @@ export function startLibtorch(options: EngineOptions): string {
   const { threads = availableParallelism(), precision = 'float32', tf32 = false } = options;
   process.env.GOMP_SPINCOUNT ??= SPINS;
   const native = loadNative();
-  const device = chooseDevice(native, options.device);
+  const device = chooseDevice(native, options.device, options.localRank);
   native.setThreads(threads);
   native.allowTF32(tf32);
   if (!tf.findBackendFactory('libtorch')) {

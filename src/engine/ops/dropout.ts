@@ -9,6 +9,17 @@ function hash(index: number, seed: number): number {
   return (h ^ (h >>> 16)) >>> 0;
 }
 
+/** The inverse of the hash's factor of the seed, 0x9e3779b1, modulo 2³². */
+const INVERSE = 0xe8b2f51;
+
+/**
+ * The seed whose draws begin with those of element `offset` of `seed`. So a part of a batch is dropped as it is in the
+ * whole, whoever computes it.
+ */
+export function seedAt(seed: number, offset: number): number {
+  return (seed + Math.imul(offset, INVERSE)) >>> 0;
+}
+
 /** 1/(1−rate) where element i is kept, 0 where it is dropped: kept if hash(i, seed) ≥ rate·2³². */
 export function dropoutMask(shape: number[], rate: number, seed: number): tf.Tensor {
   const threshold = Math.floor(rate * 2 ** 32);

@@ -3,7 +3,7 @@ export { gelu, swiGLU } from './activation.js';
 export { type AdamWAttributes, type AdamWTensors, adamW, adamWLists } from './adamw.js';
 export { attention, cacheWrite, rotary } from './attention.js';
 export { type DrawOptions, drawCodes } from './draw-codes.js';
-export { dropout } from './dropout.js';
+export { dropout, seedAt } from './dropout.js';
 export { fixedConv2d, fixedDepthwiseConv2d, fixedLinear } from './fixed.js';
 export { linear } from './linear.js';
 export { crossEntropy, embedding, nearestCode } from './lookup.js';
@@ -14,5 +14,6 @@ export {
   packWeight,
   type WeightKind,
 } from './packed-linear.js';
+export { recomputed } from './recomputed.js';
 export { stopGradient } from './stop-gradient.js';
 export { sumOfSquares } from './sum-of-squares.js';

@@ -94,10 +94,10 @@ export class Pool {
   private wait(name: string): void {
     const { state, threads } = this;
     for (let spins = 0; spins < SPINS; spins++) if (Atomics.load(state, FINISHED) === threads - 1) break;
-    const start = Date.now();
+    const start = performance.now();
     for (let done = Atomics.load(state, FINISHED); done < threads - 1; done = Atomics.load(state, FINISHED)) {
       Atomics.wait(state, FINISHED, done, WAIT_MS);
-      if (Date.now() - start > DEADLINE_MS)
+      if (performance.now() - start > DEADLINE_MS)
         throw new EngineError(`a thread of the wasm engine does not answer (${name}); try --threads 1`);
     }
     if (state[FAILED]) throw new EngineError(`a thread of the wasm engine failed (${name}); try --threads 1`);

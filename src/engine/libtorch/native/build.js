@@ -48,6 +48,35 @@ function cxx11Abi(lib) {
   return !existsSync(library) || readFileSync(library).includes('NSt7__cxx1112basic_string');
 }
 
+/** Whether a library has the class `c10d::NAME`, by linking its destructor. */
+function hasGroup(compiler, library, lib, name) {
+  const symbol = `_ZN4c10d${name.length}${name}D1Ev`;
+  const program = `void ${symbol}(void); int main() { ${symbol}(); }`;
+  const flags = ['-x', 'c', '-', '-o', '/dev/null', ...(lib ? [`-L${lib}`] : []), `-l${library}`];
+  const ignoring = '-Wl,--unresolved-symbols=ignore-in-shared-libs';
+  return spawnSync(compiler, [...flags, ignoring], { input: program }).status === 0;
+}
+
+/** Flags for the ways of communication between processes that this libtorch has: Gloo, and NCCL where CUDA is. */
+function distributedFlags(compiler, { include, lib }, cuda) {
+  const headers = join('torch/csrc/distributed/c10d', 'ProcessGroupGloo.hpp');
+  if (!include.some((path) => existsSync(join(path, headers)))) return [];
+  const flags = [];
+  if (hasGroup(compiler, 'torch_cpu', lib, 'ProcessGroupGloo')) flags.push('-DUSE_C10D_GLOO');
+  if (cuda && hasGroup(compiler, 'torch_cuda', lib, 'ProcessGroupNCCL')) {
+    // Beside Python's torch package lie those of CUDA's parts, each with its headers.
+    const nvidia = join(lib, '../../nvidia');
+    const parts = existsSync(nvidia) ? readdirSync(nvidia).map((name) => join(nvidia, name, 'include')) : [];
+    const cudaHome = process.env.CUDA_HOME ?? '/usr/local/cuda';
+    const found = [...parts, join(cudaHome, 'include'), '/usr/include'].filter((path) => existsSync(path));
+    const all = ['nccl.h', 'cuda_runtime_api.h'].every((name) =>
+      found.some((path) => existsSync(join(path, name))),
+    );
+    if (all) flags.push('-DUSE_C10D_NCCL', ...found.map((path) => `-idirafter${path}`));
+  }
+  return flags.length > 0 ? [...flags, `-idirafter${join(here, 'declarations')}`] : [];
+}
+
 function compile() {
   const libtorch = findLibtorch();
   if (!libtorch) throw new NotFound(`no libtorch found: ${REMEDY}`);
@@ -83,6 +112,7 @@ function compile() {
     ...include.map((path) => `-I${join(path, 'torch/csrc/api/include')}`),
     ...(lib ? [`-L${lib}`, `-Wl,-rpath,${lib}`, `-D_GLIBCXX_USE_CXX11_ABI=${cxx11Abi(lib) ? 1 : 0}`] : []),
     ...sources,
+    '-pthread',
     '-o',
     partial,
     '-Wl,--no-as-needed', // libtorch_cuda registers its kernels when it is loaded; nothing in the bridge names them
@@ -92,9 +122,17 @@ function compile() {
     ...(cuda ? ['-ltorch_cuda', '-lc10_cuda'] : []),
   ];
   const compiler = process.env.CXX || 'c++';
-  const { status, stderr, error } = spawnSync(compiler, flags, { encoding: 'utf8' });
+  const build = (more) => spawnSync(compiler, [...more, ...flags], { encoding: 'utf8' });
+  const distributed = distributedFlags(compiler, libtorch, cuda);
+  let { status, stderr, error } = build(distributed);
   if (error)
     throw new NotFound(`the C++ compiler ${compiler} cannot be run (${error.code}): install one, or set CXX`);
+  if (status !== 0 && distributed.length > 0) {
+    // Everything else is worth having without it.
+    const reason = stderr.split('\n').find((line) => line.includes('error')) ?? stderr;
+    ({ status, stderr } = build([]));
+    if (status === 0) console.error(`build:libtorch: without work over several processes: ${reason}`);
+  }
   if (status !== 0) throw new Error(`${compiler} failed:\n${stderr}`);
   renameSync(partial, output);
   writeFileSync(`${output}.json`, `${JSON.stringify({ libtorch: lib ?? '/usr', cuda })}\n`);

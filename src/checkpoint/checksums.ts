@@ -1,0 +1,67 @@
+import { readdir, readFile } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import { CheckpointError } from '../errors.js';
+import { writeFileAtomic } from '../formats/atomic.js';
+import { fileChecksum } from '../formats/checksum.js';
+
+/** In each checkpoint, as `sha256sum --check` reads it. */
+const SUMS_FILE = 'SHA256SUMS';
+
+/** A file is missing or not what was written; its message is what is wrong, without a remedy. */
+export class DamagedError extends CheckpointError {}
+
+/** The sums of a folder by file name; undefined where it has none. */
+async function readSums(folder: string): Promise<Map<string, string> | undefined> {
+  const text = await readFile(join(folder, SUMS_FILE), 'utf8').catch(() => undefined);
+  if (text === undefined) return undefined;
+  const lines = text.split('\n').filter((line) => line !== '');
+  return new Map(
+    lines.map((line) => {
+      const [sum, name] = line.split('  ');
+      return [name, sum];
+    }),
+  );
+}
+
+/** Writes the checksums of all files in a folder beside them. Throws OutputError. */
+export async function writeChecksums(folder: string): Promise<void> {
+  const lines: string[] = [];
+  for (const name of (await readdir(folder)).sort())
+    lines.push(`${await fileChecksum(join(folder, name))}  ${name}\n`);
+  await writeFileAtomic(join(folder, SUMS_FILE), lines.join(''));
+}
+
+/**
+ * Checks that all files of a folder are as they were written.
+ * @throws DamagedError naming the first that is not
+ */
+export async function verifyFolder(folder: string): Promise<void> {
+  const sums = await readSums(folder);
+  if (!sums) throw new DamagedError(`${join(folder, SUMS_FILE)} is missing`);
+  const names = (await readdir(folder)).filter((name) => name !== SUMS_FILE);
+  for (const name of new Set([...names, ...sums.keys()])) await verify(folder, name, sums.get(name));
+}
+
+/** Checks one file where checksums lie beside it. @throws CheckpointError where it is not what was written */
+export async function verifyFile(path: string): Promise<void> {
+  const sum = (await readSums(dirname(path)))?.get(basename(path));
+  if (sum === undefined) return;
+  try {
+    await verify(dirname(path), basename(path), sum);
+  } catch (error) {
+    if (!(error instanceof DamagedError)) throw error;
+    throw new CheckpointError(`${error.message}; name another checkpoint of the run, or resume the run`, {
+      cause: error,
+    });
+  }
+}
+
+async function verify(folder: string, name: string, sum: string | undefined): Promise<void> {
+  const path = join(folder, name);
+  if (sum === undefined) throw new DamagedError(`${join(folder, SUMS_FILE)} has no checksum of ${name}`);
+  const found = await fileChecksum(path).catch((error: NodeJS.ErrnoException) => {
+    throw new DamagedError(`${path} cannot be read (${error.code})`, { cause: error });
+  });
+  if (found !== sum)
+    throw new DamagedError(`${path} is damaged: its checksum is not the one it was written with`);
+}

@@ -1,0 +1,227 @@
+import { existsSync } from 'node:fs';
+import { open, stat } from 'node:fs/promises';
+import { setImmediate } from 'node:timers/promises';
+import { expand } from 'brace-expansion';
+import { glob } from 'tinyglobby';
+import { DataError } from '../errors.js';
+import { readFully } from '../formats/bytes.js';
+import { TarFile, type TarMember } from '../formats/tar.js';
+import {
+  absentError,
+  byCodePoint,
+  classesByFolder,
+  type ImageSet,
+  isImage,
+  PackedTexts,
+} from './image-set.js';
+
+/** Tar files that together are one set of images, and the folder in them that counts: '' or one ending in `/`. */
+export interface Shards {
+  readonly tars: readonly string[];
+  readonly inside: string;
+}
+
+/**
+ * The tar files that a name stands for: one file, `train-{0000..0099}.tar`, `shards/*.tar`; a folder in them may follow,
+ * as in `photos.tar/train`. Undefined where the name is not one of tar files.
+ * @throws DataError where none is there, or one is compressed
+ */
+export async function findShards(name: string): Promise<Shards | undefined> {
+  if ((await stat(name).catch(() => undefined))?.isDirectory()) return undefined;
+  const compressed = /\.(tgz|tar\.\w+)$/i.test(name);
+  if (compressed)
+    throw new DataError(
+      `${name} is compressed, and images are read in random order; unpack it to a .tar, such as with gunzip, and name that`,
+    );
+  const [, pattern, folder] = /^(.+?\.tar)(?:\/+(.*?)\/*)?$/i.exec(name) ?? [];
+  if (pattern === undefined) return undefined;
+  const inside = folder ? `${folder}/` : '';
+  // A file of that very name comes before what its brackets may mean.
+  if (existsSync(pattern)) return { tars: [pattern], inside };
+  const tars: string[] = [];
+  for (const path of expand(pattern)) {
+    const found = /[*?[]/.test(path) ? await glob(path, { expandDirectories: false, dot: true }) : [path];
+    if (found.length === 0) throw new DataError(`no tar file matches ${path}; check the path`);
+    tars.push(...found.sort(byCodePoint));
+  }
+  return { tars, inside };
+}
+
+/** Class numbers have names, one by one: a wrong number must not make millions. */
+const MAX_CLASS = 99_999;
+
+/** How often other work gets a turn while headers are read. */
+const TURN_EVERY = 2 ** 14;
+
+/** What is known of each image while tar files are read. */
+class Index {
+  readonly paths: string[] = [];
+  readonly shards: number[] = [];
+  readonly positions: number[] = [];
+  readonly sizes: number[] = [];
+  /** From `.cls` members; −1 where there is none. */
+  readonly classes: number[] = [];
+  readonly folders = new Set<string>();
+  numbered = false;
+  /** Two images of one name before the first dot, which then cannot share a `.cls`. */
+  ambiguous?: [string, string];
+  private key?: string;
+  private keyShard = 0;
+  private keyStart = 0;
+  private keyClass = -1;
+
+  /** Takes one member; `contents` gives its bytes. @throws DataError for a link to an image or a `.cls` without a number */
+  add(tar: string, shard: number, inside: string, member: TarMember, contents: () => Buffer): void {
+    if (!member.path.startsWith(inside)) return;
+    const path = member.path.slice(inside.length);
+    if (path === '' || /(^|\/)\./.test(path)) return; // hidden
+    const slash = path.indexOf('/');
+    if (slash >= 0 || member.type === 'folder') this.folders.add(slash < 0 ? path : path.slice(0, slash));
+    if (member.type === 'folder') return;
+    const label = path.endsWith('.cls');
+    if (!label && !isImage(path)) return;
+    if (member.type === 'link')
+      throw new DataError(
+        `${tar}: ${member.path} is a link; pack it again with the files themselves, by \`tar --dereference --hard-dereference\``,
+      );
+    // A sample is what has one name up to the first dot and lies together, as webdataset writes and reads it.
+    const key = path.slice(0, path.indexOf('.', path.lastIndexOf('/') + 1));
+    if (key !== this.key || shard !== this.keyShard) {
+      this.key = key;
+      this.keyShard = shard;
+      this.keyStart = this.paths.length;
+      this.keyClass = -1;
+    }
+    if (label) {
+      const text = member.size <= 32 ? contents().toString('latin1').trim() : '';
+      if (!/^\d+$/.test(text) || Number(text) > MAX_CLASS)
+        throw new DataError(
+          `${tar}: ${member.path} holds no class number from 0 to ${MAX_CLASS}; write the class into it as decimal digits`,
+        );
+      this.numbered = true;
+      this.keyClass = Number(text);
+      this.classes.fill(this.keyClass, this.keyStart);
+      return;
+    }
+    if (this.paths.length > this.keyStart) this.ambiguous ??= [this.paths.at(-1)!, path];
+    this.paths.push(path);
+    this.shards.push(shard);
+    this.positions.push(member.position);
+    this.sizes.push(member.size);
+    this.classes.push(this.keyClass);
+  }
+}
+
+/**
+ * The images in tar files, read from where they lie. Where members such as `0001.cls` give the class of `0001.jpg`, as
+ * webdataset has it, the order is that of the files. Otherwise a tar is what it would unpack to: class folders or images
+ * alone, in the order of an image folder.
+ * @throws DataError where a tar file is missing, damaged or cut off, where there are no images, and where classes do not
+ *   fit together
+ */
+export async function openShards(
+  root: string,
+  { tars, inside }: Shards,
+  listed?: { paths: string[]; list: string },
+): Promise<ImageSet> {
+  const index = new Index();
+  for (const [shard, path] of tars.entries()) {
+    const tar = new TarFile(path);
+    try {
+      let count = 0;
+      for (const member of tar.members()) {
+        index.add(path, shard, inside, member, () => tar.contents(member));
+        if (++count % TURN_EVERY === 0) await setImmediate();
+      }
+    } finally {
+      tar.close();
+    }
+  }
+  const { paths } = index;
+  const order = listed
+    ? listedOrder(root, paths, listed)
+    : index.numbered
+      ? [...paths.keys()]
+      : folderOrder(paths);
+  const ordered = order.map((i) => paths[i]);
+  const folders = [...index.folders].sort(byCodePoint);
+  const classes = index.numbered
+    ? classesByNumber(root, index, order)
+    : classesByFolder(root, ordered, folders);
+  const names = new PackedTexts(ordered);
+  const shards = Uint32Array.from(order, (i) => index.shards[i]);
+  const positions = Float64Array.from(order, (i) => index.positions[i]);
+  const sizes = Float64Array.from(order, (i) => index.sizes[i]);
+  const location = (i: number) => `${tars[shards[i]]}/${inside}${names.at(i)}`;
+  return {
+    root,
+    size: order.length,
+    ...classes,
+    path: (i) => names.at(i),
+    location,
+    async read(i) {
+      const bytes = Buffer.alloc(sizes[i]);
+      const handle = await open(tars[shards[i]], 'r');
+      try {
+        if (!(await readFully(handle, bytes, positions[i])))
+          throw new DataError(`${location(i)}: the tar file ends before; it was changed since it was opened`);
+      } finally {
+        await handle.close();
+      }
+      return bytes;
+    },
+  };
+}
+
+/** Where each listed path is. */
+function listedOrder(
+  root: string,
+  paths: readonly string[],
+  { paths: wanted, list }: { paths: string[]; list: string },
+): number[] {
+  const places = new Map(paths.map((path, i) => [path, i]));
+  const absent = wanted.filter((path) => !places.has(path));
+  if (absent.length > 0) throw absentError(list, root, absent);
+  return wanted.map((path) => places.get(path)!);
+}
+
+/** As a walk through folders finds them: by the first folder that differs, files before folders. */
+function inFolderOrder(a: string, b: string): number {
+  let start = 0;
+  for (;;) {
+    const [slashA, slashB] = [a.indexOf('/', start), b.indexOf('/', start)];
+    if (slashA < 0 !== slashB < 0) return slashA < 0 ? -1 : 1;
+    if (slashA < 0) return byCodePoint(a.slice(start), b.slice(start));
+    const difference = byCodePoint(a.slice(start, slashA), b.slice(start, slashB));
+    if (difference !== 0) return difference;
+    start = slashA + 1;
+  }
+}
+
+/** Indices of paths in the order of `inFolderOrder`; of equal paths, the first in the files comes first. */
+function folderOrder(paths: readonly string[]): number[] {
+  const order = [...paths.keys()];
+  const sorted = paths.every((path, i) => i === 0 || inFolderOrder(paths[i - 1], path) <= 0);
+  return sorted ? order : order.sort((a, b) => inFolderOrder(paths[a], paths[b]));
+}
+
+/** The classes that `.cls` members give; every image must have one. */
+function classesByNumber(
+  root: string,
+  { paths, classes, ambiguous }: Index,
+  order: readonly number[],
+): Pick<ImageSet, 'classes' | 'classNames'> {
+  if (ambiguous)
+    throw new DataError(
+      `${root}: ${ambiguous.join(' and ')} share one .cls; give each image a name of its own before the first dot`,
+    );
+  const without = classes.findIndex((c) => c < 0);
+  if (without >= 0)
+    throw new DataError(
+      `${root}: ${paths[without]} has no .cls next to it, but others have; pack each image with its class`,
+    );
+  if (order.length === 0) throw new DataError(`${root} holds no images; pack each .cls with its image`);
+  const numbers = Int32Array.from(order, (i) => classes[i]);
+  const count = 1 + classes.reduce((a, b) => Math.max(a, b), 0);
+  return { classes: numbers, classNames: Array.from({ length: count }, (_, i) => String(i)) };
+}

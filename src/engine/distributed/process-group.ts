@@ -1,0 +1,272 @@
+import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises';
+import * as tf from '@tensorflow/tfjs';
+import { EngineError, Interrupted, ProcessError } from '../../errors.js';
+import type { LibtorchBackend } from '../libtorch/backend.js';
+import type { Argument, TensorId } from '../libtorch/bridge.js';
+import type { Group, Pending } from './group.js';
+import type { Place } from './place.js';
+
+/** How long one look at unfinished work keeps the event loop, in seconds. */
+const LOOK = 0.02;
+/** How long a process may give no sign of life, in seconds. */
+const SILENCE = 20;
+/** The same, once an operation has failed: somebody is gone, and this is about who. */
+const SILENCE_AFTER_FAILURE = 5;
+/** How long one operation may take, in seconds: others may wait while rank 0 draws pictures or writes a checkpoint. */
+const WORK = 1800;
+/** How long processes wait for each other at the start, in seconds, where ALITOK_JOIN_TIMEOUT does not say. */
+const JOIN = 600;
+/** How long the process with the store stays for the others to read why it ends, in milliseconds. */
+const FAREWELL = 3000;
+const PATIENCE = 10_000;
+
+enum Peer {
+  Alive,
+  Silent,
+  Failed,
+  Done,
+}
+
+const REMEDY = 'start all of them again (training goes on with --resume, with any number of processes)';
+
+/** What each way of communication is called and its bit in `distributed_backends`. */
+const GLOO = 1;
+const NCCL = 2;
+
+function joinSeconds(): number {
+  const seconds = Number(process.env.ALITOK_JOIN_TIMEOUT);
+  return seconds > 0 ? seconds : JOIN;
+}
+
+/** Processes that work together over PyTorch's c10d: Gloo on the CPU, NCCL on CUDA devices. */
+export class ProcessGroup implements Group {
+  readonly rank: number;
+  readonly size: number;
+  /** Whether it is no surprise that others have ended. */
+  private leaving = false;
+
+  private constructor(
+    private readonly backend: LibtorchBackend,
+    private readonly place: Place,
+  ) {
+    this.rank = place.rank;
+    this.size = place.size;
+  }
+
+  /**
+   * Meets the other processes. The current engine must be libtorch.
+   * @throws EngineError where that cannot do it
+   * @throws ProcessError where others do not come in time (ALITOK_JOIN_TIMEOUT seconds, ten minutes by default)
+   */
+  static async join(place: Place): Promise<ProcessGroup> {
+    if (tf.getBackend() !== 'libtorch')
+      throw new EngineError(
+        `${place.size} processes work together only with --engine libtorch; use that, or one process`,
+      );
+    const group = new ProcessGroup(tf.backend() as LibtorchBackend, place);
+    await group.meet();
+    return group;
+  }
+
+  private call(name: string, ...args: Argument[]) {
+    return this.backend.call(`alitok::distributed_${name}`, ...args);
+  }
+
+  private async meet(): Promise<void> {
+    const { rank, size, host, port, serves, prefix } = this.place;
+    const onCuda = this.backend.device !== 'cpu';
+    if ((this.call('backends') & (onCuda ? NCCL : GLOO)) === 0)
+      throw new EngineError(
+        `this libtorch engine is built without ${onCuda ? 'NCCL' : 'Gloo'}, by which processes work together on ${this.backend.device}; install a PyTorch with distributed support and run "npm run build:libtorch" again, or use one process`,
+      );
+    const seconds = joinSeconds();
+    const deadline = Date.now() + 1000 * seconds + PATIENCE;
+    const where = `the ${size} processes at MASTER_ADDR ${host}, MASTER_PORT ${port}`;
+    this.call('join', host, port, rank, size, serves, prefix, [seconds, WORK], onCuda ? 'nccl' : 'gloo');
+    try {
+      while (!this.call('joined')) {
+        if (Date.now() > deadline) throw new Error(`not all came within ${seconds} seconds`);
+        await sleep(10);
+      }
+    } catch (cause) {
+      const why = (cause as Error).message.replace(/^.*?\(\): /, '');
+      throw new ProcessError(
+        `rank ${rank} cannot join ${where}: ${why}; check that all were started and can reach that port`,
+        { cause },
+      );
+    }
+  }
+
+  // Operations
+
+  sum(tensors: readonly tf.Tensor[]): Pending<tf.Tensor[]> {
+    const dtypes = tensors.map(({ dtype }) => dtype);
+    const work = this.start(() =>
+      this.call(
+        'all_reduce',
+        tensors.map((x) => this.backend.id(x)),
+      ),
+    );
+    return async () => (await this.finish(work)).map((id, i) => this.wrap(id, dtypes[i]));
+  }
+
+  async concat<T extends tf.Tensor>(tensor: T): Promise<T> {
+    const [id] = await this.finish(this.start(() => this.call('all_gather', this.backend.id(tensor))));
+    const all = this.wrap(id, tensor.dtype); // (size, rows, …)
+    const [, rows, ...rest] = all.shape;
+    const joined = all.reshape([this.size * rows, ...rest]);
+    all.dispose();
+    return joined as T;
+  }
+
+  async broadcast<T extends tf.Tensor>(tensor: T, root = 0): Promise<T> {
+    const [id] = await this.finish(this.start(() => this.call('broadcast', this.backend.id(tensor), root)));
+    return this.wrap(id, tensor.dtype) as T;
+  }
+
+  async gather(bytes: Uint8Array): Promise<Uint8Array[]> {
+    const sizes = new Int32Array((await this.exchange(Int32Array.of(bytes.length))).buffer);
+    const longest = sizes.reduce((a, b) => Math.max(a, b));
+    if (longest === 0) return Array.from(sizes, () => new Uint8Array());
+    const padded = new Uint8Array(longest);
+    padded.set(bytes);
+    const all = (await this.exchange(padded)) as Uint8Array;
+    return Array.from(sizes, (size, rank) => all.subarray(rank * longest, rank * longest + size));
+  }
+
+  async share<T>(value: T): Promise<T> {
+    const own = this.rank === 0 ? new TextEncoder().encode(JSON.stringify(value)) : new Uint8Array();
+    const [first] = await this.gather(own);
+    return JSON.parse(new TextDecoder().decode(first)) as T;
+  }
+
+  async any(flag: boolean): Promise<boolean> {
+    const flags = await this.exchange(Uint8Array.of(flag ? 1 : 0));
+    return flags.some((said) => said !== 0);
+  }
+
+  /** Arrays of one length from all processes, one behind the other. */
+  private async exchange(values: Int32Array | Uint8Array): Promise<Int32Array | Uint8Array> {
+    const { native, device } = this.backend;
+    const id = native.fromArray(values, [values.length], device);
+    try {
+      const [all] = await this.finish(this.start(() => this.call('all_gather', id)));
+      const read = native.read(all) as Int32Array | Uint8Array;
+      native.free(all);
+      return read;
+    } finally {
+      native.free(id);
+    }
+  }
+
+  private wrap(id: TensorId, dtype: tf.DataType): tf.Tensor {
+    return tf.engine().makeTensorFromTensorInfo(this.backend.wrap(id, dtype));
+  }
+
+  // Waiting, and who is missing
+
+  /** Starts an operation; an error it throws at once is told by `finish`, like all others. */
+  private start(operation: () => number): () => number {
+    let work: number | undefined;
+    let failure: unknown;
+    try {
+      work = operation();
+    } catch (error) {
+      failure = error;
+    }
+    return () => {
+      if (work === undefined) throw failure;
+      return work;
+    };
+  }
+
+  private async finish(started: () => number): Promise<TensorId[]> {
+    const deadline = Date.now() + 1000 * WORK;
+    try {
+      const work = started();
+      while (!this.call('completed', work, LOOK)) {
+        this.check(SILENCE);
+        if (Date.now() > deadline)
+          throw new ProcessError(`the other processes have not come within ${WORK} seconds; ${REMEDY}`);
+        await turn();
+      }
+      return this.call('take', work) as TensorId[];
+    } catch (error) {
+      throw error instanceof ProcessError ? error : await this.whoIsGone(error as Error);
+    }
+  }
+
+  /** Throws ProcessError if another process has ended, or has been silent for so many seconds. */
+  private check(silence: number): void {
+    const id = this.call('states', silence) as TensorId;
+    const states = this.backend.native.read(id);
+    this.backend.native.free(id);
+    const first = (wanted: Peer) => states.indexOf(wanted);
+    const failed = first(Peer.Failed);
+    if (failed >= 0) throw new ProcessError(this.words(failed));
+    const done = first(Peer.Done);
+    if (done >= 0 && !this.leaving)
+      throw new ProcessError(`rank ${done} has ended before the others; ${REMEDY}`);
+    const lost = this.call('store_lost') as number;
+    if (lost > 0) {
+      const { host, port } = this.place;
+      const holder = process.env.TORCHELASTIC_USE_AGENT_STORE === 'True' ? 'the agent' : 'rank 0';
+      throw new ProcessError(`${holder}, which keeps the store at ${host}:${port}, is gone; ${REMEDY}`);
+    }
+    const silent = first(Peer.Silent);
+    if (silent >= 0)
+      throw new ProcessError(`rank ${silent} has given no sign of life for ${silence} seconds; ${REMEDY}`);
+  }
+
+  private words(rank: number): string {
+    const id = this.call('words', rank) as TensorId;
+    const words = new TextDecoder().decode(this.backend.native.read(id) as Uint8Array);
+    this.backend.native.free(id);
+    return words;
+  }
+
+  /** The error that names the rank for which an operation failed. */
+  private async whoIsGone(cause: Error): Promise<Error> {
+    const deadline = Date.now() + PATIENCE;
+    while (Date.now() < deadline) {
+      try {
+        this.check(SILENCE_AFTER_FAILURE);
+      } catch (error) {
+        return error as Error;
+      }
+      await sleep(100);
+    }
+    return new ProcessError(`an operation with the other processes failed: ${cause.message}; ${REMEDY}`, {
+      cause,
+    });
+  }
+
+  // The end
+
+  async leave(): Promise<void> {
+    this.leaving = true;
+    await this.any(false); // all have come so far
+    if (this.place.serves) await this.untilOthersHaveLeft(PATIENCE);
+    this.call('leave');
+  }
+
+  async fail(error: unknown): Promise<void> {
+    // All end together when they are stopped, each after what it had to do.
+    if (error instanceof Interrupted) return this.leave();
+    const { message } = error as Error;
+    const reason = error instanceof ProcessError ? message : `rank ${this.rank} failed: ${message}`;
+    this.call('fail', reason);
+    if (this.place.serves) await this.untilOthersHaveLeft(FAREWELL);
+  }
+
+  private async untilOthersHaveLeft(milliseconds: number): Promise<void> {
+    const deadline = Date.now() + milliseconds;
+    while (Date.now() < deadline) {
+      const id = this.call('states', SILENCE) as TensorId;
+      const states = [...this.backend.native.read(id)];
+      this.backend.native.free(id);
+      if (states.every((state, rank) => rank === this.rank || state !== Peer.Alive)) return;
+      await sleep(20);
+    }
+  }
+}

@@ -1,0 +1,420 @@
+// Work shared by several processes, over PyTorch's own c10d: Gloo on the CPU, NCCL on CUDA devices.
+//
+// JavaScript never waits here without bound: joining happens on a thread of its own, a collective operation is started
+// by one call and asked for by another, and a third thread tells the others that this process lives. The operators are
+// there in every build; where c10d is missing they say so.
+#include <ATen/ATen.h>
+#include <c10/core/InferenceMode.h>
+#include <torch/library.h>
+#include <torch/version.h>
+
+#if defined(USE_C10D_GLOO) || defined(USE_C10D_NCCL)
+#define WITH_C10D
+#include <torch/csrc/distributed/c10d/PrefixStore.hpp>
+#include <torch/csrc/distributed/c10d/TCPStore.hpp>
+#endif
+#ifdef USE_C10D_GLOO
+#include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
+#endif
+#ifdef USE_C10D_NCCL
+#include <torch/csrc/distributed/c10d/ProcessGroupNCCL.hpp>
+#endif
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstdlib>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <unordered_map>
+
+namespace alitok {
+namespace {
+
+using at::Tensor;
+
+/** Which ways of communication this build has: 1 for Gloo, 2 for NCCL, 3 for both. */
+int64_t backends() {
+  int64_t found = 0;
+#ifdef USE_C10D_GLOO
+  found |= 1;
+#endif
+#ifdef USE_C10D_NCCL
+  found |= 2;
+#endif
+  return found;
+}
+
+Tensor bytes_of(const std::string& text) {
+  Tensor bytes = at::empty({static_cast<int64_t>(text.size())}, at::kByte);
+  std::copy(text.begin(), text.end(), bytes.data_ptr<uint8_t>());
+  return bytes;
+}
+
+#ifdef WITH_C10D
+
+using Clock = std::chrono::steady_clock;
+using Milliseconds = std::chrono::milliseconds;
+
+// What the collective operations are methods of.
+#if TORCH_VERSION_MAJOR >= 2
+using Group = c10d::Backend;
+#else
+using Group = c10d::ProcessGroup;
+#endif
+using Store = c10::intrusive_ptr<c10d::Store>;
+
+Milliseconds milliseconds(double seconds) { return Milliseconds(static_cast<int64_t>(seconds * 1000)); }
+
+/** How often a process says that it lives. */
+constexpr Milliseconds BEAT(1000);
+/** How long one look at a work that is not done yet sleeps. */
+constexpr std::chrono::microseconds NAP(100);
+
+/** How processes find each other. */
+struct Meeting {
+  std::string host;
+  int port;
+  int rank, size;
+  bool serves;         // whether this process holds the store, or some other program does
+  std::string prefix;  // of all keys: what keeps one attempt apart from the next
+  double join_seconds, work_seconds;
+  std::string backend;
+};
+
+Store connect(const Meeting& meeting, bool serves) {
+  c10d::TCPStoreOptions options;
+  options.port = static_cast<uint16_t>(meeting.port);
+  options.isServer = serves;
+  options.waitWorkers = false;
+  options.timeout = milliseconds(meeting.join_seconds);
+  auto store = c10::make_intrusive<c10d::TCPStore>(meeting.host, options);
+  return c10::make_intrusive<c10d::PrefixStore>(meeting.prefix, store);
+}
+
+std::string key(const char* name, int rank) { return std::string(name) + "/" + std::to_string(rank); }
+std::vector<uint8_t> value(const std::string& text) { return {text.begin(), text.end()}; }
+
+/** Says that this process lives, and watches the others. */
+class Pulse {
+ public:
+  Pulse(const Meeting& meeting, Store store)
+      : store(std::move(store)), rank(meeting.rank), peers(meeting.size) {
+    this->store->set(key("beat", rank), value("0"));
+  }
+
+  void start() {
+    const auto now = Clock::now();
+    for (Peer& peer : peers) peer.changed = now;
+    thread = std::thread([this] { run(); });
+  }
+
+  /** For each rank: 0 lives, 1 has been silent for so long, 2 has failed, 3 has ended well. */
+  Tensor states(double seconds) {
+    const std::lock_guard<std::mutex> lock(mutex);
+    Tensor states = at::zeros({static_cast<int64_t>(peers.size())}, at::kInt);
+    const auto now = Clock::now();
+    for (size_t i = 0; i < peers.size(); i++) {
+      const Peer& peer = peers[i];
+      int state = now - peer.changed > milliseconds(seconds) ? 1 : 0;
+      if (peer.beat.rfind("failed", 0) == 0) state = 2;
+      if (peer.beat == "done") state = 3;
+      states.data_ptr<int>()[i] = static_cast<int>(i) == rank ? 0 : state;
+    }
+    return states;
+  }
+
+  /** What a failed process said last. */
+  std::string words(int64_t of) {
+    const std::lock_guard<std::mutex> lock(mutex);
+    const std::string& beat = peers.at(of).beat;
+    return beat.rfind("failed ", 0) == 0 ? beat.substr(7) : "";
+  }
+
+  /** Since when the store does not answer, in seconds; 0 while it does. */
+  double lost() {
+    const std::lock_guard<std::mutex> lock(mutex);
+    return store_lost ? std::chrono::duration<double>(Clock::now() - lost_since).count() : 0;
+  }
+
+  /** Ends the thread; `last` stays as this process's last beat. */
+  void stop(const std::string& last) {
+    {
+      const std::lock_guard<std::mutex> lock(mutex);
+      if (stopped) return;
+      stopped = true;
+    }
+    waker.notify_all();
+    if (thread.joinable()) thread.join();
+    try {
+      store->set(key("beat", rank), value(last));
+    } catch (const std::exception&) {
+      // The store is gone, and with it whoever would read this.
+    }
+  }
+
+ private:
+  struct Peer {
+    std::string beat;
+    Clock::time_point changed;
+  };
+
+  void run() {
+    for (int64_t count = 1;; count++) {
+      {
+        std::unique_lock<std::mutex> lock(mutex);
+        if (waker.wait_for(lock, BEAT, [this] { return stopped; })) return;
+      }
+      try {
+        store->set(key("beat", rank), value(std::to_string(count)));
+        for (size_t i = 0; i < peers.size(); i++) {
+          const auto bytes = store->get(key("beat", static_cast<int>(i)));
+          const std::lock_guard<std::mutex> lock(mutex);
+          std::string beat(bytes.begin(), bytes.end());
+          if (beat == peers[i].beat) continue;
+          peers[i].beat = std::move(beat);
+          peers[i].changed = Clock::now();
+        }
+      } catch (const std::exception&) {
+        const std::lock_guard<std::mutex> lock(mutex);
+        store_lost = true;
+        lost_since = Clock::now();
+        return;
+      }
+    }
+  }
+
+  const Store store;
+  const int rank;
+  std::vector<Peer> peers;
+  std::thread thread;
+  std::mutex mutex;
+  std::condition_variable waker;
+  bool stopped = false, store_lost = false;
+  Clock::time_point lost_since;
+};
+
+c10::intrusive_ptr<Group> open_group(const Meeting& meeting, const Store& store) {
+#ifdef USE_C10D_NCCL
+  if (meeting.backend == "nccl") {
+    auto options = c10d::ProcessGroupNCCL::Options::create();
+    options->timeout = milliseconds(meeting.work_seconds);
+    return c10::make_intrusive<c10d::ProcessGroupNCCL>(store, meeting.rank, meeting.size, options);
+  }
+#endif
+#ifdef USE_C10D_GLOO
+  if (meeting.backend == "gloo") {
+    using Gloo = c10d::ProcessGroupGloo;
+    auto options = Gloo::Options::create(milliseconds(meeting.work_seconds));
+    options->threads = 2;
+    const char* interface = std::getenv("GLOO_SOCKET_IFNAME");
+    const bool one_machine = meeting.host == "localhost" || meeting.host.rfind("127.", 0) == 0;
+    options->devices.push_back(interface     ? Gloo::createDeviceForInterface(interface)
+                               : one_machine ? Gloo::createDeviceForHostname("127.0.0.1")
+                                             : Gloo::createDefaultDevice());
+    return c10::make_intrusive<Gloo>(store, meeting.rank, meeting.size, options);
+  }
+#endif
+  TORCH_CHECK(false, "this libtorch has no ", meeting.backend);
+}
+
+/** This process as one of the group. */
+struct Member {
+  explicit Member(Meeting meeting) : meeting(std::move(meeting)) {}
+
+  /** Runs on a thread of its own, because all of it waits for others. */
+  void join() {
+    try {
+      store = connect(meeting, meeting.serves);
+      pulse = std::make_unique<Pulse>(meeting, connect(meeting, false));
+      const auto deadline = Clock::now() + milliseconds(meeting.join_seconds);
+      for (int rank = 0; rank < meeting.size; rank++)
+        while (!store->check({key("beat", rank)})) {
+          TORCH_CHECK(Clock::now() < deadline, "rank ", rank, " has not come");
+          std::this_thread::sleep_for(Milliseconds(20));
+        }
+      pulse->start();
+      group = open_group(meeting, store);
+      joined = true;
+    } catch (const std::exception& failure) {
+      error = failure.what();
+      failed = true;
+    }
+  }
+
+  const Meeting meeting;
+  Store store;
+  std::unique_ptr<Pulse> pulse;
+  c10::intrusive_ptr<Group> group;
+  std::thread joining;
+  std::string error;
+  std::atomic<bool> joined{false}, failed{false};
+};
+
+/** A collective operation that is under way: what it works on must live until it ends. */
+struct Running {
+  c10::intrusive_ptr<c10d::Work> work;
+  std::vector<Tensor> inputs;
+  std::vector<Tensor> results;
+};
+
+// Never destroyed by themselves: threads may still use them when the process ends.
+Member*& member = *new Member*(nullptr);
+std::unordered_map<int64_t, Running>& running = *new std::unordered_map<int64_t, Running>();
+int64_t next_work = 0;
+
+void join(const std::string& host, int64_t port, int64_t rank, int64_t size, bool serves, const std::string& prefix,
+          at::ArrayRef<double> seconds, const std::string& backend) {
+  TORCH_CHECK(!member, "this process has joined already");
+  member = new Member(Meeting{host, static_cast<int>(port), static_cast<int>(rank), static_cast<int>(size), serves,
+                              prefix, seconds[0], seconds[1], backend});
+  member->joining = std::thread([] { member->join(); });
+}
+
+/** Whether all have met. */
+bool joined() {
+  TORCH_CHECK(member, "this process has not joined");
+  TORCH_CHECK(!member->failed, member->error);
+  if (!member->joined) return false;
+  if (member->joining.joinable()) member->joining.join();
+  return true;
+}
+
+int64_t keep(Running&& one) {
+  running.emplace(next_work, std::move(one));
+  return next_work++;
+}
+
+Group& group() {
+  TORCH_CHECK(joined(), "the processes have not met yet");
+  return *member->group;
+}
+
+/** Starts the sum over all processes; the result is a flat tensor for each, as views of one block. */
+int64_t all_reduce(const at::TensorList tensors) {
+  c10::InferenceMode off(false); // Gloo's threads write to what is made here, and know nothing of that mode
+  at::NoGradGuard no_tape;
+  std::vector<Tensor> parts;
+  for (const Tensor& tensor : tensors) parts.push_back(tensor.reshape({-1}));
+  Tensor flat = at::cat(parts);
+  std::vector<Tensor> flats = {flat};
+  auto work = group().allreduce(flats);
+  std::vector<Tensor> results;
+  int64_t start = 0;
+  for (const Tensor& tensor : tensors) {
+    results.push_back(flat.narrow(0, start, tensor.numel()).view(tensor.sizes()));
+    start += tensor.numel();
+  }
+  return keep({std::move(work), std::move(flats), std::move(results)});
+}
+
+/** Starts to gather tensors of one shape from all processes: the result is (size, …). */
+int64_t all_gather(const Tensor& tensor) {
+  c10::InferenceMode off(false);
+  at::NoGradGuard no_tape;
+  std::vector<int64_t> shape = tensor.sizes().vec();
+  shape.insert(shape.begin(), member->meeting.size);
+  Tensor all = at::empty(shape, tensor.options());
+  std::vector<std::vector<Tensor>> outputs(1);
+  for (int64_t rank = 0; rank < shape[0]; rank++) outputs[0].push_back(all.select(0, rank));
+  std::vector<Tensor> inputs = {at::empty(tensor.sizes(), tensor.options()).copy_(tensor)};
+  auto work = group().allgather(outputs, inputs);
+  return keep({std::move(work), std::move(inputs), {all}});
+}
+
+/** Starts to send one process's tensor to all. */
+int64_t broadcast(const Tensor& tensor, int64_t root) {
+  c10::InferenceMode off(false);
+  at::NoGradGuard no_tape;
+  std::vector<Tensor> tensors = {at::empty(tensor.sizes(), tensor.options()).copy_(tensor)};
+  c10d::BroadcastOptions options;
+  options.rootRank = root;
+  auto work = group().broadcast(tensors, options);
+  return keep({std::move(work), tensors, tensors});
+}
+
+/** Whether an operation has ended; looks for so many seconds at most. Throws what went wrong in it. */
+bool completed(int64_t work, double seconds) {
+  const auto& one = running.at(work);
+  const auto deadline = Clock::now() + milliseconds(seconds);
+  while (!one.work->isCompleted()) {
+    if (Clock::now() >= deadline) return false;
+    std::this_thread::sleep_for(NAP);
+  }
+  one.work->wait(); // throws an error; on CUDA the current stream now comes after this work
+  return true;
+}
+
+/** What an operation that has ended gives; it is then forgotten. */
+std::vector<Tensor> take(int64_t work) {
+  auto found = running.find(work);
+  TORCH_CHECK(found != running.end(), "there is no such work");
+  std::vector<Tensor> results = std::move(found->second.results);
+  running.erase(found);
+  return results;
+}
+
+Tensor states(double seconds) { return member && member->joined ? member->pulse->states(seconds) : at::zeros({0}, at::kInt); }
+Tensor words(int64_t rank) { return bytes_of(member->pulse->words(rank)); }
+double store_lost() { return member && member->joined ? member->pulse->lost() : 0; }
+
+/** Leaves the group in order, after the last operation of all. */
+void leave() {
+  if (!member) return;
+  joined();
+  member->pulse->stop("done");
+  member->group.reset();
+  delete member;
+  member = nullptr;
+}
+
+/** Tells the others why this process ends. It takes nothing down, for others may still be in the middle of something. */
+void fail(const std::string& reason) {
+  if (!member || !member->joined) return;
+  member->pulse->stop("failed " + reason);
+}
+
+#else
+
+[[noreturn]] void missing() {
+  TORCH_CHECK(false, "this libtorch is built without c10d; install one with distributed support");
+}
+void join(const std::string&, int64_t, int64_t, int64_t, bool, const std::string&, at::ArrayRef<double>,
+          const std::string&) {
+  missing();
+}
+bool joined() { missing(); }
+int64_t all_reduce(const at::TensorList) { missing(); }
+int64_t all_gather(const Tensor&) { missing(); }
+int64_t broadcast(const Tensor&, int64_t) { missing(); }
+bool completed(int64_t, double) { missing(); }
+std::vector<Tensor> take(int64_t) { missing(); }
+Tensor states(double) { missing(); }
+Tensor words(int64_t) { return bytes_of(""); }
+double store_lost() { missing(); }
+void leave() {}
+void fail(const std::string&) {}
+
+#endif
+
+TORCH_LIBRARY_FRAGMENT(alitok, library) {
+  library.def("distributed_backends() -> int", backends);
+  library.def("distributed_join(str host, int port, int rank, int size, bool serves, str prefix, float[] seconds, "
+              "str backend) -> ()",
+              join);
+  library.def("distributed_joined() -> bool", joined);
+  library.def("distributed_all_reduce(Tensor[] tensors) -> int", all_reduce);
+  library.def("distributed_all_gather(Tensor tensor) -> int", all_gather);
+  library.def("distributed_broadcast(Tensor tensor, int root) -> int", broadcast);
+  library.def("distributed_completed(int work, float seconds) -> bool", completed);
+  library.def("distributed_take(int work) -> Tensor[]", take);
+  library.def("distributed_states(float seconds) -> Tensor", states);
+  library.def("distributed_words(int rank) -> Tensor", words);
+  library.def("distributed_store_lost() -> float", store_lost);
+  library.def("distributed_leave() -> ()", leave);
+  library.def("distributed_fail(str reason) -> ()", fail);
+}
+
+}  // namespace
+}  // namespace alitok

@@ -1,0 +1,200 @@
+import { existsSync } from 'node:fs';
+import { readdir, readFile } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import { beforeAll, describe, expect, it } from 'vitest';
+import { drawPictures } from '../../src/data/pictures.js';
+import { openSafetensors } from '../../src/formats/safetensors.js';
+import { canRun } from '../engines.js';
+import { alitok, type Outcome, startWith, succeed, TINY, temporaryFolder } from './alitok.js';
+
+const at = await temporaryFolder();
+const [train, tokens] = [at('train'), at('tokens.safetensors')];
+/** One thread for each, so that sums are made in the same order whoever makes them. */
+const ENGINE = ['--engine', 'libtorch', '--threads', '1'];
+const launched = (processes: number) => [...ENGINE, 'launch', '-p', String(processes), '--'];
+
+const PHASES =
+  'tokenizer_training.stage1.phases=[' +
+  '{steps: 3, lr: 1.0e-3, w_lpips: 0, w_perc: 0}, ' +
+  '{steps: 5, lr: 1.0e-3, w_lpips: 0, w_perc: 0, adversarial: true}]';
+
+const trainTokenizer = (run: string, ...more: string[]) => [
+  ...['train-tokenizer', '-c', TINY, '-d', train, '--validation', train, '--stage', '1', '-r', at(run)],
+  ...[PHASES, 'discriminator.hidden_channels=32', 'discriminator.stages=1'],
+  ...['logging.checkpoint_every=1', 'logging.keep_checkpoints=8', ...more],
+];
+const trainGenerator = (run: string, ...more: string[]) => [
+  ...['train-ar', '-c', TINY, '-t', tokens, '-r', at(run), 'generator_training.batch_size=8'],
+  ...['generator_training.steps=8', ...more],
+];
+
+async function losses(run: string): Promise<Record<string, number>[]> {
+  const lines = (await readFile(at(run, 'metrics.jsonl'), 'utf8')).trim().split('\n');
+  return lines
+    .map((line) => JSON.parse(line))
+    .filter((row) => 'loss' in row)
+    .map(({ time, steps_per_second, ...row }) => row);
+}
+
+/** The largest difference of two runs' tensors of one file, of those whose names match. */
+async function difference(
+  run: string,
+  other: string,
+  { step = 8, file = 'model', names = /(?:)/ }: { step?: number; file?: string; names?: RegExp } = {},
+): Promise<number> {
+  const open = (name: string) =>
+    openSafetensors(at(name, 'checkpoints', `step-${String(step).padStart(7, '0')}`, `${file}.safetensors`));
+  const [a, b] = await Promise.all([open(run), open(other)]);
+  let largest = 0;
+  for (const name of [...a.tensors.keys()].filter((key) => names.test(key))) {
+    const [x, y] = [await a.readFloat32(name), await b.readFloat32(name)];
+    x.forEach((value, i) => {
+      largest = Math.max(largest, Math.abs(value - y[i]));
+    });
+  }
+  await Promise.all([a.close(), b.close()]);
+  return largest;
+}
+
+/** Every number of every row, to rounding; those that count codes, to a few that rounding decides. */
+async function expectSameCourse(run: string, other: string): Promise<void> {
+  const [rows, others] = [await losses(run), await losses(other)];
+  expect(others.map((row) => Object.keys(row).sort())).toEqual(rows.map((row) => Object.keys(row).sort()));
+  for (const [i, row] of rows.entries())
+    for (const [name, value] of Object.entries(row)) {
+      const tolerance = name.startsWith('codebook') ? 0.13 : 1e-4 * Math.max(1, Math.abs(value));
+      expect(Math.abs(others[i][name] - value), `${name} of row ${i}`).toBeLessThan(tolerance);
+    }
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const { port } = server.address() as { port: number };
+  await new Promise((resolve) => server.close(resolve));
+  return port;
+}
+
+/** Starts processes as torchrun does. */
+async function startRanks(size: number, args: string[], environment: Record<string, string> = {}) {
+  const port = String(await freePort());
+  return Array.from({ length: size }, (_, rank) =>
+    startWith(
+      {
+        RANK: String(rank),
+        WORLD_SIZE: String(size),
+        MASTER_ADDR: '127.0.0.1',
+        MASTER_PORT: port,
+        ...environment,
+      },
+      ...ENGINE,
+      ...args,
+    ),
+  );
+}
+
+async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
+  for (const began = Date.now(); !(await condition()); ) {
+    if (Date.now() - began > 60_000) throw new Error('it does not come');
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+}
+
+const lastLine = ({ stderr }: Outcome) => stderr.trim().split('\n').at(-1);
+
+describe.skipIf(!canRun('libtorch'))('several processes', () => {
+  beforeAll(async () => {
+    await drawPictures({ folder: at(), size: 16, perClass: 3, seed: 1, split: 'train' });
+    await succeed(...ENGINE, ...trainTokenizer('one'));
+    await succeed(
+      ...ENGINE,
+      ...['tokenize', '-c', TINY, '--tokenizer', at('one', 'stage1'), '-d', train, '-o', tokens],
+    );
+    await succeed(...ENGINE, ...trainGenerator('generator'));
+  });
+
+  it('train a tokenizer as one does: clusters, usage, adversary and all', async () => {
+    const { stderr } = await succeed(...launched(4), ...trainTokenizer('four'));
+    expect(stderr).toContain('[rank 0] ');
+    expect(stderr).not.toContain('[rank 1] ');
+    const [one, four] = ['one/stage1', 'four/stage1'];
+    await expectSameCourse(one, four);
+    // The update leaves entries so near each other that rounding soon decides between them: it is looked at once.
+    expect(await difference(one, four, { step: 1, names: /^quantize/ })).toBeLessThan(1e-5);
+    expect(await difference(one, four, { names: /^(?!quantize)/ })).toBeLessThan(2e-4);
+    expect(await difference(one, four, { file: 'discriminator' })).toBeLessThan(2e-4);
+  });
+
+  it('train a generator as one does, with the same draws of dropout', async () => {
+    await succeed(...launched(2), ...trainGenerator('generator-2', 'generator_training.accumulation=2'));
+    await expectSameCourse('generator', 'generator-2');
+    expect(await difference('generator', 'generator-2')).toBeLessThan(2e-4);
+  });
+
+  it('tokenize and sample to the same bytes', async () => {
+    const tokenizer = at('one', 'stage1');
+    await succeed(
+      ...launched(2),
+      ...['tokenize', '-c', TINY, '--tokenizer', tokenizer, '-d', train, '-o', at('two.safetensors')],
+    );
+    expect((await readFile(at('two.safetensors'))).equals(await readFile(tokens))).toBe(true);
+    const sample = ['sample', '-g', at('generator'), '--tokenizer', tokenizer, '-n', '1', '--batch', '5'];
+    await succeed(...ENGINE, ...sample, '-o', at('samples-1'));
+    const { stdout } = await succeed(...launched(2), ...sample, '-o', at('samples-2'));
+    expect(stdout.match(/12 images in/g)).toHaveLength(1);
+    for (const file of ['samples.npz', 'grid.png'])
+      expect((await readFile(at('samples-2', file))).equals(await readFile(at('samples-1', file)))).toBe(
+        true,
+      );
+    expect(await readdir(at('samples-2', 'images'))).toHaveLength(12);
+  });
+
+  it('end when one is killed, with its name, and another number goes on', async () => {
+    const long = trainGenerator('killed', 'generator_training.steps=100000', 'logging.images_every=100000');
+    const ranks = await startRanks(3, [...long, 'generator_training.batch_size=12']);
+    await until(() => existsSync(at('killed', 'checkpoints', 'step-0000004')));
+    ranks[1].child.kill('SIGKILL');
+    const killedAt = Date.now();
+    for (const rank of [0, 2]) {
+      const outcome = await ranks[rank].outcome;
+      expect(lastLine(outcome)).toMatch(/^error: rank 1 .*--resume/);
+      expect(outcome.code).toBe(8);
+    }
+    expect(Date.now() - killedAt).toBeLessThan(60_000);
+  });
+
+  it('go on where another number of processes stopped, also one with the optimizer divided', async () => {
+    const constant = ['warmup_steps=0', 'lr=1.0e-3', 'lr_end=1.0e-3'].map(
+      (text) => `generator_training.${text}`,
+    );
+    const sharded = 'generator_training.shard_optimizer=true';
+    await succeed(
+      ...launched(2),
+      ...trainGenerator('resumed', ...constant, sharded, 'generator_training.steps=4'),
+    );
+    await succeed(...ENGINE, ...trainGenerator('resumed', ...constant, '--resume', '--allow-changes'));
+    await succeed(...ENGINE, ...trainGenerator('undisturbed', ...constant));
+    await expectSameCourse('undisturbed', 'resumed');
+    expect(await difference('undisturbed', 'resumed')).toBeLessThan(2e-4);
+    expect(await difference('undisturbed', 'resumed', { file: 'optimizer' })).toBeLessThan(2e-4);
+  });
+
+  it('say what is wrong, each of them, and write nothing', async () => {
+    const refused = await alitok(...launched(2), ...trainGenerator('generator'));
+    expect(refused.stderr).toMatch(/\[rank 0\] error: .*generator holds a run already/);
+    expect(refused.stderr).toMatch(/\[rank 1\] error: rank 0 failed: .*generator holds a run already/);
+    expect(refused.code).toBe(6);
+    const uneven = await alitok(...launched(2), ...trainGenerator('no', 'generator_training.batch_size=7'));
+    expect(uneven.stderr).toContain('generator_training.batch_size is 7, which 2 processes');
+    expect(uneven.code).toBe(2);
+    const alone = await alitok(...launched(2), 'doctor');
+    expect(lastLine(alone)).toMatch(/only train-tokenizer, .* can be shared by several processes/);
+    const environment = { RANK: '0', WORLD_SIZE: '2', MASTER_ADDR: '127.0.0.1', ALITOK_JOIN_TIMEOUT: '1' };
+    const wasm = await startWith(environment, ...trainGenerator('no')).outcome;
+    expect(lastLine(wasm)).toMatch(/only with --engine libtorch/);
+    const port = { MASTER_PORT: String(await freePort()) };
+    const early = await startWith({ ...environment, ...port }, ...ENGINE, ...trainGenerator('no')).outcome;
+    expect(lastLine(early)).toMatch(/rank 1 has not come/);
+    expect(existsSync(at('no'))).toBe(false);
+  });
+});
