@@ -25,7 +25,10 @@ export interface GenerationResult {
   fid: number;
   /** Absent where the reference has statistics of the pooled features alone. */
   sfid?: number;
+  /** Of splits of the samples in their order, as the ADM evaluator has it. */
   inception_score: number;
+  /** Of as many splits to which the samples are dealt out in turn. */
+  inception_score_dealt: number;
   /** Absent where the reference has statistics alone. */
   precision?: number;
   recall?: number;
@@ -47,11 +50,22 @@ export interface GenerationResult {
   neighbour: number;
 }
 
+/** Splits of mixed samples differ in score by a few percent. */
+const SORTED = 1.2;
+
 /** Covariances of fewer images than features are singular, and their distance is mostly that lack. */
 export function warnOfFew(what: string, count: number, features: number, reporter: Reporter): void {
   if (count <= features)
     reporter.warn(
       `${count} ${what} are too few for ${features} features: the Fréchet distance is far above that of many images; compare it only with others of as many, and take 50,000 for numbers to publish`,
+    );
+}
+
+/** Splits of sorted samples have few classes each, which nothing but their order says. */
+function warnOfOrder(inOrder: number, dealt: number, reporter: Reporter): void {
+  if (dealt > SORTED * inOrder)
+    reporter.warn(
+      `the samples are sorted: in their order the inception score's splits of ${SPLIT_SIZE} have few classes each; inception_score_dealt, of splits that have some of all, is to be compared with published scores`,
     );
 }
 
@@ -86,11 +100,14 @@ export async function evaluateSamples(
     if (!statistics)
       warnOfFew('images in the reference', references!.count, extractor.dimensions.pool, reporter);
     const own = samples.gaussians();
+    const { inOrder, dealt } = samples.inceptionScore();
+    warnOfOrder(inOrder, dealt, reporter);
     const { pool, spatial } = statistics ?? references!.gaussians();
     return {
       fid: frechetDistance(pool, own.pool),
       sfid: spatial && frechetDistance(spatial, own.spatial),
-      inception_score: samples.inceptionScore(),
+      inception_score: inOrder,
+      inception_score_dealt: dealt,
       ...(references && (await precisionRecall(references.rows, samples.rows, extractor.dimensions.pool))),
       samples: samples.count,
       references: references?.count,

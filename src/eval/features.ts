@@ -15,7 +15,7 @@ export interface Gaussians {
 export interface ImageFeatures {
   count: number;
   gaussians(): Gaussians;
-  inceptionScore(): number;
+  inceptionScore(): Pick<InceptionScore, 'inOrder' | 'dealt'>;
   /** (N, D), for precision and recall. */
   rows: Float32Array;
 }
@@ -37,7 +37,7 @@ export async function extractFeatures(
 ): Promise<ImageFeatures> {
   const { pool: d, spatial: ds, logits: classes } = extractor.dimensions;
   const [pool, spatial] = [new FeatureStatistics(d), new FeatureStatistics(ds)];
-  const score = new InceptionScore(classes);
+  const score = new InceptionScore(classes, source.count);
   const rows = new Float32Array(wanted.rows ? source.count * d : 0);
   const progress = reporter.progress({ label, total: source.count, unit: 'images' });
   let done = 0;
@@ -60,7 +60,7 @@ export async function extractFeatures(
   return {
     count: done,
     gaussians: () => ({ pool: pool.gaussian, spatial: spatial.gaussian }),
-    inceptionScore: () => score.value,
+    inceptionScore: () => score,
     rows: rows.subarray(0, done * d),
   };
 }

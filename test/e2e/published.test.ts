@@ -2,8 +2,10 @@ import { existsSync, statSync } from 'node:fs';
 import { readdir, readFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import { beforeAll, describe, expect, it } from 'vitest';
+import { drawPictures } from '../../src/data/pictures.js';
 import { openNpz } from '../../src/formats/npz.js';
 import { openTensorFile } from '../../src/formats/open.js';
+import { writeInceptionGraph, writeInceptionPytorch } from '../golden/network-files.js';
 import { alitok, start, succeed, temporaryFolder } from './alitok.js';
 
 const at = await temporaryFolder();
@@ -116,5 +118,34 @@ describe('sampling from them', () => {
     expect(code).toBe(4);
     expect(stderr).toMatch(/generator\.bin holds a generator; a tokenizer is needed here/);
     expect(existsSync(at('no'))).toBe(false);
+  });
+});
+
+describe('evaluation with Inception', () => {
+  it('takes both files of its weights for the same network', async () => {
+    const [graph, pytorch] = [at('classify_image_graph_def.pb'), at('inception.pth')];
+    await writeInceptionGraph(graph, 7);
+    await writeInceptionPytorch(pytorch, 7);
+    await drawPictures({ folder: at(), size: 16, perClass: 1, seed: 3, split: 'train' });
+    const reference = at('reference.npz');
+    const stats = await succeed(
+      ...['stats', '-d', at('train'), '--size', '16', '--features', graph, '--keep', '50', '-o', reference],
+    );
+    expect(stats.stdout).toMatch(/^images +12$/m);
+    expect(stats.stderr).toMatch(/12 images are too few for 2048 features/);
+    const npz = await openNpz(reference);
+    expect((await npz.header('sigma')).shape).toEqual([2048, 2048]);
+    expect((await npz.header('sigma_s')).shape).toEqual([2023, 2023]);
+    npz.close();
+    const json = at('inception.json');
+    await succeed(
+      ...['eval', 'generation', '--samples', at('train'), '--size', '16', '--features', pytorch],
+      ...['--reference', reference, '-o', json],
+    );
+    const result = JSON.parse(await readFile(json, 'utf8'));
+    expect(result).toMatchObject({ samples: 12, references: 12, precision: 1, recall: 1 });
+    expect(Math.abs(result.fid)).toBeLessThan(1e-3);
+    expect(Math.abs(result.sfid)).toBeLessThan(1e-3);
+    expect(result.preprocessing).toMatch(/bilinear to 299 × 299 as TensorFlow 1/);
   });
 });

@@ -58,9 +58,9 @@ describe('Fréchet distance goldens', () => {
 describe('inception score goldens', () => {
   const [count, classes] = golden.shape('logits');
   const score = (splitSize?: number) => {
-    const all = new InceptionScore(classes, splitSize);
+    const all = new InceptionScore(classes, count, splitSize);
     all.add(golden.values('logits'));
-    return all.value;
+    return all.inOrder;
   };
   it('in one split', () => {
     expect(count).toBe(300);

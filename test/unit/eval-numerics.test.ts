@@ -182,9 +182,9 @@ describe('FeatureStatistics', () => {
 
 describe('InceptionScore', () => {
   const inceptionScore = (logits: Float32Array, classes: number, splitSize?: number) => {
-    const score = new InceptionScore(classes, splitSize);
+    const score = new InceptionScore(classes, logits.length / classes, splitSize);
     score.add(logits);
-    return score.value;
+    return score.inOrder;
   };
   it('is the number of classes for certain and even predictions, 1 for predictions that are all the same', () => {
     const certain = Float32Array.from({ length: 8 * 4 }, (_, i) => ((i >> 2) % 4 === i % 4 ? 200 : 0));
@@ -199,6 +199,15 @@ describe('InceptionScore', () => {
     const logits = Float32Array.from({ length: 40 }, (_, i) => (classes[i >> 2] === i % 4 ? 500 : -500));
     expect(inceptionScore(logits, 4, 4)).toBeCloseTo((4 + 1 + 2) / 3, 12);
   });
+});
+
+it('InceptionScore deals sorted images out to splits that have all classes', () => {
+  // Eight certain images of each of four classes, sorted: a run of eight has one class, a hand has all of them.
+  const logits = Float32Array.from({ length: 32 * 4 }, (_, i) => ((i >> 5) % 4 === i % 4 ? 200 : 0));
+  const score = new InceptionScore(4, 32, 8);
+  for (let at = 0; at < logits.length; at += 12) score.add(logits.subarray(at, at + 12));
+  expect(score.inOrder).toBeCloseTo(1, 12);
+  expect(score.dealt).toBeCloseTo(4, 12);
 });
 
 describe('precisionRecall', () => {

@@ -22,14 +22,17 @@ export function register(program: Command): void {
   program
     .command('stats')
     .description('compute the statistics that `alitok eval generation` takes as a reference')
-    .requiredOption('-d, --data <path>', 'folder of images, or .npz with arr_0 (N, S, S, 3) uint8')
+    .requiredOption(
+      '-d, --data <path>',
+      'a folder of images, .tar files, or .npz with arr_0 (N, S, S, 3) uint8',
+    )
     .requiredOption(
       '--features <path>',
       'network whose features are compared: Inception (.pth or .pb), or a run of `alitok train-features`',
     )
     .requiredOption('-o, --out <file>', '.npz with mu, sigma, mu_s, sigma_s, as the ADM evaluator reads it')
     .option('--list <file>', 'only the images that this file names')
-    .option('--size <pixels>', 'side of the images, if --data is a folder', wholeNumber(1))
+    .option('--size <pixels>', 'side of the images, if --data is not an .npz', wholeNumber(1))
     .option(
       '--keep <n>',
       'images to keep in the file, spread evenly, for precision and recall (ADM: 10000)',
