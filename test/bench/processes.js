@@ -12,7 +12,7 @@ const root = fileURLToPath(new URL('../..', import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), 'processes-'));
 const at = (name) => join(folder, name);
 const CONFIG = ['-c', join(root, 'configs/cifar10.yaml')];
-const IMAGES_A_CLASS = 400;
+const IMAGES_A_CLASS = 200;
 
 function alitok(...args) {
   const words = [join(root, 'bin/alitok.js'), '--engine', 'libtorch', '--threads', '1', ...args];
@@ -44,7 +44,7 @@ alitok(...train, '-r', at('generator'), 'generator_training.steps=1', 'generator
 
 const cases = {
   tokenize: (out) => ['tokenize', ...CONFIG, ...tokenizer, ...images, '-o', out],
-  sample: (out) => ['sample', '-g', at('generator'), ...tokenizer, '--count', '400', '--npz', '-o', out],
+  sample: (out) => ['sample', '-g', at('generator'), ...tokenizer, '--count', '200', '--npz', '-o', out],
   'train the generator': (out) => [
     ...[...train, '-r', out, 'generator_training.steps=40', 'generator_training.batch_size=32'],
     ...['generator_training.warmup_steps=0', 'logging.metrics_every=40'],
