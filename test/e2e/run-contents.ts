@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import { readdir, readFile } from 'node:fs/promises';
 import { join, relative } from 'node:path';
 import { TIMING_COLUMNS } from '../../src/train/metrics-log.js';
+import { readEvents } from '../tensorboard/decode.js';
 
 /** Files that say when and how a run was made, not what it made. */
 const RECORDS = /(^|\/)(log\.jsonl|run\.json)$/;
@@ -18,16 +19,30 @@ function untimed(text: string): object[] {
     });
 }
 
-/** All that is in a folder, by path: the lines of metrics logs, the hash of every other file. */
+/** What TensorBoard shows of a folder, without times. */
+async function shownEvents(folder: string): Promise<unknown[]> {
+  const shown = (await readEvents(folder)).filter(({ tag }) => !TIMING_COLUMNS.some((name) => name === tag));
+  return shown.map(({ step, tag, value }) => {
+    const hash = createHash('sha256');
+    for (const [field, [content]] of value) {
+      hash.update(`${field} `);
+      hash.update(content instanceof Uint8Array ? content : String(content));
+    }
+    return [step, tag, hash.digest('hex')];
+  });
+}
+
+/** All that is in a folder, by path: the lines of logs, what TensorBoard shows, the hash of every other file. */
 export async function contents(folder: string): Promise<Record<string, unknown>> {
   const found: Record<string, unknown> = {};
   const entries = await readdir(folder, { recursive: true, withFileTypes: true });
   for (const entry of entries) {
     const path = join(entry.parentPath ?? entry.path, entry.name);
     const name = relative(folder, path);
-    if (entry.isDirectory() || RECORDS.test(name)) continue;
+    if (entry.isDirectory() && entry.name === 'tensorboard') found[name] = await shownEvents(path);
+    if (entry.isDirectory() || RECORDS.test(name) || /(^|\/)tensorboard\//.test(name)) continue;
     const bytes = await readFile(path);
-    found[name] = name.endsWith('metrics.jsonl')
+    found[name] = /(metrics|code-counts)\.jsonl$/.test(name)
       ? untimed(bytes.toString())
       : createHash('sha256').update(bytes).digest('hex');
   }

@@ -3,7 +3,6 @@ import { createHash } from 'node:crypto';
 import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { BinaryReader, WireType } from '@bufbuild/protobuf/wire';
 import crc32c from 'crc-32/crc32c.js';
 import sharp from 'sharp';
 import { afterAll, expect, it } from 'vitest';
@@ -12,6 +11,7 @@ import { readMetrics } from '../../src/train/metrics-log.js';
 import { runFiles } from '../../src/train/run-folder.js';
 import { openRunLog } from '../../src/train/run-log.js';
 import { countsHistogram } from '../../src/train/tensorboard.js';
+import { fields, readEvents, records } from '../tensorboard/decode.js';
 
 const folder = await mkdtemp(join(tmpdir(), 'alitok-tensorboard-'));
 afterAll(() => rm(folder, { recursive: true }));
@@ -19,41 +19,6 @@ afterAll(() => rm(folder, { recursive: true }));
 const READER = 'test/tensorboard/read.py';
 const python = process.env.TENSORBOARD_PYTHON ?? 'python3';
 const tensorboard = spawnSync(python, ['-c', 'import tensorboard']).status === 0;
-
-/** The records of an event file; throws where a length or a checksum is wrong. */
-function records(file: Buffer): Buffer[] {
-  const unmasked = (at: number) => {
-    const rotated = (file.readUInt32LE(at) - 0xa282ead8) >>> 0;
-    return (rotated >>> 17) | (rotated << 15) | 0;
-  };
-  const found: Buffer[] = [];
-  for (let at = 0; at < file.length; ) {
-    const length = Number(file.readBigUInt64LE(at));
-    const data = file.subarray(at + 12, at + 12 + length);
-    expect(unmasked(at + 8)).toBe(crc32c.buf(file.subarray(at, at + 8)));
-    expect(unmasked(at + 12 + length)).toBe(crc32c.buf(data));
-    found.push(data);
-    at += 16 + length;
-  }
-  return found;
-}
-
-/** The fields of a message by number, each a list; messages inside stay bytes. */
-function fields(message: Uint8Array): Map<number, unknown[]> {
-  const reader = new BinaryReader(message);
-  const read: Record<number, () => unknown> = {
-    [WireType.Varint]: () => Number(reader.int64()),
-    [WireType.Bit64]: () => reader.double(),
-    [WireType.Bit32]: () => reader.float(),
-    [WireType.LengthDelimited]: () => reader.bytes(),
-  };
-  const found = new Map<number, unknown[]>();
-  while (reader.pos < reader.len) {
-    const [field, type] = reader.tag();
-    found.set(field, [...(found.get(field) ?? []), read[type]()]);
-  }
-  return found;
-}
 
 const text = (bytes: unknown) => Buffer.from(bytes as Uint8Array).toString();
 
@@ -113,19 +78,14 @@ it('writes what the logs say, each start in a file that sorts behind the one bef
   const [first, second] = await Promise.all(names.map((name) => readFile(join(files.tensorboard, name))));
   const events = records(first).map(fields);
   expect(text(events[0].get(3)![0])).toBe('brain.Event:2');
-  const values = events.flatMap((event) =>
-    (event.get(5) ?? []).flatMap((summary) =>
-      (fields(summary as Uint8Array).get(1) ?? []).map((value) => ({
-        step: event.get(2)![0],
-        value: fields(value as Uint8Array),
-      })),
-    ),
-  );
-  const losses = values.filter(({ value }) => text(value.get(1)![0]) === 'loss');
-  expect(losses.map(({ step, value }) => [step, value.get(2)![0]])).toEqual(
-    [1, 2, 3, 4].map((step) => [step, Math.fround(1 / step)]),
-  );
-  const image = fields(values.find(({ value }) => value.has(4))!.value.get(4)![0] as Uint8Array);
+  const values = await readEvents(files.tensorboard);
+  const losses = values.filter(({ tag }) => tag === 'loss');
+  expect(losses.map(({ step, value }) => [step, value.get(2)![0]])).toEqual([
+    [1, 1],
+    [2, 0.5],
+    [3, 7],
+  ]);
+  const image = fields(values.find(({ tag }) => tag === 'reconstruction')!.value.get(4)![0] as Uint8Array);
   expect([1, 2, 3].map((field) => image.get(field)![0])).toEqual([4, 6, 3]);
   expect(Buffer.from(image.get(4)![0] as Uint8Array).equals(pictures[0])).toBe(true);
   const start = records(second).map(fields)[1];
