@@ -34,7 +34,7 @@ describe('configs and options', () => {
     ['tokenizer.image_size=big', /tokenizer\.image_size/],
     ['tokenizer.patch_size=7', /tokenizer\.image_size.*patch_size: 16 is not one of 7/],
     ['generator.heads=3', /generator\.width.*generator\.heads/],
-    ['tokenizer_training.stage1.phases=[{steps: 1, lr: 1.0e-3, w_lpips: 1}]', /w_lpips.*without/],
+    ['tokenizer_training.stage1.phases=[{steps: 9, lr: 1.0e-3, w_lpips: 1}]', /w_lpips.*without/],
     ['generator', /generator/],
   ])('%s is refused', async (override, message) => {
     expectRefusal(await trainTokenizer('refused', train, override), 2, message);

@@ -144,7 +144,7 @@ describe('the pipeline', () => {
 
     // The images are there already; and the same numbers come of the file alone.
     const again = await succeed(...evaluate(reference, ...run));
-    expect(again.stderr).toMatch(/has the images of these options already: they are taken as they are/);
+    expect(again.stderr).toMatch(/is of the same options: its images are taken as they are/);
     const alone = await succeed(...evaluate(reference, '--samples', at('sampled', 'samples.npz')));
     expect(alone.stdout).toBe(again.stdout);
     const metric = (name: string) => Number(new RegExp(`^${name} +(\\S+)`, 'm').exec(alone.stdout)?.[1]);

@@ -33,7 +33,7 @@ async function losses(run: string): Promise<Record<string, number>[]> {
   return lines
     .map((line) => JSON.parse(line))
     .filter((row) => 'loss' in row)
-    .map(({ time, steps_per_second, ...row }) => row);
+    .map(({ time, steps_per_second, data_wait, ...row }) => row);
 }
 
 /** The largest difference of two runs' tensors of one file, of those whose names match. */

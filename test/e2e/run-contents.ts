@@ -5,7 +5,7 @@ import { TIMING_COLUMNS } from '../../src/train/metrics-log.js';
 import { readEvents } from '../tensorboard/decode.js';
 
 /** Files that say when and how a run was made, not what it made. */
-const RECORDS = /(^|\/)(log\.jsonl|run\.json)$/;
+const RECORDS = /(^|\/)(log\.jsonl|run\.json|samples\.json)$/;
 
 /** A metrics log without its columns of time. */
 function untimed(text: string): object[] {
