@@ -1,6 +1,7 @@
 import * as tf from '@tensorflow/tfjs';
 import { EngineError } from '../../errors.js';
 import type { Argument, Native, TensorId } from './bridge.js';
+import { failure } from './failure.js';
 
 /** PyTorch's numbers for element types, as its operators take them. */
 export const ScalarType = {
@@ -19,6 +20,18 @@ const SCALAR_TYPE_OF: Record<string, number> = {
   bool: ScalarType.bool,
 };
 
+/** The arrays that values of tfjs's types come in. */
+const ARRAY_OF: Record<
+  string,
+  Float32ArrayConstructor | Int32ArrayConstructor | Uint8ArrayConstructor | undefined
+> = {
+  float32: Float32Array,
+  int32: Int32Array,
+  bool: Uint8Array,
+};
+
+const READING = 'reading a tensor';
+
 export type Precision = 'float32' | 'bf16';
 
 /** What tfjs knows a tensor's data by. */
@@ -35,12 +48,10 @@ export class TensorData {
   ) {}
 }
 
-/** How much of an operator's error to keep: PyTorch's first line says what is wrong, the rest where in C++. */
-const firstLine = (text: string) => text.split('\n')[0];
-
 /** tfjs's backend over PyTorch: data are PyTorch tensors, and kernels call ATen operators by name. */
 export class LibtorchBackend extends tf.KernelBackend {
   private readonly operators = new Map<string, number>();
+  private readonly schemas = new Map<string, string | null>();
   private count = 0;
   private processorMultipliesHalf?: boolean;
   /** Frees what JavaScript lost without disposing of it. */
@@ -81,27 +92,21 @@ export class LibtorchBackend extends tf.KernelBackend {
   }
 
   private upload(values: tf.TypedArray, shape: number[], dtype: tf.DataType): TensorId {
-    if (dtype === 'float32')
-      return this.native.fromArray(
-        values instanceof Float32Array ? values : Float32Array.from(values),
-        shape,
-        this.device,
-      );
-    if (dtype === 'int32')
-      return this.native.fromArray(
-        values instanceof Int32Array ? values : Int32Array.from(values),
-        shape,
-        this.device,
-      );
-    if (dtype !== 'bool') throw new EngineError(`the libtorch engine has no tensors of type ${dtype}`);
-    const bytes = this.native.fromArray(
-      values instanceof Uint8Array ? values : Uint8Array.from(values),
-      shape,
-      this.device,
-    );
-    const id = this.call('to.dtype', bytes, ScalarType.bool) as TensorId;
-    this.native.free(bytes);
-    return id;
+    const type = ARRAY_OF[dtype];
+    if (!type) throw new EngineError(`the libtorch engine has no tensors of type ${dtype}`);
+    let id: TensorId;
+    try {
+      const array = values instanceof type ? values : type.from(values);
+      id = this.native.fromArray(array, shape, this.device);
+    } catch (cause) {
+      throw failure(cause, `a tensor [${shape}] on ${this.device}`);
+    }
+    if (dtype !== 'bool') return id;
+    try {
+      return this.call('to.dtype', id, ScalarType.bool) as TensorId;
+    } finally {
+      this.native.free(id);
+    }
   }
 
   override readSync(data: TensorData): tf.backend_util.BackendValues {
@@ -109,7 +114,7 @@ export class LibtorchBackend extends tf.KernelBackend {
     try {
       return this.native.read(data.id);
     } catch (cause) {
-      throw this.explain(cause as Error);
+      throw failure(cause, READING);
     }
   }
 
@@ -118,7 +123,7 @@ export class LibtorchBackend extends tf.KernelBackend {
     try {
       return await this.native.readAsync(data.id);
     } catch (cause) {
-      throw this.explain(cause as Error);
+      throw failure(cause, READING);
     }
   }
 
@@ -174,7 +179,7 @@ export class LibtorchBackend extends tf.KernelBackend {
     try {
       return this.native.call(operator, ...args);
     } catch (cause) {
-      throw this.explain(cause as Error);
+      throw failure(cause);
     }
   }
 
@@ -192,14 +197,19 @@ export class LibtorchBackend extends tf.KernelBackend {
 
   /** Whether this PyTorch has an operator. */
   has(name: string): boolean {
-    const [base, overload = ''] = name.split('.');
-    return this.operators.has(name) || this.native.find(`aten::${base}`, overload) !== null;
+    return this.schema(name) !== undefined;
   }
 
-  private explain(cause: Error): EngineError {
-    const memory = /out of memory|can't allocate memory|not enough memory/i.test(cause.message);
-    const remedy = memory ? '; lower the batch size, or raise accumulation' : '';
-    return new EngineError(`libtorch: ${firstLine(cause.message)}${remedy}`, { cause });
+  /** What an operator takes and gives, as PyTorch writes it; undefined where this PyTorch has no such operator. */
+  schema(name: string): string | undefined {
+    let schema = this.schemas.get(name);
+    if (schema === undefined) {
+      const [base, overload = ''] = name.split('.');
+      const found = this.native.find(`aten::${base}`, overload);
+      schema = found === null ? null : this.native.schema(found);
+      this.schemas.set(name, schema);
+    }
+    return schema ?? undefined;
   }
 
   /** Whether the device has instructions for products of bfloat16 numbers. */

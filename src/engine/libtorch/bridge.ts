@@ -22,6 +22,8 @@ export interface Native {
   /** That of the library which it found when it was loaded. */
   runtimeVersion: string;
   find(name: string, overload: string): number | null;
+  /** What an operator takes and gives, as PyTorch writes it. */
+  schema(operator: number): string;
   // biome-ignore lint/suspicious/noExplicitAny: an operator's result has the type that its schema says
   call(operator: number, ...args: Argument[]): any;
   fromArray(values: TypedArray, shape: readonly number[], device: string): TensorId;
@@ -40,6 +42,9 @@ const MODULE = fileURLToPath(new URL('../../../dist/engine/libtorch/bridge.node'
 
 const REBUILD = 'run "npm run build:libtorch" again';
 
+/** The part of a version that must be the same when the bridge is built and when it runs: 2.6 of 2.6.0+cu124. */
+const release = (version: string) => version.split('.').slice(0, 2).join('.');
+
 /** Loads the native module. Throws EngineError, with the remedy, where it is not built or does not fit. */
 export function loadNative(module = MODULE): Native {
   if (!existsSync(module))
@@ -51,15 +56,13 @@ export function loadNative(module = MODULE): Native {
     native = createRequire(import.meta.url)(module) as Native;
   } catch (cause) {
     const why = (cause as Error).message.split('\n')[0];
-    throw new EngineError(
-      `the libtorch that the bridge was built against does not load; ${REBUILD}: ${why}`,
-      {
-        cause,
-      },
-    );
+    const what = /undefined symbol|version `.*' not found/.test(why)
+      ? 'the bridge was built against another libtorch than the one that is here'
+      : 'the libtorch that the bridge was built against does not load';
+    throw new EngineError(`${what}; ${REBUILD}: ${why}`, { cause });
   }
   const { version, runtimeVersion } = native;
-  if (!runtimeVersion.startsWith(version.split('.').slice(0, 2).join('.')))
+  if (release(runtimeVersion) !== release(version))
     throw new EngineError(
       `the bridge was built for PyTorch ${version}, but finds PyTorch ${runtimeVersion}; ${REBUILD}`,
     );

@@ -12,6 +12,7 @@
 #include <node_api.h>
 #include <torch/version.h>
 
+#include <algorithm>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -283,18 +284,64 @@ napi_value find(napi_env env, napi_callback_info info) {
 
 constexpr size_t MOST_ARGUMENTS = 24;
 
-/** The operator with the shapes of the tensors it was given, for errors. */
+/** The shapes of a list of tensors, the first few of many. */
+std::string shapes(napi_env env, napi_value list) {
+  constexpr uint32_t SHOWN = 3;
+  uint32_t length = 0;
+  napi_get_array_length(env, list, &length);
+  std::ostringstream text;
+  for (uint32_t i = 0; i < std::min(length, SHOWN); i++) {
+    napi_value element;
+    int32_t id;
+    napi_get_element(env, list, i, &element);
+    if (napi_get_value_int32(env, element, &id) == napi_ok) text << (i > 0 ? " " : "") << tensors[id].sizes();
+  }
+  if (length > SHOWN) text << " … (" << length << " in all)";
+  return text.str();
+}
+
+/** The operator with the shapes of the tensors it was given, or with the sizes of what it makes of none, for errors. */
 std::string describe(napi_env env, const Operator& op, const napi_value* values, size_t count) {
   std::string text = op.name + "(";
-  for (size_t i = 0; i < op.parameters.size() && i < count; i++) {
-    int32_t id;
-    if (op.parameters[i].kind != Kind::Tensor || napi_get_value_int32(env, values[i], &id) != napi_ok) continue;
-    std::ostringstream shape;
-    shape << tensors[id].sizes();
+  const auto add = [&](const Parameter& parameter, const std::string& value) {
     if (text.back() != '(') text += ", ";
-    text += op.parameters[i].name + " " + shape.str();
+    text += parameter.name + " " + value;
+  };
+  bool of_tensors = false;
+  for (size_t i = 0; i < op.parameters.size() && i < count; i++) {
+    const Parameter& parameter = op.parameters[i];
+    int32_t id;
+    bool is_list = false;
+    if (parameter.kind == Kind::Tensor && napi_get_value_int32(env, values[i], &id) == napi_ok) {
+      std::ostringstream shape;
+      shape << tensors[id].sizes();
+      add(parameter, shape.str());
+      of_tensors = true;
+    } else if (parameter.kind == Kind::TensorList && napi_is_array(env, values[i], &is_list) == napi_ok && is_list) {
+      add(parameter, shapes(env, values[i]));
+      of_tensors = true;
+    }
+  }
+  for (size_t i = 0; i < op.parameters.size() && i < count && !of_tensors; i++) {
+    bool is_list = false;
+    if (op.parameters[i].kind != Kind::IntList || napi_is_array(env, values[i], &is_list) != napi_ok || !is_list) continue;
+    std::ostringstream sizes;
+    sizes << c10::IntArrayRef(list<int64_t>(env, values[i], integer));
+    add(op.parameters[i], sizes.str());
   }
   return text + ")";
+}
+
+/** schema(operator) → what it takes and gives, as PyTorch writes it. */
+napi_value schema(napi_env env, napi_callback_info info) {
+  return guarded(env, [&] {
+    napi_value values[1], out;
+    arguments(env, info, values);
+    std::ostringstream text;
+    text << operators.at(integer(env, values[0])).handle.schema();
+    napi_create_string_utf8(env, text.str().c_str(), NAPI_AUTO_LENGTH, &out);
+    return out;
+  });
 }
 
 /** call(operator, ...arguments) → a tensor, number or null; an array of them where the operator gives several. */
@@ -303,6 +350,9 @@ napi_value call(napi_env env, napi_callback_info info) {
   const size_t count = arguments(env, info, values);
   return guarded(env, [&]() -> napi_value {
     const Operator& op = operators.at(integer(env, values[0]));
+    if (count - 1 > op.parameters.size())
+      throw BadCall(op.name + ": " + std::to_string(count - 1) + " arguments for " +
+                    std::to_string(op.parameters.size()) + " parameters");
     torch::jit::Stack stack;
     stack.reserve(op.parameters.size());
     for (size_t i = 0; i < op.parameters.size(); i++) {
@@ -355,6 +405,8 @@ at::ScalarType scalar_type(napi_typedarray_type type) {
 
 /**
  * fromArray(values, shape, device) → tensor. On the CPU it shares the array's memory, which lives as long as the tensor.
+ * Elsewhere it is a copy, for which nobody waits: CUDA takes the values out of ordinary memory before the call returns,
+ * and brings them to the device after the work that is queued there.
  */
 napi_value from_array(napi_env env, napi_callback_info info) {
   return guarded(env, [&] {
@@ -374,8 +426,10 @@ napi_value from_array(napi_env env, napi_callback_info info) {
       napi_ref reference;
       napi_create_reference(env, values[0], 1, &reference);
       tensor = at::from_blob(data, shape, [env, reference](void*) { napi_delete_reference(env, reference); }, options);
+    } else if (length == 1) {
+      tensor = at::full(shape, at::from_blob(data, {}, options).item(), options.device(device)); // no copy at all
     } else {
-      tensor = at::from_blob(data, shape, options).to(device);
+      tensor = at::from_blob(data, shape, options).to(device, scalar_type(type), /*non_blocking=*/true);
     }
     napi_value out;
     napi_create_int32(env, keep(std::move(tensor)), &out);
@@ -532,7 +586,7 @@ napi_value count(napi_env env, napi_callback_info) {
 
 napi_value initialize(napi_env env, napi_value exports) {
   const std::pair<const char*, napi_callback> functions[] = {
-      {"find", find},           {"call", call},   {"fromArray", from_array}, {"read", read},
+      {"find", find}, {"schema", schema}, {"call", call},   {"fromArray", from_array}, {"read", read},
       {"readAsync", read_async}, {"free", release}, {"shape", shape},          {"setThreads", set_threads},
       {"cudaDevices", cuda_devices}, {"allowTF32", allow_tf32}, {"count", count},
   };

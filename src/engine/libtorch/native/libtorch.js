@@ -1,0 +1,75 @@
+// Where PyTorch's C++ library is on this machine, and what it can do. Uses nothing but Node.
+import { spawnSync } from 'node:child_process';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const here = dirname(fileURLToPath(import.meta.url));
+
+/**
+ * A libtorch: folders of headers, the folder of libraries (undefined where the linker knows it), and the header that it was
+ * found by. It is looked for in $LIBTORCH, then in Python's torch package, then where Debian and Ubuntu put libtorch-dev;
+ * undefined if there is none. Throws where $LIBTORCH names something else.
+ */
+export function findLibtorch() {
+  const python = () => {
+    for (const name of ['python3', '/usr/bin/python3', 'python']) {
+      const script = 'import importlib.util as u; print(u.find_spec("torch").submodule_search_locations[0])';
+      const { status, stdout } = spawnSync(name, ['-c', script], { encoding: 'utf8' });
+      if (status === 0) return stdout.trim();
+    }
+  };
+  const debian = { include: ['/usr/include'], lib: undefined, core: '/usr/include/ATen/ATen.h' };
+  const folder = (path) => ({
+    include: [join(path, 'include')],
+    lib: join(path, 'lib'),
+    core: join(path, 'include/ATen/ATen.h'),
+  });
+  const { LIBTORCH } = process.env;
+  if (LIBTORCH) {
+    const named = folder(LIBTORCH);
+    if (!existsSync(named.core)) throw new Error(`LIBTORCH is ${LIBTORCH}, but ${named.core} does not exist`);
+    return named;
+  }
+  const path = python();
+  return [...(path ? [folder(path)] : []), debian].find(({ core }) => existsSync(core));
+}
+
+/** Whether the library was built for CUDA. */
+export const hasCuda = ({ lib }) => lib !== undefined && existsSync(join(lib, 'libtorch_cuda.so'));
+
+/** Whether the library was built with the C++11 ABI of std::string, which the bridge must share. */
+export function cxx11Abi({ lib }) {
+  const library = join(lib, 'libc10.so');
+  return !existsSync(library) || readFileSync(library).includes('NSt7__cxx1112basic_string');
+}
+
+/** Whether a library has the class `c10d::NAME`, by linking its destructor. */
+function hasGroup(compiler, library, lib, name) {
+  const symbol = `_ZN4c10d${name.length}${name}D1Ev`;
+  const program = `void ${symbol}(void); int main() { ${symbol}(); }`;
+  const flags = ['-x', 'c', '-', '-o', '/dev/null', ...(lib ? [`-L${lib}`] : []), `-l${library}`];
+  const ignoring = '-Wl,--unresolved-symbols=ignore-in-shared-libs';
+  return spawnSync(compiler, [...flags, ignoring], { input: program }).status === 0;
+}
+
+/** Flags for the ways of communication between processes that this libtorch has: Gloo, and NCCL where CUDA is. */
+export function distributedFlags(compiler, libtorch) {
+  const { include, lib } = libtorch;
+  const headers = join('torch/csrc/distributed/c10d', 'ProcessGroupGloo.hpp');
+  if (!include.some((path) => existsSync(join(path, headers)))) return [];
+  const flags = [];
+  if (hasGroup(compiler, 'torch_cpu', lib, 'ProcessGroupGloo')) flags.push('-DUSE_C10D_GLOO');
+  if (hasCuda(libtorch) && hasGroup(compiler, 'torch_cuda', lib, 'ProcessGroupNCCL')) {
+    // Beside Python's torch package lie those of CUDA's parts, each with its headers.
+    const nvidia = join(lib, '../../nvidia');
+    const parts = existsSync(nvidia) ? readdirSync(nvidia).map((name) => join(nvidia, name, 'include')) : [];
+    const cudaHome = process.env.CUDA_HOME ?? '/usr/local/cuda';
+    const found = [...parts, join(cudaHome, 'include'), '/usr/include'].filter((path) => existsSync(path));
+    const all = ['nccl.h', 'cuda_runtime_api.h'].every((name) =>
+      found.some((path) => existsSync(join(path, name))),
+    );
+    if (all) flags.push('-DUSE_C10D_NCCL', ...found.map((path) => `-idirafter${path}`));
+  }
+  return flags.length > 0 ? [...flags, `-idirafter${join(here, 'declarations')}`] : [];
+}
