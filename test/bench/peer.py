@@ -1,6 +1,6 @@
 """What one would run instead: the same shapes in eager PyTorch, timed by the side of `alitok bench`.
 
-    python3 peer.py {sample,train,encode,decode} [--batch N] [--steps N] [--repeats N] [--threads N] [--device D] [--bf16]
+    python3 peer.py {sample,train,encode,decode} [--batch N] [--steps N] [--repeats N] [--threads N] [--device D] [--bf16] [--tf32]
 
 The sizes are those of configs/alitok_b.yaml and the published tokenizer, the weights random. Prints one line of JSON with
 the median of the repeats, and the fastest. Works with PyTorch 1.13 and later.
@@ -204,9 +204,11 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--bf16", action="store_true")
+    parser.add_argument("--tf32", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    torch.backends.cuda.matmul.allow_tf32 = True
+    torch.backends.cuda.matmul.allow_tf32 = options.tf32
+    torch.backends.cudnn.allow_tf32 = options.tf32
     run = prepare(options)
     times, processor = [], []
     for _ in range(options.repeats + 1):

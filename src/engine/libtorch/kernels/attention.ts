@@ -1,7 +1,7 @@
 import type { TensorInfo } from '@tensorflow/tfjs';
 import { ScalarType } from '../backend.js';
 import type { TensorId } from '../bridge.js';
-import { fusedAttention, fusedAttentionGrad, hasFused } from './attention-cuda.js';
+import { fusedAttention, fusedAttentionGrad, fusedFor, type Triple } from './attention-cuda.js';
 import { dropoutFactors } from './dropout.js';
 import { inPrecision, LANES, ours } from './products.js';
 import { type Kernel, register, sizeOf } from './register.js';
@@ -58,14 +58,15 @@ export function registerAttention(): void {
       return out('float32', 'alitok::attention_step', id(q), id(k), id(v), keyLength);
     if (ours(kernel) && width % LANES === 0 && keyLength === k.shape[1])
       return out('float32', 'alitok::attention', id(q), id(k), id(v), causal, dropout, attributes.seed);
-    if (hasFused(kernel, queries === keyLength, causal && queries > 1, dropout)) {
-      const inputs = [
-        headsFirst(kernel, id(q)),
-        used(kernel, k, keyLength),
-        used(kernel, v, keyLength),
-      ] as const;
-      const [qIn, kIn, vIn] = inputs.map((x) => inPrecision(kernel, x));
-      const y = fusedAttention(kernel, [qIn, kIn, vIn], causal && queries > 1);
+    const inputs = () =>
+      [headsFirst(kernel, id(q)), used(kernel, k, keyLength), used(kernel, v, keyLength)].map((x) =>
+        inPrecision(kernel, x),
+      ) as unknown as Triple;
+    const hides = causal && queries > 1;
+    const shape = { width, square: queries === keyLength, causal: hides, dropout };
+    const fused = fusedFor(kernel, inputs, shape);
+    if (fused) {
+      const y = fusedAttention(fused, kernel, inputs(), hides);
       return out('float32', 'to.dtype', use('permute', y, [0, 2, 1, 3]), ScalarType.float32);
     }
     let p = probabilities(
@@ -93,9 +94,11 @@ export function registerAttention(): void {
       );
     }
     const [dy, q, k, v] = names.map((name) => headsFirst(kernel, kernel.id(inputs[name])));
-    if (hasFused(kernel, queries === inputs.k.shape[1], attributes.causal, attributes.dropout)) {
-      const [dyIn, qIn, kIn, vIn] = [dy, q, k, v].map((x) => inPrecision(kernel, x));
-      const gradients = fusedAttentionGrad(kernel, dyIn, [qIn, kIn, vIn], attributes.causal);
+    const triple = () => [q, k, v].map((x) => inPrecision(kernel, x)) as unknown as Triple;
+    const { causal, dropout } = attributes;
+    const fused = fusedFor(kernel, triple, { width, square: queries === inputs.k.shape[1], causal, dropout });
+    if (fused) {
+      const gradients = fusedAttentionGrad(fused, kernel, inPrecision(kernel, dy), triple(), causal);
       return gradients.map((x) =>
         out('float32', 'to.dtype', use('permute', x, [0, 2, 1, 3]), ScalarType.float32),
       );

@@ -11,23 +11,22 @@ export function dropoutFactors(
   seed: number,
   shape: number[],
 ): TensorId {
-  const low32 = (x: TensorId) => use('bitwise_and.Scalar', x, 0xffffffff);
-  // 32-bit products in 64-bit integers: by the factor's halves, so that nothing overflows.
-  const times = (x: TensorId, factor: number) => {
-    const high = low32(
-      use('bitwise_left_shift.Tensor_Scalar', low32(use('mul.Scalar', x, factor >>> 16)), 16),
-    );
-    return low32(use('add.Tensor', high, use('mul.Scalar', x, factor & 0xffff)));
+  // In place, in 32-bit integers whose products overflow as the hash wants it: as many bytes as the tensor itself has.
+  const h = use('arange', size, ScalarType.int32, null, backend.device);
+  const mix = (shift: number) => {
+    const high = use('bitwise_right_shift.Tensor_Scalar', h, shift); // it repeats the sign
+    use('bitwise_xor_.Tensor', h, use('bitwise_and_.Scalar', high, 2 ** (32 - shift) - 1));
   };
-  const mixed = (x: TensorId, shift: number) =>
-    use('bitwise_xor.Tensor', x, use('bitwise_right_shift.Tensor_Scalar', x, shift));
-  const index = use('arange', size, ScalarType.int64, null, backend.device);
-  let h = low32(use('add.Scalar', index, Math.imul(seed, 0x9e3779b1) >>> 0));
-  h = times(mixed(h, 16), 0x85ebca6b);
-  h = times(mixed(h, 13), 0xc2b2ae35);
-  h = mixed(h, 16);
-  const kept = use('ge.Scalar', h, Math.floor(rate * 2 ** 32));
-  const factors = use('mul.Scalar', use('to.dtype', kept, ScalarType.float32), 1 / (1 - rate));
+  use('add_.Scalar', h, Math.imul(seed, 0x9e3779b1));
+  mix(16);
+  use('mul_.Scalar', h, 0x85ebca6b | 0);
+  mix(13);
+  use('mul_.Scalar', h, 0xc2b2ae35 | 0);
+  mix(16);
+  // Without a sign the lower half of the numbers are the positive ones: with the sign turned they are in order.
+  use('bitwise_xor_.Scalar', h, -(2 ** 31));
+  const kept = use('ge.Scalar', h, Math.floor(rate * 2 ** 32) - 2 ** 31);
+  const factors = use('mul_.Scalar', use('to.dtype', kept, ScalarType.float32), 1 / (1 - rate));
   return use('reshape', factors, shape);
 }
 

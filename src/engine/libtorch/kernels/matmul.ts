@@ -1,4 +1,5 @@
 import { backend_util, type TensorInfo, util } from '@tensorflow/tfjs';
+import { ScalarType } from '../backend.js';
 import type { TensorId } from '../bridge.js';
 import { type Kernel, register } from './register.js';
 
@@ -45,7 +46,12 @@ export function registerMatmul(): void {
     if (backend.device === 'cpu' && floats && a.shape.length === 2 && b.shape.length === 2)
       return out('float32', 'alitok::product', id(a), id(b), transposeA, transposeB);
     util.assert(Math.min(a.shape.length, b.shape.length) >= 2, () => 'matMul takes matrices, not vectors');
-    return out(a.dtype, 'matmul', ...product(kernel, a, b, attributes));
+    const [left, right] = product(kernel, a, b, attributes);
+    if (floats || backend.device === 'cpu') return out(a.dtype, 'matmul', left, right);
+    // CUDA multiplies no matrices of integers; float64 has room for theirs.
+    const { use } = kernel;
+    const [wideLeft, wideRight] = [left, right].map((x) => use('to.dtype', x, ScalarType.float64));
+    return out(a.dtype, 'to.dtype', use('matmul', wideLeft, wideRight), backend.scalarType(a.dtype));
   });
   register<Transposes & { activation?: string; leakyreluAlpha: number }>(
     '_FusedMatMul',

@@ -1,37 +1,37 @@
 import type { TensorInfo } from '@tensorflow/tfjs';
 import { type AdamWAttributes, adamWLists } from '../../ops/index.js';
 import { ScalarType } from '../backend.js';
+import type { TensorId } from '../bridge.js';
 import { ours } from './products.js';
 import { type Kernel, register } from './register.js';
+
+/** PyTorch's number for rows one after the other. */
+const CONTIGUOUS = 0;
 
 /** What happens to all parameters at once. */
 export function registerOptimizer(): void {
   register<AdamWAttributes>('alitok.AdamW', (inputs, attributes, kernel) => {
     const [parameters, gradients, ms, vs] = adamWLists(inputs);
     const { lr, beta1, beta2, epsilon, weightDecay, step, gradientScale } = attributes;
-    const { id, use, out, backend } = kernel;
+    const { id, use, drop, out, backend } = kernel;
     const fused = !ours(kernel) && backend.has('_fused_adamw_');
     if (!ours(kernel) && !fused) return adamWOneByOne(kernel, [parameters, gradients, ms, vs], attributes);
     const root = 1 / Math.sqrt(1 - beta2 ** step);
     const rate = lr / (1 - beta1 ** step);
-    const own = (x: TensorInfo) => (backend.mayReuse(x) ? backend.alias(x) : out('float32', 'clone', id(x)));
+    const own = (x: TensorInfo) =>
+      backend.mayReuse(x) ? backend.alias(x) : out('float32', 'clone', id(x), CONTIGUOUS);
     const lists = [parameters, ms, vs].map((tensors) => tensors.map(own));
     const [p, m, v] = lists.map((tensors) => tensors.map(id));
     if (fused) {
-      const scalar = (value: number) => use('full', [], value, ScalarType.float32, null, backend.device);
-      const steps = parameters.map(() => scalar(step));
+      // It wants all four of a parameter to lie in memory alike; gradients of convolutions often do not. Its own scale it
+      // writes into the gradients, of which two may be one in memory.
+      const lying = gradients.map((x) => use('contiguous', id(x)));
+      const scaled: TensorId[] =
+        gradientScale === 1 ? lying : backend.call('_foreach_mul.Scalar', lying, gradientScale).map(drop);
+      const count = use('full', [], step, ScalarType.float32, null, backend.device);
+      const steps = parameters.map(() => count); // each is only read
       const numbers = [lr, beta1, beta2, weightDecay, epsilon, false, false];
-      backend.call(
-        '_fused_adamw_',
-        p,
-        gradients.map(id),
-        m,
-        v,
-        [],
-        steps,
-        ...numbers,
-        scalar(1 / gradientScale),
-      );
+      backend.call('_fused_adamw_', p, scaled, m, v, [], steps, ...numbers);
     } else {
       const factors = [gradientScale, beta1, beta2, epsilon, 1 - lr * weightDecay, rate, root];
       backend.call('alitok::adamw', p, gradients.map(id), m, v, factors);
@@ -41,8 +41,8 @@ export function registerOptimizer(): void {
   register('alitok.SumOfSquares', (inputs, _, kernel) => {
     const tensors = Object.values(inputs).map(kernel.id);
     if (ours(kernel)) return kernel.out('float32', 'alitok::sum_of_squares', tensors);
-    const sums = tensors.map((x) => kernel.use('sum', kernel.use('square', x)));
-    return kernel.out('float32', 'sum', kernel.use('stack', sums));
+    const norms: TensorId[] = kernel.backend.call('_foreach_norm.Scalar', tensors, 2).map(kernel.drop);
+    return kernel.out('float32', 'sum', kernel.use('square', kernel.use('stack', norms)));
   });
 }
 

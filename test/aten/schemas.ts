@@ -1,0 +1,123 @@
+import { readdirSync, readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+
+// The schemas of the ATen operators that the libtorch engine names, by version of PyTorch (collect.js).
+
+export interface Parameter {
+  /** Without marks of what is written to and of fixed lengths: `Tensor`, `int`, `Scalar[]`, `Tensor?[]` (with gaps). */
+  type: string;
+  /** How many elements a list has, where that is fixed. */
+  length?: number;
+  optional: boolean;
+  name: string;
+  hasDefault: boolean;
+}
+
+export interface Schema {
+  parameters: Parameter[];
+  text: string;
+}
+
+function parameterOf(text: string): Parameter {
+  const [, whole, name, standard] = /^(\S+) (\w+)(=.*)?$/.exec(text)!;
+  const [, element, list, length, optional] = /^(\w+\??)(\[(\d*)\])?(\?)?$/.exec(whole)!;
+  const base = element.replace('SymInt', 'int');
+  return {
+    type: list ? `${base}[]` : base.replace('?', ''),
+    length: length ? Number(length) : undefined,
+    optional: list ? optional !== undefined : element.endsWith('?'),
+    name,
+    hasDefault: standard !== undefined,
+  };
+}
+
+/** What is between commas that are not within brackets. */
+function split(text: string): string[] {
+  const parts: string[] = [];
+  let [depth, part] = [0, ''];
+  for (const letter of text) {
+    if ('[('.includes(letter)) depth += 1;
+    if ('])'.includes(letter)) depth -= 1;
+    if (letter === ',' && depth === 0) {
+      parts.push(part.trim());
+      part = '';
+    } else part += letter;
+  }
+  return [...parts, part.trim()].filter((one) => one !== '');
+}
+
+/** Reads `name.overload(Tensor self, *, Scalar alpha=1) -> Tensor`. */
+export function parseSchema(text: string): [name: string, Schema] {
+  const plain = text.replace(/\([a-z]!?( -> \*)?\)/g, ''); // Tensor(a!)
+  const [, name, inside] = /^([\w.]+)\((.*)\) -> /.exec(plain)!;
+  const parameters = split(inside)
+    .filter((part) => part !== '*')
+    .map(parameterOf);
+  return [name, { parameters, text }];
+}
+
+const FOLDER = fileURLToPath(new URL('../fixtures/aten', import.meta.url));
+
+/** Of each version all schemas by the operator's name and overload. */
+export const VERSIONS: ReadonlyMap<string, ReadonlyMap<string, Schema>> = new Map(
+  readdirSync(FOLDER).map((file) => [
+    file.replace(/\.txt$/, ''),
+    new Map(readFileSync(`${FOLDER}/${file}`, 'utf8').trim().split('\n').map(parseSchema)),
+  ]),
+);
+
+/** Operators that the engine asks for before it calls them, because not every version has them. */
+export const MAY_LACK =
+  /^(_fused_adamw_|_fused_sdp_choice|_scaled_dot_product_(flash|efficient)_attention(_backward)?)$/;
+
+const IS: Record<string, (value: unknown) => boolean> = {
+  Tensor: (value) => Number.isInteger(value) && (value as number) >= 0,
+  int: Number.isInteger,
+  ScalarType: Number.isInteger,
+  Layout: Number.isInteger,
+  MemoryFormat: Number.isInteger,
+  float: (value) => typeof value === 'number',
+  Scalar: (value) => typeof value === 'number' || typeof value === 'boolean',
+  bool: (value) => typeof value === 'boolean',
+  str: (value) => typeof value === 'string',
+  Device: (value) => typeof value === 'string',
+};
+
+/** An argument that is not known before it runs, but for its being there. */
+export const UNKNOWN = Symbol('unknown');
+
+function fits(value: unknown, { type, length, optional, hasDefault }: Parameter): boolean {
+  if (value === UNKNOWN) return true;
+  if (value === undefined) return optional || hasDefault;
+  // The bridge gives an undefined tensor for null, as PyTorch's own gradients do for a mask that is not there.
+  if (value === null) return optional || type === 'Tensor';
+  const [element] = type.split(/\?*\[/);
+  if (!type.endsWith('[]')) return IS[element]!(value);
+  if (!Array.isArray(value)) return length !== undefined && IS[element]!(value);
+  if (length !== undefined && length !== value.length && element === 'bool') return false;
+  return value.every((one) => one === UNKNOWN || (one === null && /\?\[/.test(type)) || IS[element]!(one));
+}
+
+/** What is wrong with a call by any version's schema, or undefined. `more`: whether unknown arguments follow. */
+export function misfit(name: string, args: readonly unknown[], more = false): string | undefined {
+  const known = [...VERSIONS].filter(([, schemas]) => schemas.has(name));
+  if (known.length === 0)
+    return `no version has ${name}: mistyped, or its schema is still to be collected (test/aten/collect.js)`;
+  for (const [version, schemas] of VERSIONS) {
+    const schema = schemas.get(name);
+    if (!schema) {
+      if (MAY_LACK.test(name)) continue;
+      return `PyTorch ${version} has no ${name}`;
+    }
+    const { parameters, text } = schema;
+    const inWords = `in PyTorch ${version}, ${text}`;
+    if (args.length > parameters.length)
+      return `${name} is given ${args.length} arguments, but takes ${parameters.length} ${inWords}`;
+    for (const [i, parameter] of parameters.entries()) {
+      if (i >= args.length && more) break;
+      if (!fits(args[i], parameter))
+        return `${name} is given ${JSON.stringify(args[i])} as ${parameter.name} ${inWords}`;
+    }
+  }
+  return undefined;
+}
