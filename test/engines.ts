@@ -1,18 +1,29 @@
 import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { beforeAll, describe } from 'vitest';
-import { type EngineName, openEngine } from '../src/engine/index.js';
+import { type EngineName, type EngineOptions, openEngine } from '../src/engine/index.js';
+import { pretendCuda } from './aten/pretend-cuda.js';
 
 /** The engines this machine can run, or those that ALITOK_TEST_ENGINES names (comma separated). */
 const BRIDGE = fileURLToPath(new URL('../dist/engine/libtorch/bridge.node', import.meta.url));
 const here = ['wasm', ...(existsSync(BRIDGE) ? ['libtorch'] : [])];
 const engines = (process.env.ALITOK_TEST_ENGINES?.split(',') ?? here) as EngineName[];
 
+/** What ALITOK_TEST_DEVICE is for a CUDA device that is none (aten/pretend-cuda.ts). */
+export const PRETENDED = 'pretended-cuda';
+
 /** Where the libtorch engine is tested. */
 export const device = process.env.ALITOK_TEST_DEVICE ?? 'cpu';
 
 /** Whether tests of an engine can run here. */
 export const canRun = (engine: EngineName): boolean => engines.includes(engine);
+
+/** Opens an engine as it is to be tested. */
+export async function openTested(engine: EngineName, options: EngineOptions = {}): Promise<void> {
+  const pretended = device === PRETENDED;
+  await openEngine(engine, engine === 'libtorch' ? { ...options, device: pretended ? 'cpu' : device } : {});
+  if (engine === 'libtorch' && pretended) pretendCuda();
+}
 
 /** Runs a suite once for each engine. */
 export function describeEngines(
@@ -22,9 +33,7 @@ export function describeEngines(
 ): void {
   for (const engine of new Set([...engines, ...extra])) {
     describe(`${name} on ${engine}`, () => {
-      beforeAll(async () => {
-        await openEngine(engine, engine === 'libtorch' ? { device } : {});
-      });
+      beforeAll(() => openTested(engine));
       suite(engine);
     });
   }

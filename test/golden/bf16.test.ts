@@ -1,8 +1,7 @@
 import * as tf from '@tensorflow/tfjs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { openEngine } from '../../src/engine/index.js';
 import { linear } from '../../src/engine/ops/index.js';
-import { canRun, device } from '../engines.js';
+import { canRun, openTested } from '../engines.js';
 import { openGenerator } from './generator.js';
 import { relativeError } from './golden.js';
 import { openTokenizer } from './tokenizer.js';
@@ -19,10 +18,10 @@ function expectHalf(name: string, actual: tf.Tensor, expected: ArrayLike<number>
 
 describe.skipIf(!canRun('libtorch'))('bf16 on libtorch', () => {
   beforeAll(async () => {
-    await openEngine('libtorch', { device, precision: 'bf16' });
+    await openTested('libtorch', { precision: 'bf16' });
   });
   afterAll(async () => {
-    await openEngine('libtorch', { device });
+    await openTested('libtorch');
   });
 
   it('generator: logits near the reference, gradients in its direction', async () => {
@@ -60,7 +59,7 @@ describe.skipIf(!canRun('libtorch'))('bf16 on libtorch', () => {
 
   it('some training steps follow those in float32', async () => {
     const losses = async (precision: 'float32' | 'bf16') => {
-      await openEngine('libtorch', { device, precision });
+      await openTested('libtorch', { precision });
       const { generator, condition, codes } = await openGenerator();
       const found: number[] = [];
       for (let step = 0; step < 5; step++) {

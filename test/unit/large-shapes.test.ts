@@ -1,9 +1,9 @@
 import * as tf from '@tensorflow/tfjs';
 import { describe, expect, it } from 'vitest';
-import { type EngineName, openEngine } from '../../src/engine/index.js';
+import type { EngineName } from '../../src/engine/index.js';
 import * as ops from '../../src/engine/ops/index.js';
 import { Random } from '../../src/random.js';
-import { describeEngines } from '../engines.js';
+import { describeEngines, device, openTested } from '../engines.js';
 
 // Fast kernels work in blocks; these shapes fill several of them and leave the last ones partly empty.
 
@@ -32,9 +32,9 @@ function valueAndGradients(f: Function, shapes: number[][]): Float32Array[] {
 
 async function expectAgreement(engine: EngineName, f: Function, shapes: number[][]) {
   const actual = valueAndGradients(f, shapes);
-  await openEngine('cpu');
+  await openTested('cpu');
   const expected = valueAndGradients(f, shapes);
-  await openEngine(engine);
+  await openTested(engine);
   expected.forEach((values, i) => {
     const largest = values.reduce((a, b) => Math.max(a, Math.abs(b)), 0);
     const error = actual[i].reduce((a, b, j) => Math.max(a, Math.abs(b - values[j])), 0);
@@ -110,7 +110,7 @@ describeEngines('numbers that are not finite', () => {
 });
 
 describeEngines('packed weights', (engine) => {
-  describe.skipIf(engine !== 'libtorch')('in fewer bits', () => {
+  describe.skipIf(engine !== 'libtorch' || device !== 'cpu')('in fewer bits', () => {
     it.each([
       ['bf16', 4e-3],
       ['int8', 1.5e-2],
@@ -123,6 +123,10 @@ describeEngines('packed weights', (engine) => {
       expect(ratio).toBeGreaterThan(0);
       expect(ratio).toBeLessThan(tolerance);
     });
+  });
+
+  it.skipIf(engine !== 'libtorch' || device === 'cpu')('a CUDA device has none, and says so', () => {
+    expect(() => ops.packWeight(tf.ones([2, 64]), 'int8')).toThrow(/are for --device cpu, not cuda:0/);
   });
 
   it.skipIf(engine === 'libtorch')('an engine without them says so', () => {

@@ -1,4 +1,4 @@
-import type { TensorId } from '../bridge.js';
+import type { Native, TensorId } from '../bridge.js';
 import type { Kernel } from './register.js';
 
 // Attention by the kernels that PyTorch has for CUDA since 2.1, on heads-first views (B, H, T, D): the "flash" ones for
@@ -30,8 +30,8 @@ const WIDTH = { multiple: 8, most: 128 };
 
 export type Triple = readonly [q: TensorId, k: TensorId, v: TensorId];
 
-/** What was found out, by all that it depends on. */
-const known = new Map<string, Fused | undefined>();
+/** What was found out about each library, by all that it depends on. */
+const answers = new WeakMap<Native, Map<string, Fused | undefined>>();
 
 /**
  * The kernel that can do it, if one can. They know no mask but one that is square, and no dropout by our hash.
@@ -44,6 +44,8 @@ export function fusedFor(
 ): Fused | undefined {
   if (backend.device === 'cpu' || dropout > 0 || (causal && !square)) return undefined;
   if (width % WIDTH.multiple > 0 || width > WIDTH.most) return undefined;
+  const known = answers.get(backend.native) ?? new Map<string, Fused | undefined>();
+  answers.set(backend.native, known);
   const key = [backend.device, backend.precision, width, causal].join();
   if (!known.has(key)) {
     const answer = backend.has('_fused_sdp_choice')

@@ -1,0 +1,264 @@
+import * as tf from '@tensorflow/tfjs';
+import type { LibtorchBackend } from '../../src/engine/libtorch/backend.js';
+import type { Argument, Native, TensorId } from '../../src/engine/libtorch/bridge.js';
+import { misfit, VERSIONS } from './schemas.js';
+
+// What the engine does on a CUDA device, on a processor: the kernels take the ways that they take there, each call is checked
+// by the schemas of all versions, and PyTorch computes it on the CPU. The few operators that only CUDA has, and that an old
+// PyTorch lacks, are composed here of others, as strict about what they are given as PyTorch's own are.
+
+const DEVICE = 'cuda:0';
+const FIRST_COMPOSED = 1_000_000;
+
+const FLASH = '_scaled_dot_product_flash_attention';
+const EFFICIENT = '_scaled_dot_product_efficient_attention';
+
+/** What was asked of the device so far. */
+export interface Observed {
+  /** How often each operator was called. */
+  calls: Map<string, number>;
+  /** How often the host waited for the device: values read, and operators whose result's size depends on values. */
+  waits: string[];
+}
+
+const WAITING = /^(masked_select|nonzero|unique|_local_scalar_dense|item)/;
+
+/** The module behind one that pretends. */
+const reality = new WeakMap<Native, Native>();
+
+/** The operators that only CUDA has, of those that `call` runs. */
+function compositions(call: (name: string, ...args: Argument[]) => TensorId, native: Native) {
+  const require = (right: boolean, what: string) => {
+    if (!right) throw new Error(`a CUDA kernel would refuse: ${what}`);
+  };
+  const whole = (x: TensorId) => {
+    const shape = native.shape(x);
+    const strides = shape.map((_, axis) => call('stride.int', x, axis));
+    let expected = 1;
+    return [...shape.keys()].reverse().every((axis) => {
+      const right = shape[axis] === 1 || strides[axis] === expected;
+      expected *= shape[axis];
+      return right;
+    });
+  };
+
+  const [FLOAT, HALF] = [6, 15];
+  const float = (x: TensorId) => call('to.dtype', x, FLOAT);
+
+  function probabilities(q: TensorId, k: TensorId, causal: boolean): TensorId {
+    const [, , queries, width] = native.shape(q);
+    const [, , keys] = native.shape(k);
+    const products = call('matmul', float(q), call('transpose.int', float(k), -2, -1));
+    const scores = call('mul.Scalar', products, 1 / Math.sqrt(width));
+    // Both kernels align their mask with the first key.
+    const hidden = call('triu', call('ones', [queries, keys], 11, null, 'cpu'), 1);
+    const masked = causal ? call('masked_fill.Scalar', scores, hidden, Number.NEGATIVE_INFINITY) : scores;
+    return call('_softmax', masked, -1, false);
+  }
+
+  const shapesFit = (...tensors: TensorId[]) => {
+    for (const x of tensors) {
+      const shape = native.shape(x);
+      require(shape.length === 4, `four dimensions, not ${shape.length}`);
+      require(shape[3] % 8 === 0, `heads ${shape[3]} wide, no multiple of 8`);
+      require(call('stride.int', x, 3) === 1, 'the numbers of a head do not lie together');
+    }
+  };
+
+  /** The seeds that a forward pass gave, which its gradient must be given. */
+  const SEEDS = [1234, 5678];
+  const seeds = () => SEEDS.map((seed) => call('full', [], seed, 4, null, 'cpu'));
+  const areSeeds = (...ids: TensorId[]) =>
+    ids.every((id, i) => native.shape(id).length === 0 && native.read(id)[0] === SEEDS[i]);
+  const isSums = (id: TensorId, q: TensorId) =>
+    native.shape(id).join() === native.shape(q).slice(0, 3).join();
+
+  function attend(q: TensorId, k: TensorId, v: TensorId, causal: boolean, type: number) {
+    const p = probabilities(q, k, causal);
+    return { y: call('to.dtype', call('matmul', p, float(v)), type), sums: call('sum.dim_IntList', p, [-1]) };
+  }
+
+  function differentiate(dy: TensorId, [q, k, v]: TensorId[], causal: boolean, type: number): TensorId[] {
+    const p = probabilities(q, k, causal);
+    const dp = call('matmul', float(dy), call('transpose.int', float(v), -2, -1));
+    const scale = 1 / Math.sqrt(native.shape(q)[3]);
+    const ds = call('mul.Scalar', call('_softmax_backward_data', dp, p, -1, FLOAT), scale);
+    const dv = call('matmul', call('transpose.int', p, -2, -1), float(dy));
+    const dq = call('matmul', ds, float(k));
+    const dk = call('matmul', call('transpose.int', ds, -2, -1), float(q));
+    return [dq, dk, dv].map((x) => call('to.dtype', x, type));
+  }
+
+  return {
+    _fused_sdp_choice: (q: TensorId, k: TensorId, v: TensorId) => {
+      require(native.shape(q).length === 4 && native.shape(k).join() === native.shape(v).join(), 'shapes');
+      return (tf.backend() as LibtorchBackend).precision === 'bf16' ? 1 : 2;
+    },
+    [FLASH]: (q: TensorId, k: TensorId, v: TensorId, dropout: number, causal: boolean, mask: boolean) => {
+      shapesFit(q, k, v);
+      require(dropout === 0 && !mask, 'dropout');
+      const { y, sums } = attend(q, k, v, causal, HALF);
+      const [longestQ, longestK] = [native.shape(q)[2], native.shape(k)[2]];
+      return [y, sums, null, null, longestQ, longestK, ...seeds(), call('zeros', [0], FLOAT, null, 'cpu')];
+    },
+    [`${FLASH}_backward`]: (
+      dy: TensorId,
+      q: TensorId,
+      k: TensorId,
+      v: TensorId,
+      y: TensorId,
+      sums: TensorId,
+      _startsQ: null,
+      _startsK: null,
+      longestQ: number,
+      longestK: number,
+      dropout: number,
+      causal: boolean,
+      seed: TensorId,
+      offset: TensorId,
+    ) => {
+      shapesFit(dy, q, k, v, y);
+      require(isSums(sums, q) && areSeeds(seed, offset) && dropout === 0, 'what the forward pass found');
+      require(longestQ === native.shape(q)[2] && longestK === native.shape(k)[2], 'lengths');
+      return differentiate(dy, [q, k, v], causal, HALF);
+    },
+    [EFFICIENT]: (
+      q: TensorId,
+      k: TensorId,
+      v: TensorId,
+      mask: null,
+      withSums: boolean,
+      dropout: number,
+      causal: boolean,
+    ) => {
+      shapesFit(q, k, v);
+      require(mask === null && dropout === 0, 'a mask, or dropout');
+      const { y, sums } = attend(q, k, v, causal, FLOAT);
+      return [y, withSums ? sums : call('zeros', [0], FLOAT, null, 'cpu'), ...seeds()];
+    },
+    [`${EFFICIENT}_backward`]: (
+      dy: TensorId,
+      q: TensorId,
+      k: TensorId,
+      v: TensorId,
+      mask: null,
+      y: TensorId,
+      sums: TensorId,
+      seed: TensorId,
+      offset: TensorId,
+      dropout: number,
+      wanted: boolean[],
+      causal: boolean,
+    ) => {
+      shapesFit(dy, q, k, v, y);
+      require(mask === null &&
+        dropout === 0 &&
+        wanted.join() === 'true,true,true,false', 'a mask, or dropout');
+      require(isSums(sums, q) && areSeeds(seed, offset), 'what the forward pass found');
+      return [...differentiate(dy, [q, k, v], causal, FLOAT), null];
+    },
+    _fused_adamw_: (
+      parameters: TensorId[],
+      gradients: TensorId[],
+      ms: TensorId[],
+      vs: TensorId[],
+      largest: TensorId[],
+      steps: TensorId[],
+      ...[lr, beta1, beta2, decay, epsilon, amsgrad, maximize]: [
+        number,
+        number,
+        number,
+        number,
+        number,
+        boolean,
+        boolean,
+      ]
+    ) => {
+      require(largest.length === 0 && !amsgrad && !maximize, 'AMSGrad');
+      parameters.forEach((p, i) => {
+        const [g, m, v] = [gradients[i], ms[i], vs[i]];
+        for (const x of [p, g, m, v]) require(whole(x), 'tensors that do not lie in memory alike');
+        const step = native.read(steps[i])[0];
+        call('mul_.Scalar', p, 1 - lr * decay);
+        call('lerp_.Scalar', m, g, 1 - beta1);
+        call('addcmul_', call('mul_.Scalar', v, beta2), g, g, 1 - beta2);
+        const root = call('div.Scalar', call('sqrt', v), Math.sqrt(1 - beta2 ** step));
+        call('addcdiv_', p, m, call('add.Scalar', root, epsilon), -lr / (1 - beta1 ** step));
+      });
+      return [];
+    },
+  };
+}
+
+/**
+ * Makes the current engine, libtorch on the CPU, work as if it had a CUDA device. Gives what it observes from then on.
+ * @param others schemas of a PyTorch that is not like those of the fixtures, by operator
+ */
+export function pretendCuda(others: Readonly<Record<string, string>> = {}): Observed {
+  const backend = tf.backend() as LibtorchBackend & { native: Native };
+  const real = reality.get(backend.native) ?? backend.native;
+  const observed: Observed = { calls: new Map(), waits: [] };
+  const names: string[] = [];
+  const numbers = new Map<string, number>();
+  let temporary: TensorId[] = [];
+  const onCpu = (value: Argument): Argument => (value === DEVICE ? 'cpu' : value);
+
+  /** An operator within a composed one. */
+  const within = (name: string, ...args: Argument[]): TensorId => {
+    const [base, overload = ''] = name.split('.');
+    let number = numbers.get(name);
+    if (number === undefined) {
+      number = real.find(`aten::${base}`, overload)!;
+      numbers.set(name, number);
+    }
+    const result = real.call(number, ...args);
+    if (name !== 'stride.int') temporary.push(result);
+    return result;
+  };
+  const composed = compositions(within, real) as Record<string, (...args: unknown[]) => unknown>;
+  const composedNames = Object.keys(composed);
+
+  const native: Native = {
+    ...real,
+    find(name, overload) {
+      if (!name.startsWith('aten::')) throw new Error(`${name} is for the CPU alone`);
+      const short = name.slice(6) + (overload && `.${overload}`);
+      const at = composedNames.indexOf(short);
+      if (at >= 0) return FIRST_COMPOSED + at;
+      const found = real.find(name, overload);
+      if (found !== null) names[found] = short;
+      return found;
+    },
+    schema(operator) {
+      if (operator < FIRST_COMPOSED) return real.schema(operator);
+      const name = composedNames[operator - FIRST_COMPOSED];
+      if (name in others) return others[name];
+      return [...VERSIONS.values()].map((schemas) => schemas.get(name)?.text).find((text) => text)!;
+    },
+    call(operator, ...args) {
+      const name = names[operator] ?? composedNames[operator - FIRST_COMPOSED];
+      const problem = misfit(name, args);
+      if (problem) throw new Error(problem);
+      observed.calls.set(name, (observed.calls.get(name) ?? 0) + 1);
+      if (WAITING.test(name)) observed.waits.push(name);
+      if (operator < FIRST_COMPOSED) return real.call(operator, ...args.map(onCpu));
+      temporary = [];
+      const result = composed[name](...args);
+      const kept = new Set(Array.isArray(result) ? result : []);
+      for (const id of temporary) if (!kept.has(id)) real.free(id);
+      return result;
+    },
+    fromArray: (values, shape) => real.fromArray(values.slice(), shape, 'cpu'), // a copy, as a device has
+    read(tensor) {
+      observed.waits.push('read');
+      return real.read(tensor);
+    },
+    readAsync(tensor) {
+      observed.waits.push('read');
+      return real.readAsync(tensor);
+    },
+  };
+  reality.set(native, real);
+  Object.assign(backend, { native, device: DEVICE, operators: new Map(), schemas: new Map() });
+  return observed;
+}

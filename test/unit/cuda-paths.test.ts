@@ -1,0 +1,189 @@
+import { existsSync } from 'node:fs';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import * as tf from '@tensorflow/tfjs';
+import { beforeEach, describe, expect, it, vi } from 'vitest';
+import { openCase } from '../../src/bench/cases.js';
+import { parseConfig } from '../../src/config/schema.js';
+import { openDataset } from '../../src/data/dataset.js';
+import { TrainingLoader } from '../../src/data/loader.js';
+import { drawPictures } from '../../src/data/pictures.js';
+import { openEngine } from '../../src/engine/index.js';
+import * as ops from '../../src/engine/ops/index.js';
+import { TokenizerTrainer } from '../../src/train/tokenizer-trainer.js';
+import { type Observed, pretendCuda } from '../aten/pretend-cuda.js';
+
+// What the engine does on a CUDA device, on one that is none: which kernels it takes, how often it waits for the device, and
+// operator tests and goldens once more.
+
+const BRIDGE = fileURLToPath(new URL('../../dist/engine/libtorch/bridge.node', import.meta.url));
+const built = existsSync(BRIDGE);
+
+if (built) {
+  vi.stubEnv('ALITOK_TEST_ENGINES', 'libtorch');
+  vi.stubEnv('ALITOK_TEST_DEVICE', 'pretended-cuda');
+  await import('./ops.test.js');
+  await import('./large-shapes.test.js');
+  await import('./optimizer.test.js');
+  await import('../golden/generator.test.js');
+  await import('../golden/tokenizer.test.js');
+  await import('../golden/discriminator.test.js');
+  await import('../golden/perceptual.test.js');
+  await import('../golden/bf16.test.js');
+}
+
+const TRANSFORMER = { width: 32, layers: 2, heads: 2 };
+const CONFIG = parseConfig(
+  {
+    tokenizer: {
+      image_size: 16,
+      patch_size: 8,
+      codebook_size: 16,
+      token_size: 4,
+      encoder: TRANSFORMER,
+      decoder: { ...TRANSFORMER, class_tokens: 2 },
+    },
+    discriminator: { hidden_channels: 32, stages: 1 },
+    tokenizer_training: {
+      batch_size: 4,
+      warmup_steps: 4,
+      stage1: {
+        phases: [
+          { steps: 2, lr: 1e-3, w_lpips: 0, w_perc: 0 },
+          { steps: 9, lr: 1e-3, w_lpips: 0, w_perc: 0, adversarial: true },
+        ],
+      },
+    },
+    generator: { ...TRANSFORMER, classes: 12 },
+  },
+  'test',
+);
+
+const FLASH = '_scaled_dot_product_flash_attention';
+const EFFICIENT = '_scaled_dot_product_efficient_attention';
+
+describe.skipIf(!built)('on a CUDA device', () => {
+  let seen: Observed;
+  const open = async (precision: 'float32' | 'bf16' = 'float32') => {
+    await openEngine('libtorch', { device: 'cpu', precision });
+    seen = pretendCuda();
+  };
+  const count = (name: string) => seen.calls.get(name) ?? 0;
+  beforeEach(() => open());
+
+  describe('attention', () => {
+    const differentiate = (width: number, options = {}) => {
+      const draw = (seed: number) => tf.randomNormal([2, 6, 2, width], 0, 1, 'float32', seed);
+      const run = (...x: tf.Tensor[]) => {
+        const [q, k, v] = x as tf.Tensor4D[];
+        return ops
+          .attention(q, k, v, { causal: true, ...options })
+          .square()
+          .sum();
+      };
+      return tf
+        .grads(run)([1, 2, 3].map(draw))
+        .map((x) => [...x.dataSync()]);
+    };
+
+    it.each([
+      ['bf16', FLASH],
+      ['float32', EFFICIENT],
+    ] as const)('in %s is %s, its gradient too', async (precision, operator) => {
+      await open(precision);
+      differentiate(16);
+      expect([count(operator), count(`${operator}_backward`)]).toEqual([2, 1]); // the gradient runs it again
+      expect(count('_softmax')).toBe(0);
+    });
+
+    it.each([
+      ['heads that those kernels cannot load', 12, {}],
+      ['dropout by our own hash', 16, { dropout: 0.1, seed: 1 }],
+    ])('with %s is made of products', (_, width, options) => {
+      differentiate(width, options);
+      expect([count(EFFICIENT), count(FLASH)]).toEqual([0, 0]);
+      expect(count('_softmax')).toBe(2);
+    });
+
+    it('is made of products where operators of these names take other things, as in PyTorch 2.0', () => {
+      const fused = differentiate(16).flat();
+      seen = pretendCuda({
+        [`${EFFICIENT}_backward`]: `aten::${EFFICIENT}_backward(Tensor grad_out_, Tensor query, Tensor key, Tensor value, Tensor out, Tensor logsumexp, bool is_causal=False, bool chunk_grad_outputs=False) -> (Tensor, Tensor, Tensor)`,
+      });
+      const composed = differentiate(16).flat();
+      expect(count(EFFICIENT)).toBe(0);
+      composed.forEach((x, i) => {
+        expect(x).toBeCloseTo(fused[i], 4);
+      });
+    });
+  });
+
+  it('AdamW is one call, to which gradients come that lie as their parameters do, and none is scaled twice', async () => {
+    const attributes = { lr: 0.1, beta1: 0.9, beta2: 0.99, epsilon: 1e-8, weightDecay: 0.1, step: 3 };
+    const step = () => {
+      const draw = (seed: number, shape = [3, 5]) => tf.randomNormal(shape, 0, 1, 'float32', seed);
+      const shared = draw(1);
+      const gradients = [shared, shared.reshape([3, 5]), tf.transpose(draw(2, [5, 3]))];
+      const tensors = gradients.map((gradient, i) => ({
+        parameter: draw(10 + i),
+        gradient,
+        m: draw(20 + i),
+        v: draw(30 + i).square(),
+      }));
+      const next = ops.adamW(tensors, { ...attributes, gradientScale: 0.5 });
+      return next.flat().map((x) => [...x.dataSync()]);
+    };
+    const fused = step();
+    expect(count('_fused_adamw_')).toBe(1);
+    await openEngine('cpu');
+    step().forEach((values, i) => {
+      values.forEach((value, j) => {
+        expect(fused[i][j]).toBeCloseTo(value, 4);
+      });
+    });
+  });
+
+  describe('the host waits', () => {
+    it('not once while codes are drawn', async () => {
+      const sampling = openCase('sample', CONFIG, { batch: 2 });
+      seen.waits.length = 0;
+      await sampling.run();
+      expect(seen.waits).toEqual([]);
+      sampling.dispose();
+    });
+
+    it('twice in a step of the generator: for loss and norm, before anything changes', async () => {
+      const training = openCase('train', CONFIG, { batch: 2 });
+      seen.waits.length = 0;
+      await training.run();
+      expect(seen.waits).toEqual(['read', 'read']);
+      training.dispose();
+    });
+
+    it('in a step of the tokenizer for these, its codes, and their counts', async () => {
+      const folder = await mkdtemp(join(tmpdir(), 'cuda-'));
+      const pictures = await drawPictures({ folder, size: 16, perClass: 2, seed: 1, split: 'train' });
+      const dataset = await openDataset({ folder: pictures });
+      const trainer = new TokenizerTrainer(
+        CONFIG,
+        1,
+        () => new TrainingLoader({ dataset, imageSize: 16, batchSize: 4, seed: 0 }),
+      );
+      trainer.initialize();
+      const waits: string[][] = [];
+      for (let i = 0; i < 5; i++) {
+        seen.waits.length = 0;
+        await trainer.step();
+        waits.push([...seen.waits]);
+      }
+      const plain = ['read', 'read', 'read', 'masked_select'];
+      const discriminator = ['read', 'read'];
+      expect(waits).toEqual([plain, plain, plain, discriminator, plain]);
+      await trainer.close();
+      trainer.dispose();
+      await rm(folder, { recursive: true });
+    });
+  });
+});
