@@ -2,6 +2,10 @@
 const UNPRINTABLE = /\s*[\p{Cc}\p{Zl}\p{Zp}]+\s*/gu;
 const MAX_LENGTH = 2000;
 
+/** What to do where memory lacks, on the host or on a device. */
+export const LESS_MEMORY =
+  'lower the batch size (batch_size, --batch), raise accumulation, or train with checkpoint_activations';
+
 /**
  * The errors a user can cause or repair. Each carries one line that names the file, key or shape and the
  * remedy; the command line prints that line and exits with the error's code. Anything else is a defect.

@@ -1,10 +1,13 @@
 import { inspect } from 'node:util';
 import { CommanderError } from 'commander';
-import { AlitokError, Interrupted } from '../errors.js';
+import { AlitokError, EngineError, Interrupted, LESS_MEMORY } from '../errors.js';
 
 const USAGE_CODE = 2;
 /** EX_SOFTWARE of sysexits.h: a defect of the program. */
 const UNEXPECTED_CODE = 70;
+
+/** How JavaScript says that there is no room for an array. */
+const NO_ROOM = /allocation failed|Invalid (typed )?array( buffer)? length/i;
 
 /** What a failure shows on standard error, and the exit code it ends with. */
 export function describeFailure(error: unknown, verbose: boolean): { text: string; code: number } {
@@ -14,6 +17,10 @@ export function describeFailure(error: unknown, verbose: boolean): { text: strin
   const line = message.trim().replace(/\s*\n\s*/g, ' ');
   if (error instanceof Interrupted) return { text: `${line}\n${details}`, code: error.exitCode };
   if (error instanceof AlitokError) return { text: `error: ${line}\n${details}`, code: error.exitCode };
+  if (error instanceof RangeError && NO_ROOM.test(line)) {
+    const text = `error: not enough memory for an array of numbers (${line}); ${LESS_MEMORY}\n${details}`;
+    return { text, code: new EngineError('').exitCode };
+  }
   const hint = verbose ? details : 'run again with --verbose to see where\n';
   return { text: `error: unexpected: ${line}\n${hint}`, code: UNEXPECTED_CODE };
 }

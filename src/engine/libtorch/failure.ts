@@ -1,16 +1,18 @@
-import { EngineError } from '../../errors.js';
+import { EngineError, LESS_MEMORY } from '../../errors.js';
 
 /** How much of an operator's error to keep: PyTorch's first line says what is wrong, the rest where in C++. */
 const firstLine = (text: string) => text.split('\n')[0];
 
 /** How PyTorch's allocators, CUDA's libraries and JavaScript say that there is no memory. */
 const NO_MEMORY = /out of memory|can't allocate memory|not enough memory|bad_alloc|alloc(ation)?[ _]failed/i;
-const REMEDY =
-  'lower the batch size (batch_size, --batch), raise accumulation, or train with checkpoint_activations';
 
 /** Long numbers of bytes as people read them. */
 const readable = (text: string) =>
-  text.replace(/\b(\d{7,}) bytes\b/g, (_, bytes) => `${(Number(bytes) / 2 ** 30).toPrecision(3)} GiB`);
+  text.replace(/\b(\d{7,}) bytes\b/g, (_, digits) => {
+    const bytes = Number(digits);
+    const [unit, name] = bytes < 2 ** 30 ? [2 ** 20, 'MiB'] : [2 ** 30, 'GiB'];
+    return `${Number((bytes / unit).toPrecision(3))} ${name}`;
+  });
 
 /**
  * One line about something that failed in libtorch, in its own words; where it is memory that lacks, with what to lower.
@@ -19,6 +21,6 @@ const readable = (text: string) =>
 export function failure(cause: unknown, doing?: string): EngineError {
   const { message } = cause as Error;
   const text = `libtorch: ${doing ? `${doing}: ` : ''}${readable(firstLine(message))}`;
-  const remedy = NO_MEMORY.test(message) ? `; ${REMEDY}` : '';
+  const remedy = NO_MEMORY.test(message) ? `; ${LESS_MEMORY}` : '';
   return new EngineError(remedy ? text.replace(/\.$/, '') + remedy : text, { cause });
 }
