@@ -19,6 +19,8 @@ export interface Observed {
   calls: Map<string, number>;
   /** How often the host waited for the device: values read, and operators whose result's size depends on values. */
   waits: string[];
+  /** How many numbers the host sent, scalars aside. */
+  sent: number;
 }
 
 const WAITING = /^(masked_select|nonzero|unique|_local_scalar_dense|item)/;
@@ -197,7 +199,7 @@ function compositions(call: (name: string, ...args: Argument[]) => TensorId, nat
 export function pretendCuda(others: Readonly<Record<string, string>> = {}): Observed {
   const backend = tf.backend() as LibtorchBackend & { native: Native };
   const real = reality.get(backend.native) ?? backend.native;
-  const observed: Observed = { calls: new Map(), waits: [] };
+  const observed: Observed = { calls: new Map(), waits: [], sent: 0 };
   const names: string[] = [];
   const numbers = new Map<string, number>();
   let temporary: TensorId[] = [];
@@ -248,7 +250,10 @@ export function pretendCuda(others: Readonly<Record<string, string>> = {}): Obse
       for (const id of temporary) if (!kept.has(id)) real.free(id);
       return result;
     },
-    fromArray: (values, shape) => real.fromArray(values.slice(), shape, 'cpu'), // a copy, as a device has
+    fromArray(values, shape) {
+      if (values.length > 1) observed.sent += values.length;
+      return real.fromArray(values.slice(), shape, 'cpu'); // a copy, as a device has
+    },
     read(tensor) {
       observed.waits.push('read');
       return real.read(tensor);

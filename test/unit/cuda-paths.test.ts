@@ -61,6 +61,8 @@ const CONFIG = parseConfig(
   'test',
 );
 
+/** Codes of an image: a grid of 2 × 2, and the prefix. */
+const TOKENS = 7;
 const FLASH = '_scaled_dot_product_flash_attention';
 const EFFICIENT = '_scaled_dot_product_efficient_attention';
 
@@ -148,9 +150,12 @@ describe.skipIf(!built)('on a CUDA device', () => {
   describe('the host waits', () => {
     it('not once while codes are drawn', async () => {
       const sampling = openCase('sample', CONFIG, { batch: 2 });
-      seen.waits.length = 0;
+      await sampling.run(); // which makes the table of rotations
+      Object.assign(seen, { waits: [], sent: 0 });
       await sampling.run();
       expect(seen.waits).toEqual([]);
+      // Conditions of two images with their class and without, and each code's two random numbers.
+      expect(seen.sent).toBe(4 + 2 * TOKENS);
       sampling.dispose();
     });
 
