@@ -17,7 +17,7 @@ if [ -n "${QUICK:-}" ]; then
   tests=${TESTS:-test/unit/ops.test.ts test/golden/generator.test.ts test/golden/bf16.test.ts}
 else
   cases=${CASES:-sample:1 sample:64 sample:256 train:64 encode:64 decode:64}
-  tests=${TESTS:-test/unit/ops.test.ts test/unit/large-shapes.test.ts test/unit/optimizer.test.ts test/golden test/tfjs}
+  tests=${TESTS:-test/unit/ops.test.ts test/unit/large-shapes.test.ts test/unit/optimizer.test.ts test/golden test/tfjs/suite.test.ts}
 fi
 mkdir -p "$out"
 failed=()

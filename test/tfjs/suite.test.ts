@@ -3,7 +3,7 @@ import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import * as vitest from 'vitest';
-import { openEngine } from '../../src/engine/index.js';
+import { openTested } from '../engines.js';
 import { EXCLUDED } from './excluded.js';
 
 // tfjs-core's own tests of all its operations, as its package ships them, on the libtorch engine.
@@ -72,7 +72,7 @@ Object.assign(globalThis, vitest, {
 });
 
 if (built) {
-  await openEngine('libtorch', { device: process.env.ALITOK_TEST_DEVICE ?? 'cpu' });
+  await openTested('libtorch');
   const tests = readdirSync(join(core, 'ops'), { recursive: true, encoding: 'utf8' })
     .filter((name) => name.endsWith('_test.js'))
     .map((name) => join(core, 'ops', name));

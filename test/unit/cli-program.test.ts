@@ -132,6 +132,15 @@ describe('failures', () => {
     });
   });
 
+  it('an array that there is no room for is no defect of the program', () => {
+    const { text, code } = describeFailure(new RangeError('Array buffer allocation failed'), false);
+    expect(text).toMatch(
+      /^error: not enough memory .*\(Array buffer allocation failed\); lower the batch size.*\n$/,
+    );
+    expect(code).toBe(5);
+    expect(describeFailure(new RangeError('Maximum call stack size exceeded'), false).code).toBe(70);
+  });
+
   it('of the program say so, and how to see more', () => {
     const failed = describeFailure(new TypeError('x is undefined'), false);
     expect(failed.text).toBe('error: unexpected: x is undefined\nrun again with --verbose to see where\n');
