@@ -103,6 +103,23 @@ function mlp(scope: Scope, width: number): Layer {
   return (x) => w2(ops.swiGLU(w1(x), w3(x)));
 }
 
+/** A block's parameters, for a step in one kernel. */
+function stepBlock(block: Scope): ops.StepBlock {
+  const norm = (name: string) => block.get(`${name}.weight`)!.value;
+  const layer = (name: string): ops.StepLayer => {
+    const weight = block.get(`${name}.weight`)!;
+    return { ...(weight.packed ?? { weight: weight.value }), bias: block.get(`${name}.bias`)?.value };
+  };
+  const norms = {
+    norm1: norm('norm1'),
+    qNorm: norm('attn.q_norm'),
+    kNorm: norm('attn.k_norm'),
+    norm2: norm('norm2'),
+  };
+  const attention = { qkv: layer('attn.qkv'), proj: layer('attn.proj') };
+  return { norms, layers: { ...attention, w1: layer('mlp.w1'), w3: layer('mlp.w3'), w2: layer('mlp.w2') } };
+}
+
 /** The decoder-only transformer over [condition, T codes] (AliTok, arXiv 2506.05289). */
 export class Generator {
   readonly parameters = new Parameters();
@@ -131,6 +148,12 @@ export class Generator {
       };
       const { declared } = block;
       return (x: tf.Tensor, pass: Pass) => {
+        const { cache, cos, sin } = pass;
+        if (cache && x.shape[1] === 1) {
+          const parts = stepBlock(block);
+          const place = { cos, sin, ...cache.layers[i], position: cache.length };
+          if (ops.hasGeneratorStep(x, parts)) return ops.generatorStep(x, parts, place);
+        }
         const own = forBlock(pass);
         if (!pass.recompute) return run(x, own);
         const values = declared.map((p) => p.value);

@@ -179,6 +179,11 @@ export class Scope {
     return new Scope(this.parameters, this.nameOf(String(name)));
   }
 
+  /** A parameter that is declared under this prefix. */
+  get(name: string): Parameter | undefined {
+    return this.parameters.get(this.nameOf(name));
+  }
+
   /** What is declared under this prefix so far and can be trained. */
   get declared(): Parameter[] {
     return [...this.parameters].filter((p) => !p.buffer && p.name.startsWith(this.nameOf('')));

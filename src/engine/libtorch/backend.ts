@@ -1,6 +1,6 @@
 import * as tf from '@tensorflow/tfjs';
 import { EngineError } from '../../errors.js';
-import type { Argument, Native, TensorId } from './bridge.js';
+import { type Argument, FEW_ROWS, LANES, type Native, type TensorId } from './bridge.js';
 import { failure } from './failure.js';
 
 /** PyTorch's numbers for element types, as its operators take them. */
@@ -217,6 +217,12 @@ export class LibtorchBackend extends tf.KernelBackend {
     if (this.device !== 'cpu') return true;
     this.processorMultipliesHalf ??= this.call('alitok::has_bf16') as boolean;
     return this.processorMultipliesHalf;
+  }
+
+  /** Whether `alitok.GeneratorStep` does a step of so many sequences, with layers of such widths. */
+  takesStep(sequences: number, widths: number[]): boolean {
+    const plain = this.device === 'cpu' && this.precision === 'float32';
+    return plain && sequences <= FEW_ROWS && widths.every((width) => width % LANES === 0);
   }
 
   /** The PyTorch tensor behind a tfjs tensor. */

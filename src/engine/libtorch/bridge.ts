@@ -15,6 +15,11 @@ export type Argument =
   | undefined
   | readonly (TensorId | boolean | null)[];
 
+/** The CPU's own operators work on so many numbers at a time. */
+export const LANES = 16;
+/** Up to so many rows, a product's time is what reading the weights takes (native/few_rows.cc). */
+export const FEW_ROWS = 32;
+
 /** The native module (native/bridge.cc). */
 export interface Native {
   /** PyTorch's, when the bridge was built. */

@@ -5,6 +5,7 @@ export { attention, cacheWrite, rotary } from './attention.js';
 export { type DrawOptions, drawCodes } from './draw-codes.js';
 export { dropout, seedAt } from './dropout.js';
 export { fixedConv2d, fixedDepthwiseConv2d, fixedLinear } from './fixed.js';
+export { generatorStep, hasGeneratorStep, type StepBlock, type StepLayer } from './generator-step.js';
 export { linear } from './linear.js';
 export { crossEntropy, embedding, nearestCode } from './lookup.js';
 export { groupNorm, layerNorm, rmsNorm } from './normalization.js';

@@ -1,9 +1,9 @@
 import type { TensorInfo } from '@tensorflow/tfjs';
 import { ScalarType } from '../backend.js';
-import type { TensorId } from '../bridge.js';
+import { LANES, type TensorId } from '../bridge.js';
 import { fusedAttention, fusedAttentionGrad, fusedFor, type Triple } from './attention-cuda.js';
 import { dropoutFactors } from './dropout.js';
-import { inPrecision, LANES, ours } from './products.js';
+import { inPrecision, ours } from './products.js';
 import { type Kernel, register, sizeOf } from './register.js';
 
 /** Rotation, attention and its cache. */

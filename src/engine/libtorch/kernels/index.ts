@@ -3,6 +3,7 @@ import { registerConvolution } from './convolution.js';
 import { registerDrawing } from './drawing.js';
 import { registerDropout } from './dropout.js';
 import { registerElementwise } from './elementwise.js';
+import { registerGeneratorStep } from './generator-step.js';
 import { registerHost } from './host.js';
 import { registerLayout } from './layout.js';
 import { registerLinear } from './linear.js';
@@ -23,6 +24,7 @@ export function registerKernels(): void {
   registerLinear();
   registerNormalization();
   registerAttention();
+  registerGeneratorStep();
   registerDropout();
   registerLookup();
   registerDrawing();

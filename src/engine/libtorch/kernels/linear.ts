@@ -1,10 +1,8 @@
 import { EngineError } from '../../../errors.js';
 import { ScalarType } from '../backend.js';
-import { inHalf, inPrecision, LANES, ours } from './products.js';
+import { FEW_ROWS, LANES } from '../bridge.js';
+import { inHalf, inPrecision, ours } from './products.js';
 import { register, sizeOf } from './register.js';
-
-/** Up to so many rows, a product's time is what reading the weights takes. */
-const FEW_ROWS = 32;
 
 /** Linear layers and what stands between them in a feed-forward part. */
 export function registerLinear(): void {

@@ -5,9 +5,6 @@ import type { Kernel } from './register.js';
 /** Whether our own CPU operators (native/) take part; elsewhere ATen operators are composed. */
 export const ours = ({ backend }: Kernel): boolean => backend.device === 'cpu';
 
-/** They work on so many numbers at a time. */
-export const LANES = 16;
-
 /** Whether operators multiply tensors of bfloat16; what these are made from and what comes out stays float32. */
 export const inHalf = ({ backend }: Kernel): boolean =>
   backend.precision === 'bf16' && backend.multipliesHalf;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "hash.h"
+#include "rows.h"
 #include "simd.h"
 
 namespace alitok {
@@ -338,6 +339,8 @@ std::tuple<Tensor, Tensor, Tensor> attention_grad(const Tensor& dy_, const Tenso
 
 // Decoding: one query a sequence, over the first `length` rows of caches (B, Tmax, H, D)
 
+}  // namespace
+
 VECTORIZED void attend(const float* q, const float* k, const float* v, float* y, float* p, int64_t length,
                        int64_t stride, int64_t width, float scale) {
   float largest = -INFINITY;
@@ -360,6 +363,8 @@ VECTORIZED void attend(const float* q, const float* k, const float* v, float* y,
     for (int64_t d = 0; d < width; d++) y[d] += weight * value[d];
   }
 }
+
+namespace {
 
 /** q (B, 1, H, D), k and v (B, Tmax, H, D) → (B, 1, H, D) */
 Tensor attention_step(const Tensor& q_, const Tensor& k_, const Tensor& v_, int64_t length) {

@@ -7,6 +7,7 @@
 
 #include <cstring>
 
+#include "few_rows.h"
 #include "simd.h"
 
 namespace alitok {
@@ -46,47 +47,66 @@ struct Int8 {
   }
 };
 
-template <int Lanes>
-INLINE float sum_of_lanes(const Floats<Lanes>& value) {
-  if constexpr (Lanes == 4) {
-    return (value[0] + value[1]) + (value[2] + value[3]);
+/** Which lanes of two vectors, in groups of `Group`, are the groups' lower halves (upper ones: `from` = Group / 2). */
+template <int Lanes, int Group, int... I>
+constexpr Integers<Lanes> halves(int from, std::integer_sequence<int, I...>) {
+  return Integers<Lanes>{I / (Group / 2) * Group + I % (Group / 2) + from...};
+}
+
+/** Lane i of the result: the sum of all lanes of v[i], for `Group` = `Lanes` vectors. Overwrites v. */
+template <int Lanes, int Group = Lanes>
+INLINE Floats<Lanes> sums_of_lanes(Floats<Lanes>* v) {
+  if constexpr (Group == 1) {
+    return v[0];
   } else {
-    Floats<Lanes / 2> halves[2];
-    std::memcpy(halves, &value, sizeof value);
-    return sum_of_lanes<Lanes / 2>(halves[0] + halves[1]);
+    constexpr auto all = std::make_integer_sequence<int, Lanes>();
+    constexpr Integers<Lanes> lower = halves<Lanes, Group>(0, all), upper = halves<Lanes, Group>(Group / 2, all);
+#pragma GCC unroll 16
+    for (int i = 0; i < Group; i += 2)
+      v[i / 2] = __builtin_shuffle(v[i], v[i + 1], lower) + __builtin_shuffle(v[i], v[i + 1], upper);
+    return sums_of_lanes<Lanes, Group / 2>(v);
   }
 }
 
 template <typename Kind>
 struct Problem {
   const float* x;
+  int64_t rows;
   const typename Kind::Stored* w;
   const float *scale, *bias; // (out), or null
   float* y;
   int64_t n, outputs;
+
+  void write(int64_t row, int64_t output, float sum) const {
+    y[row * outputs + output] = sum * (scale ? scale[output] : 1) + (bias ? bias[output] : 0);
+  }
 };
 
-/** Rows of x that meet an output's weights together; for more, there are several passes. */
-constexpr int PASS = 4;
+// Up to four rows: vectors run along a row, and their lanes are added up at its end.
 
-/** `Rows` rows of x from `row` on with `Outputs` rows of W from `output` on. */
+constexpr int64_t DOT_ROWS = 4;
+
+/** `Rows` rows of x from `row` on with `Outputs` rows of W, `apart` from each other, from `output` on. */
 template <int Lanes, int Rows, int Outputs, typename Kind>
-INLINE void dot_products(const Problem<Kind>& problem, int64_t row, int64_t output, bool alone) {
-  const auto [x, w, scale, bias, y, n, outputs] = problem;
-  // The next outputs' weights are fetched meanwhile: all of them, or one in each of several passes, so that none waits.
-  const auto* ahead = w + (output + Outputs + std::min<int64_t>(row / PASS, Outputs - 1)) * n;
-  Floats<Lanes> sum[Rows][Outputs] = {};
+INLINE void dot_products(const Problem<Kind>& problem, int64_t row, int64_t output, int64_t apart) {
+  const int64_t n = problem.n;
+  const float* x = problem.x + row * n;
+  const auto* w = problem.w + output * n;
+  // The first of several passes over the same weights would wait for memory: each fetches some of the next ones.
+  const bool several = problem.rows > DOT_ROWS;
+  const auto next = [&](int64_t stream) { return w + (stream % Outputs * apart + 1) * n; };
+  const auto ahead = {next(row / DOT_ROWS), next(row / DOT_ROWS + 2)};
+  constexpr int count = Rows * Outputs, whole = (count + Lanes - 1) / Lanes * Lanes;
+  Floats<Lanes> sum[whole] = {};
   for (int64_t i = 0; i < n; i += GROUP * Kind::PARTS) {
-    if (alone)
-#pragma GCC unroll 8
-      for (int o = 0; o < Outputs; o++) __builtin_prefetch(w + (output + Outputs + o) * n + i);
-    else __builtin_prefetch(ahead + i);
+    if (several)
+#pragma GCC unroll 2
+      for (const auto* row_ahead : ahead) __builtin_prefetch(row_ahead + i, 0, 1);
 #pragma GCC unroll 4
     for (int v = 0; v < GROUP; v += Lanes) {
       Words<Lanes> words[Outputs];
 #pragma GCC unroll 8
-      for (int o = 0; o < Outputs; o++)
-        std::memcpy(&words[o], w + (output + o) * n + i + v * Kind::PARTS, sizeof words[o]);
+      for (int o = 0; o < Outputs; o++) std::memcpy(&words[o], w + o * apart * n + i + v * Kind::PARTS, sizeof words[o]);
 #pragma GCC unroll 4
       for (int j = 0; j < Kind::PARTS; j++) {
         Floats<Lanes> weights[Outputs];
@@ -95,40 +115,65 @@ INLINE void dot_products(const Problem<Kind>& problem, int64_t row, int64_t outp
 #pragma GCC unroll 8
         for (int r = 0; r < Rows; r++) {
           Floats<Lanes> values;
-          std::memcpy(&values, x + (row + r) * n + i + j * GROUP + v, sizeof values);
+          std::memcpy(&values, x + r * n + i + j * GROUP + v, sizeof values);
 #pragma GCC unroll 8
-          for (int o = 0; o < Outputs; o++) sum[r][o] += values * weights[o];
+          for (int o = 0; o < Outputs; o++) sum[r * Outputs + o] += values * weights[o];
         }
       }
     }
   }
-  for (int r = 0; r < Rows; r++)
-    for (int o = 0; o < Outputs; o++) {
-      const float total = sum_of_lanes<Lanes>(sum[r][o]) * (scale ? scale[output + o] : 1);
-      y[(row + r) * outputs + output + o] = total + (bias ? bias[output + o] : 0);
-    }
+#pragma GCC unroll 4
+  for (int i = 0; i < count; i += Lanes) {
+    const Floats<Lanes> sums = sums_of_lanes<Lanes>(sum + i);
+    for (int j = 0; j < std::min(Lanes, count - i); j++)
+      problem.write(row + (i + j) / Outputs, output + (i + j) % Outputs * apart, sums[j]);
+  }
 }
 
 template <int Lanes, int Outputs, typename Kind>
-INLINE void all_rows(const Problem<Kind>& problem, int64_t rows, int64_t output) {
-  const bool alone = rows <= PASS;
+INLINE void all_rows(const Problem<Kind>& problem, int64_t output, int64_t apart) {
+  const int64_t rows = problem.rows;
   int64_t row = 0;
-  for (; row + PASS <= rows; row += PASS) dot_products<Lanes, PASS, Outputs>(problem, row, output, alone);
+  for (; row + DOT_ROWS <= rows; row += DOT_ROWS) dot_products<Lanes, DOT_ROWS, Outputs>(problem, row, output, apart);
   if (row + 2 <= rows) {
-    dot_products<Lanes, 2, Outputs>(problem, row, output, alone);
+    dot_products<Lanes, 2, Outputs>(problem, row, output, apart);
     row += 2;
   }
-  if (row < rows) dot_products<Lanes, 1, Outputs>(problem, row, output, alone);
+  if (row < rows) dot_products<Lanes, 1, Outputs>(problem, row, output, apart);
 }
 
 template <int Lanes, typename Kind>
-INLINE void some_outputs(const Problem<Kind>& problem, int64_t rows, int64_t first, int64_t last) {
+INLINE void by_dot_products(const Problem<Kind>& problem, int64_t first, int64_t last) {
   constexpr int together = Lanes == 16 ? 4 : 3; // all that an iteration needs stays in 32 or 16 registers
-  int64_t output = first;
-  for (; output + together <= last; output += together) all_rows<Lanes, together>(problem, rows, output);
-  for (; output < last; output++) all_rows<Lanes, 1>(problem, rows, output);
+  const int64_t apart = (last - first) / together; // each runs through memory in order, as the processor's prefetching likes it
+  for (int64_t output = first; output < first + apart; output++) all_rows<Lanes, together>(problem, output, apart);
+  for (int64_t output = first + together * apart; output < last; output++) all_rows<Lanes, 1>(problem, output, 0);
 }
-FOR_VECTORS(few_rows, some_outputs)
+FOR_VECTORS(dot_few_rows, by_dot_products)
+
+}  // namespace
+
+FewRowsLayer few_rows_layer(const Tensor& weight, const Tensor& scale, const Tensor& bias) {
+  const auto type = weight.scalar_type();
+  const int64_t n = weight.size(1), outputs = weight.size(0), parts = type == at::kFloat ? 1 : type == at::kBFloat16 ? 2 : 4;
+  TORCH_CHECK(n % (GROUP * parts) == 0, "weight (", outputs, ", ", n, ") has no whole groups");
+  const auto data = [](const Tensor& t) { return t.defined() ? in(t) : nullptr; };
+  return {weight.data_ptr(), type, data(scale), data(bias), outputs, n};
+}
+
+void few_rows_product(const float* x, int64_t rows, const FewRowsLayer& layer, int64_t first, int64_t last, float* y) {
+  const auto run = [&](auto kind) {
+    using Kind = decltype(kind);
+    dot_few_rows(Problem<Kind>{x, rows, static_cast<const typename Kind::Stored*>(layer.weight), layer.scale, layer.bias,
+                               y, layer.n, layer.outputs},
+                 first, last);
+  };
+  if (layer.type == at::kFloat) run(Float32());
+  else if (layer.type == at::kBFloat16) run(BFloat16());
+  else run(Int8());
+}
+
+namespace {
 
 /**
  * y (…, out) = x·weightᵀ + bias for x (…, in) in float32 and weight (out, in): float32, or as
@@ -136,26 +181,19 @@ FOR_VECTORS(few_rows, some_outputs)
  */
 Tensor linear_few(const Tensor& x_, const Tensor& weight_, const c10::optional<Tensor>& scale,
                   const c10::optional<Tensor>& bias) {
-  const Tensor x = dense(x_), weight = weight_.contiguous();
-  const int64_t n = weight.size(1), outputs = weight.size(0), rows = x.numel() / n;
+  const auto given = [](const c10::optional<Tensor>& t) { return t.has_value() && t->defined() ? dense(*t) : Tensor(); };
+  const Tensor x = dense(x_), weight = weight_.contiguous(), scales = given(scale), offsets = given(bias);
+  const FewRowsLayer layer = few_rows_layer(weight, scales, offsets);
   auto shape = x.sizes().vec();
-  TORCH_CHECK(shape.back() == n, "x (…, ", shape.back(), ") does not fit weight (", outputs, ", ", n, ")");
-  shape.back() = outputs;
+  TORCH_CHECK(shape.back() == layer.n, "x (…, ", shape.back(), ") does not fit weight (", layer.outputs, ", ", layer.n, ")");
+  shape.back() = layer.outputs;
   Tensor y = at::empty(shape, x.options());
-  const auto given = [](const c10::optional<Tensor>& t) { return t.has_value() && t->defined(); };
-  const Tensor scales = given(scale) ? dense(*scale) : Tensor(), offsets = given(bias) ? dense(*bias) : Tensor();
-  const auto run = [&](auto kind) {
-    using Kind = decltype(kind);
-    TORCH_CHECK(n % (GROUP * Kind::PARTS) == 0, "weight (", outputs, ", ", n, ") has no whole groups");
-    const Problem<Kind> problem{in(x), weight.data_ptr<typename Kind::Stored>(),
-                                scales.defined() ? in(scales) : nullptr, offsets.defined() ? in(offsets) : nullptr,
-                                out(y), n, outputs};
-    at::parallel_for(0, outputs, std::max<int64_t>(4, GRAIN / n),
-                     [&](int64_t first, int64_t last) { few_rows(problem, rows, first, last); });
-  };
-  if (weight.scalar_type() == at::kFloat) run(Float32());
-  else if (weight.scalar_type() == at::kBFloat16) run(BFloat16());
-  else run(Int8());
+  const int64_t threads = std::min<int64_t>(at::get_num_threads(), layer.outputs * layer.n / GRAIN + 1);
+  Chunks chunks;
+  at::parallel_for(0, threads, 1, [&](int64_t, int64_t) {
+    chunks.take(layer.outputs, FEW_ROWS_CHUNK,
+                [&](int64_t first, int64_t last) { few_rows_product(in(x), x.numel() / layer.n, layer, first, last, out(y)); });
+  });
   return y;
 }
 

@@ -4,12 +4,15 @@
 #include <torch/library.h>
 
 #include "hash.h"
+#include "rows.h"
 #include "simd.h"
 
 namespace alitok {
 namespace {
 
 // RMSNorm
+
+}  // namespace
 
 VECTORIZED void rms_rows(const float* x, const float* w, float* y, int64_t d, float epsilon, int64_t first,
                          int64_t last) {
@@ -21,6 +24,8 @@ VECTORIZED void rms_rows(const float* x, const float* w, float* y, int64_t d, fl
     for (int64_t i = 0; i < d; i++) y[row * d + i] = from[i] * scale * w[i];
   }
 }
+
+namespace {
 
 Tensor rms_norm(const Tensor& x_, const Tensor& weight_, double epsilon) {
   const Tensor x = dense(x_), weight = dense(weight_);
@@ -67,6 +72,8 @@ std::tuple<Tensor, Tensor> rms_norm_grad(const Tensor& dy_, const Tensor& x_, co
 
 // Rotary embedding of adjacent pairs: x (B, T, H, D), cos and sin (T, D/2)
 
+}  // namespace
+
 VECTORIZED void rotate(const float* x, const float* c, const float* s, float* y, int64_t pairs, float sign) {
   for (int64_t j = 0; j < pairs; j++) {
     const float even = x[2 * j], odd = x[2 * j + 1], sine = sign * s[j];
@@ -74,6 +81,8 @@ VECTORIZED void rotate(const float* x, const float* c, const float* s, float* y,
     y[2 * j + 1] = odd * c[j] + even * sine;
   }
 }
+
+namespace {
 
 Tensor rotary(const Tensor& x_, const Tensor& cos_, const Tensor& sin_, bool inverse) {
   const Tensor x = dense(x_), cos = dense(cos_), sin = dense(sin_);
@@ -92,9 +101,13 @@ Tensor rotary(const Tensor& x_, const Tensor& cos_, const Tensor& sin_, bool inv
 
 // SwiGLU: silu(gate)·value
 
+}  // namespace
+
 VECTORIZED void swiglu_range(const float* gate, const float* value, float* y, int64_t first, int64_t last) {
   for (int64_t i = first; i < last; i++) y[i] = gate[i] / (1 + exponential(-gate[i])) * value[i];
 }
+
+namespace {
 
 Tensor swiglu(const Tensor& gate_, const Tensor& value_) {
   const Tensor gate = dense(gate_), value = dense(value_);

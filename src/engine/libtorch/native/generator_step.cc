@@ -1,0 +1,167 @@
+// A decoding step of one block of the generator, for few sequences: y = h + w2(silu(w1 n2)·w3 n2) with n2 = norm2(h) and
+// h = x + proj(attention(norm1(x))). Between its products there is so little to do that calling one operation after the
+// other would take longer; and threads that go through all of it together need not be woken for each.
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <torch/library.h>
+
+#include "few_rows.h"
+#include "rows.h"
+#include "simd.h"
+
+namespace alitok {
+namespace {
+
+enum { NORM1, Q_NORM, K_NORM, NORM2, NORMS };
+enum { QKV, PROJ, W1, W3, W2, LAYERS };
+/** Parts of a step; before each, all threads have ended the one before. */
+enum { PROJECT, ATTEND, GATHER, EXPAND, CONTRACT, PARTS };
+
+struct Step {
+  FewRowsLayer layers[LAYERS];
+  const float* norms[NORMS];
+  float epsilon;
+  int64_t rows, width, hidden, heads, head_width;
+  const float *x, *cos, *sin; // (rows, width), (head_width / 2)
+  float *k_cache, *v_cache;   // (rows, longest, heads, head_width)
+  int64_t longest, position;
+  float *qkv, *attended, *h, *gate, *value, *y; // what the parts leave for each other, and the result
+  Chunks chunks[PARTS];
+
+  /** Runs body(first, last) over the outputs of layers of the same size, on whichever threads come. */
+  template <typename Body>
+  void over_outputs(int part, int layer, Body body) {
+    chunks[part].take(layers[layer].outputs, FEW_ROWS_CHUNK, body);
+  }
+
+  /** to (rows, width) = norm(from); each thread does it for itself, which is faster than to wait for another. */
+  const float* normalized(int norm, const float* from, std::vector<float>& to) const {
+    to.resize(rows * width);
+    rms_rows(from, norms[norm], to.data(), width, epsilon, 0, rows);
+    return to.data();
+  }
+
+  void project(std::vector<float>& memory) {
+    const float* n = normalized(NORM1, x, memory);
+    over_outputs(PROJECT, QKV, [&](int64_t first, int64_t last) { few_rows_product(n, rows, layers[QKV], first, last, qkv); });
+  }
+
+  /** Normalises and turns q and k of a head, puts k and v into the caches, and attends over them. */
+  void attend_head(int64_t row, int64_t head, std::vector<float>& p) {
+    const int64_t d = head_width;
+    float* q = qkv + row * 3 * width + head * d;
+    const int64_t cache = row * longest * width + head * d;
+    float* k = k_cache + cache + position * width;
+    rms_rows(q, norms[Q_NORM], q, d, epsilon, 0, 1);
+    rms_rows(q + width, norms[K_NORM], k, d, epsilon, 0, 1);
+    rotate(q, cos, sin, q, d / 2, 1);
+    rotate(k, cos, sin, k, d / 2, 1);
+    std::copy_n(q + 2 * width, d, v_cache + cache + position * width);
+    p.resize(longest);
+    attend(q, k_cache + cache, v_cache + cache, attended + row * width + head * d, p.data(), position + 1, width, d,
+           1 / std::sqrt(static_cast<float>(d)));
+  }
+
+  /** to (rows, width) = from·weightᵀ + rest */
+  void product_and_rest(int part, int layer, const float* from, const float* rest, float* to) {
+    over_outputs(part, layer, [&](int64_t first, int64_t last) {
+      few_rows_product(from, rows, layers[layer], first, last, to);
+      for (int64_t row = 0; row < rows; row++)
+        for (int64_t i = row * width + first; i < row * width + last; i++) to[i] += rest[i];
+    });
+  }
+
+  void expand(std::vector<float>& memory) {
+    const float* n = normalized(NORM2, h, memory);
+    over_outputs(EXPAND, W1, [&](int64_t first, int64_t last) {
+      few_rows_product(n, rows, layers[W1], first, last, gate);
+      few_rows_product(n, rows, layers[W3], first, last, value);
+      for (int64_t row = 0; row < rows; row++)
+        swiglu_range(gate, value, gate, row * hidden + first, row * hidden + last);
+    });
+  }
+
+  /** What each thread does. */
+  void run() {
+    thread_local std::vector<float> memory;
+    project(memory);
+#pragma omp barrier
+    chunks[ATTEND].take(rows * heads, 1, [&](int64_t i, int64_t) { attend_head(i / heads, i % heads, memory); });
+#pragma omp barrier
+    product_and_rest(GATHER, PROJ, attended, x, h);
+#pragma omp barrier
+    expand(memory);
+#pragma omp barrier
+    product_and_rest(CONTRACT, W2, gate, h, y);
+  }
+};
+
+/**
+ * x (B, 1, d) → (B, 1, d), for the position after `position` others; cos and sin (1, D/2) are that position's. Writes to row
+ * `position` of the caches (B, Tmax, H, D). norms: norm1, q_norm, k_norm, norm2; weights, scales and biases: qkv, proj, w1, w3,
+ * w2, as `linear_few` takes them.
+ */
+Tensor generator_step(const Tensor& x_, const Tensor& cos_, const Tensor& sin_, const Tensor& k_cache,
+                      const Tensor& v_cache, int64_t position, at::TensorList norms, at::TensorList weights,
+                      const c10::List<c10::optional<Tensor>>& scales, const c10::List<c10::optional<Tensor>>& biases,
+                      double epsilon) {
+  TORCH_CHECK(norms.size() == NORMS && weights.size() == LAYERS && scales.size() == LAYERS && biases.size() == LAYERS,
+              "a block has ", +NORMS, " norms and ", +LAYERS, " layers");
+  TORCH_CHECK(k_cache.is_contiguous() && v_cache.is_contiguous(), "contiguous caches are expected");
+  TORCH_CHECK(position < k_cache.size(1), "position ", position, " is beyond caches of ", k_cache.size(1));
+  const Tensor x = dense(x_), cos = dense(cos_), sin = dense(sin_);
+  std::vector<Tensor> kept; // what the step points to
+  const auto data = [&](const Tensor& t) {
+    kept.push_back(dense(t));
+    return in(kept.back());
+  };
+  Step step;
+  for (int i = 0; i < NORMS; i++) step.norms[i] = data(norms[i]);
+  for (int i = 0; i < LAYERS; i++) {
+    const auto given = [&](const c10::List<c10::optional<Tensor>>& list) {
+      const c10::optional<Tensor> t = list.get(i);
+      if (!t.has_value() || !t->defined()) return Tensor();
+      kept.push_back(dense(*t));
+      return kept.back();
+    };
+    const Tensor weight = weights[i].contiguous(), scale = given(scales), bias = given(biases);
+    kept.push_back(weight);
+    step.layers[i] = few_rows_layer(weight, scale, bias);
+  }
+  step.epsilon = static_cast<float>(epsilon);
+  step.heads = k_cache.size(2);
+  step.head_width = k_cache.size(3);
+  step.longest = k_cache.size(1);
+  step.position = position;
+  step.rows = x.size(0);
+  step.width = x.size(-1);
+  step.hidden = step.layers[W1].outputs;
+  step.x = in(x);
+  step.cos = in(cos);
+  step.sin = in(sin);
+  step.k_cache = out(k_cache);
+  step.v_cache = out(v_cache);
+  Tensor y = at::empty(x.sizes(), x.options());
+  step.y = out(y);
+  const int64_t sizes[] = {3 * step.width, step.width, step.width, step.hidden, step.hidden};
+  float** parts[] = {&step.qkv, &step.attended, &step.h, &step.gate, &step.value};
+  const Tensor room = at::empty({step.rows * (5 * step.width + 2 * step.hidden)}, x.options());
+  float* next = out(room);
+  for (int i = 0; i < 5; i++) {
+    *parts[i] = next;
+    next += step.rows * sizes[i];
+  }
+#pragma omp parallel num_threads(at::get_num_threads())
+  step.run();
+  return y;
+}
+
+TORCH_LIBRARY_FRAGMENT(alitok, library) {
+  library.def(
+      "generator_step(Tensor x, Tensor cos, Tensor sin, Tensor(a!) k_cache, Tensor(b!) v_cache, int position, "
+      "Tensor[] norms, Tensor[] weights, Tensor?[] scales, Tensor?[] biases, float epsilon) -> Tensor",
+      generator_step);
+}
+
+}  // namespace
+}  // namespace alitok
