@@ -256,7 +256,7 @@ export async function* sequentialBatches(
   const reader = new Reader(options, (image) => PREPARE[crops](image, imageSize), start?.unreadable);
   const load = async (index: number) => ({ index, crops: await reader.read(index) });
   const limits = { concurrency, ahead: Math.max(concurrency, 2 * batchSize) };
-  if (options.share) {
+  if (options.share && options.share.size > 1) {
     yield* roundBatches(options, options.share, start?.entry ?? 0, load, limits);
     return;
   }
