@@ -13,7 +13,8 @@ export async function gatherArrays<T extends Record<string, Numbers>>(group: Gro
   if (group.size === 1) return [arrays];
   const own = Object.entries(arrays);
   const lengths = Uint32Array.from(own, ([, { byteLength }]) => byteLength);
-  const message = Buffer.concat([lengths, ...own.map(([, array]) => array)].map(bytesOf));
+  // Not a Buffer, whose parts would share its memory.
+  const message = new Uint8Array(Buffer.concat([lengths, ...own.map(([, array]) => array)].map(bytesOf)));
   return (await group.gather(message)).map((bytes) => {
     let at = lengths.byteLength;
     const sizes = new Uint32Array(bytes.slice(0, at).buffer);
