@@ -21,20 +21,20 @@ const silent: Reporter = {
  * The generation metrics of samples against a reference, as `alitok eval generation` gives them; `reporter` hears of
  * progress and of files that are passed over. @throws DataError for the images, CheckpointError for the network's file
  */
-export function evaluateGeneration(
+export async function evaluateGeneration(
   options: EvaluateSamplesOptions,
   reporter: Reporter = silent,
 ): Promise<GenerationResult> {
-  return evaluateSamples(options, { reporter });
+  return (await evaluateSamples(options, { reporter }))!; // a process by itself has the result
 }
 
 /**
  * The reconstruction metrics of a tokenizer on images, as `alitok eval reconstruction` gives them.
  * @throws DataError for the images, CheckpointError for the files of tokenizer and networks
  */
-export function evaluateReconstruction(
+export async function evaluateReconstruction(
   options: EvaluateTokenizerOptions,
   reporter: Reporter = silent,
 ): Promise<ReconstructionResult> {
-  return evaluateTokenizer(options, { reporter });
+  return (await evaluateTokenizer(options, { reporter }))!;
 }

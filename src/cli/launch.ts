@@ -141,7 +141,7 @@ export async function launch(
   }
 }
 
-/** The same command, going on from where the last one came: sampling does so by itself, tokenizing begins again. */
+/** The same command, going on from where the last one came: sampling and tokenizing do so by themselves. */
 function goingOn(args: readonly string[]): string[] {
   const trains = args.some((word) => word.startsWith('train-'));
   return !trains || args.includes('--resume') ? [...args] : [...args, '--resume', 'auto'];

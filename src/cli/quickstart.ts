@@ -2,12 +2,11 @@ import { existsSync } from 'node:fs';
 import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { evaluateGeneration, evaluateReconstruction } from '../api/evaluate.js';
 import { loadConfig } from '../config/load.js';
 import { decodeImage } from '../data/image.js';
 import { drawPictures, PICTURE_CLASSES } from '../data/pictures.js';
 import { OutputError } from '../errors.js';
-import { evaluateSamples } from '../eval/evaluate-samples.js';
-import { evaluateTokenizer } from '../eval/evaluate-tokenizer.js';
 import { matchShare } from '../eval/picture-match.js';
 import { writeFileAtomic } from '../formats/atomic.js';
 import type { Job } from '../job/job.js';
@@ -112,13 +111,13 @@ export async function quickstart(out: string, overrides: readonly string[], job:
   await trainFeatures({ config, run: at('features'), resume: false }, job);
 
   reporter.info('7/7 evaluating');
-  const reconstruction = await evaluateTokenizer(
+  const reconstruction = await evaluateReconstruction(
     { tokenizer: at('tokenizer'), folder: validation, features: at('features') },
-    job,
+    reporter,
   );
-  const generation = await evaluateSamples(
+  const generation = await evaluateGeneration(
     { samples: at('samples', 'samples.npz'), reference: train, features: at('features') },
-    job,
+    reporter,
   );
   const { images, labels } = await readSamples(at('samples', 'images'));
   const match = matchShare(images, labels);

@@ -1,3 +1,5 @@
+import { gatherArrays } from '../engine/distributed/gather-arrays.js';
+import type { Group } from '../engine/distributed/group.js';
 import { DataError } from '../errors.js';
 import { Random } from '../random.js';
 import { decodeImage, type Image } from './image.js';
@@ -40,7 +42,7 @@ const CONCURRENCY = 16;
 /** The prepared images of a data set that fits are kept in memory. */
 const CACHE_BYTES = 2 ** 30;
 
-/** Share of a data set's files that one process may find unreadable. */
+/** Share of a data set's files that may be unreadable. */
 const MAX_UNREADABLE = 0.01;
 
 /** Reads the files of a data set and keeps count of those that cannot be read. */
@@ -54,6 +56,21 @@ class Reader<T> {
     unreadable: readonly number[] = [],
   ) {
     for (const index of unreadable) this.unreadable.set(index, options.dataset.path(index));
+  }
+
+  /** Those that could not be read so far, in order. */
+  get known(): number[] {
+    return [...this.unreadable.keys()].sort((a, b) => a - b);
+  }
+
+  /**
+   * Passes over files that another process could not read.
+   * @throws DataError where they are more than 1 % of the data set together
+   */
+  pass(others: Iterable<number>): void {
+    const before = this.unreadable.size;
+    for (const index of others) this.unreadable.set(index, this.options.dataset.path(index));
+    if (this.unreadable.size > before) this.check();
   }
 
   /**
@@ -70,16 +87,17 @@ class Reader<T> {
       if (this.unreadable.has(index)) return undefined; // read twice at the same time
       this.unreadable.set(index, dataset.path(index));
       onUnreadable?.(path, error as Error);
-      if (this.unreadable.size > MAX_UNREADABLE * dataset.size) throw this.tooMany(error);
+      this.check(error);
       return undefined;
     }
   }
 
-  private tooMany(cause: unknown): DataError {
+  private check(cause?: unknown): void {
     const { root, size } = this.options.dataset;
     const count = this.unreadable.size;
+    if (count <= MAX_UNREADABLE * size) return;
     const first = [...this.unreadable.values()].slice(0, 3).join(', ');
-    return new DataError(
+    throw new DataError(
       `${count} of ${size} images in ${root} cannot be read, more than 1 % (${first}${count > 3 ? ', …' : ''}); repair or remove them`,
       { cause },
     );
@@ -106,7 +124,12 @@ function toBatch(samples: readonly Sample[], { dataset, imageSize }: LoaderOptio
 export interface Position {
   readonly epoch: number;
   readonly offset: number;
+  /** Files that could not be read so far; absent where there are none. */
+  readonly unreadable?: readonly number[];
 }
+
+/** A place in an epoch's order. */
+type Place = Pick<Position, 'epoch' | 'offset'> & { readonly order: Uint32Array };
 
 /**
  * Endless batches of training crops: each epoch in a new random order, a batch may span
@@ -116,6 +139,7 @@ export interface Position {
  */
 export class TrainingLoader {
   private delivered: number;
+  private readonly reader: Reader<Image>;
   private readonly samples: AsyncGenerator<Sample>;
 
   constructor(
@@ -123,7 +147,8 @@ export class TrainingLoader {
   ) {
     const { dataset, imageSize, position, concurrency = CONCURRENCY } = options;
     this.delivered = position ? position.epoch * dataset.size + position.offset : 0;
-    const read = keepSmall(new Reader(options, (image) => resizeShorterSide(image, imageSize)), options);
+    this.reader = new Reader(options, (image) => resizeShorterSide(image, imageSize), position?.unreadable);
+    const read = keepSmall(this.reader, options);
     this.samples = prefetch(this.ownPlaces(this.delivered), (place) => this.load(place, read), {
       concurrency,
       ahead: 2 * this.own,
@@ -133,7 +158,23 @@ export class TrainingLoader {
   /** The position after the batches that `next` has given. */
   get position(): Position {
     const size = this.options.dataset.size;
-    return { epoch: Math.floor(this.delivered / size), offset: this.delivered % size };
+    const unreadable = this.reader.known;
+    return {
+      epoch: Math.floor(this.delivered / size),
+      offset: this.delivered % size,
+      ...(unreadable.length > 0 && { unreadable }),
+    };
+  }
+
+  /**
+   * Tells each process of a group what the others could not read, so that the limit is one of all of them, and so is
+   * what a checkpoint remembers.
+   * @throws DataError where that is more than 1 % of the files
+   */
+  async shareUnreadable(group: Group): Promise<void> {
+    if (group.size === 1) return;
+    const all = await gatherArrays(group, { unreadable: Uint32Array.from(this.reader.known) });
+    for (const { unreadable } of all) this.reader.pass(unreadable);
   }
 
   /** Images of a batch that are this process's. */
@@ -169,7 +210,7 @@ export class TrainingLoader {
   }
 
   /** The places of this process's stretch of each batch. */
-  private *ownPlaces(start: number): Generator<Position & { order: Uint32Array }> {
+  private *ownPlaces(start: number): Generator<Place> {
     const { batchSize, share } = this.options;
     const first = (share?.rank ?? 0) * this.own;
     let at = 0;
@@ -179,7 +220,7 @@ export class TrainingLoader {
     }
   }
 
-  private *places(start: number): Generator<Position & { order: Uint32Array }> {
+  private *places(start: number): Generator<Place> {
     const size = this.options.dataset.size;
     for (let epoch = Math.floor(start / size), offset = start % size; ; epoch++, offset = 0) {
       const order = Random.of(this.options.seed, `order/${epoch}`).permutation(size);
@@ -188,7 +229,7 @@ export class TrainingLoader {
   }
 
   private async load(
-    { epoch, offset, order }: Position & { order: Uint32Array },
+    { epoch, offset, order }: Place,
     read: (index: number) => Promise<Image | undefined>,
   ): Promise<Sample> {
     const { imageSize, seed } = this.options;
@@ -256,7 +297,7 @@ export async function* sequentialBatches(
   const reader = new Reader(options, (image) => PREPARE[crops](image, imageSize), start?.unreadable);
   const load = async (index: number) => ({ index, crops: await reader.read(index) });
   const limits = { concurrency, ahead: Math.max(concurrency, 2 * batchSize) };
-  if (options.share) {
+  if (options.share && options.share.size > 1) {
     yield* roundBatches(options, options.share, start?.entry ?? 0, load, limits);
     return;
   }

@@ -55,17 +55,20 @@ async function* spread(source: ImageSource, count: number, keep: number): AsyncG
 /**
  * Writes the mean and covariance of images' features as ADM's reference batches have them: `mu`, `sigma`, `mu_s`,
  * `sigma_s` in float64, and `arr_0` where images are kept. Throws DataError for the images, CheckpointError for the
- * feature network's file, OutputError where the file cannot be written.
+ * feature network's file, OutputError where the file cannot be written. Several processes share the images; rank 0
+ * writes, and the others give nothing.
  */
 export async function computeStatistics(
   options: ComputeStatisticsOptions,
-  { reporter }: Pick<Job, 'reporter'>,
-): Promise<StatisticsResult> {
+  job: Pick<Job, 'reporter' | 'group'>,
+): Promise<StatisticsResult | undefined> {
   const { images, size, list, out } = options;
+  const { reporter } = job;
   const source = await openImages(images, { size, list, onUnreadable: warnOfSkipped(reporter) });
   const extractor = await openFeatureExtractor(options.features);
   try {
-    const features = await extractFeatures(source, extractor, { gaussians: true }, reporter, 'images');
+    const features = await extractFeatures(source, extractor, { gaussians: true }, job, 'images');
+    if (!features) return undefined;
     warnOfFew('images', features.count, extractor.dimensions.pool, reporter);
     const { pool, spatial } = features.gaussians();
     const arrays = [...arraysOf(pool, ''), ...arraysOf(spatial, '_s')];

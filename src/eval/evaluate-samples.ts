@@ -80,25 +80,28 @@ export function featuresOf(extractor: FeatureExtractor, path: string) {
 
 /**
  * Fréchet distances, inception score, precision and recall of samples against a reference. Throws DataError if images
- * are missing, too few or of another size, CheckpointError for the feature network's file.
+ * are missing, too few or of another size, CheckpointError for the feature network's file. Several processes share the
+ * images; rank 0 gives the result, the same as that of one process, and the others give nothing.
  */
 export async function evaluateSamples(
   options: EvaluateSamplesOptions,
-  { reporter }: Pick<Job, 'reporter'>,
-): Promise<GenerationResult> {
+  job: Pick<Job, 'reporter' | 'group'>,
+): Promise<GenerationResult | undefined> {
+  const { reporter } = job;
   const source = await openEnough(options.samples, options.size, reporter);
   const extractor = await openFeatureExtractor(options.features);
   try {
     const { statistics, images } = await openReference(options.reference, source.size, extractor, reporter);
-    const isFile = options.reference.endsWith('.npz');
-    const reference_sha256 = isFile ? await fileChecksum(options.reference) : undefined;
     const wanted = { gaussians: true, inceptionScore: true, rows: images !== undefined };
-    const samples = await extractFeatures(source, extractor, wanted, reporter, 'samples');
-    warnOfFew('samples', samples.count, extractor.dimensions.pool, reporter);
+    const samples = await extractFeatures(source, extractor, wanted, job, 'samples');
     const ofImages = { gaussians: statistics === undefined, rows: true };
-    const references = images && (await extractFeatures(images, extractor, ofImages, reporter, 'reference'));
+    const references = images && (await extractFeatures(images, extractor, ofImages, job, 'reference'));
+    if (!samples) return undefined;
+    warnOfFew('samples', samples.count, extractor.dimensions.pool, reporter);
     if (!statistics)
       warnOfFew('images in the reference', references!.count, extractor.dimensions.pool, reporter);
+    const isFile = options.reference.endsWith('.npz');
+    const reference_sha256 = isFile ? await fileChecksum(options.reference) : undefined;
     const own = samples.gaussians();
     const { inOrder, dealt } = samples.inceptionScore();
     warnOfOrder(inOrder, dealt, reporter);

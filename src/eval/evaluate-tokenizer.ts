@@ -2,6 +2,8 @@ import * as tf from '@tensorflow/tfjs';
 import { loadLPIPS } from '../checkpoint/network-files.js';
 import { resolveModel } from '../checkpoint/run-files.js';
 import { fingerprint, loadTokenizer } from '../checkpoint/tokenizer-file.js';
+import { gatherArrays } from '../engine/distributed/gather-arrays.js';
+import { ALONE } from '../engine/distributed/group.js';
 import { inFloat32 } from '../engine/precision.js';
 import { fileChecksum } from '../formats/checksum.js';
 import type { Job } from '../job/job.js';
@@ -12,7 +14,7 @@ import type { LPIPS } from '../models/lpips.js';
 import { toPixels, toTensor } from '../models/pixels.js';
 import type { Tokenizer } from '../models/tokenizer.js';
 import { featuresOf, warnOfFew } from './evaluate-samples.js';
-import { openFeatureExtractor } from './feature-extractor.js';
+import { type FeatureExtractor, openFeatureExtractor } from './feature-extractor.js';
 import { frechetDistance } from './frechet.js';
 import { openImages } from './image-batches.js';
 import { psnr } from './psnr.js';
@@ -85,14 +87,64 @@ function lpipsSum(network: LPIPS, originals: Uint8Array, reconstructions: Uint8A
   return sum;
 }
 
+/** What is measured of a batch; absent networks give empty arrays. */
+type Measured = {
+  /** Of each image. */
+  psnr: Float64Array;
+  ssim: Float64Array;
+  /** The batch's sum. */
+  lpips: Float64Array;
+  codes: Int32Array;
+  /** Features (n, D) of the images, and of their reconstructions. */
+  originals: Float32Array;
+  reconstructions: Float32Array;
+};
+
+const NOTHING: Measured = {
+  psnr: new Float64Array(),
+  ssim: new Float64Array(),
+  lpips: new Float64Array(),
+  codes: new Int32Array(),
+  originals: new Float32Array(),
+  reconstructions: new Float32Array(),
+};
+
+/** Reconstructs images (n, S, S, 3) and compares. */
+function measureBatch(
+  pixels: Uint8Array,
+  tokenizer: Tokenizer,
+  { extractor, lpips }: { extractor?: FeatureExtractor; lpips?: LPIPS },
+): Measured {
+  const size = tokenizer.geometry.image_size;
+  const bytes = size * size * 3;
+  const out = throughTokenizer(tokenizer, pixels);
+  const pairs = Array.from({ length: pixels.length / bytes }, (_, i) =>
+    [pixels, out.pixels].map((all) => all.subarray(i * bytes, (i + 1) * bytes)),
+  );
+  return {
+    ...NOTHING,
+    psnr: Float64Array.from(pairs, ([x, y]) => psnr(x, y, PEAK)),
+    ssim: Float64Array.from(pairs, ([x, y]) => ssim(x, y, size, size, PEAK)),
+    codes: out.codes,
+    ...(lpips && { lpips: Float64Array.of(lpipsSum(lpips, pixels, out.pixels, size)) }),
+    ...(extractor && {
+      originals: extractor.extract(pixels, size).pool,
+      reconstructions: extractor.extract(out.pixels, size).pool,
+    }),
+  };
+}
+
+const total = (values: Float64Array) => values.reduce((sum, value) => sum + value, 0);
+
 /**
  * PSNR, SSIM, codebook use and, with their networks, LPIPS and rFID over images, those of a folder centre-cropped.
- * Throws DataError for the images, CheckpointError for the files of tokenizer and networks.
+ * Several processes share the images; rank 0 gives the result, the same as that of one process, and the others give
+ * nothing. Throws DataError for the images, CheckpointError for the files of tokenizer and networks.
  */
 export async function evaluateTokenizer(
   options: EvaluateTokenizerOptions,
-  { reporter }: Pick<Job, 'reporter'>,
-): Promise<ReconstructionResult> {
+  { reporter, group = ALONE }: Pick<Job, 'reporter' | 'group'>,
+): Promise<ReconstructionResult | undefined> {
   const tokenizer = await loadTokenizer(options.tokenizer);
   const { image_size: size, codebook_size } = tokenizer.geometry;
   const { folder, list } = options;
@@ -105,28 +157,26 @@ export async function evaluateTokenizer(
     () => new FeatureStatistics(extractor?.dimensions.pool ?? 0),
   );
   const progress = reporter.progress({ label: 'reconstruct', total: source.count, unit: 'images' });
-  const bytes = size * size * 3;
   let [images, psnrSum, ssimSum, distanceSum] = [0, 0, 0, 0];
   try {
-    for await (const pixels of source.batches()) {
-      const out = throughTokenizer(tokenizer, pixels);
-      usage.add(out.codes);
-      for (let start = 0; start < pixels.length; start += bytes) {
-        const [original, reconstruction] = [pixels, out.pixels].map((all) =>
-          all.subarray(start, start + bytes),
-        );
-        psnrSum += psnr(original, reconstruction, PEAK);
-        ssimSum += ssim(original, reconstruction, size, size, PEAK);
-        images += 1;
-      }
-      if (lpips) distanceSum += lpipsSum(lpips, pixels, out.pixels, size);
-      if (extractor) {
-        originals.add(extractor.extract(pixels, size).pool);
-        reconstructions.add(extractor.extract(out.pixels, size).pool);
+    for await (const pixels of source.batches(group)) {
+      const own = pixels.length > 0 ? measureBatch(pixels, tokenizer, { extractor, lpips }) : NOTHING;
+      for (const part of await gatherArrays(group, own)) {
+        images += part.psnr.length;
+        if (group.rank > 0 || part.psnr.length === 0) continue;
+        usage.add(part.codes);
+        psnrSum += total(part.psnr);
+        ssimSum += total(part.ssim);
+        distanceSum += total(part.lpips);
+        if (extractor) {
+          originals.add(part.originals);
+          reconstructions.add(part.reconstructions);
+        }
       }
       progress.update(images);
       await turn();
     }
+    if (group.rank > 0) return undefined;
     if (extractor) warnOfFew('images', images, extractor.dimensions.pool, reporter);
     return {
       psnr: psnrSum / images,

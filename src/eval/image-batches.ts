@@ -1,14 +1,19 @@
 import { stat } from 'node:fs/promises';
 import { openDataset } from '../data/dataset.js';
-import { type LoaderOptions, sequentialBatches } from '../data/loader.js';
+import { type LoaderOptions, type Share, sequentialBatches } from '../data/loader.js';
 import { ConfigError, DataError } from '../errors.js';
-import { openNpz } from '../formats/npz.js';
+import type { TypedArray } from '../formats/bytes.js';
+import { type Npz, openNpz } from '../formats/npz.js';
 
 /** Images of one size, a batch at a time: uint8 (n, size, size, 3). */
 export interface ImageSource {
   size: number;
   count: number;
-  batches(): AsyncIterable<Uint8Array>;
+  /**
+   * All of them, or those of one of several processes, which take the batches in turn. All have as many then, the last
+   * ones perhaps without an image.
+   */
+  batches(share?: Share): AsyncIterable<Uint8Array>;
 }
 
 export interface OpenImagesOptions {
@@ -47,9 +52,9 @@ async function openFolder(
   return {
     size,
     count: dataset.size,
-    async *batches() {
+    async *batches(share) {
       const options = { dataset, imageSize: size, batchSize: batch, crops: 'center' as const, onUnreadable };
-      for await (const { images } of sequentialBatches(options)) yield images;
+      for await (const { images } of sequentialBatches({ ...options, share })) yield images;
     },
   };
 }
@@ -72,13 +77,34 @@ async function openArray(
   return {
     size: height,
     count,
-    async *batches() {
+    async *batches(share) {
       const npz = await openNpz(path);
       try {
-        for await (const rows of npz.rows('arr_0', batch)) yield rows as Uint8Array;
+        const shared = share && share.size > 1;
+        const rows = shared ? rowsInTurn(npz, count, batch, share) : npz.rows('arr_0', batch);
+        for await (const images of rows) yield images as Uint8Array;
       } finally {
         npz.close();
       }
     },
   };
+}
+
+/** The batches of one process. What is deflated can be read from its beginning only, by all of them. */
+async function* rowsInTurn(
+  npz: Npz,
+  count: number,
+  batch: number,
+  { rank, size }: Share,
+): AsyncGenerator<TypedArray> {
+  const all = npz.isStored('arr_0') ? undefined : npz.rows('arr_0', batch);
+  for (let round = 0; round * size * batch < count; round++)
+    for (let turn = 0; turn < size; turn++) {
+      const start = (round * size + turn) * batch;
+      const ofAll = start < count ? (await all?.next())?.value : undefined;
+      if (turn !== rank) continue;
+      if (start >= count) yield new Uint8Array();
+      else if (ofAll) yield ofAll;
+      else yield* npz.rows('arr_0', batch, start, Math.min(start + batch, count));
+    }
 }

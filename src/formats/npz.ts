@@ -90,6 +90,11 @@ export class Npz {
     }
   }
 
+  /** Whether rows in the middle of an array can be read without all those before them. */
+  isStored(name: string): boolean {
+    return this.entry(name).compressionMethod === STORED;
+  }
+
   close(): void {
     this.zip.close();
   }
@@ -112,7 +117,7 @@ export class Npz {
     size: number,
   ): AsyncGenerator<Uint8Array<ArrayBuffer>> {
     const entry = this.entry(name);
-    const stored = entry.compressionMethod === STORED;
+    const stored = this.isStored(name);
     let skip = stored ? 0 : start;
     let left = end - start;
     let filled = 0;

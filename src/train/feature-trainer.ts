@@ -85,6 +85,10 @@ export class FeatureTrainer implements Trainer {
     this.steps += 1;
   }
 
+  async gather(): Promise<void> {
+    await this.loader?.shareUnreadable(this.group);
+  }
+
   async close(): Promise<void> {
     await this.loader?.close();
   }

@@ -75,7 +75,7 @@ export async function tokenizeDataset(
       batchSize: filesAtOnce,
       crops,
       start: at!.next,
-      share: group.size > 1 ? group : undefined,
+      share: group,
       onUnreadable: warnOfSkipped(reporter),
     });
     const onImages = (done: number) => progress.update(done);

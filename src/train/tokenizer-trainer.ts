@@ -237,6 +237,7 @@ export class TokenizerTrainer implements Trainer {
   }
 
   async gather(): Promise<void> {
+    await this.loader?.shareUnreadable(this.group);
     await this.optimizer.gather();
     await this.adversary?.optimizer.gather();
   }

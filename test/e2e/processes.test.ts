@@ -100,6 +100,12 @@ async function until(condition: () => boolean | Promise<boolean>): Promise<void>
   }
 }
 
+/** What an evaluation measured, without what ran it. */
+function resultOf(file: Buffer): object {
+  const { command, time, ...result } = JSON.parse(file.toString());
+  return result;
+}
+
 const lastLine = ({ stderr }: Outcome) => stderr.trim().split('\n').at(-1);
 
 describe.skipIf(!canRun('libtorch'))('several processes', () => {
@@ -149,18 +155,61 @@ describe.skipIf(!canRun('libtorch'))('several processes', () => {
     expect(await readdir(at('samples-2', 'images'))).toHaveLength(12);
   });
 
-  it('end when one is killed, with its name, and another number goes on', async () => {
-    const long = trainGenerator('killed', 'generator_training.steps=100000', 'logging.images_every=100000');
-    const ranks = await startRanks(3, [...long, 'generator_training.batch_size=12']);
-    await until(() => existsSync(at('killed', 'checkpoints', 'step-0000004')));
-    ranks[1].child.kill('SIGKILL');
+  it('evaluate to the same numbers, and statistics to the same bytes', async () => {
+    const images = at('many', 'train');
+    await drawPictures({ folder: at('many'), size: 16, perClass: 12, seed: 2, split: 'train' });
+    await succeed(...ENGINE, 'train-features', '-c', TINY, '-d', images, '-r', at('features'));
+    const features = ['--features', at('features')];
+    const tokenizer = ['--tokenizer', at('one', 'stage1')];
+    /** Runs by itself and shared, and compares the files. Gives what is printed, which must be the same. */
+    const compare = async (name: string, args: (file: string) => string[]) => {
+      const [one, two] = [at(`one-${name}`), at(`two-${name}`)];
+      const alone = await succeed(...ENGINE, ...args(one));
+      const shared = await succeed(...launched(2), ...args(two));
+      expect(shared.stdout).toBe(alone.stdout);
+      const [a, b] = await Promise.all([one, two].map((file) => readFile(file)));
+      return { a, b, alone };
+    };
+    const reconstruction = await compare('reconstruction.json', (file) => [
+      ...['eval', 'reconstruction', ...tokenizer, '-d', images, ...features, '-o', file],
+    ]);
+    expect(resultOf(reconstruction.b)).toEqual(resultOf(reconstruction.a));
+    expect(resultOf(reconstruction.a)).toMatchObject({ images: 144, rfid: expect.any(Number) });
+    const stats = await compare('reference.npz', (file) => [
+      ...['stats', '-d', images, '--size', '16', ...features, '--keep', '9', '-o', file],
+    ]);
+    expect(stats.b.equals(stats.a)).toBe(true);
+    // Sampled first; the reference is one that has images and statistics.
+    const generation = await compare('generation.json', (file) => [
+      ...['eval', 'generation', '-g', at('generator'), ...tokenizer, '--count', '70', '--batch', '20'],
+      ...['--samples', `${file}.samples`, '--reference', at('one-reference.npz'), ...features, '-o', file],
+    ]);
+    expect(resultOf(generation.b)).toEqual(resultOf(generation.a));
+    expect(resultOf(generation.a)).toMatchObject({ samples: 70, references: 9, fid: expect.any(Number) });
+  });
+
+  it.each([
+    { dead: 1, processes: 1 },
+    { dead: 0, processes: 3 }, // it keeps the store through which they know of each other
+  ])('end when rank $dead is killed, with its name, and $processes go on', async ({ dead, processes }) => {
+    const run = `killed-${dead}`;
+    const never = ['steps=100000', 'batch_size=12'].map((text) => `generator_training.${text}`);
+    const train = (...more: string[]) => trainGenerator(run, ...never, ...more);
+    const ranks = await startRanks(2, train('logging.images_every=100000'));
+    await until(() => existsSync(at(run, 'checkpoints', 'step-0000004')));
+    ranks[dead].child.kill('SIGKILL');
     const killedAt = Date.now();
-    for (const rank of [0, 2]) {
-      const outcome = await ranks[rank].outcome;
-      expect(lastLine(outcome)).toMatch(/^error: rank 1 .*--resume/);
-      expect(outcome.code).toBe(8);
-    }
+    const outcome = await ranks[1 - dead].outcome;
     expect(Date.now() - killedAt).toBeLessThan(60_000);
+    expect(lastLine(outcome)).toMatch(new RegExp(`^error: rank ${dead}\\b.*--resume`));
+    expect(outcome.code).toBe(8);
+    const saved = (await readdir(at(run, 'checkpoints'))).filter((name) => /^step-\d+$/.test(name)).sort();
+    const from = Number(saved.at(-1)!.slice('step-'.length));
+    const to = `generator_training.steps=${from + 4}`;
+    const { stderr } = await succeed(...launched(processes), ...train('--resume', '--allow-changes', to));
+    expect(stderr).toContain(`going on from step ${from}`);
+    const steps = (await losses(run)).map(({ step }) => step);
+    expect(steps).toEqual(Array.from({ length: from / 2 + 2 }, (_, i) => 2 * i + 2));
   });
 
   it('go on where another number of processes stopped, also one with the optimizer divided', async () => {
@@ -189,6 +238,9 @@ describe.skipIf(!canRun('libtorch'))('several processes', () => {
     expect(uneven.code).toBe(2);
     const alone = await alitok(...launched(2), 'doctor');
     expect(lastLine(alone)).toMatch(/only train-tokenizer, .* can be shared by several processes/);
+    // A folder may be called as a command is.
+    const report = await alitok(...launched(2), 'report', 'sample');
+    expect(lastLine(report)).toMatch(/launch report: only train-tokenizer, .* write one of them after --/);
     const environment = { RANK: '0', WORLD_SIZE: '2', MASTER_ADDR: '127.0.0.1', ALITOK_JOIN_TIMEOUT: '1' };
     const wasm = await startWith(environment, ...trainGenerator('no')).outcome;
     expect(lastLine(wasm)).toMatch(/only with --engine libtorch/);

@@ -6,6 +6,7 @@ import { openDataset } from '../../src/data/dataset.js';
 import { encodePng } from '../../src/data/image.js';
 import { type Batch, type SequenceStart, sequentialBatches, TrainingLoader } from '../../src/data/loader.js';
 import { prefetch } from '../../src/data/prefetch.js';
+import { ALONE, type Group } from '../../src/engine/distributed/group.js';
 import { DataError } from '../../src/errors.js';
 
 let folder: string;
@@ -122,6 +123,36 @@ describe('TrainingLoader', async () => {
     const error = await take(loader, 30).catch((e) => e);
     expect(error).toBeInstanceOf(DataError);
     expect(error.message).toMatch(/^2 of 120 images in .*worse cannot be read.*(007|008).png.*(007|008).png/);
+    await loader.close();
+  });
+
+  it('remembers across a resume what could not be read, so that the limit does not start anew', async () => {
+    const twice = await makeImages('twice', 120, [7, 8]);
+    const bad = [...twice.classes.keys()].filter((i) => /00[78]\.png$/.test(twice.path(i)));
+    const told: string[] = [];
+    const onUnreadable = (path: string) => told.push(path);
+    const position = { epoch: 0, offset: 0, unreadable: [bad[0]] };
+    const loader = new TrainingLoader({ dataset: twice, ...options, position, onUnreadable });
+    expect(loader.position).toEqual(position);
+    await expect(take(loader, 30)).rejects.toThrow(/^2 of 120 images/);
+    expect(told).toEqual([join(folder, 'twice', twice.path(bad[1]))]);
+    await loader.close();
+  });
+
+  it('counts together what the processes of a group could not read', async () => {
+    const shared = await makeImages('together', 220, [7, 8]);
+    const bad = [...shared.classes.keys()].filter((i) => /00[78]\.png$/.test(shared.path(i)));
+    const loader = new TrainingLoader({ dataset: shared, ...options });
+    const others = (...found: number[]): Group => ({
+      ...ALONE,
+      size: 2,
+      gather: async (own) => [own, new Uint8Array(Uint32Array.of(4 * found.length, ...found).buffer)],
+    });
+    await take(loader, 1);
+    await loader.shareUnreadable(others(...bad));
+    expect(loader.position).toEqual({ epoch: 0, offset: 4, unreadable: bad });
+    await take(loader, 60);
+    await expect(loader.shareUnreadable(others(0))).rejects.toThrow(/^3 of 220 images/);
     await loader.close();
   });
 

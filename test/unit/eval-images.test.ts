@@ -2,19 +2,22 @@ import { createHash } from 'node:crypto';
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { buffer } from 'node:stream/consumers';
 import * as tf from '@tensorflow/tfjs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { ZipFile } from 'yazl';
+import { evaluateGeneration, evaluateReconstruction } from '../../src/api/evaluate.js';
 import { saveFeatureNetwork } from '../../src/checkpoint/feature-network-file.js';
 import { saveTokenizer } from '../../src/checkpoint/tokenizer-file.js';
 import { encodePng } from '../../src/data/image.js';
+import type { Share } from '../../src/data/loader.js';
 import { openEngine } from '../../src/engine/index.js';
 import { CheckpointError, DataError } from '../../src/errors.js';
-import { evaluateSamples } from '../../src/eval/evaluate-samples.js';
-import { evaluateTokenizer } from '../../src/eval/evaluate-tokenizer.js';
 import { openFeatureExtractor } from '../../src/eval/feature-extractor.js';
 import { type ImageSource, openImages } from '../../src/eval/image-batches.js';
 import { psnr } from '../../src/eval/psnr.js';
 import { FeatureStatistics } from '../../src/eval/statistics.js';
+import { encodeNpyHeader } from '../../src/formats/npy.js';
 import { type NpzArray, writeNpz } from '../../src/formats/npz.js';
 import { FeatureNetwork } from '../../src/models/feature-network.js';
 import { toPixels, toTensor } from '../../src/models/pixels.js';
@@ -26,12 +29,10 @@ const BYTES = SIZE * SIZE * 3;
 
 let folder: string;
 const warnings: string[] = [];
-const job = {
-  reporter: {
-    progress: () => ({ update() {}, stop() {} }),
-    info() {},
-    warn: (message: string) => warnings.push(message),
-  },
+const reporter = {
+  progress: () => ({ update() {}, stop() {} }),
+  info() {},
+  warn: (message: string) => warnings.push(message),
 };
 const at = (name: string) => join(folder, name);
 
@@ -74,9 +75,9 @@ const images = (data: Uint8Array, shape = [data.length / BYTES, SIZE, SIZE, 3]):
   data,
 });
 
-async function collect(source: ImageSource): Promise<Uint8Array[]> {
+async function collect(source: ImageSource, share?: Share): Promise<Uint8Array[]> {
   const batches: Uint8Array[] = [];
-  for await (const batch of source.batches()) batches.push(batch);
+  for await (const batch of source.batches(share)) batches.push(batch);
   return batches;
 }
 
@@ -109,6 +110,26 @@ describe('openImages', () => {
         expect(batches.map((batch) => batch.length / BYTES)).toEqual([64, 6]);
         expect(Buffer.concat(batches).equals(ALL)).toBe(true);
       }
+    }
+  });
+
+  it('divides an .npz, deflated or not, and a folder alike among processes, which take turns', async () => {
+    const zip = new ZipFile();
+    const header = encodeNpyHeader('u1', [70, SIZE, SIZE, 3]);
+    zip.addBuffer(Buffer.concat([header, ALL]), 'arr_0.npy', { compress: true });
+    zip.end();
+    await writeFile(at('deflated.npz'), await buffer(zip.outputStream));
+    for (const [path, size] of [[allFile], [at('deflated.npz')], [allFolder, SIZE]] as [string, number?][]) {
+      const source = await openImages(path, { size, batch: 16 });
+      const shares = await Promise.all([0, 1, 2].map((rank) => collect(source, { rank, size: 3 })));
+      const counts = shares.map((batches) => batches.map((batch) => batch.length / BYTES));
+      expect(counts).toEqual([
+        [16, 16],
+        [16, 6],
+        [16, 0],
+      ]);
+      const inTurn = [0, 1].flatMap((round) => shares.map((batches) => batches[round]));
+      expect(Buffer.concat(inTurn).equals(ALL)).toBe(true);
     }
   });
 
@@ -175,7 +196,7 @@ describe('openFeatureExtractor', () => {
 
 describe('evaluateSamples', () => {
   const evaluate = (samples: string, reference: string, size?: number) =>
-    evaluateSamples({ samples, reference, features: network, size }, job);
+    evaluateGeneration({ samples, reference, features: network, size }, reporter);
 
   it('of images against themselves', async () => {
     const result = await evaluate(allFolder, allFile, SIZE);
@@ -280,7 +301,7 @@ describe('evaluateTokenizer', () => {
 
   it('measures reconstructions and codes; rFID only with a feature network', async () => {
     const before = tf.memory().numTensors;
-    const result = await evaluateTokenizer({ tokenizer: file(), folder: allFolder }, job);
+    const result = await evaluateReconstruction({ tokenizer: file(), folder: allFolder }, reporter);
     expect(tf.memory().numTensors).toBe(before);
     expect(result.images).toBe(70);
     expect(result.psnr).toBeCloseTo(expected.psnr, 3);
@@ -296,7 +317,10 @@ describe('evaluateTokenizer', () => {
       9,
     );
     expect(result).not.toHaveProperty('rfid');
-    const full = await evaluateTokenizer({ tokenizer: file(), folder: allFolder, features: network }, job);
+    const full = await evaluateReconstruction(
+      { tokenizer: file(), folder: allFolder, features: network },
+      reporter,
+    );
     expect(full).toMatchObject(result);
     expect(full.rfid).toBeGreaterThan(0);
     expect(full.features_sha256).toMatch(/^[0-9a-f]{64}$/);
@@ -305,9 +329,11 @@ describe('evaluateTokenizer', () => {
   it('refuses one image for rFID, and a feature network as a tokenizer', async () => {
     const one = await writeFolder('one', ALL.subarray(0, BYTES));
     const options = { tokenizer: file(), folder: one };
-    await expect(evaluateTokenizer({ ...options, features: network }, job)).rejects.toThrow(DataError);
-    expect((await evaluateTokenizer(options, job)).images).toBe(1);
-    await expect(evaluateTokenizer({ ...options, tokenizer: network }, job)).rejects.toThrow(
+    await expect(evaluateReconstruction({ ...options, features: network }, reporter)).rejects.toThrow(
+      DataError,
+    );
+    expect((await evaluateReconstruction(options, reporter)).images).toBe(1);
+    await expect(evaluateReconstruction({ ...options, tokenizer: network }, reporter)).rejects.toThrow(
       /holds a feature-network; a tokenizer is needed/,
     );
   });

@@ -36,13 +36,11 @@ async function reconstruction(invocation: Invocation<ReconstructionOptions>): Pr
   const { tokenizer, data, list, features, out } = invocation.options;
   const files = filesOfLPIPS(invocation.options);
   const { evaluateTokenizer } = await import('../../eval/evaluate-tokenizer.js');
-  if (features === undefined) invocation.log.warn(`no rFID without --features; ${WHICH_FEATURES}`);
-  const job = await openJob(invocation);
-  await showResult(
-    await evaluateTokenizer({ tokenizer, folder: data, list, features, lpips: files }, job),
-    job,
-    { out },
-  );
+  const job = await openJob(invocation, { shared: true });
+  const first = (job.group?.rank ?? 0) === 0;
+  if (features === undefined && first) job.reporter.warn(`no rFID without --features; ${WHICH_FEATURES}`);
+  const result = await evaluateTokenizer({ tokenizer, folder: data, list, features, lpips: files }, job);
+  if (result) await showResult(result, job, { out });
 }
 
 interface GenerationOptions {
@@ -74,6 +72,7 @@ async function sampleFirst(options: GenerationOptions, job: Job): Promise<{ samp
     { generator, tokenizer, images, out, png: false, grid: false, weights: 'float32', reuse: true, settings },
     job,
   );
+  await job.group?.any(false); // rank 0 writes the file that all read
   const sampling = JSON.parse(await readFile(join(out, DONE_FILE), 'utf8'));
   const [generator_sha256, tokenizer_sha256] = [
     await fileChecksum(await resolveModel(generator)),
@@ -94,11 +93,12 @@ async function generation(invocation: Invocation<GenerationOptions>): Promise<vo
   if (!fromRun && given.length > 0)
     throw new ConfigError(`--${given[0]} is for sampling; name --generator and --tokenizer, or leave it out`);
   const { evaluateSamples } = await import('../../eval/evaluate-samples.js');
-  const job = await openJob(invocation);
+  const job = await openJob(invocation, { shared: true });
   const { samples, more } = fromRun
     ? await sampleFirst(options, job)
     : { samples: options.samples, more: undefined };
-  await showResult(await evaluateSamples({ samples, reference, features, size }, job), job, { out, more });
+  const result = await evaluateSamples({ samples, reference, features, size }, job);
+  if (result) await showResult(result, job, { out, more });
 }
 
 export function register(program: Command): void {
@@ -128,6 +128,10 @@ export function register(program: Command): void {
         [
           'alitok eval reconstruction --tokenizer runs/tokenizer -d cifar10/test',
           'without a feature network',
+        ],
+        [
+          'alitok launch -p 8 -- eval reconstruction --tokenizer AliTok.pth -d imagenet/val --features classify_image_graph_def.pb',
+          'on all GPUs of a machine, with the same numbers',
         ],
       ]),
     )

@@ -7,7 +7,7 @@ import { action, examples, type GlobalOptions, type Invocation, wholeNumber } fr
 const SCRIPT = fileURLToPath(new URL('../../../bin/alitok.js', import.meta.url));
 
 /** Commands whose work several processes can share. */
-const SHARED = ['train-tokenizer', 'train-ar', 'train-features', 'tokenize', 'sample'];
+const SHARED = ['train-tokenizer', 'train-ar', 'train-features', 'tokenize', 'sample', 'eval', 'stats'];
 
 interface Options {
   processes: number;
@@ -26,12 +26,13 @@ function globalWords(options: GlobalOptions): string[] {
   ];
 }
 
-async function run({ options, args }: Invocation<Options>): Promise<void> {
+async function run({ options, args }: Invocation<Options>, commands: readonly string[]): Promise<void> {
   const { processes, maxRestarts } = options;
   const words = args[0] as string[];
-  if (!words.some((word) => SHARED.includes(word)))
+  const name = words.find((word) => commands.includes(word));
+  if (!name || !SHARED.includes(name))
     throw new ConfigError(
-      `launch ${words[0] ?? ''}: only ${SHARED.join(', ')} can be shared by several processes; write one of them after --`,
+      `launch ${name ?? words[0]}: only ${SHARED.join(', ')} can be shared by several processes; write one of them after --`,
     );
   const { launch } = await import('../launch.js');
   process.exitCode = await launch(
@@ -71,7 +72,8 @@ export function register(program: Command): void {
     .action(
       action((invocation: Invocation<Options>) => {
         invocation.options.processes ??= availableParallelism();
-        return run(invocation);
+        const commands = program.commands.map((command) => command.name());
+        return run(invocation, commands);
       }),
     );
 }

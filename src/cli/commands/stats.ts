@@ -14,8 +14,9 @@ interface Options {
 async function run(invocation: Invocation<Options>): Promise<void> {
   const { data, ...options } = invocation.options;
   const { computeStatistics } = await import('../../eval/compute-statistics.js');
-  const job = await openJob(invocation);
-  await showResult(await computeStatistics({ images: data, ...options }, job), job);
+  const job = await openJob(invocation, { shared: true });
+  const result = await computeStatistics({ images: data, ...options }, job);
+  if (result) await showResult(result, job);
 }
 
 export function register(program: Command): void {

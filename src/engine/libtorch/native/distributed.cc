@@ -24,6 +24,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstdlib>
+#include <exception>
 #include <memory>
 #include <mutex>
 #include <thread>
@@ -198,6 +199,13 @@ class Pulse {
 c10::intrusive_ptr<Group> open_group(const Meeting& meeting, const Store& store) {
 #ifdef USE_C10D_NCCL
   if (meeting.backend == "nccl") {
+    // PyTorch would end this process from a thread of its own when another one is gone, before it could be said which:
+    // `completed` sees the same errors, and the pulse who is silent.
+#if TORCH_VERSION_MAJOR > 2 || (TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR >= 2)
+    setenv("TORCH_NCCL_ASYNC_ERROR_HANDLING", "0", 0);
+#else
+    setenv("NCCL_ASYNC_ERROR_HANDLING", "0", 0);
+#endif
     auto options = c10d::ProcessGroupNCCL::Options::create();
     options->timeout = milliseconds(meeting.work_seconds);
     return c10::make_intrusive<c10d::ProcessGroupNCCL>(store, meeting.rank, meeting.size, options);
@@ -342,7 +350,9 @@ bool completed(int64_t work, double seconds) {
     if (Clock::now() >= deadline) return false;
     std::this_thread::sleep_for(NAP);
   }
-  one.work->wait(); // throws an error; on CUDA the current stream now comes after this work
+  // NCCL's work counts as completed also where it failed, and waiting for it does not say so.
+  if (const auto failure = one.work->exception()) std::rethrow_exception(failure);
+  one.work->wait(); // on CUDA the current stream now comes after this work; Gloo's throws an error
   return true;
 }
 
