@@ -50,8 +50,8 @@ function describe({ done, total, unit, start, startedAt, fields }: Work): string
 }
 
 /**
- * `label [=====     ]  45% 450/1000 steps | …`, the bar as wide as there is room for; in a narrow terminal the last
- * numbers are left out, not cut.
+ * `label [=====     ]  45% 450/1000 steps | …`, the bar as wide as there is room for. In a narrow terminal numbers are
+ * left out, not cut: the last ones first, then the rate and the time to go; the first field, the loss, stays longest.
  */
 function barLine(work: Work, columns = COLUMNS): string {
   const share = work.total > 0 ? Math.min(work.done / work.total, 1) : 1;
@@ -59,7 +59,7 @@ function barLine(work: Work, columns = COLUMNS): string {
   const parts = describe(work);
   const right = () => `] ${String(Math.floor(share * 100)).padStart(3)}% ${parts.join(' | ')}`;
   const spare = () => columns - left.length - right().length;
-  while (parts.length > 1 && spare() < BAR_WIDTHS.least) parts.pop();
+  while (parts.length > 1 && spare() < BAR_WIDTHS.least) parts.splice(parts.length > 4 ? -1 : 1, 1);
   const room = spare();
   const width = Math.max(BAR_WIDTHS.least, Math.min(BAR_WIDTHS.most, room));
   return left + '='.repeat(Math.floor(share * width)).padEnd(width) + right();

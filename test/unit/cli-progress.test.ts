@@ -135,10 +135,11 @@ describe('on a terminal', () => {
     }
   });
 
-  it('a narrow one shows as many numbers as fit, and none in part', () => {
+  it('a narrow one shows as many numbers as fit, the loss rather than the rate, and none in part', () => {
     const start = ' 50% 50/100 steps | 5 steps/s | ETA 0:10';
     for (const [columns, end] of [
-      [70, start],
+      [52, ' 50% 50/100 steps | loss 0.1031'],
+      [70, ' 50% 50/100 steps | ETA 0:10 | loss 0.1031'],
       [80, `${start} | loss 0.1031`],
       [140, `${start} | loss 0.1031 | psnr 13.13`],
     ] as const) {
