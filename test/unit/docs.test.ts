@@ -45,6 +45,25 @@ describe.each(PAGES)('%s', (page) => {
   });
 });
 
+/** The examples of a command's help, and of the commands below it. */
+function examplesOf(command: Command): string[] {
+  let help = '';
+  command.configureOutput({
+    writeOut: (text) => {
+      help += text;
+    },
+  });
+  command.outputHelp();
+  const own = [...help.matchAll(/^ +\$ alitok (.*)$/gm)].map(([, words]) => words);
+  return [...own, ...command.commands.flatMap((one) => examplesOf(one as Command))];
+}
+
+it('examples of the help name commands and options that there are', () => {
+  const examples = examplesOf(createProgram());
+  expect(examples.length).toBeGreaterThan(20);
+  expect(examples.filter((line) => unknownIn(wordsOf(line)).some((word) => word !== '--help'))).toEqual([]);
+});
+
 it('finds the commands of the pages', () => {
   expect(PAGES.flatMap(commandsOf).length).toBeGreaterThan(30);
   expect(unknownIn(['sample', '--generatr', 'x'])).toContain('--generatr');
