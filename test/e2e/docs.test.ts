@@ -26,6 +26,7 @@ const NOT_RUN: Record<string, string> = {
   torchrun: "needs PyTorch and two machines; processes.test.ts starts ranks by torchrun's variables",
   srun: 'needs a cluster; processes.test.ts starts ranks by variables',
   'export MASTER_ADDR=$(scontrol': 'needs a cluster',
+  tmux: 'shows a terminal; test/unit/cli-progress.test.ts reads the same lines off a screen of its own',
   'tensorboard --logdir': "needs Python's TensorBoard; test/unit/tensorboard.test.ts reads the files",
 };
 

@@ -8,7 +8,7 @@ import { commandLines, PAGES, readPage, repository, wordsOf } from '../documente
 /** What a page's commands give alitok, also where another program starts it. */
 const commandsOf = (page: string): string[][] =>
   commandLines(page).flatMap((line) => {
-    const words = wordsOf(line);
+    const words = wordsOf(line).flatMap((word) => (word.startsWith('alitok ') ? wordsOf(word) : [word]));
     const start = words.indexOf('alitok');
     return start < 0 ? [] : [words.slice(start + 1)];
   });

@@ -36,7 +36,7 @@ async function reconstruction(invocation: Invocation<ReconstructionOptions>): Pr
   const { tokenizer, data, list, features, out } = invocation.options;
   const files = filesOfLPIPS(invocation.options);
   const { evaluateTokenizer } = await import('../../eval/evaluate-tokenizer.js');
-  if (features === undefined) invocation.log.warn(`no rFID without --features; ${WHICH_FEATURES}`);
+  if (features === undefined) invocation.log.info(`no rFID without --features; ${WHICH_FEATURES}`);
   const job = await openJob(invocation);
   await showResult(
     await evaluateTokenizer({ tokenizer, folder: data, list, features, lpips: files }, job),
