@@ -1,8 +1,9 @@
 import * as tf from '@tensorflow/tfjs';
 import type { Config } from '../config/schema.js';
 import type { WeightKind } from '../engine/ops/index.js';
-import { Generator } from '../models/generator.js';
+import { Generator, hiddenWidth } from '../models/generator.js';
 import { tokenizerGeometry } from '../models/geometry.js';
+import { generatorOperations, tokenizerOperations, totalOperations } from '../models/operations.js';
 import { Tokenizer } from '../models/tokenizer.js';
 import { AdamW } from '../nn/adamw.js';
 import { normal } from '../nn/initializers.js';
@@ -69,18 +70,22 @@ function generatorOf(config: Config): Generator {
 const matrices = (parameters: Parameters) =>
   [...parameters].reduce((sum, p) => sum + (p.shape.length >= 2 && !/embed/.test(p.name) ? p.size : 0), 0);
 
+/** Multiplications and additions of a pass over the sequence of one image. */
+const passOf = ({ geometry }: Generator) =>
+  totalOperations(generatorOperations(geometry, hiddenWidth(geometry.width)));
+
 function sampling(config: Config, { batch, steps, weights: kind = 'float32' }: CaseOptions): Case {
   const generator = generatorOf(config);
   const { tokens, classes } = generator.geometry;
   const count = steps ?? tokens;
   const labels = Array.from({ length: batch }, (_, i) => i % classes);
-  const weights = matrices(generator.parameters);
+  const bytesPerStep = BYTES[kind] * matrices(generator.parameters);
   if (kind !== 'float32') packWeights(generator, kind);
   return {
     name: `sample, batch ${batch}, ${count} of ${tokens} codes, weights in ${kind}`,
     images: batch,
-    bytesPerStep: BYTES[kind] * weights,
-    operations: 2 * 2 * batch * count * weights,
+    bytesPerStep,
+    operations: 2 * batch * (count / (tokens + 1)) * passOf(generator), // with the class and without
     steps: count,
     async run() {
       const randoms = labels.map((_, i) => Random.of(SEED, `image ${i}`));
@@ -106,7 +111,7 @@ function training(config: Config, { batch }: CaseOptions): Case {
     name: `train the generator, batch ${batch}${pass.recompute ? ', checkpointing' : ''}`,
     images: batch,
     bytesPerStep: 0,
-    operations: 6 * batch * (tokens + 1) * matrices(generator.parameters),
+    operations: 3 * batch * passOf(generator), // the backward pass is twice the forward pass
     steps: 1,
     async run() {
       const { gradients, metrics } = await sumGradients(trained, 1, () => ({
@@ -126,11 +131,7 @@ function training(config: Config, { batch }: CaseOptions): Case {
 function tokenizing(config: Config, { batch }: CaseOptions, direction: 'encode' | 'decode'): Case {
   const tokenizer = new Tokenizer(config.tokenizer, 2);
   fill(tokenizer.parameters);
-  const { image_size, tokens, grid, codebook_size, decoder, encoder } = tokenizer.geometry;
-  const part = [...tokenizer.parameters].filter((p) => p.name.startsWith(`${direction}r.transformer`));
-  const weights = part.reduce((sum, p) => sum + (p.shape.length >= 2 ? p.size : 0), 0);
-  const positions = direction === 'encode' ? grid * grid + tokens : decoder.class_tokens + tokens;
-  const { width, layers } = direction === 'encode' ? encoder : decoder;
+  const { image_size, tokens, codebook_size } = tokenizer.geometry;
   const images = tf.keep(
     tf.randomUniform([batch, image_size, image_size, 3], 0, 1, 'float32', SEED),
   ) as tf.Tensor4D;
@@ -139,7 +140,7 @@ function tokenizing(config: Config, { batch }: CaseOptions, direction: 'encode' 
     name: `${direction}, batch ${batch}`,
     images: batch,
     bytesPerStep: 0,
-    operations: 2 * batch * positions * (weights + 2 * positions * width * layers),
+    operations: batch * totalOperations(tokenizerOperations(config.tokenizer, 2), `${direction}r.`),
     steps: 1,
     async run() {
       const result = tf.tidy(() =>

@@ -41,16 +41,6 @@ export function describeGenerator(file: TensorFile, grid?: TokenGrid): Generator
   return { kind: 'generator', generator, classNames: [], sample: config.sample };
 }
 
-/** The fingerprint of the tokenizer whose codes a saved generator models, if known. Throws CheckpointError. */
-export async function generatorTokenizer(path: string): Promise<string | undefined> {
-  return withModel<GeneratorDescription, string | undefined>(
-    await resolveModel(path),
-    'generator',
-    async (_, { tokenizer }) => tokenizer,
-    describeGenerator,
-  );
-}
-
 /**
  * Builds the generator of a model file or run folder and loads it, strictly. A published file says nothing of how an
  * image's tokens lie: that is then as in the tokenizer it is used with, `grid`. Throws CheckpointError.

@@ -49,7 +49,7 @@ function layerInGraph(block: string, layer: string): string {
 }
 
 /** The name in the graph of a tensor of pytorch-fid's. */
-export function nameInGraph(name: string): string {
+function nameInGraph(name: string): string {
   if (name.startsWith('fc.')) return name === 'fc.weight' ? 'softmax/weights' : 'softmax/biases';
   const parts = name.split('.');
   const [kind, tensor] = parts.splice(-2);

@@ -7,7 +7,7 @@ const gib = (bytes: number) =>
   bytes >= 2 ** 30 / 10 ? `${(bytes / 2 ** 30).toFixed(1)} GiB` : `${(bytes / 2 ** 20).toFixed(1)} MiB`;
 
 /** Seconds as `3 d 4 h`, `2 h 5 min`, `4 min` or `12 s`. */
-export function aboutTime(seconds: number): string {
+function aboutTime(seconds: number): string {
   const [minutes, hours] = [Math.round(seconds / 60), Math.round(seconds / 3600)];
   if (hours >= 24) return `${Math.floor(hours / 24)} d ${hours % 24} h`;
   if (minutes >= 60) return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
@@ -15,7 +15,7 @@ export function aboutTime(seconds: number): string {
 }
 
 /** What a run would take, as lines of a table. */
-export function rehearsalLines(found: Rehearsal): [name: string, value: string][] {
+function rehearsalLines(found: Rehearsal): [name: string, value: string][] {
   const { memory, disk, previews, secondsPerStep, steps } = found;
   const each = secondsPerStep.map((seconds) => `${Number(seconds.toPrecision(3))} s`);
   return [

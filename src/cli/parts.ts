@@ -7,6 +7,7 @@ import {
   generatorOperations,
   type Operations,
   tokenizerOperations,
+  totalOperations,
 } from '../models/operations.js';
 import { Tokenizer } from '../models/tokenizer.js';
 import type { Parameters } from '../nn/parameters.js';
@@ -40,10 +41,7 @@ function partsOf(
       (total, p) => total + (!p.buffer && `${p.name}.`.startsWith(prefix) ? p.size : 0),
       0,
     ),
-    operations: [...operations].reduce(
-      (total, [key, count]) => total + (`${key}.`.startsWith(prefix) ? count : 0),
-      0,
-    ),
+    operations: totalOperations(operations, prefix),
   });
   const rows: Part[] = [{ name, depth: 0, size: sizes[''], ...sum('') }];
   const below = (prefix: string, level: number) => {

@@ -2,6 +2,8 @@ import { SingleBar } from 'cli-progress';
 import type { Fields, Progress, ProgressOptions } from '../job/reporter.js';
 
 const BAR_WIDTHS = { least: 10, most: 30 };
+/** Kept free at the end of a bar's line: a terminal writes it there when it is typed, and nothing may wrap. */
+const TYPED = '^C';
 /** Width taken where a terminal does not tell its own. */
 const COLUMNS = 80;
 const FRAMES_A_SECOND = 5;
@@ -50,16 +52,16 @@ function describe({ done, total, unit, start, startedAt, fields }: Work): string
 }
 
 /**
- * `label [=====     ]  45% 450/1000 steps | …`, the bar as wide as there is room for; in a narrow terminal the last
- * numbers are left out, not cut.
+ * `label [=====     ]  45% 450/1000 steps | …`, the bar as wide as there is room for. In a narrow terminal numbers are
+ * left out, not cut: the last ones first, then the rate and the time to go; the first field, the loss, stays longest.
  */
 function barLine(work: Work, columns = COLUMNS): string {
   const share = work.total > 0 ? Math.min(work.done / work.total, 1) : 1;
   const left = `${work.label} [`;
   const parts = describe(work);
   const right = () => `] ${String(Math.floor(share * 100)).padStart(3)}% ${parts.join(' | ')}`;
-  const spare = () => columns - left.length - right().length;
-  while (parts.length > 1 && spare() < BAR_WIDTHS.least) parts.pop();
+  const spare = () => columns - TYPED.length - left.length - right().length;
+  while (parts.length > 1 && spare() < BAR_WIDTHS.least) parts.splice(parts.length > 4 ? -1 : 1, 1);
   const room = spare();
   const width = Math.max(BAR_WIDTHS.least, Math.min(BAR_WIDTHS.most, room));
   return left + '='.repeat(Math.floor(share * width)).padEnd(width) + right();

@@ -104,8 +104,3 @@ export function randomCropAndFlip(image: Image, size: number, random: Random): I
   const top = random.integer(image.height - size + 1);
   return crop(image, left, top, size, random.integer(2) === 1);
 }
-
-/** The training crop: shorter side to `size`, random size × size part, random flip. */
-export async function trainingCrop(image: Image, size: number, random: Random): Promise<Image> {
-  return randomCropAndFlip(await resizeShorterSide(image, size), size, random);
-}

@@ -1,7 +1,5 @@
-import { readFile } from 'node:fs/promises';
 import { DataError } from '../errors.js';
-import { writeFileAtomic } from './atomic.js';
-import { bytesOf, sizeOf, type TypedArray, type TypedArrayConstructor } from './bytes.js';
+import { sizeOf, type TypedArray, type TypedArrayConstructor } from './bytes.js';
 
 // The format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
 
@@ -166,30 +164,4 @@ export function encodeNpyHeader(dtype: NpyDtype, shape: readonly number[]): Uint
   bytes.write(text, 10, 'latin1');
   bytes[size - 1] = 0x0a;
   return bytes;
-}
-
-/** A whole .npy file. */
-export function encodeNpy({ dtype, shape, data }: NpyArray): Uint8Array {
-  if (!(data instanceof ARRAYS[dtype]) || data.length !== sizeOf(shape)) {
-    const given = `${data.constructor.name} of ${data.length}`;
-    throw new Error(`an array of ${dtype} (${shape.join(', ')}) cannot be made of a ${given}`);
-  }
-  return Buffer.concat([encodeNpyHeader(dtype, shape), bytesOf(data)]);
-}
-
-/** @throws DataError where the file is missing, truncated or of an unsupported type */
-export async function readNpy(path: string): Promise<NpyArray | NpyStrings> {
-  let bytes: Uint8Array;
-  try {
-    bytes = await readFile(path);
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    throw new DataError(`cannot read ${path}: ${code}; check the path`, { cause: error });
-  }
-  return decodeNpy(bytes, path);
-}
-
-/** @throws OutputError where the file cannot be written */
-export async function writeNpy(path: string, array: NpyArray): Promise<void> {
-  await writeFileAtomic(path, encodeNpy(array));
 }

@@ -7,6 +7,10 @@ import { tokenizerGeometry } from './geometry.js';
  */
 export type Operations = ReadonlyMap<string, number>;
 
+/** All of them, or those made with the parameters whose names begin with `prefix`. */
+export const totalOperations = (operations: Operations, prefix = ''): number =>
+  [...operations].reduce((sum, [name, count]) => sum + (`${name}.`.startsWith(prefix) ? count : 0), 0);
+
 /** A layer from `inputs` to `outputs` channels at `positions` positions. */
 const product = (positions: number, inputs: number, outputs: number) => 2 * positions * inputs * outputs;
 

@@ -13,7 +13,7 @@ export interface CodeCounts {
 const LABELLED = 1;
 
 /** What `countsHistogram`'s bucket i is called: 0, 1, 2–3, 4–7 and so on. */
-export function bucketName(i: number): string {
+function bucketName(i: number): string {
   return i < 2 ? String(i) : `${2 ** (i - 1)}–${2 ** i - 1}`;
 }
 

@@ -110,7 +110,7 @@ export async function readRun(folder: string): Promise<RunContents> {
 }
 
 /** Steps that a run has made, by its log. */
-export function stepsDone({ metrics }: RunContents): number {
+function stepsDone({ metrics }: RunContents): number {
   return metrics.reduce((most, { step }) => Math.max(most, step), 0);
 }
 

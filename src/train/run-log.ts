@@ -28,7 +28,7 @@ export interface RunLog {
 export const NO_LOG: RunLog = { append: async () => {}, show: async () => {}, sync: async () => {} };
 
 /** The path of a picture of a run. */
-export function picturePath(images: string, name: string, step: number): string {
+function picturePath(images: string, name: string, step: number): string {
   return join(images, `${name}-${String(step).padStart(7, '0')}.png`);
 }
 

@@ -21,8 +21,8 @@ export interface TrainGeneratorOptions extends ResumeOptions {
   tokenizer?: string;
 }
 
-/** Refuses a cache whose sizes are not those of the config's tokenizer and generator. */
-function checkSizes(cache: TokenCache, { tokenizer, generator }: Config): void {
+/** Refuses a cache whose sizes are not those of the config's tokenizer and generator; warns where it has fewer classes. */
+function checkSizes(cache: TokenCache, { tokenizer, generator }: Config, { reporter }: Job): void {
   const { tokens } = tokenizerGeometry(tokenizer);
   const { image_size, patch_size, codebook_size } = tokenizer;
   if (cache.tokens !== tokens)
@@ -38,6 +38,11 @@ function checkSizes(cache: TokenCache, { tokenizer, generator }: Config): void {
   if (highest >= generator.classes)
     throw new ConfigError(
       `generator.classes is ${generator.classes}, but ${cache.path} has class ${highest}; set generator.classes=${cache.classNames.length}`,
+    );
+  const named = cache.classNames.length;
+  if (named > 0 && named < generator.classes)
+    reporter.warn(
+      `generator.classes is ${generator.classes}, but ${cache.path} has ${named} classes: the others would never be trained, yet sampled; generator.classes=${named} leaves them out`,
     );
 }
 
@@ -63,7 +68,7 @@ export async function trainGenerator(
   const cache = await openTokenCache(tokens);
   let tokenizer: Tokenizer | undefined;
   try {
-    checkSizes(cache, config);
+    checkSizes(cache, config, job);
     if (options.tokenizer && (job.group?.rank ?? 0) === 0) {
       tokenizer = await loadTokenizer(options.tokenizer);
       checkTokenizer(cache, await fingerprint(tokenizer));

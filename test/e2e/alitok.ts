@@ -1,4 +1,4 @@
-import { type ChildProcess, spawn } from 'node:child_process';
+import { type ChildProcess, type SpawnOptionsWithoutStdio, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -26,8 +26,14 @@ export const start = (...args: string[]): Running => startWith({}, ...args);
 
 /** Starts the program with other variables in its environment. */
 export function startWith(environment: NodeJS.ProcessEnv, ...args: string[]): Running {
-  const env = { ...process.env, ...environment };
-  const child = spawn(process.execPath, [BINARY, '--engine', 'wasm', ...args], { env });
+  return begin({ env: { ...process.env, ...environment } }, args);
+}
+
+/** Runs the program in a folder, to its end. */
+export const runIn = (cwd: string, ...args: string[]): Promise<Outcome> => begin({ cwd }, args).outcome;
+
+function begin(options: SpawnOptionsWithoutStdio, args: string[]): Running {
+  const child = spawn(process.execPath, [BINARY, '--engine', 'wasm', ...args], options);
   const outcome: Outcome = { code: null, stdout: '', stderr: '' };
   for (const stream of ['stdout', 'stderr'] as const)
     child[stream].setEncoding('utf8').on('data', (text: string) => {

@@ -62,6 +62,21 @@ describe('the pipeline', () => {
     expect(starts[0].command).toMatch(/^alitok --engine wasm train-ar -c /);
   });
 
+  it('warns of classes that no image has, and refuses images of classes that there are not', async () => {
+    const dryRun = (run: string, ...more: string[]) =>
+      alitok('train-ar', '-c', TINY, '-t', tokens, '-r', at(run), '--dry-run', ...more);
+    const right = await dryRun('no');
+    expect(right.stderr).not.toMatch(/generator\.classes/);
+    const more = await dryRun('no', 'generator.classes=20');
+    expect(more.code).toBe(0);
+    expect(more.stderr).toMatch(
+      /generator\.classes is 20, but .* has 12 classes: .* generator\.classes=12 leaves/,
+    );
+    const fewer = await dryRun('no', 'generator.classes=10');
+    expect(fewer.code).toBe(2);
+    expect(fewer.stderr).toMatch(/generator\.classes is 10, .*; set generator\.classes=12/);
+  });
+
   it('samples the classes asked for, the same ones for the same seed', async () => {
     const sample = (out: string, ...more: string[]) =>
       succeed('sample', '-g', generator, '--tokenizer', tokenizer, '-o', at(out), ...more);

@@ -126,7 +126,7 @@ describe('on a terminal', () => {
 
   it('a narrow one gets a shorter bar, and then a shorter line', () => {
     for (const [columns, line] of [
-      [40, `stage 1 [${' '.repeat(13)}]   0% 0/100 steps`],
+      [40, `stage 1 [${' '.repeat(11)}]   0% 0/100 steps`],
       [20, `stage 1 [${' '.repeat(10)}]`.slice(0, 20)],
     ] as const) {
       const screen = new Screen(true, columns);
@@ -135,10 +135,11 @@ describe('on a terminal', () => {
     }
   });
 
-  it('a narrow one shows as many numbers as fit, and none in part', () => {
+  it('a narrow one shows as many numbers as fit, the loss rather than the rate, and none in part', () => {
     const start = ' 50% 50/100 steps | 5 steps/s | ETA 0:10';
     for (const [columns, end] of [
-      [70, start],
+      [54, ' 50% 50/100 steps | loss 0.1031'],
+      [70, ' 50% 50/100 steps | ETA 0:10 | loss 0.1031'],
       [80, `${start} | loss 0.1031`],
       [140, `${start} | loss 0.1031 | psnr 13.13`],
     ] as const) {
@@ -149,7 +150,7 @@ describe('on a terminal', () => {
       progress.stop();
       expect(screen.lines[0]).toMatch(/^stage 1 \[=+ +\] /);
       expect(screen.lines[0].replace(/^.*\] /, '')).toBe(end);
-      expect(screen.lines[0].length).toBeLessThanOrEqual(columns);
+      expect(screen.lines[0].length).toBeLessThanOrEqual(columns - '^C'.length);
     }
   });
 

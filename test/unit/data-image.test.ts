@@ -7,9 +7,9 @@ import { decodeImage, encodePng, type Image } from '../../src/data/image.js';
 import {
   admCenterCrop,
   cropAndFlip,
+  randomCropAndFlip,
   resizeShorterSide,
   tenCrop,
-  trainingCrop,
 } from '../../src/data/preprocess.js';
 import { resample } from '../../src/data/resample.js';
 import { DataError } from '../../src/errors.js';
@@ -187,7 +187,7 @@ describe('crops', () => {
     const lefts = new Set<number>();
     const flips = new Set<boolean>();
     for (let seed = 0; seed < 60; seed++) {
-      const { data } = await trainingCrop(ramp(12, 8), 8, Random.of(seed));
+      const { data } = randomCropAndFlip(await resizeShorterSide(ramp(12, 8), 8), 8, Random.of(seed));
       const flip = data[0] > data[3];
       flips.add(flip);
       lefts.add(flip ? data[0] - 7 : data[0]);

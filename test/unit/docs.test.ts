@@ -1,31 +1,17 @@
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { existsSync } from 'node:fs';
+import { dirname } from 'node:path';
 import type { Command } from 'commander';
 import { describe, expect, it } from 'vitest';
 import { createProgram } from '../../src/cli/program.js';
+import { commandLines, PAGES, readPage, repository, wordsOf } from '../documented.js';
 
-const ROOT = join(import.meta.dirname, '../..');
-const pages = ['README.md', ...readdirSync(join(ROOT, 'docs')).map((name) => `docs/${name}`)].filter((name) =>
-  name.endsWith('.md'),
-);
-const read = (page: string) => readFileSync(join(ROOT, page), 'utf8');
-
-/** The lines of a page's shell blocks that call alitok, continued ones joined, as words. */
-function commandsOf(page: string): string[][] {
-  const blocks = [...read(page).matchAll(/```sh\n(.*?)```/gs)].map(([, block]) =>
-    block.replaceAll('\\\n', ' '),
-  );
-  const lines = blocks.flatMap((block) => block.split('\n'));
-  const words = lines.map((line) =>
-    [...line.matchAll(/'([^']*)'|"([^"]*)"|(\S+)/g)].map(([, a, b, c]) => a ?? b ?? c),
-  );
-  return words.flatMap((line) => {
-    const start = line.indexOf('alitok');
-    if (start < 0 || line[0].startsWith('#') || line[0] === 'npm') return [];
-    const comment = line.findIndex((word) => word.startsWith('#'));
-    return [line.slice(start + 1, comment < 0 ? undefined : comment)];
+/** What a page's commands give alitok, also where another program starts it. */
+const commandsOf = (page: string): string[][] =>
+  commandLines(page).flatMap((line) => {
+    const words = wordsOf(line).flatMap((word) => (word.startsWith('alitok ') ? wordsOf(word) : [word]));
+    const start = words.indexOf('alitok');
+    return start < 0 ? [] : [words.slice(start + 1)];
   });
-}
 
 /** What a command line says that the program does not know. */
 function unknownIn(words: string[]): string[] {
@@ -44,11 +30,11 @@ function unknownIn(words: string[]): string[] {
   }
 }
 
-describe.each(pages)('%s', (page) => {
+describe.each(PAGES)('%s', (page) => {
   it('links to what is there', () => {
-    const links = [...read(page).matchAll(/\]\(([^)#\s]+)(?:#[^)]*)?\)/g)].map(([, link]) => link);
+    const links = [...readPage(page).matchAll(/\]\(([^)#\s]+)(?:#[^)]*)?\)/g)].map(([, link]) => link);
     const broken = links.filter(
-      (link) => !/^https?:/.test(link) && !existsSync(join(ROOT, dirname(page), link)),
+      (link) => !/^https?:/.test(link) && !existsSync(repository(`${dirname(page)}/${link}`)),
     );
     expect(broken).toEqual([]);
   });
@@ -59,8 +45,27 @@ describe.each(pages)('%s', (page) => {
   });
 });
 
+/** The examples of a command's help, and of the commands below it. */
+function examplesOf(command: Command): string[] {
+  let help = '';
+  command.configureOutput({
+    writeOut: (text) => {
+      help += text;
+    },
+  });
+  command.outputHelp();
+  const own = [...help.matchAll(/^ +\$ alitok (.*)$/gm)].map(([, words]) => words);
+  return [...own, ...command.commands.flatMap((one) => examplesOf(one as Command))];
+}
+
+it('examples of the help name commands and options that there are', () => {
+  const examples = examplesOf(createProgram());
+  expect(examples.length).toBeGreaterThan(20);
+  expect(examples.filter((line) => unknownIn(wordsOf(line)).some((word) => word !== '--help'))).toEqual([]);
+});
+
 it('finds the commands of the pages', () => {
-  expect(pages.flatMap(commandsOf).length).toBeGreaterThan(30);
+  expect(PAGES.flatMap(commandsOf).length).toBeGreaterThan(30);
   expect(unknownIn(['sample', '--generatr', 'x'])).toContain('--generatr');
   expect(unknownIn(['smaple'])).toEqual(['smaple']);
 });

@@ -5,7 +5,6 @@ import { buffer } from 'node:stream/consumers';
 import { afterAll, beforeAll, expect, it, vi } from 'vitest';
 import { ZipFile } from 'yazl';
 import { openGraphDef } from '../../src/formats/graph-def.js';
-import { encodeNpy } from '../../src/formats/npy.js';
 import { openNpz, writeNpz } from '../../src/formats/npz.js';
 import { openPytorch } from '../../src/formats/pytorch/file.js';
 import { writePytorch } from '../../src/formats/pytorch/write.js';
@@ -13,6 +12,7 @@ import { openSafetensors, writeSafetensors } from '../../src/formats/safetensors
 import type { TensorFile } from '../../src/formats/tensor-file.js';
 import { fuzz } from '../fuzz.js';
 import { constantNode, operationNode, versionField } from '../graph-file.js';
+import { encodeNpy } from '../npy.js';
 
 const COUNT = 10_000; // of each of a parser's two files
 const SEED = 1;

@@ -10,8 +10,8 @@ import { Generator, hiddenWidth } from '../../src/models/generator.js';
 import {
   discriminatorOperations,
   generatorOperations,
-  type Operations,
   tokenizerOperations,
+  totalOperations,
 } from '../../src/models/operations.js';
 import { Tokenizer } from '../../src/models/tokenizer.js';
 import { Random } from '../../src/random.js';
@@ -66,8 +66,6 @@ async function counted(run: () => tf.Tensor): Promise<number> {
   }, 0);
 }
 
-const total = (operations: Operations) => [...operations.values()].reduce((a, b) => a + b, 0);
-
 beforeAll(async () => {
   await openEngine('cpu'); // computes everything by tfjs's own kernels, which the profile shows
 });
@@ -89,7 +87,7 @@ it.each([1, 2] as const)(
     tokenizer.parameters.initialize(Random.of(0, 'test'));
     const images = tf.zeros([1, 32, 32, 3]) as tf.Tensor4D;
     expect(await counted(() => tokenizer.forward(images).image)).toBe(
-      total(tokenizerOperations(TINY, stage)),
+      totalOperations(tokenizerOperations(TINY, stage)),
     );
   },
 );
@@ -100,7 +98,7 @@ it('the generator makes as many operations as are counted', async () => {
   generator.parameters.initialize(Random.of(0, 'test'));
   const codes = tf.zeros([1, 21], 'int32') as tf.Tensor2D;
   const forward = () => generator.forward(tf.tensor1d([25], 'int32'), codes);
-  expect(await counted(forward)).toBe(total(generatorOperations(config, hiddenWidth(32))));
+  expect(await counted(forward)).toBe(totalOperations(generatorOperations(config, hiddenWidth(32))));
 });
 
 it('the discriminator makes as many operations as are counted', async () => {
@@ -109,6 +107,6 @@ it('the discriminator makes as many operations as are counted', async () => {
   discriminator.parameters.initialize(Random.of(0, 'test'));
   const images = tf.zeros([1, 20, 20, 3]) as tf.Tensor4D;
   expect(await counted(() => discriminator.forward(images))).toBe(
-    total(discriminatorOperations(config, 20, POOLED)),
+    totalOperations(discriminatorOperations(config, 20, POOLED)),
   );
 });

@@ -38,7 +38,7 @@ async function reconstruction(invocation: Invocation<ReconstructionOptions>): Pr
   const { evaluateTokenizer } = await import('../../eval/evaluate-tokenizer.js');
   const job = await openJob(invocation, { shared: true });
   const first = (job.group?.rank ?? 0) === 0;
-  if (features === undefined && first) job.reporter.warn(`no rFID without --features; ${WHICH_FEATURES}`);
+  if (features === undefined && first) job.reporter.info(`no rFID without --features; ${WHICH_FEATURES}`);
   const result = await evaluateTokenizer({ tokenizer, folder: data, list, features, lpips: files }, job);
   if (result) await showResult(result, job, { out });
 }

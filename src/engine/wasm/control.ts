@@ -2,9 +2,9 @@
 export type Control = Int32Array;
 export const [GENERATION, KERNEL, FINISHED, FAILED] = [0, 1, 2, 3];
 /** Byte offset of the call's arguments in the block: their number, then each, as float64. */
-export const ARGUMENTS = 16;
+const ARGUMENTS = 16;
 /** A call has at most so many. */
-export const MAX_ARGUMENTS = 63;
+const MAX_ARGUMENTS = 63;
 export const CONTROL_BYTES = ARGUMENTS + (1 + MAX_ARGUMENTS) * 8;
 
 export interface WorkerData {

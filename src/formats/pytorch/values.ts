@@ -72,7 +72,7 @@ export class Tensor extends PickleObject {
 /** A view that repeats elements, as `expand` makes it, may unfold to so many. */
 const MAX_REPEATED = 2 ** 24;
 
-export function isSize(value: unknown): value is number {
+function isSize(value: unknown): value is number {
   return Number.isSafeInteger(value) && (value as number) >= 0;
 }
 

@@ -2,11 +2,6 @@ import * as tf from '@tensorflow/tfjs';
 import type { WasmBackend } from '../backend.js';
 
 export type Inputs = Record<string, tf.TensorInfo>;
-export type KernelFunction = (
-  inputs: Inputs,
-  attributes: Record<string, never>,
-  backend: WasmBackend,
-) => Result;
 export type Result = tf.TensorInfo | tf.TensorInfo[];
 
 /** Registers our kernel for `wasm`, in the place of tfjs's own if there is one. */

@@ -1,0 +1,194 @@
+import { existsSync } from 'node:fs';
+import { cp, mkdir, readFile, rename, rm, symlink, writeFile } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { parse } from 'yaml';
+import { drawPictures, PICTURE_CLASSES } from '../../src/data/pictures.js';
+import { blocksOf, commandLines, PAGES, readPage, repository, wordsOf } from '../documented.js';
+import { canRun } from '../engines.js';
+import {
+  writeConvNeXt,
+  writeInceptionGraph,
+  writeInceptionPytorch,
+  writeLPIPS,
+  writeVGG16,
+} from '../golden/network-files.js';
+import { runIn, succeed, TINY, temporaryFolder } from './alitok.js';
+
+/** What lines of the pages begin with that is not run here, and why. */
+const NOT_RUN: Record<string, string> = {
+  'npm test': 'this is it',
+  'npm link': 'changes the machine; package.test.ts installs the package and runs it',
+  'npm run build:libtorch': 'compiles for minutes; `npm run setup` does it where there is a libtorch',
+  'apt-get install': 'changes the machine',
+  'node test/bench/': 'measures for minutes',
+  'python3 test/bench/peer.py': 'needs PyTorch, and measures for minutes',
+  torchrun: "needs PyTorch and two machines; processes.test.ts starts ranks by torchrun's variables",
+  srun: 'needs a cluster; processes.test.ts starts ranks by variables',
+  'export MASTER_ADDR=$(scontrol': 'needs a cluster',
+  tmux: 'shows a terminal; test/unit/cli-progress.test.ts reads the same lines off a screen of its own',
+  'tensorboard --logdir': "needs Python's TensorBoard; test/unit/tensorboard.test.ts reads the files",
+};
+
+/** Values of options that would take long, and the small ones that are run in their place. */
+const SMALL: Record<string, string> = {
+  '--count': '5',
+  '--per-class': '1',
+  '-n': '1',
+  '--processes': '2',
+  '--steps': '2',
+  '--repeats': '1',
+  '--size': '32',
+};
+
+/** What the other engines cannot do. */
+const LIBTORCH_ALONE = ['launch', '--precision'];
+
+/** What `tiny.yaml` says, as overrides of any config; how many classes there are stays as the config says. */
+const TINY_VALUES = Object.entries<Record<string, unknown>>(parse(await readFile(TINY, 'utf8'))).flatMap(
+  ([section, values]) =>
+    Object.entries(typeof values === 'object' ? values : {})
+      .filter(([key]) => key !== 'classes')
+      .map(([key, value]) => `${section}.${key}=${JSON.stringify(value)}`),
+);
+
+/** A step with all loss networks, which are as large as published, so one image has to do. */
+const PERCEPTUAL_VALUES = [
+  ...['stage1', 'stage2'].map(
+    (stage) => `tokenizer_training.${stage}.phases=[{steps: 1, lr: 1.0e-3, w_lpips: 1, w_perc: 0.1}]`,
+  ),
+  ...['tokenizer_training.batch_size=1', 'tokenizer_training.warmup_steps=1'],
+];
+
+const { scripts } = JSON.parse(await readFile(repository('package.json'), 'utf8'));
+
+/** A documented command line as it is run: the same command and files, at a size for seconds. */
+function made(line: string): string[] {
+  const script = /^npm run (\w+)$/.exec(line)?.[1];
+  const [first, ...words] = wordsOf(script ? scripts[script].replace('node bin/alitok.js', 'alitok') : line);
+  expect(first).toBe('alitok');
+  const small = words.map((word, i) => SMALL[words[i - 1]] ?? word);
+  if (words.includes('generation') && words.includes('-g') && !words.includes('--count'))
+    small.push('--count', SMALL['--count']);
+  if (words.includes('-c') || words[0] === 'quickstart') small.push(...TINY_VALUES);
+  if (words.some((word) => word.startsWith('networks.'))) small.push(...PERCEPTUAL_VALUES);
+  return words.some((word) => LIBTORCH_ALONE.includes(word)) ? ['--engine', 'libtorch', ...small] : small;
+}
+
+const golden = (name: string) => repository(`test/fixtures/goldens/${name}`);
+const at = await temporaryFolder();
+const material = (name: string) => at('materials', name);
+
+/** Draws pictures into folders of these classes. */
+async function pictures(folder: string, perClass: number, classes: readonly string[]): Promise<void> {
+  await drawPictures({ folder: at('drawn'), size: 32, perClass, seed: 1, split: 'all' });
+  await mkdir(folder);
+  for (const [i, name] of classes.entries())
+    await rename(at('drawn/all', PICTURE_CLASSES[i]), `${folder}/${name}`);
+  await rm(at('drawn'), { recursive: true });
+}
+
+/**
+ * What the pages take as given, by its name in them, and how it is made. A page's folder has those that it names.
+ * Files of trained networks are small ones of the same kinds, in the formats they are published in.
+ */
+const MATERIALS: Record<string, (path: string) => Promise<unknown>> = {
+  'photos/train': (path) => pictures(path, 4, ['cat', 'dog']),
+  'photos/test': (path) => pictures(path, 2, ['cat', 'dog']),
+  'cifar10/train': (path) => pictures(path, 1, PICTURE_CLASSES.slice(0, 10)),
+  'cifar10/test': (path) => pictures(path, 1, PICTURE_CLASSES.slice(0, 10)),
+  'imagenet/train': (path) => pictures(path, 1, PICTURE_CLASSES.slice(0, 5)),
+  'imagenet/val': (path) => pictures(path, 1, PICTURE_CLASSES.slice(0, 5)),
+  'folder/of/pngs': (path) => pictures(path, 1, PICTURE_CLASSES.slice(0, 5)),
+  'photos.yaml': async (path) => writeFile(path, blocksOf('docs/your-images.md', 'yaml')[0]),
+  'tokenizer.pth': (path) => cp(golden('tokenizer_stage2.pth'), path),
+  'AliTok.pth': (path) =>
+    succeed(
+      'convert',
+      golden('tokenizer_stage2.pth'),
+      path,
+      'tokenizer.encoder.heads=3',
+      'tokenizer.decoder.heads=4',
+    ),
+  'alitok_b.bin': (path) => cp(golden('generator.bin'), path),
+  'vgg16-397923af.pth': (path) => writeVGG16(path, 41),
+  'vgg.pth': (path) => writeLPIPS(path, 141),
+  'convnext_small-0c510722.pth': (path) => writeConvNeXt(path, 241),
+  'classify_image_graph_def.pb': (path) => writeInceptionGraph(path, 7),
+  'pt_inception-2015-12-05-6726825d.pth': (path) => writeInceptionPytorch(path, 7),
+  'VIRTUAL_imagenet256_labeled.npz': (path) => {
+    const images = ['-d', material('imagenet/train'), '--size', '32', '--keep', '12'];
+    return succeed('stats', ...images, '--features', material('classify_image_graph_def.pb'), '-o', path);
+  },
+  'imagenet.safetensors': async (path) => {
+    const [run, images] = [at('materials/run'), ['-d', material('imagenet/train')]];
+    await succeed('train-tokenizer', '-c', TINY, ...images, '-r', run);
+    await succeed('tokenize', '-c', TINY, '--tokenizer', run, ...images, '-o', path);
+  },
+};
+
+/** Pages that go on with the runs of another one. */
+const AFTER: Record<string, string> = { 'docs/watching.md': 'README.md' };
+
+const commands = PAGES.map((page): [string, string[]] => [page, commandLines(page)]);
+const isRun = (line: string) => !Object.keys(NOT_RUN).some((start) => line.startsWith(start));
+/** The lines that are run, page by page; the same script is run once. */
+const RUN = commands
+  .map(([page, lines], i): [string, string[]] => {
+    const before = new Set(commands.slice(0, i).flatMap(([, earlier]) => earlier));
+    return [page, lines.filter((line) => isRun(line) && !(line.startsWith('npm run') && before.has(line)))];
+  })
+  .filter(([, lines]) => lines.length > 0);
+const named = Object.keys(MATERIALS).filter((name) =>
+  commands.some(([, lines]) => lines.join('\n').includes(name)),
+);
+
+beforeAll(async () => {
+  for (const name of named) {
+    await mkdir(dirname(material(name)), { recursive: true });
+    await MATERIALS[name](material(name));
+  }
+}, 120_000);
+
+describe.each(RUN)('%s', (page, lines) => {
+  const folder = at(page.replaceAll('/', '-'));
+  let broken = false;
+
+  beforeAll(async () => {
+    await mkdir(folder);
+    await symlink(repository('configs'), `${folder}/configs`);
+    for (const name of named.filter((one) => readPage(page).includes(one))) {
+      await mkdir(dirname(`${folder}/${name}`), { recursive: true });
+      await symlink(material(name), `${folder}/${name}`);
+    }
+    if (AFTER[page])
+      await cp(at(AFTER[page].replaceAll('/', '-'), 'runs'), `${folder}/runs`, { recursive: true });
+  });
+
+  afterEach(({ task }) => {
+    broken ||= task.result?.state === 'fail';
+  });
+
+  it.for(lines)('%s', async (line, { skip }) => {
+    expect(broken, 'an earlier command of the page failed').toBe(false);
+    const words = made(line);
+    skip(words[1] === 'libtorch' && !canRun('libtorch'), 'there is no libtorch');
+    const { code, stderr } = await runIn(folder, ...words);
+    expect(code, stderr).toBe(0);
+    const results = words.flatMap((word, i) =>
+      ['-o', '--out', '-r', '--run'].includes(words[i - 1]) ? [word] : [],
+    );
+    if (!words.includes('--dry-run'))
+      expect(
+        results.filter((name) => !existsSync(`${folder}/${name}`)),
+        'not made',
+      ).toEqual([]);
+  });
+});
+
+it('runs every command that is not excused, and excuses none that there is not', () => {
+  const all = commands.flatMap(([, lines]) => lines);
+  const used = Object.keys(NOT_RUN).filter((start) => all.some((line) => line.startsWith(start)));
+  expect(used).toEqual(Object.keys(NOT_RUN));
+  expect(all.filter((line) => isRun(line) && !/^(alitok|npm run quickstart)( |$)/.test(line))).toEqual([]);
+});
