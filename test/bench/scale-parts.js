@@ -29,12 +29,13 @@ export function maskBytes() {
   const bytes = { moved: 0, kept: 0 };
   const sizes = [];
   const use = (name, ...args) => {
-    // Whole numbers are 64 bits wide there; a comparison gives bytes, and what follows it is float32.
+    // Whole numbers are 32 bits wide, as float32 is; a comparison gives bytes.
     const inputs = name === 'arange' ? [] : [args[0]];
-    const size = name === 'ge.Scalar' ? 1 : name === 'to.dtype' || sizes[args[0]] === FLOAT ? FLOAT : 8;
+    const size = name === 'ge.Scalar' ? 1 : FLOAT;
     if (name === 'reshape') return sizes.push(size) - 1; // a view
-    const others = name.endsWith('.Tensor') ? [args[1]] : [];
+    const others = /\.Tensor$/.test(name) ? [args[1]] : [];
     bytes.moved += size + [...inputs, ...others].reduce((sum, id) => sum + sizes[id], 0);
+    if (/_\./.test(name)) return args[0]; // in place
     bytes.kept += size;
     return sizes.push(size) - 1;
   };
