@@ -2,15 +2,16 @@ import * as tf from '@tensorflow/tfjs';
 import type { WeightKind } from '../engine/ops/index.js';
 import type { Generator } from '../models/generator.js';
 
-/** Sequences and steps that the logits are compared over. */
+/** Sequences and steps, as far as there are so many, that the logits are compared over. */
 const PROBE = { sequences: 2, steps: 16 };
 /** Makes codes that are far apart and never twice the same. */
 const STRIDE = 1009;
 
 /** Logits (steps·sequences, N) of a few steps over fixed codes. */
 function probe(generator: Generator): tf.Tensor {
-  const { sequences, steps } = PROBE;
-  const { codebook_size, classes } = generator.geometry;
+  const { codebook_size, classes, tokens } = generator.geometry;
+  const { sequences } = PROBE;
+  const steps = Math.min(PROBE.steps, tokens);
   const cache = generator.createCache(sequences);
   const logits = tf.tidy(() =>
     tf.concat(

@@ -1,0 +1,82 @@
+import * as tf from '@tensorflow/tfjs';
+import { afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
+import type { WeightKind } from '../../src/engine/ops/index.js';
+import { Generator } from '../../src/models/generator.js';
+import { Random } from '../../src/random.js';
+import { packWeights } from '../../src/sample/pack-weights.js';
+import { canRun, device, openTested } from '../engines.js';
+
+const SIZES = { width: 64, layers: 2, heads: 4, classes: 10, codebook_size: 96, prefix_tokens: 3, grid: 3 };
+const STEPS = 4;
+
+/** Engines whose backend can do a whole step of a block. */
+interface Stepping {
+  takesStep(sequences: number, widths: number[]): boolean;
+}
+
+/** Logits (steps, B, N) of a few steps. */
+function logits(generator: Generator, sequences: number): Float32Array {
+  const cache = generator.createCache(sequences);
+  const result = tf.tidy(() =>
+    tf
+      .stack(
+        Array.from({ length: STEPS }, (_, i) => {
+          const ids = Array.from({ length: sequences }, (_, b) => (7 * b + 31 * i) % SIZES.codebook_size);
+          return generator.step(tf.tensor1d(ids, 'int32'), cache);
+        }),
+      )
+      .dataSync(),
+  );
+  cache.dispose();
+  return result as Float32Array;
+}
+
+// In one kernel only on the CPU: elsewhere there is nothing to compare.
+describe.runIf(canRun('libtorch') && device === 'cpu')('a decoding step of a block in one kernel', () => {
+  beforeAll(() => openTested('libtorch'));
+  afterEach(() => vi.restoreAllMocks());
+
+  function fresh(kind: WeightKind): Generator {
+    const generator = new Generator(SIZES);
+    generator.parameters.initialize(Random.of(1, 'test'));
+    const last = generator.parameters.get('output.weight')!; // zero when it is fresh
+    last.value = tf.randomNormal(last.shape as number[], 0, 0.3, 'float32', 2);
+    if (kind !== 'float32') packWeights(generator, kind);
+    return generator;
+  }
+
+  it.each<[number, WeightKind]>([
+    [1, 'float32'],
+    [3, 'float32'],
+    [6, 'float32'],
+    [17, 'float32'],
+    [32, 'float32'],
+    [2, 'bf16'],
+    [9, 'bf16'],
+    [2, 'int8'],
+    [9, 'int8'],
+  ])('of %i sequences with weights in %s is what its operations give one after the other', (rows, kind) => {
+    const generator = fresh(kind);
+    const takes = vi.spyOn(tf.backend() as unknown as Stepping, 'takesStep');
+    const together = logits(generator, rows);
+    expect(takes.mock.results.every(({ value }) => value === true)).toBe(true);
+    expect(takes).toHaveBeenCalledTimes(STEPS * SIZES.layers);
+    takes.mockReturnValue(false);
+    const apart = logits(generator, rows);
+    generator.dispose();
+    const largest = Math.max(...apart.map(Math.abs));
+    const furthest = Math.max(...together.map((x, i) => Math.abs(x - apart[i])));
+    expect(largest).toBeGreaterThan(0.1);
+    expect(furthest / largest).toBeLessThan(1e-5);
+  });
+
+  it('is not taken for more sequences, nor in bf16', () => {
+    const backend = tf.backend() as unknown as Stepping & { precision: string };
+    expect(backend.takesStep(33, [64])).toBe(false);
+    expect(backend.takesStep(32, [64, 72])).toBe(false);
+    backend.precision = 'bf16';
+    expect(backend.takesStep(1, [64])).toBe(false);
+    backend.precision = 'float32';
+    expect(backend.takesStep(1, [64])).toBe(true);
+  });
+});
