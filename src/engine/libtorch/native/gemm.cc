@@ -20,11 +20,10 @@
 namespace alitok {
 namespace {
 
-/** Depth of a panel: one of b's stays in the first-level cache while all of a's pass by. */
-constexpr int64_t DEPTH = 256;
-/** Columns of b and rows of a that are packed at a time, together half of a second-level cache of 1 MiB. */
-constexpr int64_t COLUMNS = 2048;
-constexpr int64_t ROWS = 168;
+/** At most so deep are panels: one of b's stays near the processor while all of a's pass by. */
+constexpr int64_t DEPTH = 384;
+/** At most so many rows of a are packed at a time; with DEPTH they take somewhat more than half of a second-level cache of 1 MiB. */
+constexpr int64_t ROWS = 392;
 
 /** Adds a panel of a (depth × Rows) times one of b (depth × Vectors·lanes) to a tile, or sets the tile to it. */
 template <typename Vector, int Rows, int Vectors>
@@ -138,7 +137,7 @@ Kernel choose() { return {}; }
 #endif
 
 const Kernel kernel = choose();
-constexpr int64_t LARGEST_TILE = 14 * 32;
+constexpr int64_t TALLEST = 14, WIDEST = 32; // tile
 
 /** Copies `filled` numbers of each of `depth` rows to rows of `width`, with zeros at their ends. */
 void copy_rows(const float* from, int64_t stride, int64_t depth, int64_t filled, int64_t width, float* to) {
@@ -181,48 +180,70 @@ void pack(const Matrix& from, bool by_row, int64_t first, int64_t count, int64_t
 
 int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
+/** The size of equal parts of `size`, each at most `most` and a multiple of `unit`. */
+int64_t part_of(int64_t size, int64_t most, int64_t unit) {
+  const int64_t parts = (size + most - 1) / most;
+  return round_up((size + parts - 1) / parts, unit);
+}
+
 /** Room for panels, aligned for vectors; each thread keeps its own. */
-float* workspace() {
-  const auto release = [](float* memory) { std::free(memory); };
-  thread_local std::unique_ptr<float, void (*)(float*)> memory(
-      static_cast<float*>(std::aligned_alloc(64, sizeof(float) * DEPTH * (COLUMNS + ROWS + 64) + 4 * LARGEST_TILE)),
-      release);
-  return memory.get();
+struct Workspace {
+  alignas(64) float a[DEPTH * ROWS + WIDEST]; // the last square turned reaches beyond its panel
+  alignas(64) float b[DEPTH * WIDEST];
+  alignas(64) float edge[TALLEST * WIDEST];
+};
+Workspace& workspace() {
+  thread_local const auto memory = std::make_unique<Workspace>();
+  return *memory;
+}
+
+/** A piece of b, `count` columns from `first` on and `depth` deep from `p` on. */
+struct Piece {
+  int64_t first, count, p, depth;
+};
+
+/** Fetches part `part` of `parts` of what a panel will be packed from, where that comes in short stretches. */
+void prefetch(const Matrix& b, const Piece& piece, int64_t part, int64_t parts) {
+  constexpr int64_t line = 16;
+  if (!b.transposed) return;
+  const int64_t lines = piece.depth / line, all = piece.count * lines;
+  for (int64_t i = all * part / parts; i < all * (part + 1) / parts; i++)
+    __builtin_prefetch(b.data + (piece.first + i / lines) * b.stride + piece.p + i % lines * line, 0, 2);
 }
 
 /** The rows from m0 to m1 and columns from n0 to n1 of the result. */
 void block(int64_t m0, int64_t m1, int64_t n0, int64_t n1, int64_t n, int64_t k, const Matrix& a, const Matrix& b,
            float* c, const float* bias) {
-  float* packed_b = workspace();
-  float* packed_a = packed_b + DEPTH * COLUMNS;
-  float* edge = packed_a + DEPTH * (ROWS + 32);
+  Workspace& room = workspace();
   const auto [rows, columns, run, transpose, side] = kernel;
-  for (int64_t j = n0; j < n1; j += COLUMNS) {
-    const int64_t width = std::min(COLUMNS, n1 - j);
-    for (int64_t p = 0; p < k; p += DEPTH) {
-      const int64_t depth = std::min(DEPTH, k - p);
-      const bool add = p > 0 || bias;
-      pack(b, b.transposed, j, width, p, depth, columns, packed_b);
-      for (int64_t i = m0; i < m1; i += ROWS) {
-        const int64_t height = std::min(ROWS, m1 - i);
-        pack(a, !a.transposed, i, height, p, depth, rows, packed_a);
+  const int64_t height = part_of(m1 - m0, ROWS, rows), depth = part_of(k, DEPTH, side);
+  const auto piece_at = [&](int64_t j, int64_t p) {
+    return Piece{j, std::min(columns, n1 - j), p, std::min(depth, k - p)};
+  };
+  for (int64_t i = m0; i < m1; i += height) {
+    const int64_t end = std::min(i + height, m1);
+    for (int64_t p = 0; p < k; p += depth) {
+      pack(a, !a.transposed, i, end - i, p, std::min(depth, k - p), rows, room.a);
+      for (int64_t j = n0; j < n1; j += columns) {
+        const Piece piece = piece_at(j, p);
+        const bool last = j + columns >= n1, add = p > 0 || bias;
+        const Piece next = last && p + depth >= k ? Piece{} : last ? piece_at(n0, p + depth) : piece_at(j + columns, p);
+        pack(b, b.transposed, j, piece.count, p, piece.depth, columns, room.b);
         if (p == 0 && bias)
-          for (int64_t row = i; row < i + height; row++) std::copy(bias + j, bias + j + width, c + row * n + j);
-        for (int64_t y = 0; y < width; y += columns) {
-          const float* panel_b = packed_b + y * depth;
-          for (int64_t x = 0; x < height; x += rows) {
-            const float* panel_a = packed_a + x * depth;
-            float* tile = c + (i + x) * n + j + y;
-            const int64_t tall = std::min(rows, height - x), wide = std::min(columns, width - y);
-            if (tall == rows && wide == columns) {
-              run(depth, panel_a, panel_b, tile, n, add);
-              continue;
-            }
-            run(depth, panel_a, panel_b, edge, columns, false);
-            for (int64_t r = 0; r < tall; r++)
-              for (int64_t s = 0; s < wide; s++)
-                tile[r * n + s] = edge[r * columns + s] + (add ? tile[r * n + s] : 0);
+          for (int64_t row = i; row < end; row++) std::copy_n(bias + j, piece.count, c + row * n + j);
+        for (int64_t x = i; x < end; x += rows) {
+          const float* panel_a = room.a + (x - i) * piece.depth;
+          float* tile = c + x * n + j;
+          const int64_t tall = std::min(rows, end - x), wide = piece.count;
+          prefetch(b, next, (x - i) / rows, (end - i + rows - 1) / rows);
+          if (tall == rows && wide == columns) {
+            run(piece.depth, panel_a, room.b, tile, n, add);
+            continue;
           }
+          run(piece.depth, panel_a, room.b, room.edge, columns, false);
+          for (int64_t r = 0; r < tall; r++)
+            for (int64_t s = 0; s < wide; s++)
+              tile[r * n + s] = room.edge[r * columns + s] + (add ? tile[r * n + s] : 0);
         }
       }
     }
