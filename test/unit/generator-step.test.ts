@@ -67,7 +67,8 @@ describe.runIf(canRun('libtorch') && device === 'cpu')('a decoding step of a blo
     const largest = Math.max(...apart.map(Math.abs));
     const furthest = Math.max(...together.map((x, i) => Math.abs(x - apart[i])));
     expect(largest).toBeGreaterThan(0.1);
-    expect(furthest / largest).toBeLessThan(1e-5);
+    // With weights in int8, x is rounded to 16 bits, where a difference in its last place may become one of these.
+    expect(furthest / largest).toBeLessThan(kind === 'int8' ? 1e-4 : 1e-5);
   });
 
   it('is not taken for more sequences, nor in bf16', () => {

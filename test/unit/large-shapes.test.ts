@@ -123,6 +123,40 @@ describeEngines('packed weights', (engine) => {
       expect(ratio).toBeGreaterThan(0);
       expect(ratio).toBeLessThan(tolerance);
     });
+
+    // 4,160 is wider than what is added up in bytes.
+    it.each([64, 768, 4160])('int8: %i weights of a row are its largest, in 127 steps', (width) => {
+      const rows = 67;
+      const [x, weight] = [draw('x', [5, width]), draw('w', [rows, width])];
+      const [values, numbers] = [weight.dataSync(), x.dataSync()];
+      const row = (of: ArrayLike<number>, i: number) =>
+        Array.from({ length: width }, (_, j) => of[i * width + j]);
+      const expected = [0, 1, 2, 3, 4].flatMap((i) =>
+        Array.from({ length: rows }, (_, o) => {
+          const w = row(values, o);
+          const step = Math.fround(Math.max(...w.map(Math.abs)) / 127);
+          return row(numbers, i).reduce((sum, v, j) => sum + v * Math.round(w[j] / step) * step, 0);
+        }),
+      );
+      const got = ops.packedLinear(x, ops.packWeight(weight, 'int8')).dataSync();
+      const size = Math.sqrt(expected.reduce((sum, v) => sum + v * v, 0) / expected.length);
+      const furthest = Math.max(...expected.map((v, i) => Math.abs(v - got[i])));
+      expect(furthest / size).toBeLessThan(3e-4); // x in 16 bits of its largest
+    });
+
+    it('int8: zeros stay zero, and what is not finite is seen', () => {
+      const weight = ops.packWeight(draw('w', [67, 64]), 'int8');
+      const bias = draw('b', [67]);
+      for (const [fill, expected] of [
+        [0, (i: number) => bias.dataSync()[i]],
+        [Number.NaN, () => Number.NaN],
+        [Number.POSITIVE_INFINITY, () => Number.NaN],
+      ] as const) {
+        const x = tf.tensor([fill, ...new Array(63).fill(fill === 0 ? 0 : 1)], [1, 64]);
+        const y = [...ops.packedLinear(x, weight, bias).dataSync()];
+        expect(y.map((v) => (Number.isFinite(v) ? v : Number.NaN))).toEqual(y.map((_, i) => expected(i)));
+      }
+    });
   });
 
   it.skipIf(engine !== 'libtorch' || device === 'cpu')('a CUDA device has none, and says so', () => {

@@ -8,13 +8,12 @@
 #include <cstring>
 
 #include "few_rows.h"
+#include "few_rows_int8.h"
 #include "simd.h"
 
 namespace alitok {
 namespace {
 
-template <int Lanes>
-using Integers __attribute__((vector_size(4 * Lanes))) = int32_t;
 template <int Lanes>
 using Words __attribute__((vector_size(4 * Lanes))) = uint32_t;
 
@@ -46,27 +45,6 @@ struct Int8 {
     return __builtin_convertvector(reinterpret_cast<Integers<Lanes>>(words << (24 - 8 * j)) >> 24, Floats<Lanes>);
   }
 };
-
-/** Which lanes of two vectors, in groups of `Group`, are the groups' lower halves (upper ones: `from` = Group / 2). */
-template <int Lanes, int Group, int... I>
-constexpr Integers<Lanes> halves(int from, std::integer_sequence<int, I...>) {
-  return Integers<Lanes>{I / (Group / 2) * Group + I % (Group / 2) + from...};
-}
-
-/** Lane i of the result: the sum of all lanes of v[i], for `Group` = `Lanes` vectors. Overwrites v. */
-template <int Lanes, int Group = Lanes>
-INLINE Floats<Lanes> sums_of_lanes(Floats<Lanes>* v) {
-  if constexpr (Group == 1) {
-    return v[0];
-  } else {
-    constexpr auto all = std::make_integer_sequence<int, Lanes>();
-    constexpr Integers<Lanes> lower = halves<Lanes, Group>(0, all), upper = halves<Lanes, Group>(Group / 2, all);
-#pragma GCC unroll 16
-    for (int i = 0; i < Group; i += 2)
-      v[i / 2] = __builtin_shuffle(v[i], v[i + 1], lower) + __builtin_shuffle(v[i], v[i + 1], upper);
-    return sums_of_lanes<Lanes, Group / 2>(v);
-  }
-}
 
 template <typename Kind>
 struct Problem {
@@ -170,6 +148,7 @@ void few_rows_product(const float* x, int64_t rows, const FewRowsLayer& layer, i
   };
   if (layer.type == at::kFloat) run(Float32());
   else if (layer.type == at::kBFloat16) run(BFloat16());
+  else if (multiplies_bytes(layer)) few_rows_bytes(x, rows, layer, first, last, y);
   else run(Int8());
 }
 

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <utility>
 
 // A function of plain loops is compiled once for each instruction set, and the right one is chosen when the library is
 // loaded.
@@ -26,6 +27,29 @@ using at::Tensor;
 /** Vectors of `Lanes` numbers; at most what a register of the processor holds, or they go through memory. */
 template <int Lanes>
 using Floats __attribute__((vector_size(4 * Lanes))) = float;
+template <int Lanes>
+using Integers __attribute__((vector_size(4 * Lanes))) = int32_t;
+
+/** Which lanes of two vectors, in groups of `Group`, are the groups' lower halves (upper ones: `from` = Group / 2). */
+template <int Lanes, int Group, int... I>
+constexpr Integers<Lanes> halves(int from, std::integer_sequence<int, I...>) {
+  return Integers<Lanes>{I / (Group / 2) * Group + I % (Group / 2) + from...};
+}
+
+/** Lane i of the result: the sum of all lanes of v[i], for `Group` = `Lanes` vectors. Overwrites v. */
+template <int Lanes, int Group = Lanes>
+INLINE Floats<Lanes> sums_of_lanes(Floats<Lanes>* v) {
+  if constexpr (Group == 1) {
+    return v[0];
+  } else {
+    constexpr auto all = std::make_integer_sequence<int, Lanes>();
+    constexpr Integers<Lanes> lower = halves<Lanes, Group>(0, all), upper = halves<Lanes, Group>(Group / 2, all);
+#pragma GCC unroll 16
+    for (int i = 0; i < Group; i += 2)
+      v[i / 2] = __builtin_shuffle(v[i], v[i + 1], lower) + __builtin_shuffle(v[i], v[i + 1], upper);
+    return sums_of_lanes<Lanes, Group / 2>(v);
+  }
+}
 
 // Where loops are written for registers, with vectors of a length: defines `name`, which calls the inlined template
 // `body<Lanes>` as compiled for the vectors that this processor has.
