@@ -127,9 +127,7 @@ function plan(step, { gpus, images, sharded = false, checkpointed = false, rate 
     if (images % accumulation !== 0) continue;
     const micro = images / accumulation;
     const state = stateBytes(step, { gpus, accumulation, sharded });
-    // Distances of all features to all entries, on every device.
-    const clustering = FLOAT * gpus * images * (step.latents ?? 0) * (step.entries ?? 0);
-    const activations = Math.max(micro * each, clustering);
+    const activations = micro * each;
     if (state + activations > device.memory) continue;
     const parts = imageSeconds(step, device, checkpointed);
     const one = rate ? 1 / rate : totalOf(parts);

@@ -54,7 +54,20 @@ const runNearestCode = defineOp({
   },
 });
 
+/** At most so many distances are in memory at once (256 MiB): the clustering update compares with all processes' features. */
+const MOST_DISTANCES = 2 ** 26;
+
 /** For each row of z (R, c) the index of the row of codebook (N, c) at the smallest Euclidean distance: (R) int32. */
 export function nearestCode(z: tf.Tensor2D, codebook: tf.Tensor2D): tf.Tensor1D {
-  return runNearestCode({ z, codebook }, {}) as tf.Tensor1D;
+  const [count, width] = z.shape;
+  const together = Math.max(1, Math.floor(MOST_DISTANCES / codebook.shape[0]));
+  if (count <= together) return runNearestCode({ z, codebook }, {}) as tf.Tensor1D;
+  return tf.tidy(() => {
+    const parts: tf.Tensor1D[] = [];
+    for (let first = 0; first < count; first += together) {
+      const rows = z.slice([first, 0], [Math.min(together, count - first), width]);
+      parts.push(runNearestCode({ z: rows, codebook }, {}) as tf.Tensor1D);
+    }
+    return tf.concat1d(parts);
+  });
 }
