@@ -51,7 +51,7 @@ figcaption { display: flex; flex-wrap: wrap; gap: 0 10px; justify-content: space
 .steps output { font-variant-numeric: tabular-nums; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .9rem; }
-caption { text-align: left; padding-bottom: 6px; }
+caption { text-align: left; padding-bottom: 6px; max-width: calc(100vw - 40px); }
 th, td { text-align: left; vertical-align: top; padding: 5px 14px 5px 0; border-bottom: 1px solid var(--grid); }
 thead th { border-bottom-color: var(--line); white-space: nowrap; }
 td { font-variant-numeric: tabular-nums; }

@@ -40,10 +40,11 @@ function digits(value: unknown): string {
 const chip = (colour: number) =>
   html`<span class="chip" style="background:${PAGE.palette[colour % PAGE.palette.length]}"></span>`;
 
-const legend = (runs: readonly PageRun[]) =>
+/** The colours of the runs that are `shown`; one run alone needs none. */
+const legend = (runs: readonly PageRun[], shown: (run: PageRun) => boolean = () => true) =>
   runs.length < 2
     ? html``
-    : html`<ul class="legend">${runs.map(({ name }, i) => html`<li>${chip(i)}${name}</li>`)}</ul>`;
+    : html`<ul class="legend">${runs.map((run, i) => (shown(run) ? html`<li>${chip(i)}${run.name}</li>` : ''))}</ul>`;
 
 /** The last finite value of a metric. */
 function last(rows: readonly MetricsRow[], metric: string): number | undefined {
@@ -166,7 +167,7 @@ export async function codebook(runs: readonly PageRun[]): Promise<Section | unde
   return {
     id: 'codebook',
     title: 'Use of the codebook',
-    body: html`${legend(runs)}<figure><figcaption><h3>Codebook entries by how often the previewed images chose them</h3></figcaption>
+    body: html`${legend(runs, ({ codeCounts }) => codeCounts !== undefined)}<figure><figcaption><h3>Codebook entries by how often the previewed images chose them</h3></figcaption>
 <div class="wide">${described(svg, `Histogram. ${texts.join('; ')}`)}</div>
 <div class="narrow">${described(narrow, `Histogram. ${texts.join('; ')}`)}</div>
 <p>${texts.join('. ')}.</p></figure>`,

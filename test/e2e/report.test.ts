@@ -51,6 +51,8 @@ describe('the page', () => {
       process.versions.node,
     ])
       expect(text).toContain(part);
+    const legends = [...text.matchAll(/<ul class="legend">(.*?)<\/ul>/gs)].map(([, items]) => items);
+    expect(legends.map((items) => items.match(/<li>/g)?.length)).toEqual([3, 2]); // the generator has no codebook
     const loss = (await readFile(join(generator, 'metrics.jsonl'), 'utf8'))
       .split('\n')
       .map((line) => line && JSON.parse(line).loss);
