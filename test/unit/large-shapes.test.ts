@@ -50,6 +50,7 @@ describeEngines('large shapes', (engine) => {
     [31, 272, 66],
     [33, 17, 31],
     [200, 530, 600],
+    [790, 400, 70],
   ])('linear of %i rows, %i to %i', async (rows, inputs, outputs) => {
     const linear: Function = (x, weight, bias) => ops.linear(x, weight, bias);
     await expectAgreement(engine, linear, [[rows, inputs], [outputs, inputs], [outputs]]);

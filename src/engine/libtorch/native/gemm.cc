@@ -22,8 +22,8 @@ namespace {
 
 /** At most so deep are panels: one of b's stays near the processor while all of a's pass by. */
 constexpr int64_t DEPTH = 384;
-/** At most so many rows of a are packed at a time; with DEPTH they take somewhat more than half of a second-level cache of 1 MiB. */
-constexpr int64_t ROWS = 392;
+/** At most so many rows of a are packed at a time: with DEPTH somewhat more than half of a second-level cache of 1 MiB. */
+constexpr int64_t ROWS = 378;
 
 /** Adds a panel of a (depth × Rows) times one of b (depth × Vectors·lanes) to a tile, or sets the tile to it. */
 template <typename Vector, int Rows, int Vectors>
@@ -138,6 +138,7 @@ Kernel choose() { return {}; }
 
 const Kernel kernel = choose();
 constexpr int64_t TALLEST = 14, WIDEST = 32; // tile
+static_assert(ROWS % 14 == 0 && ROWS % 6 == 0 && DEPTH % 16 == 0, "equal parts, rounded up to tiles and squares, are no larger");
 
 /** Copies `filled` numbers of each of `depth` rows to rows of `width`, with zeros at their ends. */
 void copy_rows(const float* from, int64_t stride, int64_t depth, int64_t filled, int64_t width, float* to) {
@@ -180,7 +181,7 @@ void pack(const Matrix& from, bool by_row, int64_t first, int64_t count, int64_t
 
 int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
-/** The size of equal parts of `size`, each at most `most` and a multiple of `unit`. */
+/** The size of equal parts of `size`, each at most `most`, which like them is a multiple of `unit`. */
 int64_t part_of(int64_t size, int64_t most, int64_t unit) {
   const int64_t parts = (size + most - 1) / most;
   return round_up((size + parts - 1) / parts, unit);
