@@ -1,5 +1,5 @@
 import * as tf from '@tensorflow/tfjs';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import type { EngineName } from '../../src/engine/index.js';
 import * as ops from '../../src/engine/ops/index.js';
 import { Random } from '../../src/random.js';
@@ -81,6 +81,18 @@ describeEngines('large shapes', (engine) => {
       return ops.attention(q, k, v, { causal: true });
     };
     await expectAgreement(engine, attention, [[2, 40, 192]]);
+  });
+
+  // Plain JavaScript takes long for it, and cuts the rows up in the same way.
+  it.skipIf(engine === 'cpu')('nearestCode of more rows than there is room for distances', () => {
+    const entries = 2 ** 21; // 32 rows at a time; whole numbers, whose distances are exact
+    const point = (n: number) => [(n % 2048) - 1024, Math.floor(n / 2048) - 512];
+    const codes = tf.tensor2d(Array.from({ length: entries }, (_, n) => point(n)));
+    const wanted = Array.from({ length: 70 }, (_, i) => (i * 30011) % entries);
+    const runs = vi.spyOn(tf.engine(), 'runKernel');
+    expect([...ops.nearestCode(tf.tensor2d(wanted.map(point)), codes).dataSync()]).toEqual(wanted);
+    expect(runs.mock.calls.filter(([name]) => name === 'alitok.NearestCode')).toHaveLength(3);
+    runs.mockRestore();
   });
 });
 
