@@ -53,7 +53,7 @@ run_tests() {
 times() {
   local options=(--precision float32)
   [ "$1" = tf32 ] && options+=(--tf32)
-  [ "$1" = bf16 ] && options=(--precision bf16)
+  [ "$1" = bf16 ] && options=(--precision bf16 --weights bf16) # of sampling alone
   # shellcheck disable=SC2086 # a list of cases
   node test/bench/compare.js $cases --device "$device" "${options[@]}" --python "$python" \
     --rounds "$rounds" --raw "$out/times-$1.jsonl"

@@ -123,11 +123,12 @@ describeEngines('numbers that are not finite', () => {
 });
 
 describeEngines('packed weights', (engine) => {
-  describe.skipIf(engine !== 'libtorch' || device !== 'cpu')('in fewer bits', () => {
-    it.each([
-      ['bf16', 4e-3],
-      ['int8', 1.5e-2],
-    ] as const)('%s: a product is off by rounding alone', (kind, tolerance) => {
+  const onProcessor = device === 'cpu';
+  describe.skipIf(engine !== 'libtorch')('in fewer bits', () => {
+    it.each<['bf16' | 'int8', number]>([
+      ['bf16', onProcessor ? 4e-3 : 6e-3], // a CUDA device rounds x and y as well
+      ...(onProcessor ? [['int8', 1.5e-2] as ['int8', number]] : []),
+    ])('%s: a product is off by rounding alone', (kind, tolerance) => {
       const [x, weight, bias] = [draw('x', [5, 192]), draw('w', [67, 192]), draw('b', [67])];
       const exact = ops.linear(x, weight, bias).sub(bias);
       const packed = ops.packWeight(weight, kind);
@@ -136,9 +137,11 @@ describeEngines('packed weights', (engine) => {
       expect(ratio).toBeGreaterThan(0);
       expect(ratio).toBeLessThan(tolerance);
     });
+  });
 
+  describe.skipIf(engine !== 'libtorch' || !onProcessor)('in int8', () => {
     // 4,160 is wider than what is added up in bytes.
-    it.each([64, 768, 4160])('int8: %i weights of a row are its largest, in 127 steps', (width) => {
+    it.each([64, 768, 4160])('%i weights of a row are its largest, in 127 steps', (width) => {
       const rows = 67;
       const [x, weight] = [draw('x', [5, width]), draw('w', [rows, width])];
       const [values, numbers] = [weight.dataSync(), x.dataSync()];
@@ -157,7 +160,7 @@ describeEngines('packed weights', (engine) => {
       expect(furthest / size).toBeLessThan(3e-4); // x in 16 bits of its largest
     });
 
-    it('int8: zeros stay zero, and what is not finite is seen', () => {
+    it('zeros stay zero, and what is not finite is seen', () => {
       const weight = ops.packWeight(draw('w', [67, 64]), 'int8');
       const bias = draw('b', [67]);
       for (const [fill, expected] of [
@@ -172,8 +175,10 @@ describeEngines('packed weights', (engine) => {
     });
   });
 
-  it.skipIf(engine !== 'libtorch' || device === 'cpu')('a CUDA device has none, and says so', () => {
-    expect(() => ops.packWeight(tf.ones([2, 64]), 'int8')).toThrow(/are for --device cpu, not cuda:0/);
+  it.skipIf(engine !== 'libtorch' || device === 'cpu')('a CUDA device has none in int8, and says so', () => {
+    expect(() => ops.packWeight(tf.ones([2, 64]), 'int8')).toThrow(
+      /int8 are for --device cpu, not cuda:0; use --weights bf16/,
+    );
   });
 
   it.skipIf(engine === 'libtorch')('an engine without them says so', () => {

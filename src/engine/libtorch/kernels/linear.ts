@@ -1,6 +1,6 @@
 import { EngineError } from '../../../errors.js';
 import { ScalarType } from '../backend.js';
-import { FEW_ROWS, LANES } from '../bridge.js';
+import { FEW_ROWS, LANES, type TensorId } from '../bridge.js';
 import { inHalf, inPrecision, ours } from './products.js';
 import { register, sizeOf } from './register.js';
 
@@ -33,15 +33,23 @@ export function registerLinear(): void {
   });
   register<{ int8: boolean }>('alitok.PackWeight', ({ weight }, { int8 }, kernel) => {
     const { id, out, backend } = kernel;
-    if (!ours(kernel))
-      throw new EngineError(`weights in fewer bits are for --device cpu, not ${backend.device}`);
+    if (!ours(kernel) && int8)
+      throw new EngineError(
+        `weights in int8 are for --device cpu, not ${backend.device}; use --weights bf16`,
+      );
+    if (!ours(kernel)) return [out('float32', 'to.dtype', id(weight), ScalarType.bfloat16)];
     if (!int8) return [out('float32', 'alitok::pack_bf16', id(weight))];
     const [packed, scale] = backend.call('alitok::pack_int8', id(weight));
     return [backend.wrap(packed, 'int32'), backend.wrap(scale, 'float32')];
   });
-  register('alitok.PackedLinear', ({ x, weight, scale, bias }, _, { id, out }) =>
-    out('float32', 'alitok::linear_few', id(x), id(weight), scale ? id(scale) : null, bias ? id(bias) : null),
-  );
+  register('alitok.PackedLinear', ({ x, weight, scale, bias }, _, kernel) => {
+    const { id, use, out } = kernel;
+    const [factors, offset] = [scale ? id(scale) : null, bias ? id(bias) : null];
+    if (ours(kernel)) return out('float32', 'alitok::linear_few', id(x), id(weight), factors, offset);
+    const half = (tensor: TensorId) => use('to.dtype', tensor, ScalarType.bfloat16);
+    const y = use('linear', half(id(x)), id(weight), offset === null ? null : half(offset));
+    return out('float32', 'to.dtype', y, ScalarType.float32);
+  });
   register('alitok.Gelu', ({ x }, _, { id, out }) => out('float32', 'gelu', id(x)));
   register('alitok.GeluGrad', ({ dy, x }, _, { id, out }) => out('float32', 'gelu_backward', id(dy), id(x)));
   register('alitok.SwiGLU', ({ gate, value }, _, kernel) => {
