@@ -55,8 +55,13 @@ struct Problem {
   float* y;
   int64_t n, outputs;
 
-  void write(int64_t row, int64_t output, float sum) const {
-    y[row * outputs + output] = sum * (scale ? scale[output] : 1) + (bias ? bias[output] : 0);
+  /** An output of `Rows` rows from `row` on, whose sums are `apart`. */
+  template <int Rows>
+  INLINE void write(int64_t row, int64_t output, const float* sums, int apart) const {
+    const float factor = scale ? scale[output] : 1, offset = bias ? bias[output] : 0;
+    float* to = y + row * outputs + output;
+#pragma GCC unroll 4
+    for (int r = 0; r < Rows; r++) to[r * outputs] = sums[r * apart] * factor + offset;
   }
 };
 
@@ -100,12 +105,15 @@ INLINE void dot_products(const Problem<Kind>& problem, int64_t row, int64_t outp
       }
     }
   }
+  float sums[whole];
 #pragma GCC unroll 4
   for (int i = 0; i < count; i += Lanes) {
-    const Floats<Lanes> sums = sums_of_lanes<Lanes>(sum + i);
-    for (int j = 0; j < std::min(Lanes, count - i); j++)
-      problem.write(row + (i + j) / Outputs, output + (i + j) % Outputs * apart, sums[j]);
+    const Floats<Lanes> some = sums_of_lanes<Lanes>(sum + i);
+    std::memcpy(sums + i, &some, sizeof some);
   }
+#pragma GCC unroll 8
+  for (int o = 0; o < Outputs; o++)
+    problem.template write<Rows>(row, output + o * apart, sums + o, Outputs);
 }
 
 template <int Lanes, int Outputs, typename Kind>
