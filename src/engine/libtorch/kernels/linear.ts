@@ -33,11 +33,12 @@ export function registerLinear(): void {
   });
   register<{ int8: boolean }>('alitok.PackWeight', ({ weight }, { int8 }, kernel) => {
     const { id, out, backend } = kernel;
-    if (!ours(kernel) && int8)
+    if (!ours(kernel)) {
+      if (!int8) return [out('float32', 'to.dtype', id(weight), ScalarType.bfloat16)];
       throw new EngineError(
         `weights in int8 are for --device cpu, not ${backend.device}; use --weights bf16`,
       );
-    if (!ours(kernel)) return [out('float32', 'to.dtype', id(weight), ScalarType.bfloat16)];
+    }
     if (!int8) return [out('float32', 'alitok::pack_bf16', id(weight))];
     const [packed, scale] = backend.call('alitok::pack_int8', id(weight));
     return [backend.wrap(packed, 'int32'), backend.wrap(scale, 'float32')];

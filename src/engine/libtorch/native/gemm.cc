@@ -137,7 +137,8 @@ Kernel choose() { return {}; }
 #endif
 
 const Kernel kernel = choose();
-constexpr int64_t TALLEST = 14, WIDEST = 32; // tile
+/** The largest tile of all kernels. */
+constexpr int64_t TALLEST = 14, WIDEST = 32;
 static_assert(ROWS % 14 == 0 && ROWS % 6 == 0 && DEPTH % 16 == 0, "equal parts, rounded up to tiles and squares, are no larger");
 
 /** Copies `filled` numbers of each of `depth` rows to rows of `width`, with zeros at their ends. */
