@@ -149,7 +149,7 @@ describe.skipIf(!built)('on a CUDA device', () => {
 
   describe('the host waits', () => {
     it('not once while codes are drawn', async () => {
-      const sampling = openCase('sample', CONFIG, { batch: 2 });
+      const sampling = openCase({ name: 'sample', batch: 2 }, CONFIG);
       await sampling.run(); // which makes the table of rotations
       Object.assign(seen, { waits: [], sent: 0 });
       await sampling.run();
@@ -160,7 +160,7 @@ describe.skipIf(!built)('on a CUDA device', () => {
     });
 
     it('twice in a step of the generator: for loss and norm, before anything changes', async () => {
-      const training = openCase('train', CONFIG, { batch: 2 });
+      const training = openCase({ name: 'train', batch: 2 }, CONFIG);
       seen.waits.length = 0;
       await training.run();
       expect(seen.waits).toEqual(['read', 'read']);
