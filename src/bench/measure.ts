@@ -42,21 +42,23 @@ async function settled(): Promise<void> {
   last.dispose();
 }
 
-/** Times of `repeats` runs after one to warm up, each to its end on the device: by the clock, and of the processors. */
-async function seconds(
-  run: () => Promise<void>,
-  repeats: number,
-): Promise<{ wall: number[]; cpu: number[] }> {
+/** Seconds of one run to its end on the device: by the clock, and of the processors. */
+export async function time(run: () => Promise<void>): Promise<{ wall: number; cpu: number }> {
+  const [start, used] = [performance.now(), process.cpuUsage()];
   await run();
   await settled();
+  const { user, system } = process.cpuUsage(used);
+  return { wall: (performance.now() - start) / 1000, cpu: (user + system) / 1e6 };
+}
+
+/** Those of `repeats` runs after one to warm up. */
+async function times(run: () => Promise<void>, repeats: number): Promise<{ wall: number[]; cpu: number[] }> {
+  await time(run);
   const [wall, cpu]: number[][] = [[], []];
   for (let i = 0; i < repeats; i++) {
-    const [start, used] = [performance.now(), process.cpuUsage()];
-    await run();
-    await settled();
-    wall.push((performance.now() - start) / 1000);
-    const { user, system } = process.cpuUsage(used);
-    cpu.push((user + system) / 1e6);
+    const taken = await time(run);
+    wall.push(taken.wall);
+    cpu.push(taken.cpu);
   }
   return { wall, cpu };
 }
@@ -71,7 +73,7 @@ async function best(body: () => tf.Tensor): Promise<number> {
     const row = async () => {
       for (let i = 0; i < count; i++) tf.tidy(body).dispose();
     };
-    const fastest = Math.min(...(await seconds(row, REPEATS)).wall);
+    const fastest = Math.min(...(await times(row, REPEATS)).wall);
     if (fastest >= LONG_ENOUGH) return fastest / count;
   }
 }
@@ -124,7 +126,7 @@ function kernelCounts(used: KernelUse[] | undefined, steps: number): Partial<Mea
 /** Runs a case once to warm up and then `repeats` times; on a CUDA device once more, for its kernels. */
 export async function measure(what: Case, repeats: number, limits: Limits): Promise<Measurement> {
   const peak = watchMemory();
-  const { wall, cpu } = await seconds(what.run, repeats);
+  const { wall, cpu } = await times(what.run, repeats);
   const taken = peak();
   const used = await profileKernels(async () => {
     await what.run();

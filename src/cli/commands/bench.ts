@@ -61,7 +61,7 @@ function table(measured: Measurement, repeats: number): [string, string][] {
 }
 
 async function run(invocation: Invocation<BenchOptions>): Promise<void> {
-  const { repeats, json, weights, precision, config: file } = invocation.options;
+  const { repeats, json, weights, precision, tf32, config: file } = invocation.options;
   const words = invocation.args[0] as string[];
   const cases = await casesOf(words.filter((word) => !word.includes('=')));
   const config = await readConfig({ ...invocation, args: [words.filter((word) => word.includes('='))] });
@@ -75,7 +75,14 @@ async function run(invocation: Invocation<BenchOptions>): Promise<void> {
     for (const [key, value] of rows) console.log(`${key.padEnd(width)}  ${value}`);
   };
   if (!json) show([['engine', `${engine.name}: ${engine.description}`], ...limitsText(limits)]);
-  const about = { config: file, weights, engine: engine.name, engine_version: engine.description };
+  const products = tf32 ? 'tf32' : precision;
+  const about = {
+    config: file,
+    weights,
+    precision: products,
+    engine: engine.name,
+    engine_version: engine.description,
+  };
   const failed: string[] = [];
   for (const { text, spec } of cases) {
     let what: Case | undefined;
