@@ -64,24 +64,30 @@ export function parseCase(text: string): CaseSpec | undefined {
   };
 }
 
-/** Standard deviation of weights, and how far apart neighbours are as angles, so that no two are alike. */
-const STD = 0.02;
+/** How far apart neighbours are as angles, so that no two are alike. */
 const TURN = 2.399963;
 
 /**
- * Weights made on the device, for time does not depend on which they are, but on a GPU it does on how many bits of them
- * differ: sines of many angles. None is zero, as a fresh output layer would be.
+ * Numbers in [-1, 1], made on the device: sines of many angles. Time does not depend on which numbers they are, but on a GPU it
+ * does on how many of their bits differ.
  */
+function waves(shape: number[]): tf.Tensor {
+  const size = shape.reduce((a, b) => a * b, 1);
+  return tf
+    .linspace(0, TURN * (size - 1), size)
+    .sin()
+    .reshape(shape);
+}
+
+/** Standard deviation of weights. */
+const STD = 0.02;
+
+/** Weights of which none is zero, as a fresh output layer would be. */
 function fill(parameters: Parameters): void {
   for (const p of parameters)
     p.value = tf.tidy(() => {
       const shape = p.shape as number[];
-      if (shape.length === 1) return tf.fill(shape, 1);
-      const angles = tf.linspace(0, TURN * (p.size - 1), p.size);
-      return angles
-        .sin()
-        .mul(STD * Math.SQRT2)
-        .reshape(shape);
+      return shape.length === 1 ? tf.fill(shape, 1) : waves(shape).mul(STD * Math.SQRT2);
     });
 }
 
@@ -180,8 +186,8 @@ function tokenizing(config: Config, { batch }: CaseSpec, direction: 'encode' | '
   const tokenizer = new Tokenizer(config.tokenizer, 2);
   fill(tokenizer.parameters);
   const { image_size, tokens, codebook_size } = tokenizer.geometry;
-  const images = tf.keep(
-    tf.randomUniform([batch, image_size, image_size, 3], 0, 1, 'float32', SEED),
+  const images = tf.tidy(() =>
+    tf.keep(waves([batch, image_size, image_size, 3]).add(1).div(2)),
   ) as tf.Tensor4D;
   const codes = tf.keep(tf.tensor2d(integers(batch * tokens, codebook_size), [batch, tokens], 'int32'));
   return {

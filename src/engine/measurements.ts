@@ -9,11 +9,13 @@ export interface KernelUse {
   seconds: number;
 }
 
-/** The engine where it is libtorch on a CUDA device, with the operators of native/measurements.cc. */
-function cudaBackend(): LibtorchBackend | undefined {
-  if (tf.getBackend() !== 'libtorch') return undefined;
-  const backend = tf.backend() as LibtorchBackend;
-  return backend.device !== 'cpu' && backend.has('alitok::memory_begin') ? backend : undefined;
+const libtorch = (): LibtorchBackend | undefined =>
+  tf.getBackend() === 'libtorch' ? (tf.backend() as LibtorchBackend) : undefined;
+
+/** The engine where it is on a CUDA device and its bridge has the operators of native/measurements.cc. */
+function measurable(): LibtorchBackend | undefined {
+  const backend = libtorch();
+  return backend && backend.device !== 'cpu' && backend.has('alitok::memory_begin') ? backend : undefined;
 }
 
 /**
@@ -21,7 +23,7 @@ function cudaBackend(): LibtorchBackend | undefined {
  * and where the PyTorch is too old to tell.
  */
 export async function profileKernels(run: () => Promise<void>): Promise<KernelUse[] | undefined> {
-  const backend = cudaBackend();
+  const backend = measurable();
   if (!backend) return undefined;
   backend.call('alitok::profile_begin', true);
   let noted: number;
@@ -40,15 +42,17 @@ export async function profileKernels(run: () => Promise<void>): Promise<KernelUs
 }
 
 /**
- * Begins to look for the most memory that is taken, in bytes: of a CUDA device by tensors, elsewhere by this process.
- * Calling what it gives tells the most since then.
+ * Gives back what is kept for tensors to come, and begins to look for the most memory that is taken, in bytes: of a CUDA
+ * device by tensors, elsewhere by this process. Calling what it gives tells the most since then.
  */
 export function watchMemory(): () => number {
-  const backend = cudaBackend();
-  if (!backend) {
-    resetPeakMemory();
-    return peakMemory;
+  const device = measurable();
+  if (device) {
+    device.call('alitok::memory_begin', device.device);
+    return () => (device.call('alitok::memory_peak', device.device) as [number, number])[0];
   }
-  backend.call('alitok::memory_begin', backend.device);
-  return () => (backend.call('alitok::memory_peak', backend.device) as [number, number])[0];
+  const backend = libtorch();
+  if (backend?.device === 'cpu') backend.call('alitok::release_memory');
+  resetPeakMemory();
+  return peakMemory;
 }
