@@ -60,15 +60,31 @@ function linkFlags(libtorch) {
   ];
 }
 
+/** The folder of Node.js's headers: the one that $NAPI_INCLUDE names, that of their package, or the one beside Node.js. */
+function findNodeHeaders() {
+  const has = (path) => existsSync(join(path, 'node_api.h'));
+  const { NAPI_INCLUDE } = process.env;
+  if (NAPI_INCLUDE) {
+    if (has(NAPI_INCLUDE)) return NAPI_INCLUDE;
+    throw new Error(
+      `NAPI_INCLUDE is ${NAPI_INCLUDE}, but ${join(NAPI_INCLUDE, 'node_api.h')} does not exist`,
+    );
+  }
+  const found = [
+    join(root, 'node_modules/node-api-headers/include'),
+    join(dirname(process.execPath), '../include/node'),
+  ].find(has);
+  if (found) return found;
+  throw new Error(
+    'the headers of Node.js are missing: run "npm install node-api-headers", or set NAPI_INCLUDE to their folder',
+  );
+}
+
 async function build() {
   const libtorch = findLibtorch();
   if (!libtorch) throw new NotFound(`no libtorch found: ${REMEDY}`);
   const { include, lib } = libtorch;
-  const nodeHeaders = [
-    join(root, 'node_modules/node-api-headers/include'),
-    join(dirname(process.execPath), '../include/node'),
-  ].find((path) => existsSync(join(path, 'node_api.h')));
-  if (!nodeHeaders) throw new Error('the headers of Node.js are missing: run "npm install node-api-headers"');
+  const nodeHeaders = findNodeHeaders();
   mkdirSync(dirname(output), { recursive: true });
 
   const compiler = process.env.CXX || 'c++';
