@@ -38,7 +38,7 @@ describe('alitok bench', () => {
   it.runIf(process.platform === 'linux' && canRun('libtorch'))(
     'a case too large for the memory does not end the others',
     async () => {
-      const words = `--engine libtorch --threads 1 bench encode:40000 encode --repeats 1 --json -c ${TINY}`;
+      const words = `--engine libtorch --threads 1 bench encode:60000 encode --repeats 1 --json -c ${TINY}`;
       const limited = `ulimit -v 3000000; exec "$0" "$1" ${words}`;
       const env = { ...process.env, OPENBLAS_NUM_THREADS: '1' };
       const paths = [process.execPath, 'bin/alitok.js'];
@@ -48,11 +48,11 @@ describe('alitok bench', () => {
       });
       const [large, small] = lines(stdout);
       expect(large).toMatchObject({
-        case: 'encode:40000',
+        case: 'encode:60000',
         error: expect.stringMatching(/can't allocate memory/),
       });
       expect(small.seconds).toBeGreaterThan(0);
-      expect(stderr).toMatch(/error: 1 of 2 cases failed: encode:40000\n$/);
+      expect(stderr).toMatch(/error: 1 of 2 cases failed: encode:60000\n$/);
       expect(status).toBe(5);
     },
   );

@@ -23,6 +23,8 @@ const RECORD = `${output}.json`;
 const optional = process.argv.includes('--if-found');
 /** The one source that needs what not every libtorch has. */
 const DISTRIBUTED = 'distributed.cc';
+/** The one source whose interfaces an older PyTorch lacks: what it tells of is left out then (src/engine/measurements.ts). */
+const MEASUREMENTS = 'measurements.cc';
 
 const REMEDY =
   'install one (Debian, Ubuntu: apt-get install libtorch-dev; anywhere: pip install torch), or set LIBTORCH to its folder';
@@ -142,6 +144,7 @@ async function make(libtorch, compiler, flags, conditions) {
       .map((name) => ({
         file: join(here, name),
         flags: name === DISTRIBUTED ? [...flags, ...distributed] : flags,
+        optional: name === MEASUREMENTS,
       }));
     const files = await compileObjects(compiler, sources, objects);
     await runCompiler(compiler, ['-o', partial, ...files, ...linkFlags(libtorch)]);
