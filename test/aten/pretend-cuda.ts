@@ -6,7 +6,7 @@ import { misfit, schemaOf } from './schemas.js';
 // What the engine does on a CUDA device, on a processor: the kernels take the ways that they take there, each call is checked
 // by the schemas of all versions, and PyTorch computes it on the CPU. The few operators that only CUDA has, and that an old
 // PyTorch lacks, are composed here of others, as strict about what they are given as PyTorch's own are. Numbers in bfloat16
-// are added up in float32, as they are there.
+// are added up in float32, and an index out of range is the end of the device, as they are there.
 
 const DEVICE = 'cuda:0';
 const FIRST_COMPOSED = 1_000_000;
@@ -261,6 +261,26 @@ export function pretendCuda(others: Readonly<Record<string, string>> = {}): Obse
     }
   };
 
+  /** Whether an operator that looks up or writes rows by number is given one that is not there. */
+  const isOutOfRange = (name: string, args: Argument[]): boolean => {
+    const { parameters } = schemaOf(name)!;
+    const given = (pattern: RegExp) =>
+      args[parameters.findIndex((parameter) => pattern.test(parameter.name))];
+    const indices = given(/^ind(ex|ices)$/);
+    if (indices === undefined || typeof args[0] !== 'number' || /^max_pool|^select/.test(name)) return false;
+    const shape = real.shape(args[0]);
+    const axis = (given(/^dim$/) ?? 0) as number;
+    const rows = given(/^num_weights$/) ?? (shape.length === 0 ? 1 : shape.at(axis));
+    const whole: TensorId = direct('to.dtype', indices, 3);
+    const outside = real.read(whole).some((index) => index < 0 || index >= (rows as number));
+    real.free(whole);
+    return outside;
+  };
+  /** Kernels that meet such a number end the work of the whole process on the device: whatever it asks for later fails. */
+  let lost = false;
+  const requireDevice = () => {
+    if (lost) throw new Error('CUDA error: device-side assert triggered');
+  };
   const composed = compositions(within, real) as Record<string, (...args: unknown[]) => unknown>;
   const composedNames = Object.keys(composed);
 
@@ -285,6 +305,8 @@ export function pretendCuda(others: Readonly<Record<string, string>> = {}): Obse
       const name = names[operator] ?? composedNames[operator - FIRST_COMPOSED];
       const problem = misfit(name, args);
       if (problem) throw new Error(problem);
+      lost ||= isOutOfRange(name, args);
+      requireDevice();
       observed.calls.set(name, (observed.calls.get(name) ?? 0) + 1);
       if (WAITING.test(name)) observed.waits.push(name);
       if (operator < FIRST_COMPOSED) return run(name, operator, args.map(onCpu));
@@ -295,14 +317,17 @@ export function pretendCuda(others: Readonly<Record<string, string>> = {}): Obse
       return result;
     },
     fromArray(values, shape) {
+      requireDevice();
       if (values.length > 1) observed.sent += values.length;
       return real.fromArray(values.slice(), shape, 'cpu'); // a copy, as a device has
     },
     read(tensor) {
+      requireDevice();
       observed.waits.push('read');
       return real.read(tensor);
     },
     readAsync(tensor) {
+      requireDevice();
       observed.waits.push('read');
       return real.readAsync(tensor);
     },

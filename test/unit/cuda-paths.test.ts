@@ -152,6 +152,15 @@ describe.skipIf(!built)('on a CUDA device', () => {
     });
   });
 
+  it('an index out of range is the end of the device', async () => {
+    const table = tf.tensor2d([1, 2, 3, 4], [2, 2]);
+    expect([...ops.embedding(table, tf.tensor1d([1, 0], 'int32')).dataSync()]).toEqual([3, 4, 1, 2]);
+    expect(() => tf.gather(table, [0, 2])).toThrow(/device-side assert/);
+    expect(() => table.dataSync()).toThrow(/device-side assert/);
+    await open();
+    expect([...table.dataSync()]).toEqual([1, 2, 3, 4]);
+  });
+
   describe('the host waits', () => {
     it('not once while codes are drawn', async () => {
       const sampling = openCase('sample', CONFIG, { batch: 2 });
