@@ -137,6 +137,63 @@ describe('the bridge', () => {
     const made = (await readFile(at('compiled'), 'utf8')).split('\n').filter(Boolean).sort();
     return { made, said: `${stdout}${stderr}`, status };
   }
+  const everything = { made: ['a.cc', 'b.cc', 'b.cc.o'], status: 0 };
+  const nothing = { made: [], said: '', status: 0 };
+
+  it('is built once for a libtorch, and again where that is replaced in its place', async () => {
+    expect(await run('two')).toMatchObject(everything);
+    expect(await readFile(at(OUTPUT), 'utf8')).toBe('b');
+    expect(await run('two')).toEqual(nothing);
+    await files({ 'two/include/torch/headeronly/version.h': '1.1' });
+    expect(await run('two')).toMatchObject(everything);
+    expect(await run('two')).toEqual(nothing);
+    await files({ 'two/lib/libtorch_cpu.so': 'other code' });
+    expect(await run('two')).toMatchObject(everything);
+    await files({ 'two/lib/libtorch_cpu.so': 'later code' });
+    await utimes(at('two/lib/libtorch_cpu.so'), 1, 1);
+    expect(await run('two')).toMatchObject(everything);
+    expect(await run('two')).toEqual(nothing);
+    await write(`${NATIVE}/a.cc`, 'new', Date.now() / 1000 + 100);
+    expect((await run('two')).made).toEqual(['a.cc', 'b.cc.o']);
+    expect(await run('two')).toEqual(nothing);
+    await rm(at(OUTPUT));
+    expect((await run('two')).made).toContain('b.cc.o');
+    // Whoever asks for it gets it, and of the objects those that are not up to date.
+    await write(`${NATIVE}/a.cc`, 'old', 1);
+    await run('two');
+    expect((await run('two', { args: [] })).made).toEqual(['b.cc.o']);
+  });
+
+  it('is built again for another libtorch, but stays with the one that was named', async () => {
+    expect(await run('one')).toMatchObject(everything);
+    expect(await run('two')).toMatchObject(everything);
+    expect(JSON.parse(await readFile(`${at(OUTPUT)}.json`, 'utf8'))).toMatchObject({
+      libtorch: at('two/lib'),
+      cuda: false,
+    });
+    expect(await run('', { env: { CXX: at('another'), NAPI_INCLUDE: at('gone') } })).toEqual(nothing);
+    await files({ 'two/lib/libtorch_cpu.so': 'other code' });
+    expect(await run('')).toMatchObject(everything);
+    expect((await run('')).made).toEqual([]);
+  });
+
+  it('is not tried again and again where it cannot be built', async () => {
+    await files({ [`${NATIVE}/a.cc`]: 'error' });
+    const failed = await run('one');
+    expect(failed.said).toMatch(/a\.cc: error: no/);
+    expect(failed.status).toBe(1);
+    expect(await run('one')).toEqual(nothing);
+    expect((await run('one', { args: [] })).said).toMatch(/a\.cc: error: no/);
+    await files({ [`${NATIVE}/a.cc`]: 'right' });
+    expect((await run('one')).made).toContain('b.cc.o');
+  });
+
+  it('is no matter of setup without a compiler', async () => {
+    expect(await run('one', { env: { CXX: at('missing') } })).toEqual(nothing);
+    const asked = await run('one', { args: [], env: { CXX: at('missing') } });
+    expect(asked.said).toMatch(/missing cannot be run \(ENOENT\)/);
+    expect(await run('one')).toMatchObject(everything);
+  });
 
   it('is built with the headers of Node.js that are named', async () => {
     const refused = await run('one', { args: [], env: { NAPI_INCLUDE: at('nowhere') } });
