@@ -171,7 +171,7 @@ describe('the bridge', () => {
       libtorch: at('two/lib'),
       cuda: false,
     });
-    expect(await run('')).toEqual(nothing);
+    expect(await run('', { env: { CXX: at('another'), NAPI_INCLUDE: at('gone') } })).toEqual(nothing);
     await files({ 'two/lib/libtorch_cpu.so': 'other code' });
     expect(await run('')).toMatchObject(everything);
     expect((await run('')).made).toEqual([]);

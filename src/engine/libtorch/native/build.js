@@ -18,7 +18,7 @@ import { cxx11Abi, distributedFlags, findLibtorch, fingerprint, hasCuda, isLibto
 const here = dirname(fileURLToPath(import.meta.url));
 const root = join(here, '../../../..');
 const output = join(root, 'dist/engine/libtorch/bridge.node');
-/** What the bridge is built from, and whether that succeeded. */
+/** What the bridge is built from, whatever the compiler, and whether that has failed. */
 const RECORD = `${output}.json`;
 const optional = process.argv.includes('--if-found');
 /** The one source that needs what not every libtorch has. */
@@ -113,12 +113,12 @@ async function build() {
   const libtorch = findLibtorch(named);
   if (!libtorch) throw new NotFound(`no libtorch found: ${REMEDY}`);
   const { lib } = libtorch;
-  const compiler = process.env.CXX || 'c++';
-  const flags = compileFlags(libtorch, findNodeHeaders());
   const conditions = fingerprint(libtorch);
-  const from = [compiler, ...flags, conditions, ...ownFiles()].join('\n');
+  const from = [conditions, ...ownFiles()].join('\n');
   // What could not be compiled is not tried again unless somebody asks for it.
   if (optional && record.from === from && (record.failed || existsSync(output))) return;
+  const compiler = process.env.CXX || 'c++';
+  const flags = compileFlags(libtorch, findNodeHeaders());
   await runCompiler(compiler, ['--version']);
   console.log('building the libtorch engine, which can take a few minutes');
   mkdirSync(dirname(output), { recursive: true });

@@ -65,7 +65,14 @@ export async function compileObjects(compiler, sources, { folder, conditions }) 
   mkdirSync(folder, { recursive: true });
   const waiting = sources.map(({ file, flags, optional = false }) => {
     const object = join(folder, `${basename(file)}.o`);
-    return { file, flags, optional, object, made: `${object}.txt`, how: [compiler, ...flags, conditions].join('\n') };
+    return {
+      file,
+      flags,
+      optional,
+      object,
+      made: `${object}.txt`,
+      how: [compiler, ...flags, conditions].join('\n'),
+    };
   });
   const isCurrent = ({ file, object, made, how }) =>
     existsSync(object) &&
