@@ -8,8 +8,6 @@ import { fileURLToPath } from 'node:url';
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const INSTALLED = 'node_modules/.package-lock.json'; // npm writes it at the end of an installation
 const BUILT = 'dist/.built';
-const NATIVE = 'src/engine/libtorch/native';
-const BRIDGE = 'dist/.built-libtorch';
 const SOURCES = ['src', 'tsconfig.json', 'tsconfig.build.json', INSTALLED];
 
 /** Time of the latest change of a file, or of anything in a folder; 0 if there is none. */
@@ -54,8 +52,9 @@ update(INSTALLED, ['package-lock.json'], 'installing packages (npm ci), which ta
   npm('ci', '--no-audit', '--no-fund'),
 );
 update(BUILT, SOURCES, 'building (npm run build)', () => npm('run', 'build'));
-// The libtorch engine is optional too: built where a libtorch and a C++ compiler are found.
-update(BRIDGE, [NATIVE], 'building the libtorch engine, if there is a libtorch', () => {
-  const build = join(root, NATIVE, 'build.js');
-  spawnSync(process.execPath, [build, '--if-found'], { cwd: root, stdio: 'inherit' });
+// The libtorch engine is optional too: built where a libtorch and a C++ compiler are found. Which libtorch that is may change
+// without any file here, so it is asked each time.
+spawnSync(process.execPath, [join(root, 'src/engine/libtorch/native/build.js'), '--if-found'], {
+  cwd: root,
+  stdio: 'inherit',
 });

@@ -1,21 +1,21 @@
 import * as tf from '@tensorflow/tfjs';
 import type { Config } from '../config/schema.js';
+import type { TokenCache } from '../data/codes.js';
 import type { WeightKind } from '../engine/ops/index.js';
+import type { EngineOptions } from '../engine/options.js';
 import { Generator, hiddenWidth } from '../models/generator.js';
 import { tokenizerGeometry } from '../models/geometry.js';
 import { generatorOperations, tokenizerOperations, totalOperations } from '../models/operations.js';
 import { Tokenizer } from '../models/tokenizer.js';
-import { AdamW } from '../nn/adamw.js';
-import { normal } from '../nn/initializers.js';
 import type { Parameters } from '../nn/parameters.js';
 import { Random } from '../random.js';
 import { packWeights } from '../sample/pack-weights.js';
 import { sampleCodes, sampleOptions } from '../sample/sampler.js';
-import { finiteNorm, sumGradients, update } from '../train/optimize.js';
+import { GeneratorTrainer } from '../train/generator-trainer.js';
 
-/** What is timed: a name, and how much one run of it does. */
+/** What is timed: what it is called, and how much one run of it does. */
 export interface Case {
-  name: string;
+  description: string;
   /** Images that one run handles. */
   images: number;
   /** Bytes of weights that one decoding step must read; 0 where that is not what limits. */
@@ -32,12 +32,20 @@ export interface Case {
 export const CASES = ['encode', 'decode', 'train', 'sample'] as const;
 export type CaseName = (typeof CASES)[number];
 
-export interface CaseOptions {
+/** A case as one writes it: `sample:8:32` is 32 codes of each of 8 images. */
+export interface CaseSpec {
+  name: CaseName;
+  /** Images at once. */
   batch: number;
-  /** Codes sampled of each image. */
+  /** Codes sampled of each image; all if absent. */
   steps?: number;
+}
+
+export interface CaseOptions {
   /** What the generator samples with. */
   weights?: WeightKind;
+  /** What the engine multiplies. */
+  precision?: EngineOptions['precision'];
 }
 
 /** Bytes of a weight. */
@@ -45,12 +53,42 @@ const BYTES = { float32: 4, bf16: 2, int8: 1 };
 
 const SEED = 0;
 
-/** Random weights, for time does not depend on them; none is zero, as a fresh output layer would be. */
+/** What a word of the command line names, or undefined where that is no case. */
+export function parseCase(text: string): CaseSpec | undefined {
+  const [, name, batch = '1', steps] = /^([a-z]+)(?::([1-9]\d*))?(?::([1-9]\d*))?$/.exec(text) ?? [];
+  if (!CASES.includes(name as CaseName) || (steps !== undefined && name !== 'sample')) return undefined;
+  return {
+    name: name as CaseName,
+    batch: Number(batch),
+    steps: steps === undefined ? undefined : Number(steps),
+  };
+}
+
+/** How far apart neighbours are as angles, so that no two are alike. */
+const TURN = 2.399963;
+
+/**
+ * Numbers in [-1, 1], made on the device: sines of many angles. Time does not depend on which numbers they are, but on a GPU it
+ * does on how many of their bits differ.
+ */
+function waves(shape: number[]): tf.Tensor {
+  const size = shape.reduce((a, b) => a * b, 1);
+  return tf
+    .linspace(0, TURN * (size - 1), size)
+    .sin()
+    .reshape(shape);
+}
+
+/** Standard deviation of weights. */
+const STD = 0.02;
+
+/** Weights of which none is zero, as a fresh output layer would be. */
 function fill(parameters: Parameters): void {
-  const random = Random.of(SEED, 'bench');
-  const std = normal(0.02);
   for (const p of parameters)
-    p.value = p.shape.length === 1 ? tf.ones(p.shape as number[]) : std(p.shape, random.fork(p.name));
+    p.value = tf.tidy(() => {
+      const shape = p.shape as number[];
+      return shape.length === 1 ? tf.fill(shape, 1) : waves(shape).mul(STD * Math.SQRT2);
+    });
 }
 
 const integers = (size: number, below: number): Int32Array => {
@@ -58,12 +96,10 @@ const integers = (size: number, below: number): Int32Array => {
   return Int32Array.from({ length: size }, () => random.integer(below));
 };
 
-function generatorOf(config: Config): Generator {
+function generatorConfig(config: Config) {
   const { codebook_size } = config.tokenizer;
   const { prefix_tokens, grid } = tokenizerGeometry(config.tokenizer);
-  const generator = new Generator({ ...config.generator, codebook_size, prefix_tokens, grid });
-  fill(generator.parameters);
-  return generator;
+  return { ...config.generator, codebook_size, prefix_tokens, grid };
 }
 
 /** Weights that a pass multiplies by, without embeddings. */
@@ -74,15 +110,22 @@ const matrices = (parameters: Parameters) =>
 const passOf = ({ geometry }: Generator) =>
   totalOperations(generatorOperations(geometry, hiddenWidth(geometry.width)));
 
-function sampling(config: Config, { batch, steps, weights: kind = 'float32' }: CaseOptions): Case {
-  const generator = generatorOf(config);
+function sampling(
+  config: Config,
+  { batch, steps }: CaseSpec,
+  { weights: kind = 'float32', precision }: CaseOptions,
+): Case {
+  const generator = new Generator(generatorConfig(config));
+  fill(generator.parameters);
   const { tokens, classes } = generator.geometry;
   const count = steps ?? tokens;
   const labels = Array.from({ length: batch }, (_, i) => i % classes);
-  const bytesPerStep = BYTES[kind] * matrices(generator.parameters);
+  // In bf16 each weight is rounded at the first step, and its copy read from then on.
+  const read = kind === 'float32' && precision === 'bf16' ? 'bf16' : kind;
+  const bytesPerStep = BYTES[read] * matrices(generator.parameters);
   if (kind !== 'float32') packWeights(generator, kind);
   return {
-    name: `sample, batch ${batch}, ${count} of ${tokens} codes, weights in ${kind}`,
+    description: `sample, batch ${batch}, ${count} of ${tokens} codes, weights in ${kind}`,
     images: batch,
     bytesPerStep,
     operations: 2 * batch * (count / (tokens + 1)) * passOf(generator), // with the class and without
@@ -98,46 +141,57 @@ function sampling(config: Config, { batch, steps, weights: kind = 'float32' }: C
   };
 }
 
-function training(config: Config, { batch }: CaseOptions): Case {
-  const generator = generatorOf(config);
-  const trained = [...generator.parameters];
-  const optimizer = new AdamW(trained, config.generator_training);
-  optimizer.initialize();
-  const { tokens, codebook_size } = generator.geometry;
-  const codes = tf.keep(tf.tensor2d(integers(batch * tokens, codebook_size), [batch, tokens], 'int32'));
-  const conditions = tf.keep(tf.fill([batch], codebook_size + 1, 'int32')) as tf.Tensor1D;
-  const pass = { recompute: config.generator_training.checkpoint_activations };
+/** Codes that no tokenizer made, enough for a batch, from which a trainer reads as from a file. */
+function drawnCodes({ tokens, codebook_size, classes }: Generator['geometry'], images: number): TokenCache {
+  const codes = integers(images * tokens, codebook_size);
   return {
-    name: `train the generator, batch ${batch}${pass.recompute ? ', checkpointing' : ''}`,
+    path: 'codes in memory',
+    images,
+    crops: 1,
+    tokens,
+    classes: Int32Array.from({ length: images }, (_, i) => i % classes),
+    classNames: Array.from({ length: classes }, (_, i) => String(i)),
+    async read(image, _, into, offset) {
+      into.set(codes.subarray(image * tokens, (image + 1) * tokens), offset);
+    },
+    close: async () => {},
+  };
+}
+
+/** The recipe's own step: dropout, dropped classes, clipping, groups of weight decay, and the average if there is one. */
+function training(config: Config, { batch }: CaseSpec): Case {
+  const sizes = generatorConfig(config);
+  const tokens = sizes.prefix_tokens + sizes.grid ** 2;
+  const options = { ...config.generator_training, batch_size: batch, accumulation: 1 };
+  const cache = drawnCodes({ ...sizes, tokens, headWidth: sizes.width / sizes.heads }, batch);
+  const trainer = new GeneratorTrainer({ ...config, generator_training: options }, cache, sizes);
+  const { generator, model, trainingParts } = trainer;
+  for (const parameters of new Set([generator.parameters, model])) fill(parameters);
+  trainingParts.optimizer.initialize(Random.of(SEED)); // moments, all zero
+  const dropout = config.generator.dropout > 0 ? `dropout ${config.generator.dropout}` : 'no dropout';
+  return {
+    description: `train the generator, batch ${batch}, ${dropout}${options.checkpoint_activations ? ', checkpointing' : ''}`,
     images: batch,
     bytesPerStep: 0,
     operations: 3 * batch * passOf(generator), // the backward pass is twice the forward pass
     steps: 1,
     async run() {
-      const { gradients, metrics } = await sumGradients(trained, 1, () => ({
-        loss: generator.loss(generator.forward(conditions, codes, pass), codes),
-      }));
-      const norm = finiteNorm(gradients, 1, { step: 1, lr: 1e-4, metrics, batch: {} });
-      await update(optimizer, gradients, 1e-4, { norm, accumulation: 1, clip_norm: 1 });
+      await trainer.step();
     },
-    dispose() {
-      tf.dispose([codes, conditions]);
-      optimizer.state.dispose();
-      generator.dispose();
-    },
+    dispose: () => trainer.dispose(),
   };
 }
 
-function tokenizing(config: Config, { batch }: CaseOptions, direction: 'encode' | 'decode'): Case {
+function tokenizing(config: Config, { batch }: CaseSpec, direction: 'encode' | 'decode'): Case {
   const tokenizer = new Tokenizer(config.tokenizer, 2);
   fill(tokenizer.parameters);
   const { image_size, tokens, codebook_size } = tokenizer.geometry;
-  const images = tf.keep(
-    tf.randomUniform([batch, image_size, image_size, 3], 0, 1, 'float32', SEED),
+  const images = tf.tidy(() =>
+    tf.keep(waves([batch, image_size, image_size, 3]).add(1).div(2)),
   ) as tf.Tensor4D;
   const codes = tf.keep(tf.tensor2d(integers(batch * tokens, codebook_size), [batch, tokens], 'int32'));
   return {
-    name: `${direction}, batch ${batch}`,
+    description: `${direction}, batch ${batch}`,
     images: batch,
     bytesPerStep: 0,
     operations: batch * totalOperations(tokenizerOperations(config.tokenizer, 2), `${direction}r.`),
@@ -155,9 +209,9 @@ function tokenizing(config: Config, { batch }: CaseOptions, direction: 'encode' 
   };
 }
 
-/** Makes a case with a config's sizes and random weights. */
-export function openCase(name: CaseName, config: Config, options: CaseOptions): Case {
-  if (name === 'sample') return sampling(config, options);
-  if (name === 'train') return training(config, options);
-  return tokenizing(config, options, name);
+/** Makes a case with a config's sizes and weights of its own. */
+export function openCase(spec: CaseSpec, config: Config, options: CaseOptions = {}): Case {
+  if (spec.name === 'sample') return sampling(config, spec, options);
+  if (spec.name === 'train') return training(config, spec);
+  return tokenizing(config, spec, spec.name);
 }

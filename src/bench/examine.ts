@@ -117,7 +117,7 @@ export async function examine(engine: EngineChoice, options: EngineOptions): Pro
   const machine = await describeMachine();
   const engines = await engineStates(options);
   const chosen = await openEngine(engine, options);
-  const limits = await measureLimits();
+  const limits = await measureLimits(options.precision);
   const onCpu = currentDevice() === 'cpu';
   if (options.precision === 'bf16' || options.tf32)
     await openEngine(chosen.name, { ...options, precision: 'float32', tf32: false });

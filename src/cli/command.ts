@@ -18,6 +18,7 @@ export interface GlobalOptions {
   device?: string;
   precision?: 'float32' | 'bf16';
   tf32?: boolean;
+  deterministic?: boolean;
   logLevel: LogLevel;
   quiet?: boolean;
   verbose?: boolean;
@@ -121,9 +122,12 @@ export async function openJob(
 
 /** Gives a command `--config FILE` and trailing `key.sub=value` overrides; `readConfig` reads them. */
 export function withConfig(command: Command): Command {
-  return command
-    .argument('[overrides...]', 'config values, such as generator.layers=12')
-    .option('-c, --config <file>', 'YAML file of the experiment (default: the published values)');
+  return configOption(command.argument('[overrides...]', 'config values, such as generator.layers=12'));
+}
+
+/** Gives a command `--config FILE`. */
+export function configOption(command: Command): Command {
+  return command.option('-c, --config <file>', 'YAML file of the experiment (default: the published values)');
 }
 
 /** Options of a command made by `withResume`. */

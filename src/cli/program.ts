@@ -85,6 +85,7 @@ export function createProgram(commands: readonly Register[] = COMMANDS): Command
       choice('--precision <type>', 'what layers multiply, for libtorch', ['float32', 'bf16'], 'float32'),
     )
     .option('--tf32', 'let CUDA multiply float32 numbers with a shorter mantissa')
+    .option('--deterministic', 'let CUDA use only algorithms that give the same bits each time')
     .addOption(choice('--log-level <level>', 'least level of log lines', Object.keys(LOG_LEVELS), 'info'))
     .option('-q, --quiet', 'no progress bars, only warnings and errors')
     .option('-v, --verbose', 'show stack traces of errors')

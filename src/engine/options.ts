@@ -10,4 +10,6 @@ export interface EngineOptions {
   localRank?: number;
   /** Whether CUDA may multiply float32 numbers with 10 bits of mantissa. */
   tf32?: boolean;
+  /** Whether CUDA may only use algorithms that give the same bits each time. */
+  deterministic?: boolean;
 }

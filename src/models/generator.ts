@@ -202,11 +202,7 @@ export class Generator {
   /** An empty cache for `batch` sequences of full length. */
   createCache(batch: number): KVCache {
     const { layers, tokens, heads, headWidth } = this.geometry;
-    // `fill` makes it on the device; `zeros` would make it here and send it there.
-    const empty = () =>
-      tf.tidy(() =>
-        tf.variable(tf.fill([batch, tokens, heads, headWidth], 0), false),
-      ) as tf.Variable<tf.Rank.R4>;
+    const empty = () => ops.newCache([batch, tokens, heads, headWidth]);
     const stored = Array.from({ length: layers }, () => ({ k: empty(), v: empty() }));
     return {
       layers: stored,

@@ -35,7 +35,7 @@ export class AdamW {
 
   /** Moments zero, as a new run starts. */
   initialize(): void {
-    for (const p of this.state) p.value = tf.zeros(p.shape as number[]);
+    for (const p of this.state) p.value = tf.fill(p.shape as number[], 0);
   }
 
   /** One step with the gradients (in the parameters' order), each multiplied by `gradientScale` first. */

@@ -10,9 +10,10 @@ function filled(shape: readonly number[], draw: () => number): tf.Tensor {
   return tf.tensor(values, shape as number[]);
 }
 
-export const zeros: Initializer = (shape) => tf.zeros(shape as number[]);
+// `fill` makes them on the device; `zeros` and `ones` would make them in JavaScript and send them there.
+export const zeros: Initializer = (shape) => tf.fill(shape as number[], 0);
 
-export const ones: Initializer = (shape) => tf.ones(shape as number[]);
+export const ones: Initializer = (shape) => tf.fill(shape as number[], 1);
 
 /** The identity, for a square matrix with trailing ones in its shape. */
 export const identity: Initializer = (shape) => tf.eye(shape[0]).reshape(shape as number[]);

@@ -1,14 +1,16 @@
 import * as tf from '@tensorflow/tfjs';
 import type { LibtorchBackend } from '../../src/engine/libtorch/backend.js';
 import type { Argument, Native, TensorId } from '../../src/engine/libtorch/bridge.js';
-import { misfit, VERSIONS } from './schemas.js';
+import { misfit, schemaOf } from './schemas.js';
 
 // What the engine does on a CUDA device, on a processor: the kernels take the ways that they take there, each call is checked
 // by the schemas of all versions, and PyTorch computes it on the CPU. The few operators that only CUDA has, and that an old
-// PyTorch lacks, are composed here of others, as strict about what they are given as PyTorch's own are.
+// PyTorch lacks, are composed here of others, as strict about what they are given as PyTorch's own are. Numbers in bfloat16
+// are added up in float32, and an index out of range is the end of the device, as they are there.
 
 const DEVICE = 'cuda:0';
 const FIRST_COMPOSED = 1_000_000;
+const [FLOAT, HALF] = [6, 15];
 
 const FLASH = '_scaled_dot_product_flash_attention';
 const EFFICIENT = '_scaled_dot_product_efficient_attention';
@@ -44,7 +46,6 @@ function compositions(call: (name: string, ...args: Argument[]) => TensorId, nat
     });
   };
 
-  const [FLOAT, HALF] = [6, 15];
   const float = (x: TensorId) => call('to.dtype', x, FLOAT);
 
   function probabilities(q: TensorId, k: TensorId, causal: boolean): TensorId {
@@ -205,17 +206,80 @@ export function pretendCuda(others: Readonly<Record<string, string>> = {}): Obse
   let temporary: TensorId[] = [];
   const onCpu = (value: Argument): Argument => (value === DEVICE ? 'cpu' : value);
 
-  /** An operator within a composed one. */
-  const within = (name: string, ...args: Argument[]): TensorId => {
+  const direct = (name: string, ...args: Argument[]) => {
     const [base, overload = ''] = name.split('.');
     let number = numbers.get(name);
     if (number === undefined) {
       number = real.find(`aten::${base}`, overload)!;
       numbers.set(name, number);
     }
-    const result = real.call(number, ...args);
+    return real.call(number, ...args);
+  };
+  const typeOf = (x: TensorId): number => direct('result_type.Tensor', x, x);
+
+  /** An operator within a composed one. */
+  const within = (name: string, ...args: Argument[]): TensorId => {
+    const result = direct(name, ...args);
     if (name !== 'stride.int') temporary.push(result);
     return result;
+  };
+
+  /**
+   * Runs an operator. What it is given in bfloat16 it multiplies and adds up in float32, and rounds the result, as CUDA's
+   * kernels do. PyTorch's loops on a processor without instructions for bfloat16 round every sum on the way.
+   */
+  const run = (name: string, operator: number, args: Argument[]) => {
+    const { parameters, aliases } = schemaOf(name)!;
+    if (aliases) return real.call(operator, ...args); // views, copies to another type, and what writes to one
+    const widened: TensorId[] = [];
+    let plain = false;
+    const widen = (x: TensorId | null) => {
+      const type = x === null ? undefined : typeOf(x);
+      if (type === FLOAT) plain = true;
+      if (type !== HALF) return x;
+      const float: TensorId = direct('to.dtype', x, FLOAT);
+      widened.push(float);
+      return float;
+    };
+    const given = args.map((value, i) => {
+      if (!parameters[i].type.startsWith('Tensor') || value === undefined) return value;
+      return Array.isArray(value) ? value.map(widen) : widen(value as TensorId | null);
+    });
+    const round = (x: TensorId | null) => {
+      if (x === null || typeOf(x) !== FLOAT) return x;
+      const half: TensorId = direct('to.dtype', x, HALF);
+      real.free(x);
+      return half;
+    };
+    if (widened.length === 0) return real.call(operator, ...args);
+    try {
+      if (plain) throw new Error(`a CUDA kernel would refuse: ${name} of float32 and bfloat16 together`);
+      const result = real.call(operator, ...given);
+      return Array.isArray(result) ? result.map(round) : round(result);
+    } finally {
+      widened.forEach(real.free);
+    }
+  };
+
+  /** Whether an operator that looks up or writes rows by number is given one that is not there. */
+  const isOutOfRange = (name: string, args: Argument[]): boolean => {
+    const { parameters } = schemaOf(name)!;
+    const given = (pattern: RegExp) =>
+      args[parameters.findIndex((parameter) => pattern.test(parameter.name))];
+    const indices = given(/^ind(ex|ices)$/);
+    if (indices === undefined || typeof args[0] !== 'number' || /^max_pool|^select/.test(name)) return false;
+    const shape = real.shape(args[0]);
+    const axis = (given(/^dim$/) ?? 0) as number;
+    const rows = given(/^num_weights$/) ?? (shape.length === 0 ? 1 : shape.at(axis));
+    const whole: TensorId = direct('to.dtype', indices, 3);
+    const outside = real.read(whole).some((index) => index < 0 || index >= (rows as number));
+    real.free(whole);
+    return outside;
+  };
+  /** Kernels that meet such a number end the work of the whole process on the device: whatever it asks for later fails. */
+  let lost = false;
+  const requireDevice = () => {
+    if (lost) throw new Error('CUDA error: device-side assert triggered');
   };
   const composed = compositions(within, real) as Record<string, (...args: unknown[]) => unknown>;
   const composedNames = Object.keys(composed);
@@ -223,6 +287,7 @@ export function pretendCuda(others: Readonly<Record<string, string>> = {}): Obse
   const native: Native = {
     ...real,
     find(name, overload) {
+      if (/^alitok::(profile|memory)_/.test(name)) return null; // nothing to measure, as with an old PyTorch
       if (!name.startsWith('aten::')) throw new Error(`${name} is for the CPU alone`);
       const short = name.slice(6) + (overload && `.${overload}`);
       const at = composedNames.indexOf(short);
@@ -235,15 +300,17 @@ export function pretendCuda(others: Readonly<Record<string, string>> = {}): Obse
       if (operator < FIRST_COMPOSED) return real.schema(operator);
       const name = composedNames[operator - FIRST_COMPOSED];
       if (name in others) return others[name];
-      return [...VERSIONS.values()].map((schemas) => schemas.get(name)?.text).find((text) => text)!;
+      return schemaOf(name)!.text;
     },
     call(operator, ...args) {
       const name = names[operator] ?? composedNames[operator - FIRST_COMPOSED];
       const problem = misfit(name, args);
       if (problem) throw new Error(problem);
+      lost ||= isOutOfRange(name, args);
+      requireDevice();
       observed.calls.set(name, (observed.calls.get(name) ?? 0) + 1);
       if (WAITING.test(name)) observed.waits.push(name);
-      if (operator < FIRST_COMPOSED) return real.call(operator, ...args.map(onCpu));
+      if (operator < FIRST_COMPOSED) return run(name, operator, args.map(onCpu));
       temporary = [];
       const result = composed[name](...args);
       const kept = new Set(Array.isArray(result) ? result : []);
@@ -251,14 +318,17 @@ export function pretendCuda(others: Readonly<Record<string, string>> = {}): Obse
       return result;
     },
     fromArray(values, shape) {
+      requireDevice();
       if (values.length > 1) observed.sent += values.length;
       return real.fromArray(values.slice(), shape, 'cpu'); // a copy, as a device has
     },
     read(tensor) {
+      requireDevice();
       observed.waits.push('read');
       return real.read(tensor);
     },
     readAsync(tensor) {
+      requireDevice();
       observed.waits.push('read');
       return real.readAsync(tensor);
     },

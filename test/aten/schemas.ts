@@ -15,6 +15,8 @@ export interface Parameter {
 
 export interface Schema {
   parameters: Parameter[];
+  /** Whether it gives a view of what it is given, or writes to it. */
+  aliases: boolean;
   text: string;
 }
 
@@ -53,7 +55,7 @@ export function parseSchema(text: string): [name: string, Schema] {
   const parameters = split(inside)
     .filter((part) => part !== '*')
     .map(parameterOf);
-  return [name, { parameters, text }];
+  return [name, { parameters, aliases: plain !== text, text }];
 }
 
 const FOLDER = fileURLToPath(new URL('../fixtures/aten', import.meta.url));
@@ -65,6 +67,11 @@ export const VERSIONS: ReadonlyMap<string, ReadonlyMap<string, Schema>> = new Ma
     new Map(readFileSync(`${FOLDER}/${file}`, 'utf8').trim().split('\n').map(parseSchema)),
   ]),
 );
+
+/** An operator's schema in the oldest version that has it. */
+export function schemaOf(name: string): Schema | undefined {
+  return [...VERSIONS.values()].map((schemas) => schemas.get(name)).find((schema) => schema);
+}
 
 /** Operators that the engine asks for before it calls them, because not every version has them. */
 export const MAY_LACK =

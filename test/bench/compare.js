@@ -1,95 +1,109 @@
-// Times `alitok bench` and the PyTorch peer in turn, in one run, and prints the ratios peer/ours: by the clock, and of
-// processor time, which with --threads 1 (no thread waits for another) means something on a busy machine too.
-//   node test/bench/compare.js [case:batch[:steps] ...] [--threads 2] [--engine libtorch] [--device cpu] [--precision bf16]
-//     [--tf32] [--weights int8] [--rounds 3] [--python /usr/bin/python3] [--raw FILE]
-import { execFileSync } from 'node:child_process';
+// Times alitok, eager PyTorch and compiled PyTorch (peer.py) in turn, and prints the ratios peer/alitok: by the clock, and of
+// processor time, which with --threads 1 (no thread waits for another) means something on a busy machine too. Each of the
+// three is made and warmed up once for a case, and waits while another one runs; the median of the rounds counts.
+//   node test/bench/compare.js [case:batch[:codes] ...] [--rounds 3] [--threads 2] [--engine libtorch] [--device cpu]
+//     [--precision bf16] [--tf32] [--weights int8] [--no-compile] [--python python3] [--raw FILE]
+import { spawn } from 'node:child_process';
 import { appendFileSync } from 'node:fs';
+import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 
 const path = (name) => fileURLToPath(new URL(name, import.meta.url));
-const { values, positionals } = parseArgs({
+const { values: options, positionals } = parseArgs({
   allowPositionals: true,
+  allowNegative: true,
   options: {
     threads: { type: 'string', default: '2' },
     engine: { type: 'string', default: 'libtorch' },
     rounds: { type: 'string', default: '3' },
-    python: { type: 'string', default: '/usr/bin/python3' },
+    python: { type: 'string', default: 'python3' },
     device: { type: 'string', default: 'cpu' },
     precision: { type: 'string', default: 'float32' },
     tf32: { type: 'boolean', default: false },
     weights: { type: 'string', default: 'float32' },
+    compile: { type: 'boolean', default: true },
     raw: { type: 'string' },
   },
 });
-const { threads, engine, rounds, python, device, precision, tf32, weights, raw } = values;
-const half = precision === 'bf16' ? ['--bf16'] : [];
-const rounded = tf32 ? ['--tf32'] : [];
+const { engine, device, precision, tf32, weights, python } = options;
+const threads = Number(options.threads);
 const cases =
-  positionals.length > 0 ? positionals : ['sample:1:32', 'sample:8:32', 'train:2', 'encode:1', 'decode:1'];
+  positionals.length > 0 ? positionals : ['sample:1:32', 'sample:8:16', 'encode:1', 'decode:1', 'train:2'];
 
-const lastLine = (file, args) =>
-  JSON.parse(
-    execFileSync(file, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] })
-      .trim()
-      .split('\n')
-      .at(-1),
-  );
+const ours = { engine, device, precision, tf32, weights, threads };
+const peer = ['--paced', '--threads', options.threads, '--device', device];
+if (precision === 'bf16') peer.push('--bf16');
+if (tf32) peer.push('--tf32');
+
+const COMMANDS = {
+  alitok: (name) => [
+    process.execPath,
+    path('ours.js'),
+    name,
+    path('../../configs/alitok_b.yaml'),
+    JSON.stringify(ours),
+  ],
+  eager: (name) => [python, path('peer.py'), name, ...peer],
+  ...(options.compile && { compiled: (name) => [python, path('peer.py'), name, ...peer, '--compile'] }),
+};
+
+/** A program that runs its case once each time it is told to. */
+function start([file, ...args]) {
+  const child = spawn(file, args, { stdio: ['pipe', 'pipe', 'inherit'] });
+  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
+  const read = async () => {
+    const { value, done } = await lines.next();
+    if (done) throw new Error(`${[file, ...args].join(' ')} ended`);
+    const result = JSON.parse(value);
+    if (result.error) throw new Error(result.error);
+    return result;
+  };
+  return {
+    ready: read(),
+    run() {
+      child.stdin.write('\n');
+      return read();
+    },
+    end: () => child.stdin.end(),
+  };
+}
 
 const median = (numbers) => [...numbers].sort((a, b) => a - b)[numbers.length >> 1];
+const began = performance.now();
+let own = 0;
 
 for (const name of cases) {
-  const [what, batch, steps] = name.split(':');
-  const shared = [
-    '--batch',
-    batch,
-    '--repeats',
-    '2',
-    '--threads',
-    threads,
-    ...(steps ? ['--steps', steps] : []),
-  ];
-  const config = ['-c', path('../../configs/alitok_b.yaml')];
-  const times = { ours: [], peer: [] };
-  const processor = { ours: [], peer: [] };
-  let share = '';
-  for (let round = 0; round < Number(rounds); round++) {
-    const peer = lastLine(python, [
-      path('peer.py'),
-      what,
-      ...shared,
-      '--device',
-      device,
-      ...half,
-      ...rounded,
-    ]);
-    times.peer.push(peer.seconds);
-    const ours = lastLine(process.execPath, [
-      path('../../bin/alitok.js'),
-      '--engine',
-      engine,
-      '--device',
-      device,
-      '--precision',
-      precision,
-      ...rounded,
-      'bench',
-      what,
-      ...config,
-      ...shared,
-      '--weights',
-      weights,
-      '--json',
-    ]);
-    if (raw) appendFileSync(raw, `${JSON.stringify({ case: name, peer, ours })}\n`);
-    times.ours.push(ours.seconds);
-    processor.peer.push(peer.processor_seconds);
-    processor.ours.push(ours.processor_seconds);
-    share = `${(100 * ours.share_of_limit).toFixed(0)} % of the ${ours.limited_by}`;
+  const programs = Object.entries(COMMANDS).map(([who, command]) => ({
+    who,
+    program: start(command(name)),
+    times: [],
+    used: [],
+  }));
+  try {
+    await Promise.all(programs.map(({ program }) => program.ready));
+    for (let round = 0; round < Number(options.rounds); round++)
+      for (const { who, program, times, used } of programs) {
+        const result = await program.run();
+        times.push(result.seconds);
+        used.push(result.processor_seconds);
+        own += result.seconds;
+        if (options.raw) appendFileSync(options.raw, `${JSON.stringify({ case: name, who, ...result })}\n`);
+      }
+    const [{ times, used }, ...peers] = programs;
+    const ratios = peers.map(
+      (other) =>
+        `${other.who} ${median(other.times).toFixed(3)} s, ratio ${(median(other.times) / median(times)).toFixed(2)} (of processor time ${(median(other.used) / median(used)).toFixed(2)})`,
+    );
+    const images = Number(name.split(':')[1] ?? 1) / median(times);
+    console.log(
+      `${name.padEnd(12)} alitok ${median(times).toFixed(3)} s (${images.toPrecision(3)} images/s)   ${ratios.join('   ')}`,
+    );
+  } catch (error) {
+    console.log(`${name.padEnd(12)} failed: ${error.message}`);
+    process.exitCode = 1;
   }
-  const [ours, peer] = [median(times.ours), median(times.peer)];
-  const used = median(processor.peer) / median(processor.ours);
-  console.log(
-    `${name.padEnd(14)} peer ${peer.toFixed(3)} s  ours ${ours.toFixed(3)} s  ratio ${(peer / ours).toFixed(2)} (of processor time ${used.toFixed(2)})  ${(Number(batch) / ours).toPrecision(3)} images/s  (${share})`,
-  );
+  for (const { program } of programs) program.end();
 }
+const all = (performance.now() - began) / 1000;
+console.log(`${all.toFixed(0)} s in all, ${own.toFixed(0)} s of them timed`);

@@ -27,6 +27,8 @@ const half = Math.floor(steps / 2);
 const { precision, tf32 } = options;
 const rounded = precision === 'bf16' || tf32;
 
+const warmup_steps = Math.min(5, half);
+
 /** How many steps the mean of a curve goes over. */
 const WINDOW = Math.max(1, Math.min(8, half));
 /**
@@ -51,12 +53,12 @@ const config = parseConfig(
     },
     discriminator: { hidden_channels: 32, stages: 1 },
     tokenizer_training: {
-      ...{ batch_size: 8, warmup_steps: 5, init_std: 0.08, colour_init: 'identity', clip_norm: 1 },
+      ...{ batch_size: 8, warmup_steps, init_std: 0.08, colour_init: 'identity', clip_norm: 1 },
       stage1: { phases: [phase(half), phase(steps - half, { lr: 1e-3, adversarial: true })] },
       stage2: { phases: [phase(steps)] },
     },
     generator: { width: 96, layers: 2, heads: 2, classes: 4 },
-    generator_training: { steps, batch_size: 16, accumulation: 2, lr: 2e-3, warmup_steps: 5 },
+    generator_training: { steps, batch_size: 16, accumulation: 2, lr: 2e-3, warmup_steps },
     sample: { guidance_scale: 2, temperature: 0 },
   },
   'curves',

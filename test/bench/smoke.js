@@ -22,10 +22,11 @@ const found = devices();
 const device = values.device ?? (found.length > 1 ? 'cuda' : 'cpu');
 const onCpu = device === 'cpu';
 
-/** How long one task may take, in seconds: the first one starts the device. */
-const PATIENCE = 120;
+/** How long one task may take, in seconds, and the first of a process, which loads the library and starts the device. */
+const PATIENCE = 20;
+const FIRST_PATIENCE = 90;
 /** And how long the child may take to end by itself. */
-const FAREWELL = 20;
+const FAREWELL = 10;
 /** So many children may die: each time it takes seconds to start the device again. */
 const MOST_DEATHS = 8;
 
@@ -78,17 +79,17 @@ function doFrom(first) {
     say(tasks[at], { status: 'FAIL', text: `${tasks[at].name}: ${why}` });
     at += 1;
   };
-  const wait = () => {
+  const wait = (seconds) => {
     clearTimeout(patience);
     patience = setTimeout(() => {
-      fail(`not done within ${PATIENCE} s`);
+      fail(`not done within ${seconds} s`);
       end();
-    }, 1000 * PATIENCE);
+    }, 1000 * seconds);
   };
   const next = () => {
     if (at < tasks.length) {
       child.send({ ...tasks[at], device });
-      wait();
+      wait(at === first ? FIRST_PATIENCE : PATIENCE);
       return;
     }
     clearTimeout(patience);
@@ -103,7 +104,7 @@ function doFrom(first) {
     console.log('     the device answers nothing after that: the others are tried in another process');
     end();
   });
-  wait();
+  wait(FIRST_PATIENCE);
   return new Promise((resolve) => {
     child.on('exit', (code, signal) => {
       clearTimeout(patience);

@@ -71,12 +71,12 @@ describe.skipIf(!canRun('libtorch'))('libtorch', () => {
   it.runIf(process.platform === 'linux')(
     'no memory: the operation, its shapes, its bytes, and what to lower',
     async () => {
-      const bench = '--engine libtorch --threads 1 bench encode --batch 40000 --repeats 1 -c';
+      const bench = '--engine libtorch --threads 1 bench encode:60000 --repeats 1 -c';
       const limited = `ulimit -v 3000000; exec "$0" "$1" ${bench} "$2"`;
       const paths = [process.execPath, repository('bin/alitok.js'), TINY];
       const { code, stderr } = await run('/bin/sh', ['-c', limited, ...paths], { OPENBLAS_NUM_THREADS: '1' });
       expect(stderr).toMatch(
-        /^error: libtorch: (aten|alitok)::\w+\(.*\[40000, .*\]\): can't allocate memory: [\d.]+ [MG]iB; lower the batch size \(batch_size, --batch\).*\n$/,
+        /^error: libtorch: (aten|alitok)::\w+\(.*\[60000, .*\]\): can't allocate memory: [\d.]+ [MG]iB; lower the batch size \(batch_size, --batch\).*\n$/,
       );
       expect(code).toBe(5);
     },

@@ -1,6 +1,8 @@
+import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { readdir, readFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
+import { fileURLToPath } from 'node:url';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { drawPictures } from '../../src/data/pictures.js';
 import { openSafetensors } from '../../src/formats/safetensors.js';
@@ -92,6 +94,23 @@ async function startRanks(size: number, args: string[], environment: Record<stri
     ),
   );
 }
+
+const BRIDGE = fileURLToPath(new URL('../../dist/engine/libtorch/bridge.node', import.meta.url));
+
+/** A process that meets the others at the store, but cannot open the group, and is killed. */
+const KILLED_WHILE_JOINING = (port: string) => `
+  const native = require(${JSON.stringify(BRIDGE)});
+  const call = (name, ...args) => native.call(native.find('alitok::distributed_' + name, ''), ...args);
+  call('join', '127.0.0.1', ${port}, 1, 2, false, 'alitok/0', [30, 30], 'gloo', 'cpu');
+  setInterval(() => {
+    try {
+      call('joined');
+    } catch (error) {
+      console.log(error.message.split('\\n')[0]);
+      process.kill(process.pid, 'SIGKILL');
+    }
+  }, 10);
+`;
 
 async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
   for (const began = Date.now(); !(await condition()); ) {
@@ -210,6 +229,35 @@ describe.skipIf(!canRun('libtorch'))('several processes', () => {
     expect(stderr).toContain(`going on from step ${from}`);
     const steps = (await losses(run)).map(({ step }) => step);
     expect(steps).toEqual(Array.from({ length: from / 2 + 2 }, (_, i) => 2 * i + 2));
+  });
+
+  it('say so when one of them cannot join, or is killed while the others do', async () => {
+    const place = { WORLD_SIZE: '2', MASTER_ADDR: '127.0.0.1', MASTER_PORT: String(await freePort()) };
+    const broken = { GLOO_SOCKET_IFNAME: 'nowhere' };
+    const train = [...ENGINE, ...trainGenerator('never')];
+    const ranks = [
+      startWith({ ...place, RANK: '0' }, ...train),
+      startWith({ ...place, ...broken, RANK: '1' }, ...train),
+    ];
+    for (const { outcome } of ranks) {
+      const ended = await outcome;
+      expect(lastLine(ended)).toMatch(/^error: rank 1 cannot join the 2 processes .*: opening the group: /);
+      expect(ended.code).toBe(8);
+    }
+    const port = String(await freePort());
+    const alone = startWith({ ...place, MASTER_PORT: port, RANK: '0' }, ...train);
+    const killed = spawn(process.execPath, ['-e', KILLED_WHILE_JOINING(port)], {
+      env: { ...process.env, ...broken },
+    });
+    let said = '';
+    killed.stdout.on('data', (text) => {
+      said += text;
+    });
+    const ended = await alone.outcome;
+    expect(said).toContain('opening the group: ');
+    expect(lastLine(ended)).toMatch(/^error: rank 1 has given no sign of life/);
+    expect(ended.code).toBe(8);
+    expect(existsSync(at('never'))).toBe(false);
   });
 
   it('go on where another number of processes stopped, also one with the optimizer divided', async () => {

@@ -1,7 +1,8 @@
 import * as tf from '@tensorflow/tfjs';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
+import type { LibtorchBackend } from '../../src/engine/libtorch/backend.js';
 import { linear } from '../../src/engine/ops/index.js';
-import { canRun, openTested } from '../engines.js';
+import { canRun, device, openTested } from '../engines.js';
 import { openGenerator } from './generator.js';
 import { relativeError } from './golden.js';
 import { openTokenizer } from './tokenizer.js';
@@ -16,11 +17,21 @@ function expectHalf(name: string, actual: tf.Tensor, expected: ArrayLike<number>
   expect(error, name).toBeGreaterThan(SMALLEST);
 }
 
-describe.skipIf(!canRun('libtorch'))('bf16 on libtorch', () => {
+const PROCESSORS: [string, boolean][] = [
+  ['bf16 on libtorch', false],
+  ...(device === 'cpu'
+    ? [['bf16 on a processor without instructions for it', true] as [string, boolean]]
+    : []),
+];
+
+describe.skipIf(!canRun('libtorch')).each(PROCESSORS)('%s', (_, plain) => {
   beforeAll(async () => {
     await openTested('libtorch', { precision: 'bf16' });
+    const backend = tf.backend() as LibtorchBackend;
+    if (plain) vi.spyOn(backend, 'multipliesHalf', 'get').mockReturnValue(false);
   });
   afterAll(async () => {
+    vi.restoreAllMocks();
     await openTested('libtorch');
   });
 

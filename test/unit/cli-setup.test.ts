@@ -1,14 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import {
-  copyFileSync,
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readFileSync,
-  rmSync,
-  utimesSync,
-  writeFileSync,
-} from 'node:fs';
+import { copyFileSync, existsSync, mkdirSync, mkdtempSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
@@ -35,7 +26,7 @@ beforeAll(() => {
   const lock = { ...description, lockfileVersion: 3, requires: true, packages };
   writeFileSync(join(project, 'package-lock.json'), JSON.stringify(lock));
   writeFileSync(join(project, 'src/deep/a.ts'), '');
-  const native = "require('node:fs').writeFileSync('dist/native', process.argv[2]);";
+  const native = "console.log('native', process.argv[2], 'in', process.cwd());";
   writeFileSync(join(project, 'src/engine/libtorch/native/package.json'), '{}'); // CommonJS
   writeFileSync(join(project, 'src/engine/libtorch/native/build.js'), native);
 });
@@ -52,23 +43,23 @@ function setup() {
 
 const INSTALL = expect.stringMatching(/^setup: installing packages/);
 const BUILD = expect.stringMatching(/^setup: building \(npm run build\)/);
-const NATIVE = expect.stringMatching(/^setup: building the libtorch engine, if/);
+/** It knows itself whether there is anything to do, since that depends on which libtorch is found. */
+const NATIVE = expect.stringMatching(/^native --if-found in .*alitok-setup-/);
 
 it('installs and builds a fresh clone once, then what has changed', () => {
   expect(setup()).toEqual({ lines: [INSTALL, BUILD, NATIVE], stderr: '', status: 0 });
-  expect(readFileSync(join(project, 'dist/native'), 'utf8')).toBe('--if-found');
   expect(existsSync(join(project, 'node_modules/part/package.json'))).toBe(true);
-  expect(setup()).toEqual({ lines: [], stderr: '', status: 0 });
+  expect(setup()).toEqual({ lines: [NATIVE], stderr: '', status: 0 });
 
   // A clock that runs ahead must not make it install or build again and again.
   const ahead = (minutes: number) => new Date(Date.now() + 60_000 * minutes);
   utimesSync(join(project, 'src/deep/a.ts'), ahead(1), ahead(1));
-  expect(setup().lines).toEqual([BUILD]);
-  expect(setup().lines).toEqual([]);
+  expect(setup().lines).toEqual([BUILD, NATIVE]);
+  expect(setup().lines).toEqual([NATIVE]);
 
   utimesSync(join(project, 'package-lock.json'), ahead(2), ahead(2));
-  expect(setup().lines).toEqual([INSTALL, BUILD]);
-  expect(setup().lines).toEqual([]);
+  expect(setup().lines).toEqual([INSTALL, BUILD, NATIVE]);
+  expect(setup().lines).toEqual([NATIVE]);
 });
 
 it('shows why a build failed, and builds again the next time', () => {

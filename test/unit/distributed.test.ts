@@ -1,8 +1,12 @@
+import { createServer } from 'node:net';
 import * as tf from '@tensorflow/tfjs';
-import { describe, expect, it } from 'vitest';
+import { beforeAll, describe, expect, it } from 'vitest';
 import { Buckets } from '../../src/engine/distributed/buckets.js';
 import { ALONE, type Group } from '../../src/engine/distributed/group.js';
 import { placeFromEnvironment } from '../../src/engine/distributed/place.js';
+import { ProcessGroup } from '../../src/engine/distributed/process-group.js';
+import type { LibtorchBackend } from '../../src/engine/libtorch/backend.js';
+import type { Argument } from '../../src/engine/libtorch/bridge.js';
 import * as ops from '../../src/engine/ops/index.js';
 import { ConfigError } from '../../src/errors.js';
 import { differentiate } from '../../src/nn/gradients.js';
@@ -10,7 +14,7 @@ import { ones, zeros } from '../../src/nn/initializers.js';
 import { Parameters } from '../../src/nn/parameters.js';
 import { Random } from '../../src/random.js';
 import { divide, sumGradients } from '../../src/train/optimize.js';
-import { describeEngines } from '../engines.js';
+import { canRun, describeEngines, device, openTested, PRETENDED } from '../engines.js';
 
 describe('the place of a process', () => {
   const master = { MASTER_ADDR: 'node1', MASTER_PORT: '1234' };
@@ -168,5 +172,49 @@ describeEngines('gradients of several processes', () => {
     const part = attend(2, ops.seedAt(seed, 2 * 2 * 3 * 3));
     const expected = attend(0, seed).slice(2 * 3 * 2 * 16);
     for (const [i, value] of part.entries()) expect(value).toBeCloseTo(expected[i], 5);
+  });
+});
+
+// On a CUDA device this goes over NCCL.
+describe.skipIf(!canRun('libtorch') || device === PRETENDED)('a group of one process', () => {
+  let port: number;
+  beforeAll(async () => {
+    await openTested('libtorch');
+    const server = createServer();
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    ({ port } = server.address() as { port: number });
+    await new Promise((resolve) => server.close(resolve));
+  });
+  const join = () =>
+    ProcessGroup.join({
+      ...{ rank: 0, size: 1, localRank: 0, host: '127.0.0.1', port, serves: true, prefix: 'alone' },
+    });
+
+  it('meets, works and leaves, and can do so again', async () => {
+    for (const value of [3, 4]) {
+      const group = await join();
+      const x = tf.tensor2d([[value, 1]]);
+      const [sum] = await group.sum([x])();
+      expect(await sum.array()).toEqual([[value, 1]]);
+      expect(await (await group.concat(x)).array()).toEqual([[value, 1]]);
+      expect(await (await group.broadcast(x)).array()).toEqual([[value, 1]]);
+      expect(await group.gather(Uint8Array.of(value))).toEqual([Uint8Array.of(value)]);
+      expect(await group.share({ value })).toEqual({ value });
+      await group.leave();
+    }
+  });
+
+  it('meets on its device, and says so where that does not work', async () => {
+    const call = (name: string, ...args: Argument[]) =>
+      (tf.backend() as LibtorchBackend).call(`alitok::distributed_${name}`, ...args);
+    const meet = () => call('join', '127.0.0.1', port, 0, 1, true, 'nowhere', [20, 20], 'gloo', 'cuda:99');
+    const joined = async () => {
+      while (!call('joined')) await new Promise((resolve) => setTimeout(resolve, 10));
+    };
+    meet();
+    await expect(joined()).rejects.toThrow(/the first sum on cuda:99: /);
+    expect(meet).toThrow(/has joined already/);
+    call('leave');
+    await (await join()).leave();
   });
 });

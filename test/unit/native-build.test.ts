@@ -1,18 +1,21 @@
-import { chmod, mkdtemp, readFile, rm, utimes, writeFile } from 'node:fs/promises';
+import { spawnSync } from 'node:child_process';
+import { chmod, cp, mkdir, mkdtemp, readFile, rm, utimes, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
+import { dirname, join } from 'node:path';
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 // @ts-expect-error plain JavaScript, which runs while packages are being installed
 import { CompilerError, compileObjects, NoCompiler } from '../../src/engine/libtorch/native/compile.js';
 
 let folder: string;
 const at = (name: string) => join(folder, name);
 
-/** A compiler that notes what it compiles, and copies it; sources that say `error` it refuses. */
+/** A compiler that notes what it compiles, and copies it; sources that say `error` it refuses. It links the last object. */
 const COMPILER = `#!/bin/sh
 source=; object=
 while [ $# -gt 0 ]; do
   case $1 in
+    --version) exit ;;
+    *.o) source=$1 ;;
     -c) source=$2; shift ;;
     -o) object=$2; shift ;;
   esac
@@ -49,6 +52,14 @@ async function build(
 }
 
 const ALL = ['a.cc', 'b.cc', 'c.cc'];
+/** Writes small files, with the folders that they are in. */
+async function files(contents: Record<string, string>) {
+  for (const [name, content] of Object.entries(contents)) {
+    await mkdir(dirname(at(name)), { recursive: true });
+    await writeFile(at(name), content);
+  }
+}
+
 beforeEach(async () => {
   const past = Date.now() / 1000 - 100;
   for (const name of ALL) await write(name, name, past);
@@ -86,4 +97,113 @@ it('says that there is no compiler', async () => {
   const failed = await build({}, at('nowhere')).catch((error) => error);
   expect(failed).toBeInstanceOf(NoCompiler);
   expect(failed.message).toMatch(/nowhere cannot be run \(ENOENT\): install one, or set CXX/);
+});
+
+describe('the bridge', () => {
+  const NATIVE = 'project/src/engine/libtorch/native';
+  const OUTPUT = 'project/dist/engine/libtorch/bridge.node';
+
+  /** A project of two sources, headers of Node.js, and two libtorches, of which the second includes its version. */
+  beforeEach(async () => {
+    for (const name of ['project', 'one', 'two', 'napi'])
+      await rm(at(name), { recursive: true, force: true });
+    await files({ [`${NATIVE}/a.cc`]: 'a', [`${NATIVE}/b.cc`]: 'b', 'napi/node_api.h': '' });
+    for (const name of ['build.js', 'compile.js', 'libtorch.js'])
+      await cp(`src/engine/libtorch/native/${name}`, at(`${NATIVE}/${name}`));
+    await files({ 'project/package.json': '{"type": "module"}' });
+    for (const [name, header] of [
+      ['one', 'torch/csrc/api/include/torch/version.h'],
+      ['two', 'torch/headeronly/version.h'],
+    ])
+      await files({
+        [`${name}/include/ATen/ATen.h`]: '',
+        [`${name}/include/torch/csrc/api/include/torch/version.h`]: '#include',
+        [`${name}/include/${header}`]: '1.0',
+        [`${name}/lib/libc10.so`]: '__cxx1112basic_string',
+        [`${name}/lib/libtorch_cpu.so`]: 'code',
+      });
+  });
+
+  /** Runs it, and gives what it compiled and linked beside what it said. */
+  async function run(libtorch: string, { args = ['--if-found'], env = {} as NodeJS.ProcessEnv } = {}) {
+    await writeFile(at('compiled'), '');
+    const { stdout, stderr, status } = spawnSync(process.execPath, [at(`${NATIVE}/build.js`), ...args], {
+      encoding: 'utf8',
+      env: {
+        ...process.env,
+        ...{ LIBTORCH: libtorch && at(libtorch), CXX: at('compiler'), NAPI_INCLUDE: at('napi'), ...env },
+      },
+    });
+    const made = (await readFile(at('compiled'), 'utf8')).split('\n').filter(Boolean).sort();
+    return { made, said: `${stdout}${stderr}`, status };
+  }
+  const everything = { made: ['a.cc', 'b.cc', 'b.cc.o'], status: 0 };
+  const nothing = { made: [], said: '', status: 0 };
+
+  it('is built once for a libtorch, and again where that is replaced in its place', async () => {
+    expect(await run('two')).toMatchObject(everything);
+    expect(await readFile(at(OUTPUT), 'utf8')).toBe('b');
+    expect(await run('two')).toEqual(nothing);
+    await files({ 'two/include/torch/headeronly/version.h': '1.1' });
+    expect(await run('two')).toMatchObject(everything);
+    expect(await run('two')).toEqual(nothing);
+    await files({ 'two/lib/libtorch_cpu.so': 'other code' });
+    expect(await run('two')).toMatchObject(everything);
+    await files({ 'two/lib/libtorch_cpu.so': 'later code' });
+    await utimes(at('two/lib/libtorch_cpu.so'), 1, 1);
+    expect(await run('two')).toMatchObject(everything);
+    expect(await run('two')).toEqual(nothing);
+    await write(`${NATIVE}/a.cc`, 'new', Date.now() / 1000 + 100);
+    expect((await run('two')).made).toEqual(['a.cc', 'b.cc.o']);
+    expect(await run('two')).toEqual(nothing);
+    await rm(at(OUTPUT));
+    expect((await run('two')).made).toContain('b.cc.o');
+    // Whoever asks for it gets it, and of the objects those that are not up to date.
+    await write(`${NATIVE}/a.cc`, 'old', 1);
+    await run('two');
+    expect((await run('two', { args: [] })).made).toEqual(['b.cc.o']);
+  });
+
+  it('is built again for another libtorch, but stays with the one that was named', async () => {
+    expect(await run('one')).toMatchObject(everything);
+    expect(await run('two')).toMatchObject(everything);
+    expect(JSON.parse(await readFile(`${at(OUTPUT)}.json`, 'utf8'))).toMatchObject({
+      libtorch: at('two/lib'),
+      cuda: false,
+    });
+    expect(await run('', { env: { CXX: at('another'), NAPI_INCLUDE: at('gone') } })).toEqual(nothing);
+    await files({ 'two/lib/libtorch_cpu.so': 'other code' });
+    expect(await run('')).toMatchObject(everything);
+    expect((await run('')).made).toEqual([]);
+  });
+
+  it('is not tried again and again where it cannot be built', async () => {
+    await files({ [`${NATIVE}/a.cc`]: 'error' });
+    const failed = await run('one');
+    expect(failed.said).toMatch(/a\.cc: error: no/);
+    expect(failed.status).toBe(1);
+    expect(await run('one')).toEqual(nothing);
+    expect((await run('one', { args: [] })).said).toMatch(/a\.cc: error: no/);
+    await files({ [`${NATIVE}/a.cc`]: 'right' });
+    expect((await run('one')).made).toContain('b.cc.o');
+  });
+
+  it('is no matter of setup without a compiler', async () => {
+    expect(await run('one', { env: { CXX: at('missing') } })).toEqual(nothing);
+    const asked = await run('one', { args: [], env: { CXX: at('missing') } });
+    expect(asked.said).toMatch(/missing cannot be run \(ENOENT\)/);
+    expect(await run('one')).toMatchObject(everything);
+  });
+
+  it('is built with the headers of Node.js that are named', async () => {
+    const refused = await run('one', { args: [], env: { NAPI_INCLUDE: at('nowhere') } });
+    expect(refused.said).toMatch(/NAPI_INCLUDE is .*nowhere, but .*nowhere\/node_api\.h does not exist/);
+    expect(refused.status).toBe(1);
+    await files({ 'project/node_modules/node-api-headers/include/node_api.h': '' });
+    await run('one', { args: [] });
+    const flags = async () => (await readFile(`${at(OUTPUT)}.objects/a.cc.o.txt`, 'utf8')).split('\n');
+    expect(await flags()).toContain(`-I${at('napi')}`);
+    await run('one', { args: [], env: { NAPI_INCLUDE: '' } });
+    expect(await flags()).toContain(`-I${at('project/node_modules/node-api-headers/include')}`);
+  });
 });

@@ -16,10 +16,10 @@ interface Options {
 
 /** The options of every command, as words again. */
 function globalWords(options: GlobalOptions): string[] {
-  const { engine, threads, device, precision, logLevel, tf32, quiet, verbose } = options;
+  const { engine, threads, device, precision, logLevel, tf32, deterministic, quiet, verbose } = options;
   const values = { engine, threads, device, precision, 'log-level': logLevel };
   const given = Object.entries(values).filter(([, value]) => value !== undefined);
-  const flags = Object.entries({ tf32, quiet, verbose }).filter(([, set]) => set);
+  const flags = Object.entries({ tf32, deterministic, quiet, verbose }).filter(([, set]) => set);
   return [
     ...given.flatMap(([name, value]) => [`--${name}`, String(value)]),
     ...flags.map(([name]) => `--${name}`),

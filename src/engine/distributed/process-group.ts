@@ -79,21 +79,21 @@ export class ProcessGroup implements Group {
       throw new EngineError(
         `this libtorch engine is built without ${onCuda ? 'NCCL' : 'Gloo'}, by which processes work together on ${this.backend.device}; install a PyTorch with distributed support and run "npm run build:libtorch" again, or use one process`,
       );
-    const seconds = joinSeconds();
-    const deadline = Date.now() + 1000 * seconds + PATIENCE;
-    const where = `the ${size} processes at MASTER_ADDR ${host}, MASTER_PORT ${port}`;
-    this.call('join', host, port, rank, size, serves, prefix, [seconds, WORK], onCuda ? 'nccl' : 'gloo');
+    const backend = onCuda ? 'nccl' : 'gloo';
+    const seconds = [joinSeconds(), WORK];
+    this.call('join', host, port, rank, size, serves, prefix, seconds, backend, this.backend.device);
     try {
       while (!this.call('joined')) {
-        if (Date.now() > deadline) throw new Error(`not all came within ${seconds} seconds`);
+        this.check(SILENCE);
         await sleep(10);
       }
-    } catch (cause) {
-      const why = (cause as Error).message.replace(/^.*?\(\): /, '');
-      throw new ProcessError(
-        `rank ${rank} cannot join ${where}: ${why}; check that all were started and can reach that port`,
-        { cause },
-      );
+    } catch (error) {
+      const failure = await this.named(error, (why) => {
+        const where = `the ${size} processes at MASTER_ADDR ${host}, MASTER_PORT ${port}`;
+        return `rank ${rank} cannot join ${where}: ${why.replace(/^.*?\(\): /, '')}; check that all were started and can reach that port`;
+      });
+      await this.fail(failure); // the others may wait for this process
+      throw failure;
     }
   }
 
@@ -192,15 +192,16 @@ export class ProcessGroup implements Group {
       }
       return this.call('take', work) as TensorId[];
     } catch (error) {
-      throw error instanceof ProcessError ? error : await this.whoIsGone(error as Error);
+      throw await this.named(
+        error,
+        (why) => `an operation with the other processes failed: ${why}; ${REMEDY}`,
+      );
     }
   }
 
   /** Throws ProcessError if another process has ended, or has been silent for so many seconds. */
   private check(silence: number): void {
-    const id = this.call('states', silence) as TensorId;
-    const states = this.backend.native.read(id);
-    this.backend.native.free(id);
+    const states = this.states(silence);
     const first = (wanted: Peer) => states.indexOf(wanted);
     const failed = first(Peer.Failed);
     if (failed >= 0) throw new ProcessError(this.words(failed));
@@ -218,6 +219,14 @@ export class ProcessGroup implements Group {
       throw new ProcessError(`rank ${silent} has given no sign of life for ${silence} seconds; ${REMEDY}`);
   }
 
+  /** How each process is, where one is silent after so many seconds; nothing until all have met. */
+  private states(silence: number): Peer[] {
+    const id = this.call('states', silence) as TensorId;
+    const states = [...this.backend.native.read(id)];
+    this.backend.native.free(id);
+    return states;
+  }
+
   private words(rank: number): string {
     const id = this.call('words', rank) as TensorId;
     const words = new TextDecoder().decode(this.backend.native.read(id) as Uint8Array);
@@ -225,20 +234,19 @@ export class ProcessGroup implements Group {
     return words;
   }
 
-  /** The error that names the rank for which an operation failed. */
-  private async whoIsGone(cause: Error): Promise<Error> {
+  /** The error that names the rank for which something failed; where all live, what `otherwise` says of it. */
+  private async named(error: unknown, otherwise: (why: string) => string): Promise<ProcessError> {
+    if (error instanceof ProcessError) return error;
     const deadline = Date.now() + PATIENCE;
-    while (Date.now() < deadline) {
+    while (this.states(0).length > 1 && Date.now() < deadline) {
       try {
         this.check(SILENCE_AFTER_FAILURE);
-      } catch (error) {
-        return error as Error;
+      } catch (found) {
+        return found as ProcessError;
       }
       await sleep(100);
     }
-    return new ProcessError(`an operation with the other processes failed: ${cause.message}; ${REMEDY}`, {
-      cause,
-    });
+    return new ProcessError(otherwise((error as Error).message), { cause: error });
   }
 
   // The end
@@ -262,9 +270,7 @@ export class ProcessGroup implements Group {
   private async untilOthersHaveLeft(milliseconds: number): Promise<void> {
     const deadline = Date.now() + milliseconds;
     while (Date.now() < deadline) {
-      const id = this.call('states', SILENCE) as TensorId;
-      const states = [...this.backend.native.read(id)];
-      this.backend.native.free(id);
+      const states = this.states(SILENCE);
       if (states.every((state, rank) => rank === this.rank || state !== Peer.Alive)) return;
       await sleep(20);
     }

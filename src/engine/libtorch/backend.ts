@@ -37,6 +37,8 @@ export type Precision = 'float32' | 'bf16';
 /** What tfjs knows a tensor's data by. */
 export class TensorData {
   references = 1;
+  /** The same numbers in bfloat16, once a product wanted them so. */
+  half?: TensorId;
   /** Whether the memory may still belong to a JavaScript array, so that nobody may write to it. */
   borrowed = false;
   constructor(
@@ -54,6 +56,7 @@ export class LibtorchBackend extends tf.KernelBackend {
   private readonly schemas = new Map<string, string | null>();
   private count = 0;
   private processorMultipliesHalf?: boolean;
+  private roundsToTF32 = false;
   /** Frees what JavaScript lost without disposing of it. */
   private readonly lost = new FinalizationRegistry<TensorId>((id) => this.native.free(id));
 
@@ -140,6 +143,7 @@ export class LibtorchBackend extends tf.KernelBackend {
     if (data.references > 0 && !force) return false;
     this.count -= 1;
     if (data.id >= 0) {
+      this.forgetHalf(data);
       this.lost.unregister(data);
       this.native.free(data.id);
       data.id = -1;
@@ -195,7 +199,7 @@ export class LibtorchBackend extends tf.KernelBackend {
     return found;
   }
 
-  /** Whether this PyTorch has an operator. */
+  /** Whether this PyTorch, or this build of the bridge (`alitok::NAME`), has an operator. */
   has(name: string): boolean {
     return this.schema(name) !== undefined;
   }
@@ -205,11 +209,21 @@ export class LibtorchBackend extends tf.KernelBackend {
     let schema = this.schemas.get(name);
     if (schema === undefined) {
       const [base, overload = ''] = name.split('.');
-      const found = this.native.find(`aten::${base}`, overload);
+      const found = this.native.find(base.includes('::') ? base : `aten::${base}`, overload);
       schema = found === null ? null : this.native.schema(found);
       this.schemas.set(name, schema);
     }
     return schema ?? undefined;
+  }
+
+  /** Whether CUDA may multiply float32 numbers with 10 bits of mantissa. */
+  get tf32(): boolean {
+    return this.roundsToTF32;
+  }
+
+  set tf32(allowed: boolean) {
+    this.roundsToTF32 = allowed;
+    this.native.allowTF32(allowed);
   }
 
   /** Whether the device has instructions for products of bfloat16 numbers. */
@@ -253,6 +267,32 @@ export class LibtorchBackend extends tf.KernelBackend {
   mayReuse(tensor: tf.TensorInfo): boolean {
     const { references, borrowed } = tensor.dataId as TensorData;
     return references === 1 && !borrowed;
+  }
+
+  /**
+   * A float32 tensor's numbers in bfloat16. They are kept beside the tensor, and freed with it: who writes to a tensor in
+   * place says so by `overwritten`.
+   */
+  halfOf(tensor: tf.TensorInfo): TensorId {
+    const data = tensor.dataId as TensorData;
+    if (data.half === undefined) {
+      data.half = this.call('to.dtype', data.id, ScalarType.bfloat16) as TensorId;
+      this.lost.register(data, data.half, data);
+    }
+    return data.half;
+  }
+
+  /** To be told where a kernel has changed, or is about to change, what a tensor holds. */
+  overwritten(tensor: tf.TensorInfo): void {
+    this.forgetHalf(tensor.dataId as TensorData);
+  }
+
+  private forgetHalf(data: TensorData): void {
+    if (data.half === undefined) return;
+    this.native.free(data.half);
+    data.half = undefined;
+    this.lost.unregister(data);
+    this.lost.register(data, data.id, data);
   }
 
   /** The element type that PyTorch keeps tfjs's type in. */

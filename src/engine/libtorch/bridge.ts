@@ -39,6 +39,8 @@ export interface Native {
   setThreads(threads: number): void;
   cudaDevices(): number;
   allowTF32(allowed: boolean): void;
+  /** Whether CUDA may only use algorithms that add up in the same order each time. */
+  deterministic(wanted: boolean): void;
   count(): number;
 }
 

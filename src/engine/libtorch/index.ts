@@ -12,6 +12,16 @@ import { registerKernels } from './kernels/index.js';
  */
 const SPINS = '20000';
 
+/** What the libraries read when they are loaded, as far as nobody else has said it. */
+function setEnvironment(deterministic: boolean): void {
+  const { env } = process;
+  env.GOMP_SPINCOUNT ??= SPINS;
+  // Steps of many sizes leave gaps in blocks of fixed size, so that a batch may not fit which would; pages that are mapped as
+  // they are needed leave none. The first name is PyTorch's since 2.9, the second the one that it still reads.
+  if (!env.PYTORCH_ALLOC_CONF) env.PYTORCH_CUDA_ALLOC_CONF ??= 'expandable_segments:True';
+  if (deterministic) env.CUBLAS_WORKSPACE_CONFIG ??= ':4096:8'; // its only workspaces that keep an order of sums
+}
+
 /** The share of the machine's memory that tensors may keep for those to come. */
 const KEPT_MEMORY = 1 / 4;
 
@@ -44,19 +54,20 @@ function chooseDevice(native: Native, wanted: string | undefined, localRank = 0)
  * Throws EngineError where it is not built, does not load, or has no such device.
  */
 export function startLibtorch(options: EngineOptions): string {
-  const { threads = availableParallelism(), precision = 'float32', tf32 = false } = options;
-  process.env.GOMP_SPINCOUNT ??= SPINS;
+  const { threads = availableParallelism(), precision = 'float32' } = options;
+  const { tf32 = false, deterministic = false } = options;
+  setEnvironment(deterministic);
   const native = loadNative();
   const device = chooseDevice(native, options.device, options.localRank);
   native.setThreads(threads);
-  native.allowTF32(tf32);
+  native.deterministic(deterministic);
   if (!tf.findBackendFactory('libtorch')) {
     registerKernels();
     tf.registerBackend('libtorch', () => new LibtorchBackend(native), 4);
     const memory = Math.min(totalmem(), process.constrainedMemory() || Number.POSITIVE_INFINITY);
     native.call(native.find('alitok::keep_memory', '')!, Math.floor(memory * KEPT_MEMORY));
   }
-  Object.assign(tf.engine().findBackend('libtorch'), { device, precision });
+  Object.assign(tf.engine().findBackend('libtorch'), { device, precision, tf32 });
   const products = precision === 'bf16' ? ', products in bf16' : tf32 ? ', products in TF32' : '';
   return `PyTorch ${native.version} on ${device}${products}`;
 }

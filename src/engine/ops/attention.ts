@@ -91,7 +91,22 @@ export function attention(
   return runAttention({ q, k, v }, attributes) as tf.Tensor4D;
 }
 
+const NEW_CACHE = 'alitok.NewCache';
 const CACHE_WRITE = 'alitok.CacheWrite';
+
+/**
+ * Keys or values (B, Tmax, H, D) of no position yet, for `cacheWrite` and `attention`; an engine keeps them in the element
+ * type that its attention multiplies.
+ */
+export function newCache(shape: [batch: number, tokens: number, heads: number, width: number]) {
+  return tf.tidy(() => {
+    // `fill` makes it on the device; `zeros` would make it here and send it there.
+    const empty = tf.getKernel(NEW_CACHE, tf.getBackend())
+      ? (tf.engine().runKernel(NEW_CACHE, {}, { shape }) as tf.Tensor4D)
+      : tf.fill(shape, 0);
+    return tf.variable(empty, false) as tf.Variable<tf.Rank.R4>;
+  });
+}
 
 /**
  * Writes `update` (B, n, H, D) into the rows from `position` on of `cache` (B, Tmax, H, D).

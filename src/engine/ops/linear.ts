@@ -10,7 +10,7 @@ const run = defineOp({
   save: ['x', 'weight'],
   gradient: (dy, { x, weight }) => {
     const dyRows = rows(dy);
-    const [dx, dweight] = linearGrad({ dy: dyRows, x: rows(x), weight }, {}) as tf.Tensor[];
+    const [dx, dweight] = linearGrad({ dy: dyRows, x, weight }, {}) as tf.Tensor[];
     return { x: dx.reshape(x.shape), weight: dweight, bias: dyRows.sum(0) };
   },
 });
@@ -19,7 +19,7 @@ const linearGrad = defineOp({
   name: 'alitok.LinearGrad',
   compose: ({ dy, x, weight }) => [
     tf.matMul(dy as tf.Tensor2D, weight as tf.Tensor2D),
-    tf.matMul(dy as tf.Tensor2D, x as tf.Tensor2D, true, false),
+    tf.matMul(dy as tf.Tensor2D, rows(x), true, false),
   ],
 });
 

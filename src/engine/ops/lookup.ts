@@ -1,4 +1,5 @@
 import * as tf from '@tensorflow/tfjs';
+import { inFloat32 } from '../precision.js';
 import { defineOp, rows } from './define.js';
 
 const runEmbedding = defineOp({
@@ -45,7 +46,7 @@ export function crossEntropy(logits: tf.Tensor2D, targets: tf.Tensor1D): tf.Tens
   return runCrossEntropy({ logits, targets }, {}) as tf.Tensor1D;
 }
 
-const runNearestCode = defineOp({
+const findNearestCode = defineOp({
   name: 'alitok.NearestCode',
   compose: ({ z, codebook }) => {
     const products = tf.matMul(z as tf.Tensor2D, codebook as tf.Tensor2D, false, true);
@@ -53,6 +54,10 @@ const runNearestCode = defineOp({
     return distances.argMin(-1);
   },
 });
+
+/** Exact in every precision: a product that is rounded further makes other codes of near ones. */
+const runNearestCode: typeof findNearestCode = (inputs, attributes) =>
+  inFloat32(() => findNearestCode(inputs, attributes));
 
 /** At most so many distances are in memory at once (256 MiB): the clustering update compares with all processes' features. */
 const MOST_DISTANCES = 2 ** 26;

@@ -3,7 +3,7 @@ import { ScalarType } from '../backend.js';
 import { LANES, type TensorId } from '../bridge.js';
 import { fusedAttention, fusedAttentionGrad, fusedFor, type Triple } from './attention-cuda.js';
 import { dropoutFactors } from './dropout.js';
-import { inPrecision, ours } from './products.js';
+import { inHalf, inPrecision, ours } from './products.js';
 import { type Kernel, register, sizeOf } from './register.js';
 
 /** Rotation, attention and its cache. */
@@ -43,10 +43,11 @@ export function registerAttention(): void {
     }
     return use('_softmax', scores, -1, false);
   };
-  const used = (kernel: Kernel, x: TensorInfo, length: number) => {
-    const { id, use } = kernel;
-    return headsFirst(kernel, length === x.shape[1] ? id(x) : use('narrow', id(x), 1, 0, length));
-  };
+  /** The first rows of a tensor, heads first. */
+  const used = (kernel: Kernel, x: TensorId, shape: number[], length: number) =>
+    headsFirst(kernel, length === shape[1] ? x : kernel.use('narrow', x, 1, 0, length));
+  /** Numbers of 32 bits, which a cache on a CUDA device may not hold. */
+  const full = ({ id, use }: Kernel, x: TensorInfo) => use('to.dtype', id(x), ScalarType.float32);
   const mask = (kernel: Kernel, shape: number[], { dropout, seed }: Attributes) =>
     dropoutFactors(kernel, sizeOf(shape), dropout, seed, shape);
 
@@ -59,8 +60,8 @@ export function registerAttention(): void {
     if (ours(kernel) && width % LANES === 0 && keyLength === k.shape[1])
       return out('float32', 'alitok::attention', id(q), id(k), id(v), causal, dropout, attributes.seed);
     const inputs = () =>
-      [headsFirst(kernel, id(q)), used(kernel, k, keyLength), used(kernel, v, keyLength)].map((x) =>
-        inPrecision(kernel, x),
+      [q, k, v].map((x) =>
+        used(kernel, inPrecision(kernel, x), x.shape, x === q ? queries : keyLength),
       ) as unknown as Triple;
     const hides = causal && queries > 1;
     const shape = { width, square: queries === keyLength, causal: hides, dropout };
@@ -69,15 +70,10 @@ export function registerAttention(): void {
       const y = fusedAttention(fused, kernel, inputs(), hides);
       return out('float32', 'to.dtype', use('permute', y, [0, 2, 1, 3]), ScalarType.float32);
     }
-    let p = probabilities(
-      kernel,
-      headsFirst(kernel, id(q)),
-      used(kernel, k, keyLength),
-      [queries, keyLength, width],
-      causal,
-    );
+    const [keys, values] = [k, v].map((x) => used(kernel, full(kernel, x), x.shape, keyLength));
+    let p = probabilities(kernel, headsFirst(kernel, id(q)), keys, [queries, keyLength, width], causal);
     if (dropout > 0) p = use('mul.Tensor', p, mask(kernel, [batch, heads, queries, keyLength], attributes));
-    return out('float32', 'permute', use('matmul', p, used(kernel, v, keyLength)), [0, 2, 1, 3]);
+    return out('float32', 'permute', use('matmul', p, values), [0, 2, 1, 3]);
   });
   register<Attributes>('alitok.AttentionGrad', (inputs, attributes, kernel) => {
     const { use, out, outs } = kernel;
@@ -93,16 +89,17 @@ export function registerAttention(): void {
         seed,
       );
     }
-    const [dy, q, k, v] = names.map((name) => headsFirst(kernel, kernel.id(inputs[name])));
-    const triple = () => [q, k, v].map((x) => inPrecision(kernel, x)) as unknown as Triple;
+    const half = (name: string) => headsFirst(kernel, inPrecision(kernel, inputs[name]));
+    const triple = () => ['q', 'k', 'v'].map(half) as unknown as Triple;
     const { causal, dropout } = attributes;
     const fused = fusedFor(kernel, triple, { width, square: queries === inputs.k.shape[1], causal, dropout });
     if (fused) {
-      const gradients = fusedAttentionGrad(fused, kernel, inPrecision(kernel, dy), triple(), causal);
+      const gradients = fusedAttentionGrad(fused, kernel, half('dy'), triple(), causal);
       return gradients.map((x) =>
         out('float32', 'to.dtype', use('permute', x, [0, 2, 1, 3]), ScalarType.float32),
       );
     }
+    const [dy, q, k, v] = names.map((name) => headsFirst(kernel, full(kernel, inputs[name])));
     const keys = inputs.k.shape[1];
     const p = probabilities(kernel, q, k, [queries, keys, width], attributes.causal);
     let dropped = p;
@@ -123,8 +120,15 @@ export function registerAttention(): void {
     return [dq, dk, dv].map((x) => out('float32', 'permute', x, [0, 2, 1, 3]));
   });
 
-  register<{ position: number }>('alitok.CacheWrite', ({ cache, update }, { position }, { id, use, out }) => {
+  register<{ shape: number[] }>('alitok.NewCache', (_, { shape }, kernel) => {
+    // On the CPU attention is our own, in float32 in every precision.
+    const type = inHalf(kernel) && !ours(kernel) ? ScalarType.bfloat16 : ScalarType.float32;
+    return kernel.out('float32', 'zeros', shape, type, null, kernel.backend.device);
+  });
+  register<{ position: number }>('alitok.CacheWrite', ({ cache, update }, { position }, kernel) => {
+    const { id, use, out, backend } = kernel;
     use('copy_', use('narrow', id(cache), 1, position, update.shape[1]), id(update));
+    backend.overwritten(cache);
     return out('float32', 'slice.Tensor', id(update), 0, 0, 0);
   });
 }

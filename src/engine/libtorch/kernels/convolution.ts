@@ -3,7 +3,7 @@ import { ScalarType } from '../backend.js';
 import type { TensorId } from '../bridge.js';
 import { LeftToHost } from './host.js';
 import { activated } from './matmul.js';
-import { inPrecision } from './products.js';
+import { rounded } from './products.js';
 import { type Kernel, register } from './register.js';
 
 // tfjs keeps images as (B, H, W, C) and filters as (h, w, in, out); PyTorch wants (B, C, H, W) and (out, in, h, w). A
@@ -71,7 +71,7 @@ function convolve(
 ): TensorId {
   const { id, use } = kernel;
   const g = geometry(x.shape, filter.shape, window, depthwise);
-  const cast = (tensor: TensorId) => inPrecision(kernel, tensor);
+  const cast = (tensor: TensorId) => rounded(kernel, tensor);
   const weight = cast(depthwise ? grouped(kernel, id(filter), filter.shape) : toOIHW(kernel, id(filter)));
   const input = cast(padded(kernel, toNCHW(kernel, id(x)), g));
   const groups = depthwise ? x.shape[3] : 1;
@@ -103,7 +103,7 @@ function convolutionGradient(
   const { backend, drop, use } = kernel;
   const mask = [wanted === 0, wanted === 1, false];
   const padding = paddingOf(g);
-  const operands = [...[toNCHW(kernel, dy), x, weight].map((tensor) => inPrecision(kernel, tensor)), null];
+  const operands = [...[toNCHW(kernel, dy), x, weight].map((tensor) => rounded(kernel, tensor)), null];
   const settings = [g.stride, padding, g.dilation, false, [0, 0], groups, mask];
   try {
     const results = backend.call('convolution_backward', ...operands, ...settings) as TensorId[];
@@ -178,7 +178,7 @@ function registerConvolutions(): void {
       padded(kernel, toNCHW(kernel, id(x)), g),
       id(weight),
       bias && id(bias),
-    ].map((tensor) => (tensor === undefined ? null : inPrecision(kernel, tensor)));
+    ].map((tensor) => (tensor === undefined ? null : rounded(kernel, tensor)));
     const settings = [g.stride, paddingOf(g), g.dilation, false, [0, 0], 1];
     const y = use('convolution', input, filter, offset, ...settings);
     const result = use('to.dtype', use('permute', y, [0, 2, 3, 1]), ScalarType.float32);

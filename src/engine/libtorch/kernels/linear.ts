@@ -1,6 +1,7 @@
+import type { TensorInfo } from '@tensorflow/tfjs';
 import { EngineError } from '../../../errors.js';
 import { ScalarType } from '../backend.js';
-import { FEW_ROWS, LANES, type TensorId } from '../bridge.js';
+import { FEW_ROWS, LANES } from '../bridge.js';
 import { inHalf, inPrecision, ours } from './products.js';
 import { register, sizeOf } from './register.js';
 
@@ -8,21 +9,24 @@ import { register, sizeOf } from './register.js';
 export function registerLinear(): void {
   register('alitok.Linear', ({ x, weight, bias }, _, kernel) => {
     const { id, use, out } = kernel;
-    const [factor, matrix] = [x, weight].map((tensor) => inPrecision(kernel, id(tensor)));
-    const offset = bias ? id(bias) : null;
+    const [factor, matrix] = [x, weight].map((tensor) => inPrecision(kernel, tensor));
     const width = weight.shape[1];
     if (inHalf(kernel)) {
-      const y = use('linear', factor, matrix, offset === null ? null : inPrecision(kernel, offset));
+      const y = use('linear', factor, matrix, bias ? inPrecision(kernel, bias) : null);
       return out('float32', 'to.dtype', y, ScalarType.float32);
     }
+    const offset = bias ? id(bias) : null;
     if (!ours(kernel)) return out('float32', 'linear', factor, matrix, offset);
     if (sizeOf(x.shape) > FEW_ROWS * width || width % LANES > 0)
       return out('float32', 'alitok::linear', factor, matrix, offset);
     return out('float32', 'alitok::linear_few', factor, matrix, null, offset);
   });
   register('alitok.LinearGrad', ({ dy, x, weight }, _, kernel) => {
-    const { id, use, out } = kernel;
-    const [gradient, factor, matrix] = [dy, x, weight].map((tensor) => inPrecision(kernel, id(tensor)));
+    const { use, out } = kernel;
+    // The factors' rows are views of what the forward pass multiplied.
+    const rows = (tensor: TensorInfo) =>
+      use('reshape', inPrecision(kernel, tensor), [-1, tensor.shape.at(-1)!]);
+    const [gradient, factor, matrix] = [rows(dy), rows(x), inPrecision(kernel, weight)];
     if (ours(kernel) && !inHalf(kernel))
       return [
         out('float32', 'alitok::product', gradient, matrix, false, false),
@@ -44,11 +48,10 @@ export function registerLinear(): void {
     return [backend.wrap(packed, 'int32'), backend.wrap(scale, 'float32')];
   });
   register('alitok.PackedLinear', ({ x, weight, scale, bias }, _, kernel) => {
-    const { id, use, out } = kernel;
-    const [factors, offset] = [scale ? id(scale) : null, bias ? id(bias) : null];
+    const { id, use, out, backend } = kernel;
+    const [factors, offset] = [scale, bias].map((tensor) => (tensor ? id(tensor) : null));
     if (ours(kernel)) return out('float32', 'alitok::linear_few', id(x), id(weight), factors, offset);
-    const half = (tensor: TensorId) => use('to.dtype', tensor, ScalarType.bfloat16);
-    const y = use('linear', half(id(x)), id(weight), offset === null ? null : half(offset));
+    const y = use('linear', backend.halfOf(x), id(weight), bias ? backend.halfOf(bias) : null);
     return out('float32', 'to.dtype', y, ScalarType.float32);
   });
   register('alitok.Gelu', ({ x }, _, { id, out }) => out('float32', 'gelu', id(x)));

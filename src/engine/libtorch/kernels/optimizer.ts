@@ -18,8 +18,11 @@ export function registerOptimizer(): void {
     if (!ours(kernel) && !fused) return adamWOneByOne(kernel, [parameters, gradients, ms, vs], attributes);
     const root = 1 / Math.sqrt(1 - beta2 ** step);
     const rate = lr / (1 - beta1 ** step);
-    const own = (x: TensorInfo) =>
-      backend.mayReuse(x) ? backend.alias(x) : out('float32', 'clone', id(x), CONTIGUOUS);
+    const own = (x: TensorInfo) => {
+      if (!backend.mayReuse(x)) return out('float32', 'clone', id(x), CONTIGUOUS);
+      backend.overwritten(x);
+      return backend.alias(x);
+    };
     const lists = [parameters, ms, vs].map((tensors) => tensors.map(own));
     const [p, m, v] = lists.map((tensors) => tensors.map(id));
     if (fused) {

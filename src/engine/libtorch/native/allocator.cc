@@ -99,7 +99,6 @@ class Cache {
     if (held > limit) clear();
   }
 
- private:
   void clear() {
     const std::lock_guard<std::mutex> lock(mutex);
     for (const auto& [bytes, block] : blocks) to_system(block, bytes);
@@ -107,6 +106,7 @@ class Cache {
     held = 0;
   }
 
+ private:
   std::mutex mutex;
   std::multimap<size_t, char*> blocks;
   size_t held = 0, limit = 0;
@@ -155,6 +155,12 @@ void keep_memory(int64_t bytes) {
   cache.keep_at_most(static_cast<size_t>(bytes));
 }
 
-TORCH_LIBRARY_FRAGMENT(alitok, library) { library.def("keep_memory(int bytes) -> ()", keep_memory); }
+/** Gives the bytes that are unused now back to the system. */
+void release_memory() { cache.clear(); }
+
+TORCH_LIBRARY_FRAGMENT(alitok, library) {
+  library.def("keep_memory(int bytes) -> ()", keep_memory);
+  library.def("release_memory() -> ()", release_memory);
+}
 
 }  // namespace

@@ -8,13 +8,18 @@
 #include <ATen/Version.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/detail/CUDAHooksInterface.h>
+#include <c10/core/Event.h>
 #include <c10/core/InferenceMode.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 #include <node_api.h>
 #include <torch/version.h>
 
 #include <algorithm>
+#include <chrono>
+#include <memory>
 #include <sstream>
 #include <string>
+#include <thread>
 #include <vector>
 
 namespace {
@@ -403,10 +408,13 @@ at::ScalarType scalar_type(napi_typedarray_type type) {
   }
 }
 
+/** So many bytes CUDA copies into its queue of commands. */
+constexpr size_t CARRIED = 64 << 10;
+
 /**
  * fromArray(values, shape, device) → tensor. On the CPU it shares the array's memory, which lives as long as the tensor.
- * Elsewhere it is a copy, for which nobody waits: CUDA takes the values out of ordinary memory before the call returns,
- * and brings them to the device after the work that is queued there.
+ * Elsewhere it is a copy, for which nobody waits: the values are taken out of the array before the call returns, and come to
+ * the device after the work that is queued there.
  */
 napi_value from_array(napi_env env, napi_callback_info info) {
   return guarded(env, [&] {
@@ -429,7 +437,11 @@ napi_value from_array(napi_env env, napi_callback_info info) {
     } else if (length == 1) {
       tensor = at::full(shape, at::from_blob(data, {}, options).item(), options.device(device)); // no copy at all
     } else {
-      tensor = at::from_blob(data, shape, options).to(device, scalar_type(type), /*non_blocking=*/true);
+      at::Tensor values = at::from_blob(data, shape, options);
+      // CUDA takes a few values along with the command. For more it would wait until the queued work is done, unless they
+      // stand in pinned memory, which PyTorch keeps until they have been copied.
+      if (values.nbytes() > CARRIED) values = values.pin_memory();
+      tensor = values.to(device, scalar_type(type), /*non_blocking=*/true);
     }
     napi_value out;
     napi_create_int32(env, keep(std::move(tensor)), &out);
@@ -437,13 +449,13 @@ napi_value from_array(napi_env env, napi_callback_info info) {
   });
 }
 
-/** The tensor as a typed array has it: on the CPU, contiguous, float32, int32 or one byte for a boolean. */
+/** The tensor as a typed array has it: contiguous, float32, int32 or one byte for a boolean. */
 at::Tensor readable(const at::Tensor& tensor) {
   at::ScalarType type = tensor.scalar_type();
   if (at::isFloatingType(type)) type = at::kFloat;
   else if (type == at::kBool) type = at::kByte;
   else if (type != at::kByte) type = at::kInt;
-  return tensor.to(at::kCPU, type).contiguous();
+  return tensor.to(type).contiguous();
 }
 
 napi_value typed_array(napi_env env, const at::Tensor& tensor) {
@@ -463,31 +475,52 @@ napi_value read(napi_env env, napi_callback_info info) {
   return guarded(env, [&] {
     napi_value values[1];
     arguments(env, info, values);
-    return typed_array(env, readable(tensor(env, values[0])));
+    return typed_array(env, readable(tensor(env, values[0])).cpu());
   });
 }
 
 struct Reading {
   at::Tensor tensor; // released on the main thread, where alone JavaScript memory may be
   at::Tensor copy;
+  std::unique_ptr<c10::Event> copied; // where the tensor is on another device than the CPU
   std::string error;
   napi_deferred deferred;
   napi_async_work work;
 };
+
+/** How long one look at a copy under way sleeps. */
+constexpr std::chrono::microseconds NAP(20);
+
+/**
+ * Queues the copy to the CPU behind all that computes the tensor, on the stream of this thread: work that is queued
+ * later neither delays it nor changes what it sees.
+ */
+void queue_copy(Reading& reading) {
+  const c10::Device device = reading.tensor.device();
+  const at::Tensor whole = readable(reading.tensor);
+  reading.copy = at::empty(whole.sizes(), whole.options().device(at::kCPU).pinned_memory(true));
+  reading.copy.copy_(whole, /*non_blocking=*/true);
+  reading.copied = std::make_unique<c10::Event>(device.type());
+  reading.copied->record(c10::impl::VirtualGuardImpl(device.type()).getStream(device));
+}
 
 /** readAsync(tensor) → a promise of what `read` gives; JavaScript goes on while the device works. */
 napi_value read_async(napi_env env, napi_callback_info info) {
   return guarded(env, [&] {
     napi_value values[1], promise, name;
     arguments(env, info, values);
-    auto* reading = new Reading{tensor(env, values[0]), at::Tensor(), "", nullptr, nullptr};
+    auto made = std::make_unique<Reading>(Reading{tensor(env, values[0])});
+    if (!made->tensor.device().is_cpu()) queue_copy(*made);
+    Reading* reading = made.release();
     napi_create_promise(env, &reading->deferred, &promise);
     napi_create_string_utf8(env, "read a tensor", NAPI_AUTO_LENGTH, &name);
     const auto execute = [](napi_env, void* data) {
       auto* r = static_cast<Reading*>(data);
       try {
         c10::InferenceMode no_tape;
-        r->copy = readable(r->tensor);
+        if (!r->copied) r->copy = readable(r->tensor);
+        else
+          while (!r->copied->query()) std::this_thread::sleep_for(NAP);
       } catch (const std::exception& error) {
         r->error = error.what();
       }
@@ -569,6 +602,21 @@ napi_value allow_tf32(napi_env env, napi_callback_info info) {
   });
 }
 
+/** deterministic(wanted): whether CUDA may only use algorithms that add up in the same order each time. */
+napi_value deterministic(napi_env env, napi_callback_info info) {
+  return guarded(env, [&]() -> napi_value {
+    napi_value values[1];
+    arguments(env, info, values);
+    const bool wanted = boolean(env, values[0]);
+    at::globalContext().setDeterministicAlgorithms(wanted, /*warn_only=*/true); // a few operators have no other
+    at::globalContext().setDeterministicCuDNN(wanted);
+#if TORCH_VERSION_MAJOR > 2 || (TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR >= 2)
+    at::globalContext().setDeterministicFillUninitializedMemory(false); // everything that is read was written
+#endif
+    return nullptr;
+  });
+}
+
 /** The version that the loaded library itself names, which may be another than that of the headers. */
 std::string runtime_version() {
   const std::string config = at::show_config(), key = "TORCH_VERSION=";
@@ -588,7 +636,7 @@ napi_value initialize(napi_env env, napi_value exports) {
   const std::pair<const char*, napi_callback> functions[] = {
       {"find", find}, {"schema", schema}, {"call", call},   {"fromArray", from_array}, {"read", read},
       {"readAsync", read_async}, {"free", release}, {"shape", shape},          {"setThreads", set_threads},
-      {"cudaDevices", cuda_devices}, {"allowTF32", allow_tf32}, {"count", count},
+      {"cudaDevices", cuda_devices}, {"allowTF32", allow_tf32}, {"deterministic", deterministic}, {"count", count},
   };
   for (const auto& [name, function] : functions) {
     napi_value value;

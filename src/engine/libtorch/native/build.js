@@ -1,17 +1,30 @@
 // Builds the bridge to PyTorch with the system's C++ compiler: `npm run build:libtorch`. With --if-found, a machine
-// without a libtorch or a compiler is no error.
+// without a libtorch or a compiler is no error, and nothing is done where nothing has changed.
 // Uses nothing but Node, so that it also runs while packages are being installed.
-import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { CompilerError, compileObjects, NoCompiler, runCompiler } from './compile.js';
-import { cxx11Abi, distributedFlags, findLibtorch, hasCuda } from './libtorch.js';
+import { cxx11Abi, distributedFlags, findLibtorch, fingerprint, hasCuda, isLibtorch } from './libtorch.js';
 
 const here = dirname(fileURLToPath(import.meta.url));
 const root = join(here, '../../../..');
 const output = join(root, 'dist/engine/libtorch/bridge.node');
+/** What the bridge is built from, whatever the compiler, and whether that has failed. */
+const RECORD = `${output}.json`;
+const optional = process.argv.includes('--if-found');
 /** The one source that needs what not every libtorch has. */
 const DISTRIBUTED = 'distributed.cc';
+/** The one source whose interfaces an older PyTorch lacks: what it tells of is left out then (src/engine/measurements.ts). */
+const MEASUREMENTS = 'measurements.cc';
 
 const REMEDY =
   'install one (Debian, Ubuntu: apt-get install libtorch-dev; anywhere: pip install torch), or set LIBTORCH to its folder';
@@ -60,54 +73,95 @@ function linkFlags(libtorch) {
   ];
 }
 
-async function build() {
-  const libtorch = findLibtorch();
-  if (!libtorch) throw new NotFound(`no libtorch found: ${REMEDY}`);
-  const { include, lib } = libtorch;
-  const nodeHeaders = [
+/** The folder of Node.js's headers: the one that $NAPI_INCLUDE names, that of their package, or the one beside Node.js. */
+function findNodeHeaders() {
+  const has = (path) => existsSync(join(path, 'node_api.h'));
+  const { NAPI_INCLUDE } = process.env;
+  if (NAPI_INCLUDE) {
+    if (has(NAPI_INCLUDE)) return NAPI_INCLUDE;
+    throw new Error(
+      `NAPI_INCLUDE is ${NAPI_INCLUDE}, but ${join(NAPI_INCLUDE, 'node_api.h')} does not exist`,
+    );
+  }
+  const found = [
     join(root, 'node_modules/node-api-headers/include'),
     join(dirname(process.execPath), '../include/node'),
-  ].find((path) => existsSync(join(path, 'node_api.h')));
-  if (!nodeHeaders) throw new Error('the headers of Node.js are missing: run "npm install node-api-headers"');
-  mkdirSync(dirname(output), { recursive: true });
+  ].find(has);
+  if (found) return found;
+  throw new Error(
+    'the headers of Node.js are missing: run "npm install node-api-headers", or set NAPI_INCLUDE to their folder',
+  );
+}
 
+function readRecord() {
+  try {
+    return JSON.parse(readFileSync(RECORD, 'utf8'));
+  } catch {
+    return {};
+  }
+}
+
+/** The files here, which all of it is made of, with their times. */
+const ownFiles = () =>
+  readdirSync(here, { recursive: true }).map((name) => `${name} ${statSync(join(here, name)).mtimeMs}`);
+
+async function build() {
+  const record = readRecord();
+  // Whoever has named a libtorch need not do so each time: setup does not take another one instead.
+  const before = optional && record.named && isLibtorch(record.named) ? record.named : undefined;
+  const named = process.env.LIBTORCH || before;
+  const libtorch = findLibtorch(named);
+  if (!libtorch) throw new NotFound(`no libtorch found: ${REMEDY}`);
+  const { lib } = libtorch;
+  const conditions = fingerprint(libtorch);
+  const from = [conditions, ...ownFiles()].join('\n');
+  // What could not be compiled is not tried again unless somebody asks for it.
+  if (optional && record.from === from && (record.failed || existsSync(output))) return;
   const compiler = process.env.CXX || 'c++';
-  const flags = compileFlags(libtorch, nodeHeaders);
-  const version = include
-    .map((path) => join(path, 'torch/csrc/api/include/torch/version.h'))
-    .find((path) => existsSync(path));
-  const objects = {
-    folder: join(dirname(output), 'bridge.node.objects'),
-    conditions: version ? readFileSync(version, 'utf8') : '',
-  };
+  const flags = compileFlags(libtorch, findNodeHeaders());
+  await runCompiler(compiler, ['--version']);
+  console.log('building the libtorch engine, which can take a few minutes');
+  mkdirSync(dirname(output), { recursive: true });
+  const cuda = hasCuda(libtorch);
+  const made = { libtorch: lib ?? '/usr', cuda, named, from };
+  try {
+    await make(libtorch, compiler, flags, conditions);
+  } catch (error) {
+    if (error instanceof CompilerError) writeFileSync(RECORD, JSON.stringify({ ...made, failed: true }));
+    throw error;
+  }
+  writeFileSync(RECORD, JSON.stringify(made));
+  console.log(`built ${output} against ${lib ?? 'the system’s libtorch'}${cuda ? ', with CUDA' : ''}`);
+}
+
+/** Compiles and links the bridge; without work over several processes where that cannot be compiled. */
+async function make(libtorch, compiler, flags, conditions) {
+  const objects = { folder: `${output}.objects`, conditions };
   const partial = `${output}.partial`;
-  const make = async (distributed) => {
+  const makeWith = async (distributed) => {
     const sources = readdirSync(here)
       .filter((name) => name.endsWith('.cc'))
       .map((name) => ({
         file: join(here, name),
         flags: name === DISTRIBUTED ? [...flags, ...distributed] : flags,
+        optional: name === MEASUREMENTS,
       }));
     const files = await compileObjects(compiler, sources, objects);
     await runCompiler(compiler, ['-o', partial, ...files, ...linkFlags(libtorch)]);
   };
   const distributed = distributedFlags(compiler, libtorch);
   try {
-    await make(distributed);
+    await makeWith(distributed);
   } catch (error) {
     if (!(error instanceof CompilerError) || distributed.length === 0) throw error;
     // Everything else is worth having without it.
-    await make([]);
+    await makeWith([]);
     const reason = error.stderr.split('\n').find((line) => line.includes('error')) ?? error.stderr;
     console.error(`build:libtorch: without work over several processes: ${reason}`);
   }
   renameSync(partial, output);
-  const cuda = hasCuda(libtorch);
-  writeFileSync(`${output}.json`, `${JSON.stringify({ libtorch: lib ?? '/usr', cuda })}\n`);
-  console.log(`built ${output} against ${lib ?? 'the system’s libtorch'}${cuda ? ', with CUDA' : ''}`);
 }
 
-const optional = process.argv.includes('--if-found');
 try {
   await build();
 } catch (error) {

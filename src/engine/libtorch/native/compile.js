@@ -56,15 +56,23 @@ function jobs() {
 }
 
 /**
- * The object files of `sources`, each `{ file, flags }`, in `folder`. One is compiled again where its source or a header
+ * The object files of `sources`, each `{ file, flags, optional }`, in `folder`; an optional one that the compiler refuses is left
+ * out. One is compiled again where its source or a header
  * beside it is newer, or where its flags or `conditions` (text: all else that it depends on) are others than the last time.
  * Throws NoCompiler or CompilerError, once no compiler runs any more.
  */
 export async function compileObjects(compiler, sources, { folder, conditions }) {
   mkdirSync(folder, { recursive: true });
-  const waiting = sources.map(({ file, flags }) => {
+  const waiting = sources.map(({ file, flags, optional = false }) => {
     const object = join(folder, `${basename(file)}.o`);
-    return { file, flags, object, made: `${object}.txt`, how: [compiler, ...flags, conditions].join('\n') };
+    return {
+      file,
+      flags,
+      optional,
+      object,
+      made: `${object}.txt`,
+      how: [compiler, ...flags, conditions].join('\n'),
+    };
   });
   const isCurrent = ({ file, object, made, how }) =>
     existsSync(object) &&
@@ -73,19 +81,21 @@ export async function compileObjects(compiler, sources, { folder, conditions }) 
     statSync(object).mtimeMs > Math.max(statSync(file).mtimeMs, headersChanged(dirname(file)));
   const stale = waiting.filter((one) => !isCurrent(one));
   const errors = [];
+  const leftOut = new Set();
   const work = async () => {
     for (let one = stale.shift(); one && errors.length === 0; one = stale.shift()) {
-      const { file, flags, object, made, how } = one;
+      const { file, flags, optional, object, made, how } = one;
       try {
         await runCompiler(compiler, [...flags, '-c', file, '-o', `${object}.partial`]);
         renameSync(`${object}.partial`, object);
         writeFileSync(made, how);
       } catch (error) {
-        errors.push(error);
+        if (optional && error instanceof CompilerError) leftOut.add(object);
+        else errors.push(error);
       }
     }
   };
   await Promise.all(Array.from({ length: jobs() }, work));
   if (errors.length > 0) throw errors[0];
-  return waiting.map(({ object }) => object);
+  return waiting.map(({ object }) => object).filter((object) => !leftOut.has(object));
 }

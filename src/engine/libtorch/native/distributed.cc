@@ -4,6 +4,7 @@
 // by one call and asked for by another, and a third thread tells the others that this process lives. The operators are
 // there in every build; where c10d is missing they say so.
 #include <ATen/ATen.h>
+#include <c10/core/DeviceGuard.h>
 #include <c10/core/InferenceMode.h>
 #include <torch/library.h>
 #include <torch/version.h>
@@ -25,6 +26,7 @@
 #include <condition_variable>
 #include <cstdlib>
 #include <exception>
+#include <future>
 #include <memory>
 #include <mutex>
 #include <thread>
@@ -72,6 +74,10 @@ Milliseconds milliseconds(double seconds) { return Milliseconds(static_cast<int6
 constexpr Milliseconds BEAT(1000);
 /** How long one look at a work that is not done yet sleeps. */
 constexpr std::chrono::microseconds NAP(100);
+/** How much longer than agreed the joining thread may take to say itself what it waits for. */
+constexpr Milliseconds GRACE(10000);
+/** How long leaving waits for the group to end. */
+constexpr Milliseconds ENDING(10000);
 
 /** How processes find each other. */
 struct Meeting {
@@ -82,6 +88,7 @@ struct Meeting {
   std::string prefix;  // of all keys: what keeps one attempt apart from the next
   double join_seconds, work_seconds;
   std::string backend;
+  c10::Device device;  // where this process computes
 };
 
 Store connect(const Meeting& meeting, bool serves) {
@@ -196,16 +203,27 @@ class Pulse {
   Clock::time_point lost_since;
 };
 
+#ifdef USE_C10D_NCCL
+/**
+ * PyTorch would end this process from threads of its own: when another one is gone, before it could be said which, and when
+ * a call to CUDA takes eight minutes. `completed` sees the same errors, and the pulse who is silent. What the user has set
+ * stays.
+ */
+void leave_failures_to_us() {
+#if TORCH_VERSION_MAJOR > 2 || (TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR >= 2)
+  // The new name would go before the old one, by which a user may have said it.
+  if (!std::getenv("NCCL_ASYNC_ERROR_HANDLING")) setenv("TORCH_NCCL_ASYNC_ERROR_HANDLING", "0", 0);
+  setenv("TORCH_NCCL_ENABLE_MONITORING", "0", 0);
+  setenv("TORCH_NCCL_DUMP_ON_TIMEOUT", "0", 0); // it also asks rank 0's store every second, and warns when that has left
+#else
+  setenv("NCCL_ASYNC_ERROR_HANDLING", "0", 0);
+#endif
+}
+#endif
+
 c10::intrusive_ptr<Group> open_group(const Meeting& meeting, const Store& store) {
 #ifdef USE_C10D_NCCL
   if (meeting.backend == "nccl") {
-    // PyTorch would end this process from a thread of its own when another one is gone, before it could be said which:
-    // `completed` sees the same errors, and the pulse who is silent.
-#if TORCH_VERSION_MAJOR > 2 || (TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR >= 2)
-    setenv("TORCH_NCCL_ASYNC_ERROR_HANDLING", "0", 0);
-#else
-    setenv("NCCL_ASYNC_ERROR_HANDLING", "0", 0);
-#endif
     auto options = c10d::ProcessGroupNCCL::Options::create();
     options->timeout = milliseconds(meeting.work_seconds);
     return c10::make_intrusive<c10d::ProcessGroupNCCL>(store, meeting.rank, meeting.size, options);
@@ -227,6 +245,26 @@ c10::intrusive_ptr<Group> open_group(const Meeting& meeting, const Store& store)
   TORCH_CHECK(false, "this libtorch has no ", meeting.backend);
 }
 
+/** Ends what a group has begun. */
+void close_group([[maybe_unused]] Group& group) {
+#if defined(USE_C10D_NCCL) && (TORCH_VERSION_MAJOR > 2 || (TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR >= 4))
+  // Since 2.4 the destructor takes what is not shut down for a mistake: it warns, and aborts the communicators.
+  if (auto* nccl = dynamic_cast<c10d::ProcessGroupNCCL*>(&group)) nccl->shutdown();
+#endif
+}
+
+/** Waits for a work until then, and says whether it has ended. Throws what went wrong in it. */
+bool ended(c10d::Work& work, Clock::time_point deadline) {
+  while (!work.isCompleted()) {
+    if (Clock::now() >= deadline) return false;
+    std::this_thread::sleep_for(NAP);
+  }
+  // NCCL's work counts as completed also where it failed, and waiting for it does not say so.
+  if (const auto failure = work.exception()) std::rethrow_exception(failure);
+  work.wait(); // on CUDA the current stream now comes after this work; Gloo's throws an error
+  return true;
+}
+
 /** This process as one of the group. */
 struct Member {
   explicit Member(Meeting meeting) : meeting(std::move(meeting)) {}
@@ -236,28 +274,49 @@ struct Member {
     try {
       store = connect(meeting, meeting.serves);
       pulse = std::make_unique<Pulse>(meeting, connect(meeting, false));
-      const auto deadline = Clock::now() + milliseconds(meeting.join_seconds);
       for (int rank = 0; rank < meeting.size; rank++)
         while (!store->check({key("beat", rank)})) {
-          TORCH_CHECK(Clock::now() < deadline, "rank ", rank, " has not come");
+          TORCH_CHECK(Clock::now() < deadline.load(), "rank ", rank, " has not come");
           std::this_thread::sleep_for(Milliseconds(20));
         }
       pulse->start();
+      deadline = in_time(); // for all that now follows, also where the last one came late
+      met = true;
+      step = "opening the group";
       group = open_group(meeting, store);
+      step = summing.c_str();
+      first_sum();
       joined = true;
     } catch (const std::exception& failure) {
-      error = failure.what();
+      error = c10::str(step.load(), ": ", failure.what());
       failed = true;
     }
   }
 
+  /**
+   * Proves that the processes reach each other. NCCL connects them in the first operation, which has to wait for all and
+   * has no end where one is gone: that belongs here, and not on JavaScript's thread in the first step of training.
+   */
+  void first_sum() {
+    const c10::DeviceGuard guard(meeting.device);
+    std::vector<Tensor> one = {at::ones({1}, meeting.device)};
+    TORCH_CHECK(ended(*group->allreduce(one), deadline), late());
+  }
+
+  Clock::time_point in_time() const { return Clock::now() + milliseconds(meeting.join_seconds); }
+  std::string late() const { return c10::str("not done within ", meeting.join_seconds, " seconds"); }
+
   const Meeting meeting;
+  std::atomic<Clock::time_point> deadline{in_time()};
+  const std::string summing = "the first sum on " + meeting.device.str();
+  std::atomic<const char*> step{"meeting at the store"}; // what joining has come to
   Store store;
   std::unique_ptr<Pulse> pulse;
   c10::intrusive_ptr<Group> group;
   std::thread joining;
   std::string error;
-  std::atomic<bool> joined{false}, failed{false};
+  /** Whether all have met at the store, whether the group works, and whether either has failed. */
+  std::atomic<bool> met{false}, joined{false}, failed{false};
 };
 
 /** A collective operation that is under way: what it works on must live until it ends. */
@@ -273,18 +332,26 @@ std::unordered_map<int64_t, Running>& running = *new std::unordered_map<int64_t,
 int64_t next_work = 0;
 
 void join(const std::string& host, int64_t port, int64_t rank, int64_t size, bool serves, const std::string& prefix,
-          at::ArrayRef<double> seconds, const std::string& backend) {
+          at::ArrayRef<double> seconds, const std::string& backend, at::Device device) {
   TORCH_CHECK(!member, "this process has joined already");
+#ifdef USE_C10D_NCCL
+  // On this thread, because JavaScript reads the environment: nobody may while it is written.
+  if (backend == "nccl") leave_failures_to_us();
+#endif
   member = new Member(Meeting{host, static_cast<int>(port), static_cast<int>(rank), static_cast<int>(size), serves,
-                              prefix, seconds[0], seconds[1], backend});
+                              prefix, seconds[0], seconds[1], backend, device});
   member->joining = std::thread([] { member->join(); });
 }
 
-/** Whether all have met. */
+/** Whether all have met, and reach each other. */
 bool joined() {
   TORCH_CHECK(member, "this process has not joined");
   TORCH_CHECK(!member->failed, member->error);
-  if (!member->joined) return false;
+  if (!member->joined) {
+    // What the thread waits for may have no end.
+    TORCH_CHECK(Clock::now() < member->deadline.load() + GRACE, member->step.load(), ": ", member->late());
+    return false;
+  }
   if (member->joining.joinable()) member->joining.join();
   return true;
 }
@@ -344,16 +411,7 @@ int64_t broadcast(const Tensor& tensor, int64_t root) {
 
 /** Whether an operation has ended; looks for so many seconds at most. Throws what went wrong in it. */
 bool completed(int64_t work, double seconds) {
-  const auto& one = running.at(work);
-  const auto deadline = Clock::now() + milliseconds(seconds);
-  while (!one.work->isCompleted()) {
-    if (Clock::now() >= deadline) return false;
-    std::this_thread::sleep_for(NAP);
-  }
-  // NCCL's work counts as completed also where it failed, and waiting for it does not say so.
-  if (const auto failure = one.work->exception()) std::rethrow_exception(failure);
-  one.work->wait(); // on CUDA the current stream now comes after this work; Gloo's throws an error
-  return true;
+  return ended(*running.at(work).work, Clock::now() + milliseconds(seconds));
 }
 
 /** What an operation that has ended gives; it is then forgotten. */
@@ -365,23 +423,42 @@ std::vector<Tensor> take(int64_t work) {
   return results;
 }
 
-Tensor states(double seconds) { return member && member->joined ? member->pulse->states(seconds) : at::zeros({0}, at::kInt); }
+Tensor states(double seconds) { return member && member->met ? member->pulse->states(seconds) : at::zeros({0}, at::kInt); }
 Tensor words(int64_t rank) { return bytes_of(member->pulse->words(rank)); }
-double store_lost() { return member && member->joined ? member->pulse->lost() : 0; }
+double store_lost() { return member && member->met ? member->pulse->lost() : 0; }
 
-/** Leaves the group in order, after the last operation of all. */
+/** Ends the group on a thread of its own, because that may wait for the others, and waits for it as long as is proper. */
+void end_group(c10::intrusive_ptr<Group> group, at::Device device) {
+  auto end = std::make_shared<std::promise<void>>();
+  const auto over = end->get_future();
+  std::thread([group = std::move(group), device, end]() mutable {
+    try {
+      const c10::DeviceGuard guard(device);
+      close_group(*group);
+    } catch (const std::exception&) {
+      // All work is done: that another process has gone meanwhile is nobody's loss.
+    }
+    group.reset();
+    end->set_value();
+  }).detach();
+  over.wait_for(ENDING);
+}
+
+/** Leaves the group in order, after the last operation of all, or after joining has failed. */
 void leave() {
   if (!member) return;
-  joined();
-  member->pulse->stop("done");
-  member->group.reset();
+  TORCH_CHECK(member->joined || member->failed, "this process is still joining");
+  if (member->joining.joinable()) member->joining.join();
+  // First of all: the process with the store ends last, and the group's end may wait for that process too.
+  if (member->pulse) member->pulse->stop("done");
+  if (member->group) end_group(std::move(member->group), member->meeting.device);
   delete member;
   member = nullptr;
 }
 
 /** Tells the others why this process ends. It takes nothing down, for others may still be in the middle of something. */
 void fail(const std::string& reason) {
-  if (!member || !member->joined) return;
+  if (!member || !member->met) return;
   member->pulse->stop("failed " + reason);
 }
 
@@ -391,7 +468,7 @@ void fail(const std::string& reason) {
   TORCH_CHECK(false, "this libtorch is built without c10d; install one with distributed support");
 }
 void join(const std::string&, int64_t, int64_t, int64_t, bool, const std::string&, at::ArrayRef<double>,
-          const std::string&) {
+          const std::string&, at::Device) {
   missing();
 }
 bool joined() { missing(); }
@@ -411,7 +488,7 @@ void fail(const std::string&) {}
 TORCH_LIBRARY_FRAGMENT(alitok, library) {
   library.def("distributed_backends() -> int", backends);
   library.def("distributed_join(str host, int port, int rank, int size, bool serves, str prefix, float[] seconds, "
-              "str backend) -> ()",
+              "str backend, Device device) -> ()",
               join);
   library.def("distributed_joined() -> bool", joined);
   library.def("distributed_all_reduce(Tensor[] tensors) -> int", all_reduce);

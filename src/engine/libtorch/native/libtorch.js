@@ -1,17 +1,23 @@
 // Where PyTorch's C++ library is on this machine, and what it can do. Uses nothing but Node.
 import { spawnSync } from 'node:child_process';
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const here = dirname(fileURLToPath(import.meta.url));
 
+/** The header by which a libtorch is recognized. */
+const CORE = 'include/ATen/ATen.h';
+
+/** Whether a folder is that of a libtorch. */
+export const isLibtorch = (path) => existsSync(join(path, CORE));
+
 /**
  * A libtorch: folders of headers, the folder of libraries (undefined where the linker knows it), and the header that it was
- * found by. It is looked for in $LIBTORCH, then in Python's torch package, then where Debian and Ubuntu put libtorch-dev;
- * undefined if there is none. Throws where $LIBTORCH names something else.
+ * found by. It is the one of the folder that is named, if any; then it is looked for in Python's torch package, then where
+ * Debian and Ubuntu put libtorch-dev; undefined if there is none. Throws where $LIBTORCH, or what is named, is something else.
  */
-export function findLibtorch() {
+export function findLibtorch(named = process.env.LIBTORCH) {
   const python = () => {
     for (const name of ['python3', '/usr/bin/python3', 'python']) {
       const script = 'import importlib.util as u; print(u.find_spec("torch").submodule_search_locations[0])';
@@ -23,16 +29,30 @@ export function findLibtorch() {
   const folder = (path) => ({
     include: [join(path, 'include')],
     lib: join(path, 'lib'),
-    core: join(path, 'include/ATen/ATen.h'),
+    core: join(path, CORE),
   });
-  const { LIBTORCH } = process.env;
-  if (LIBTORCH) {
-    const named = folder(LIBTORCH);
-    if (!existsSync(named.core)) throw new Error(`LIBTORCH is ${LIBTORCH}, but ${named.core} does not exist`);
-    return named;
+  if (named) {
+    if (!isLibtorch(named)) throw new Error(`LIBTORCH is ${named}, but ${join(named, CORE)} does not exist`);
+    return folder(named);
   }
   const path = python();
   return [...(path ? [folder(path)] : []), debian].find(({ core }) => existsSync(core));
+}
+
+/** The headers that say which version it is. In newer ones the first does no more than include the second. */
+const VERSIONS = ['torch/csrc/api/include/torch/version.h', 'torch/headeronly/version.h'];
+const LIBRARIES = ['libc10.so', 'libtorch_cpu.so', 'libtorch_cuda.so'];
+
+/** Text that is another one for every other libtorch, also for one that has replaced this one in its place. */
+export function fingerprint({ include, lib, core }) {
+  const versions = include.flatMap((path) => VERSIONS.map((name) => join(path, name)));
+  const libraries = lib ? LIBRARIES.map((name) => join(lib, name)) : [];
+  return [
+    ...versions.filter((path) => existsSync(path)).map((path) => readFileSync(path, 'utf8')),
+    ...[core, ...libraries]
+      .filter((path) => existsSync(path))
+      .map((path) => `${path} ${statSync(path).size} ${statSync(path).mtimeMs}`),
+  ].join('\n');
 }
 
 /** Whether the library was built for CUDA. */

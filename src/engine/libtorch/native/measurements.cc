@@ -1,0 +1,69 @@
+// What PyTorch can tell about a run: the kernels that it launched, and the memory that a device's tensors took. The
+// interfaces are of recent versions and not PyTorch's most stable, so build.js leaves this file out where it does not compile.
+#include <ATen/ATen.h>
+#include <c10/core/CachingDeviceAllocator.h>
+#include <torch/csrc/autograd/profiler_kineto.h>
+#include <torch/library.h>
+
+#include <map>
+#include <sstream>
+
+namespace alitok {
+namespace {
+
+namespace profiler = torch::autograd::profiler;
+using torch::profiler::impl::ActivityType;
+
+std::set<ActivityType> activities(bool cuda) { return {cuda ? ActivityType::CUDA : ActivityType::CPU}; }
+
+/** Notes from now on what a CUDA device runs, or which operators the CPU does. */
+void profile_begin(bool cuda) {
+  const torch::profiler::impl::ProfilerConfig config(torch::profiler::impl::ProfilerState::KINETO);
+  profiler::prepareProfiler(config, activities(cuda));
+  profiler::enableProfiler(config, activities(cuda), {at::RecordScope::FUNCTION});
+}
+
+/** What was noted, as bytes of text: a line for each kernel with its name, how often it ran and its nanoseconds, by tabs. */
+at::Tensor profile_end(bool cuda) {
+  struct Total {
+    int64_t count = 0;
+    uint64_t nanoseconds = 0;
+  };
+  std::map<std::string, Total> totals;
+  const auto result = profiler::disableProfiler();
+  for (const auto& event : result->events()) {
+    if ((event.deviceType() == c10::DeviceType::CUDA) != cuda) continue;
+    Total& total = totals[event.name()];
+    total.count += 1;
+    total.nanoseconds += event.durationNs();
+  }
+  std::ostringstream text;
+  for (const auto& [name, total] : totals) text << name << '\t' << total.count << '\t' << total.nanoseconds << '\n';
+  const std::string lines = text.str();
+  at::Tensor bytes = at::empty({static_cast<int64_t>(lines.size())}, at::kByte);
+  std::copy(lines.begin(), lines.end(), bytes.data_ptr<uint8_t>());
+  return bytes;
+}
+
+/** Gives unused memory back to the device, and begins to look for the most that tensors take. */
+void memory_begin(at::Device device) {
+  auto* allocator = c10::getDeviceAllocator(device.type());
+  allocator->emptyCache();
+  allocator->resetPeakStats(device.index());
+}
+
+/** Since then: the most bytes that tensors took at once, and the most that were kept for them. */
+std::tuple<int64_t, int64_t> memory_peak(at::Device device) {
+  const auto stats = c10::getDeviceAllocator(device.type())->getDeviceStats(device.index());
+  return {stats.allocated_bytes[0].peak, stats.reserved_bytes[0].peak};
+}
+
+TORCH_LIBRARY_FRAGMENT(alitok, library) {
+  library.def("profile_begin(bool cuda) -> ()", profile_begin);
+  library.def("profile_end(bool cuda) -> Tensor", profile_end);
+  library.def("memory_begin(Device device) -> ()", memory_begin);
+  library.def("memory_peak(Device device) -> (int, int)", memory_peak);
+}
+
+}  // namespace
+}  // namespace alitok

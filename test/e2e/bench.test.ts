@@ -1,0 +1,59 @@
+import { spawnSync } from 'node:child_process';
+import { describe, expect, it } from 'vitest';
+import { canRun } from '../engines.js';
+import { alitok, TINY } from './alitok.js';
+
+const lines = (text: string) =>
+  text
+    .trimEnd()
+    .split('\n')
+    .map((line) => JSON.parse(line));
+
+describe('alitok bench', () => {
+  it('several cases of one process, a line each, in a config with values of its own', async () => {
+    const cases = ['sample:2:3', 'train', 'decode:2', 'generator.dropout=0'];
+    const { code, stdout, stderr } = await alitok('bench', ...cases, '-c', TINY, '--repeats', '1', '--json');
+    expect([code, stderr]).toEqual([0, '']);
+    const found = lines(stdout);
+    expect(found.map((line) => line.case)).toEqual(['sample:2:3', 'train', 'decode:2']);
+    expect(found[0].description).toMatch(/^sample, batch 2, 3 of \d+ codes, weights in float32$/);
+    expect(found[1].description).toBe('train the generator, batch 1, no dropout');
+    for (const { seconds, images_per_second, share_of_limit, peak_memory } of found)
+      for (const number of [seconds, images_per_second, share_of_limit, peak_memory])
+        expect(number).toBeGreaterThan(0);
+  });
+
+  it.each([
+    [['smaple'], /"smaple" is no case; did you mean sample\?/],
+    [['encode:2:3'], /"encode:2:3" is no case/],
+    [['encode:0'], /"encode:0" is no case/],
+    [['generator.dropout=0'], /name at least one case/],
+  ])('%s: one line that says what to write', async (words, message) => {
+    const { code, stdout, stderr } = await alitok('bench', ...words, '-c', TINY);
+    expect([code, stdout]).toEqual([2, '']);
+    expect(stderr).toMatch(message);
+    expect(stderr.trimEnd()).not.toContain('\n');
+  });
+
+  it.runIf(process.platform === 'linux' && canRun('libtorch'))(
+    'a case too large for the memory does not end the others',
+    async () => {
+      const words = `--engine libtorch --threads 1 bench encode:60000 encode --repeats 1 --json -c ${TINY}`;
+      const limited = `ulimit -v 3000000; exec "$0" "$1" ${words}`;
+      const env = { ...process.env, OPENBLAS_NUM_THREADS: '1' };
+      const paths = [process.execPath, 'bin/alitok.js'];
+      const { status, stdout, stderr } = spawnSync('/bin/sh', ['-c', limited, ...paths], {
+        env,
+        encoding: 'utf8',
+      });
+      const [large, small] = lines(stdout);
+      expect(large).toMatchObject({
+        case: 'encode:60000',
+        error: expect.stringMatching(/can't allocate memory/),
+      });
+      expect(small.seconds).toBeGreaterThan(0);
+      expect(stderr).toMatch(/error: 1 of 2 cases failed: encode:60000\n$/);
+      expect(status).toBe(5);
+    },
+  );
+});
