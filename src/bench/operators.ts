@@ -198,6 +198,7 @@ function nearest(): Values {
 /** A point in [0, 1) for each row. */
 const points = (count: number) => numbers([count], 9, 0.5).add(0.5) as tf.Tensor1D;
 
+/** Logits and points of which none is within 3e-6 of where another code begins: rounding draws the same. */
 const drawn =
   (batch: number, entries: number, options: ops.DrawOptions): OperatorCheck['run'] =>
   () => ({ codes: ops.drawCodes(numbers([batch, entries], 1, 4), points(batch), options) });

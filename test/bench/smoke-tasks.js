@@ -75,40 +75,23 @@ function costOf(call) {
   return [host, performance.now() - start].map((time) => ((1000 * time) / COUNT).toFixed(1));
 }
 
-const COSTS = {
-  view: [
-    'a call that makes a view',
-    (x) => () => tf.backend().native.free(tf.backend().call('narrow', x, 0, 0, 1)),
-  ],
-  launch: [
-    'a call that adds two tensors',
-    (x) => () => tf.backend().native.free(tf.backend().call('add.Tensor', x, x)),
-  ],
-  tfjs: ["tfjs's sum of two numbers", () => sumOfTwo],
-  small: ['sending 4 KB', () => sending(2 ** 10)],
-  large: ['sending 1 MB', () => sending(2 ** 18)],
-  read: ['reading one number', () => reading],
-};
-
-const pair = () => [tf.fill([], 1), tf.fill([], 2)];
-let [a, b] = [];
-function sumOfTwo() {
-  tf.add(a, b).dispose();
-}
-function reading() {
-  a.dataSync();
-}
-function sending(size) {
-  const values = new Float32Array(size);
-  return () => tf.tensor(values).dispose();
-}
-
 async function cost({ name, device }) {
   await openEngine(ENGINE, { device });
-  [a, b] = pair();
-  const x = tf.fill([2, 768], 1);
-  const [text, make] = COSTS[name];
-  const [host, end] = costOf(make(tf.backend().id(x)));
+  const backend = tf.backend();
+  const [a, b, x] = [tf.fill([], 1), tf.fill([], 2), tf.fill([2, 768], 1)];
+  const [few, many] = [2 ** 10, 2 ** 18].map((size) => new Float32Array(size));
+  const called = (...call) => backend.native.free(backend.call(...call));
+  const id = backend.id(x);
+  const calls = {
+    view: ['a call that makes a view', () => called('narrow', id, 0, 0, 1)],
+    launch: ['a call that adds two tensors', () => called('add.Tensor', id, id)],
+    tfjs: ["tfjs's sum of two numbers", () => tf.add(a, b).dispose()],
+    small: ['sending 4 KB', () => tf.tensor(few).dispose()],
+    large: ['sending 1 MB', () => tf.tensor(many).dispose()],
+    read: ['reading one number', () => a.dataSync()],
+  };
+  const [text, call] = calls[name];
+  const [host, end] = costOf(call);
   tf.dispose([a, b, x]);
   return { text: `${text.padEnd(34)} ${host.padStart(8)} of the host ${end.padStart(8)} to its end` };
 }

@@ -178,13 +178,20 @@ describe.skipIf(!canRun(ENGINE))('operations on a device beside the CPU', () => 
         'layerNorm',
         (kernel) => (params) => result(kernel, params).mul(1.0002),
       ],
-    ])('%s is found', async (_, kernel, name, change) => {
+    ])('finds %s', async (_, kernel, name, change) => {
       replace(kernel, change);
       const [result] = await resultsOf([name], precision);
       expect(result).toMatchObject({ name, passed: false });
       expect(result.failure).toBeUndefined();
       expect(result.error).toBeGreaterThan(result.limit);
     });
+  });
+
+  it('finds a copy in bfloat16 that outlived the numbers it was made of', async () => {
+    const spy = vi.spyOn(tf.backend() as LibtorchBackend, 'overwritten').mockReturnValue();
+    const results = await resultsOf(['linear after a step of AdamW'], 'bf16');
+    spy.mockRestore();
+    expect(results).toMatchObject([{ passed: false, worst: 'after' }]);
   });
 
   it('the nearest codes are so near that short mantissas find many others', async () => {
