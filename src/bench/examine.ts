@@ -1,4 +1,5 @@
 import {
+  currentDevice,
   devices,
   ENGINES,
   type Engine,
@@ -9,6 +10,7 @@ import {
 } from '../engine/index.js';
 import { AlitokError, EngineError } from '../errors.js';
 import { programVersions } from '../train/run-folder.js';
+import { besideCpu, compareOperators, type OperatorResult } from './compare-operators.js';
 import { describeMachine, type Machine } from './machine.js';
 import { type Limits, measureLimits } from './measure.js';
 import { type SelfTest, selfTest } from './self-test.js';
@@ -25,6 +27,8 @@ export interface Examination extends ReturnType<typeof programVersions> {
   chosen: Engine;
   limits: Limits;
   selfTest: SelfTest;
+  /** Each operation on the chosen engine's device beside the CPU; absent where that is the device. */
+  operators?: OperatorResult[];
   /** What can be better, each with what to do. */
   advice: string[];
 }
@@ -55,7 +59,8 @@ export function adviceFor(
     engines,
     chosen,
     selfTest: tested,
-  }: Pick<Examination, 'machine' | 'engines' | 'chosen' | 'selfTest'>,
+    operators,
+  }: Pick<Examination, 'machine' | 'engines' | 'chosen' | 'selfTest' | 'operators'>,
   environment: Readonly<Record<string, string | undefined>>,
 ): string[] {
   const gib = (bytes: number) => `${(bytes / GIB).toFixed(1)} GiB`;
@@ -63,6 +68,10 @@ export function adviceFor(
   if (!tested.passed)
     advice.push(
       `${chosen.name} computes wrongly on this machine; use another --engine, and report it with the output of alitok doctor`,
+    );
+  if (operators?.some(({ passed }) => !passed))
+    advice.push(
+      `what ${chosen.name} computes on its device is not what the CPU computes; use --device cpu, and report it with the output of alitok doctor`,
     );
   const libtorch = engines.find(({ name }) => name === 'libtorch');
   if (libtorch && 'problem' in libtorch && chosen.name !== 'libtorch')
@@ -94,6 +103,12 @@ export function adviceFor(
   return advice;
 }
 
+async function allOperators(engine: EngineName, options: EngineOptions): Promise<OperatorResult[]> {
+  const results: OperatorResult[] = [];
+  for await (const result of compareOperators(besideCpu(engine, options))) results.push(result);
+  return results;
+}
+
 /**
  * Examines engines, machine and speed, and tests the chosen engine; leaves it open.
  * @throws EngineError where the chosen engine cannot run
@@ -103,6 +118,7 @@ export async function examine(engine: EngineChoice, options: EngineOptions): Pro
   const engines = await engineStates(options);
   const chosen = await openEngine(engine, options);
   const limits = await measureLimits(options.precision);
+  const onCpu = currentDevice() === 'cpu';
   if (options.precision === 'bf16' || options.tf32)
     await openEngine(chosen.name, { ...options, precision: 'float32', tf32: false });
   const found = {
@@ -113,14 +129,24 @@ export async function examine(engine: EngineChoice, options: EngineOptions): Pro
     chosen,
     limits,
     selfTest: await selfTest(),
+    ...(!onCpu && { operators: await allOperators(chosen.name, options) }),
   };
   return { ...found, advice: adviceFor(found, process.env) };
 }
 
-/** Throws EngineError where the chosen engine failed its test. */
-export function requireSound({ chosen, selfTest: { passed, worst, error } }: Examination): void {
+/** Throws EngineError where the chosen engine failed its test, or an operation on its device. */
+export function requireSound({
+  chosen,
+  selfTest: { passed, worst, error },
+  operators,
+}: Pick<Examination, 'chosen' | 'selfTest' | 'operators'>): void {
   if (!passed)
     throw new EngineError(
       `${chosen.name} computes wrongly on this machine (${worst}: error ${error.toExponential(1)}); use another --engine and report it`,
+    );
+  const wrong = operators?.filter((result) => !result.passed) ?? [];
+  if (wrong.length > 0)
+    throw new EngineError(
+      `${chosen.name} does not compute on its device what it does on the CPU (${wrong.map(({ name }) => name).join('; ')}); use --device cpu and report it`,
     );
 }

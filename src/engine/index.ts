@@ -36,6 +36,11 @@ export function devices(): string[] {
   }
 }
 
+/** Where the current engine computes: `cpu`, or another of `devices()`. */
+export function currentDevice(): string {
+  return (tf.backend() as { device?: string }).device ?? 'cpu'; // only libtorch has a choice
+}
+
 /** Throws EngineError where options ask for what only libtorch can do. */
 function refuse(
   name: EngineName,

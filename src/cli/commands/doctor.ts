@@ -5,6 +5,7 @@ type Line = [name: string, value: string];
 
 async function run({ options }: Invocation<{ json?: boolean }>): Promise<void> {
   const { examine, requireSound } = await import('../../bench/examine.js');
+  const { operatorsText } = await import('../operators.js');
   const { limitsText } = await import('../limits.js');
   const found = await examine(options.engine, options);
   if (options.json) {
@@ -12,7 +13,8 @@ async function run({ options }: Invocation<{ json?: boolean }>): Promise<void> {
     requireSound(found);
     return;
   }
-  const { machine, engines, devices, chosen, limits, selfTest, versions, git_revision, advice } = found;
+  const { machine, engines, devices, chosen, limits, selfTest, operators, versions, git_revision, advice } =
+    found;
   const gib = (bytes: number) => `${(bytes / 2 ** 30).toFixed(1)} GiB`;
   const lines: Line[] = [
     ['machine', `${machine.processor}, ${machine.processors} of ${machine.installed} processors`],
@@ -33,6 +35,7 @@ async function run({ options }: Invocation<{ json?: boolean }>): Promise<void> {
       'self-test',
       `${selfTest.passed ? 'passed' : 'FAILED'}: ${selfTest.compared} values of PyTorch; farthest off by ${selfTest.error.toExponential(1)} (${selfTest.worst})`,
     ],
+    ...(operators ? operatorsText(operators) : []),
   ];
   const width = Math.max(...lines.map(([name]) => name.length));
   for (const [name, value] of lines) console.log(`${name.padEnd(width)}  ${value}`);
