@@ -1,7 +1,7 @@
 """What one would run instead of alitok: the same shapes in PyTorch, timed by the side of `alitok bench`.
 
     python3 peer.py CASE:BATCH[:STEPS] ... [--size b|l|xl] [--repeats N] [--seconds S] [--threads N] [--device cpu|cuda]
-                    [--bf16] [--tf32] [--compile] [--dropout P]
+                    [--bf16] [--tf32] [--compile] [--dropout P] [--paced]
 
 Cases are `sample` (STEPS codes with a key-value cache and guidance, all 273 if left out), `train` (a step of the recipe),
 `encode` and `decode`. A prefix gives a case a size of its own: `xl/sample:64:32`. The sizes are those of
@@ -13,9 +13,10 @@ process so far on the CPU. `kernels` is how many CUDA kernels one run launches. 
 next one goes on; the exit status is 1 if all of them fail.
 
 --bf16 trains under autocast with float32 weights; for the other cases it converts the weights to bfloat16 once, and norms and
-softmax still compute in float32. --compile compiles the step of sampling (with CUDA graphs on CUDA), the forward pass with
-its loss (and so the backward pass) of training, and the whole encoder or decoder. --seconds starts no repeat of a case after
-so many seconds of them. Works with PyTorch 1.13 and later, --compile with 2.1 and later.
+softmax still compute in float32. --compile compiles the step of sampling as a whole (with CUDA graphs on CUDA), and the blocks of
+the other cases: these share their code, so one is compiled for all. --seconds starts no repeat of a case after
+so many seconds of them. --paced runs one case at another program's pace (compare.js): a line says that it is ready, and each line
+that comes in makes one run. Works with PyTorch 1.13 and later, --compile with 2.2 and later.
 """
 
 import argparse
@@ -137,12 +138,13 @@ class Generator(nn.Module):
         self.norm, self.output = RMSNorm(width), nn.Linear(width, CODES)
         self.drop = nn.Dropout(dropout)
         self.register_buffer("turns", rotary_turns(width // HEADS))
+        self.compiled = False  # in whole or in part
 
     def forward(self, ids, at=slice(None), length=None, mask=None):
         """ids (B, n) at the positions `at` → logits (B, n, CODES); with caches, attention sees their first `length` rows."""
         turns = self.turns[at].unsqueeze(1)
         # One complex product is the fewest kernels, but the compiler fuses real numbers only.
-        if not (hasattr(torch, "compiler") and torch.compiler.is_compiling()):
+        if not self.compiled:
             turns = torch.view_as_complex(turns)
         x = self.drop(self.embeddings(ids))
         for block in self.blocks:
@@ -174,6 +176,7 @@ class Sampler(nn.Module):
         self.register_buffer("codes", labels.new_zeros(batch, room))
         self.register_buffer("mask", weight.new_empty(1, 1, 1, room))
         if compiled:
+            model.compiled = True
             mode = "reduce-overhead" if weight.is_cuda else None
             self.compiled = torch.compile(self.masked_step, mode=mode, fullgraph=True, dynamic=False)
 
@@ -263,6 +266,13 @@ def build(device, module, *arguments, bf16=False):
     return model
 
 
+def compile_blocks(model):
+    model.compiled = True
+    for block in model.blocks:
+        block.compile(fullgraph=True)
+    return model
+
+
 def make_optimizer(model):
     """AdamW with one fused kernel where PyTorch has it for the device, which decays matrices apart from the embeddings."""
     decays = {name: p.ndim >= 2 and not NO_DECAY.search(name) for name, p in model.named_parameters()}
@@ -283,15 +293,13 @@ def prepare_training(size, batch, options):
     ids[:, 0] = CODES + 1 + ids[:, 0] % CLASSES
     targets = F.pad(ids[:, 1:], (0, 1), value=-100)  # the last position predicts nothing
 
-    def loss():
-        with torch.autocast(options.device, torch.bfloat16, enabled=options.bf16):
-            logits = model(ids)
-        return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
-
-    forward = torch.compile(loss, fullgraph=True) if options.compile else loss
+    if options.compile:
+        compile_blocks(model)
 
     def step():
-        forward().backward()
+        with torch.autocast(options.device, torch.bfloat16, enabled=options.bf16):
+            logits = model(ids)
+        F.cross_entropy(logits.float().flatten(0, 1), targets.flatten()).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1)  # all at once on CUDA
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -313,10 +321,11 @@ def prepare(what, size, batch, steps, options):
     else:
         model = build(device, Decoder, bf16=bf16)
         inputs = [torch.randint(0, CODES, (batch, TOKENS), device=device)]
-    compiled = torch.compile(model) if options.compile and what != "sample" else model
+    if options.compile and what != "sample":
+        compile_blocks(model)
     # inference_mode spares eager operators some work; a compiled function has little use for it and knows no_grad better.
     mode = torch.no_grad if options.compile else torch.inference_mode
-    return mode()(lambda: compiled(*inputs))
+    return mode()(lambda: model(*inputs))
 
 
 def count_kernels(run, graphs):
@@ -333,7 +342,7 @@ def count_kernels(run, graphs):
         return sum(not name.startswith(("Memcpy", "Memset")) for name in names) or None
 
 
-def measure(what, size, batch, steps, options):
+def measure(what, size, batch, steps, options, say):
     cuda = options.device == "cuda"
     if cuda:
         torch.cuda.init()
@@ -349,14 +358,24 @@ def measure(what, size, batch, steps, options):
     if cuda:
         torch.cuda.synchronize()
     setup = time.perf_counter() - started
-    times, processor = [], []
-    while len(times) < options.repeats and (not times or sum(times) < options.seconds):
+
+    def timed():
         start, used = time.perf_counter(), time.process_time()
         run()
         if cuda:
             torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
-        processor.append(time.process_time() - used)
+        return time.perf_counter() - start, time.process_time() - used
+
+    if options.paced:
+        say({"ready": torch.__version__, "setup_seconds": setup})
+        for _ in sys.stdin:
+            say(dict(zip(("seconds", "processor_seconds"), timed())))
+        sys.exit()
+    times, processor = [], []
+    while len(times) < options.repeats and (not times or sum(times) < options.seconds):
+        wall, used = timed()
+        times.append(wall)
+        processor.append(used)
     found = {
         "seconds": statistics.median(times),
         "fastest": min(times),
@@ -389,6 +408,7 @@ def parse():
     parser.add_argument("--tf32", action="store_true")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--dropout", type=float, default=0.1)
+    parser.add_argument("--paced", action="store_true")
     options = parser.parse_args()
     cases = []
     for name in options.cases:
@@ -405,15 +425,21 @@ def main():
     # Lines of JSON alone reach the standard output; what libraries print goes with the errors.
     lines = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
+
+    def say(line):
+        print(json.dumps(line), file=lines, flush=True)
+
     torch.set_num_threads(options.threads)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = options.tf32
     torch.backends.cudnn.benchmark = True  # the shapes do not change
     precision = "bf16" if options.bf16 else "tf32" if options.tf32 else "float32"
     failures = 0
     for name, what, size, batch, steps in cases:
-        line = {"case": name, "compiled": options.compile}
+        line = {"case": name, "size": size, "compiled": options.compile}
+        if what == "train":
+            line["dropout"] = options.dropout
         try:
-            found = measure(what, size, batch, steps, options)
+            found = measure(what, size, batch, steps, options, say)
             device = torch.cuda.get_device_name() if options.device == "cuda" else platform.machine()
             line.update({"precision": precision, "batch": batch, "steps": steps, **found})
             line.update({"device": device, "torch": torch.__version__})
@@ -421,7 +447,7 @@ def main():
             failures += 1
             reason = next(iter(str(error).strip().splitlines()), "")
             line["error"] = f"{type(error).__name__}: {reason}"[:400]
-        print(json.dumps(line), file=lines, flush=True)
+        say(line)
         with contextlib.suppress(AttributeError, RuntimeError):  # where there is no compiler, or CUDA has failed for good
             if options.compile:
                 torch._dynamo.reset()
