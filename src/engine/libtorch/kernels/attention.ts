@@ -60,8 +60,8 @@ export function registerAttention(): void {
     if (ours(kernel) && width % LANES === 0 && keyLength === k.shape[1])
       return out('float32', 'alitok::attention', id(q), id(k), id(v), causal, dropout, attributes.seed);
     const inputs = () =>
-      [q, k, v].map((x) =>
-        used(kernel, inPrecision(kernel, x), x.shape, x === q ? queries : keyLength),
+      [q, k, v].map((x, i) =>
+        used(kernel, inPrecision(kernel, x), x.shape, i === 0 ? queries : keyLength),
       ) as unknown as Triple;
     const hides = causal && queries > 1;
     const shape = { width, square: queries === keyLength, causal: hides, dropout };
