@@ -18,10 +18,14 @@ export const device = process.env.ALITOK_TEST_DEVICE ?? 'cpu';
 /** Whether tests of an engine can run here. */
 export const canRun = (engine: EngineName): boolean => engines.includes(engine);
 
+/** How many threads an engine takes in a test; it is several (whole-run.ts). */
+export const threads = Number(process.env.ALITOK_TEST_THREADS);
+
 /** Opens an engine as it is to be tested. */
 export async function openTested(engine: EngineName, options: EngineOptions = {}): Promise<void> {
   const pretended = device === PRETENDED;
-  await openEngine(engine, engine === 'libtorch' ? { ...options, device: pretended ? 'cpu' : device } : {});
+  const own = engine === 'libtorch' ? { ...options, device: pretended ? 'cpu' : device } : {};
+  await openEngine(engine, { threads, ...own });
   if (engine === 'libtorch' && pretended) pretendCuda();
 }
 

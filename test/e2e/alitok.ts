@@ -5,6 +5,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll } from 'vitest';
+import { drawPictures } from '../../src/data/pictures.js';
+import { copyShared } from '../shared.js';
 
 const BINARY = fileURLToPath(new URL('../../bin/alitok.js', import.meta.url));
 export const TINY = fileURLToPath(new URL('../fixtures/tiny.yaml', import.meta.url));
@@ -32,8 +34,14 @@ export function startWith(environment: NodeJS.ProcessEnv, ...args: string[]): Ru
 /** Runs the program in a folder, to its end. */
 export const runIn = (cwd: string, ...args: string[]): Promise<Outcome> => begin({ cwd }, args).outcome;
 
+let threads: string[] = [];
+/** Has the programs of a test file that is not about speed use one thread each: more would wait for other tests' threads. */
+export function useOneThread(): void {
+  threads = ['--threads', '1'];
+}
+
 function begin(options: SpawnOptionsWithoutStdio, args: string[]): Running {
-  const child = spawn(process.execPath, [BINARY, '--engine', 'wasm', ...args], options);
+  const child = spawn(process.execPath, [BINARY, '--engine', 'wasm', ...threads, ...args], options);
   const outcome: Outcome = { code: null, stdout: '', stderr: '' };
   for (const stream of ['stdout', 'stderr'] as const)
     child[stream].setEncoding('utf8').on('data', (text: string) => {
@@ -50,6 +58,17 @@ export async function succeed(...args: string[]): Promise<Outcome> {
   const outcome = await alitok(...args);
   if (outcome.code !== 0) throw new Error(`alitok ${args.join(' ')}: ${outcome.code}\n${outcome.stderr}`);
   return outcome;
+}
+
+/** Puts the folders `train` and `tokenizer` and `tokens.safetensors` into a folder: pictures, a run of both stages, its codes. */
+export async function tinyRun(folder: string): Promise<void> {
+  await copyShared('tiny-run', folder, async (path) => {
+    const at = (name: string) => join(path, name);
+    await drawPictures({ folder: path, size: 16, perClass: 3, seed: 1, split: 'train' });
+    const images = ['-c', TINY, '-d', at('train')];
+    await succeed('train-tokenizer', ...images, '--validation', at('train'), '-r', at('tokenizer'));
+    await succeed('tokenize', ...images, '--tokenizer', at('tokenizer'), '-o', at('tokens.safetensors'));
+  });
 }
 
 /** A folder for one test file; it is removed in the end. */

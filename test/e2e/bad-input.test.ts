@@ -4,9 +4,10 @@ import { chmod, mkdir, readFile, writeFile } from 'node:fs/promises';
 import sharp from 'sharp';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { drawPictures } from '../../src/data/pictures.js';
-import { alitok, type Outcome, succeed, TINY, temporaryFolder } from './alitok.js';
+import { alitok, type Outcome, succeed, TINY, temporaryFolder, useOneThread } from './alitok.js';
 
 const at = await temporaryFolder();
+useOneThread();
 const train = at('train');
 const root = process.getuid?.() === 0;
 

@@ -13,7 +13,7 @@ import {
   writeLPIPS,
   writeVGG16,
 } from '../golden/network-files.js';
-import { runIn, succeed, TINY, temporaryFolder } from './alitok.js';
+import { runIn, succeed, TINY, temporaryFolder, tinyRun, useOneThread } from './alitok.js';
 
 /** What lines of the pages begin with that is not run here, and why. */
 const NOT_RUN: Record<string, string> = {
@@ -32,7 +32,7 @@ const NOT_RUN: Record<string, string> = {
 
 /** Values of options that would take long, and the small ones that are run in their place. */
 const SMALL: Record<string, string> = {
-  '--count': '5',
+  '--count': '4',
   '--per-class': '1',
   '-n': '1',
   '--processes': '2',
@@ -43,6 +43,10 @@ const SMALL: Record<string, string> = {
 
 /** What the other engines cannot do. */
 const LIBTORCH_ALONE = ['launch', '--precision'];
+/** Networks as large as published: the fastest engine that is here runs them, and other tests run them on wasm. */
+const LARGE = /^networks\.|inception|classify_image/;
+/** Commands that take nothing from a page's folder and leave nothing for what follows. */
+const ALONE = ['quickstart', 'bench', 'doctor'];
 
 /** What `tiny.yaml` says, as overrides of any config; how many classes there are stays as the config says. */
 const TINY_VALUES = Object.entries<Record<string, unknown>>(parse(await readFile(TINY, 'utf8'))).flatMap(
@@ -72,11 +76,15 @@ function made(line: string): string[] {
     small.push('--count', SMALL['--count']);
   if (words.includes('-c') || words[0] === 'quickstart') small.push(...TINY_VALUES);
   if (words.some((word) => word.startsWith('networks.'))) small.push(...PERCEPTUAL_VALUES);
-  return words.some((word) => LIBTORCH_ALONE.includes(word)) ? ['--engine', 'libtorch', ...small] : small;
+  const libtorch =
+    words.some((word) => LIBTORCH_ALONE.includes(word)) ||
+    (canRun('libtorch') && words.some((word) => LARGE.test(word)));
+  return libtorch ? ['--engine', 'libtorch', ...small] : small;
 }
 
 const golden = (name: string) => repository(`test/fixtures/goldens/${name}`);
 const at = await temporaryFolder();
+useOneThread();
 const material = (name: string) => at('materials', name);
 
 /** Draws pictures into folders of these classes. */
@@ -97,9 +105,9 @@ const MATERIALS: Record<string, (path: string) => Promise<unknown>> = {
   'photos/test': (path) => pictures(path, 2, ['cat', 'dog']),
   'cifar10/train': (path) => pictures(path, 1, PICTURE_CLASSES.slice(0, 10)),
   'cifar10/test': (path) => pictures(path, 1, PICTURE_CLASSES.slice(0, 10)),
-  'imagenet/train': (path) => pictures(path, 1, PICTURE_CLASSES.slice(0, 5)),
-  'imagenet/val': (path) => pictures(path, 1, PICTURE_CLASSES.slice(0, 5)),
-  'folder/of/pngs': (path) => pictures(path, 1, PICTURE_CLASSES.slice(0, 5)),
+  'imagenet/train': (path) => pictures(path, 1, PICTURE_CLASSES.slice(0, 4)),
+  'imagenet/val': (path) => pictures(path, 1, PICTURE_CLASSES.slice(0, 4)),
+  'folder/of/pngs': (path) => pictures(path, 1, PICTURE_CLASSES.slice(0, 4)),
   'photos.yaml': async (path) => writeFile(path, blocksOf('docs/your-images.md', 'yaml')[0]),
   'tokenizer.pth': (path) => cp(golden('tokenizer_stage2.pth'), path),
   'AliTok.pth': (path) =>
@@ -111,19 +119,20 @@ const MATERIALS: Record<string, (path: string) => Promise<unknown>> = {
       'tokenizer.decoder.heads=4',
     ),
   'alitok_b.bin': (path) => cp(golden('generator.bin'), path),
-  'vgg16-397923af.pth': (path) => writeVGG16(path, 41),
-  'vgg.pth': (path) => writeLPIPS(path, 141),
-  'convnext_small-0c510722.pth': (path) => writeConvNeXt(path, 241),
-  'classify_image_graph_def.pb': (path) => writeInceptionGraph(path, 7),
-  'pt_inception-2015-12-05-6726825d.pth': (path) => writeInceptionPytorch(path, 7),
+  'vgg16-397923af.pth': writeVGG16,
+  'vgg.pth': writeLPIPS,
+  'convnext_small-0c510722.pth': writeConvNeXt,
+  'classify_image_graph_def.pb': writeInceptionGraph,
+  'pt_inception-2015-12-05-6726825d.pth': writeInceptionPytorch,
   'VIRTUAL_imagenet256_labeled.npz': (path) => {
     const images = ['-d', material('imagenet/train'), '--size', '32', '--keep', '12'];
-    return succeed('stats', ...images, '--features', material('classify_image_graph_def.pb'), '-o', path);
+    const features = ['--features', material('classify_image_graph_def.pb')];
+    const engine = canRun('libtorch') ? ['--engine', 'libtorch'] : [];
+    return succeed(...engine, 'stats', ...images, ...features, '-o', path);
   },
   'imagenet.safetensors': async (path) => {
-    const [run, images] = [at('materials/run'), ['-d', material('imagenet/train')]];
-    await succeed('train-tokenizer', '-c', TINY, ...images, '-r', run);
-    await succeed('tokenize', '-c', TINY, '--tokenizer', run, ...images, '-o', path);
+    await tinyRun(at('tiny'));
+    await cp(at('tiny/tokens.safetensors'), path);
   },
 };
 
@@ -132,12 +141,19 @@ const AFTER: Record<string, string> = { 'docs/watching.md': 'README.md' };
 
 const commands = PAGES.map((page): [string, string[]] => [page, commandLines(page)]);
 const isRun = (line: string) => !Object.keys(NOT_RUN).some((start) => line.startsWith(start));
-/** The lines that are run, page by page; the same script is run once. */
+const once = new Set<string>();
+/** The lines that are run, page by page; of those that stand alone, what comes to the same is run once. */
 const RUN = commands
-  .map(([page, lines], i): [string, string[]] => {
-    const before = new Set(commands.slice(0, i).flatMap(([, earlier]) => earlier));
-    return [page, lines.filter((line) => isRun(line) && !(line.startsWith('npm run') && before.has(line)))];
-  })
+  .map(([page, lines]): [string, string[]] => [
+    page,
+    lines.filter((line) => {
+      if (!isRun(line)) return false;
+      const words = made(line).join(' ').replace(' --engine wasm', ''); // which all of them are run on
+      if (once.has(words)) return false;
+      if (made(line).some((word) => ALONE.includes(word))) once.add(words);
+      return true;
+    }),
+  ])
   .filter(([, lines]) => lines.length > 0);
 const named = Object.keys(MATERIALS).filter((name) =>
   commands.some(([, lines]) => lines.join('\n').includes(name)),

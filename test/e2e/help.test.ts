@@ -1,13 +1,12 @@
 import { existsSync } from 'node:fs';
 import { beforeAll, describe, expect, it } from 'vitest';
-import { drawPictures } from '../../src/data/pictures.js';
-import { alitok, succeed, TINY, temporaryFolder } from './alitok.js';
+import { alitok, succeed, TINY, temporaryFolder, tinyRun } from './alitok.js';
 
 const at = await temporaryFolder();
 const train = at('train');
 
 beforeAll(async () => {
-  await drawPictures({ folder: at(), size: 16, perClass: 2, seed: 1, split: 'train' });
+  await tinyRun(at());
 });
 
 describe('--dry-run', () => {
@@ -44,9 +43,7 @@ describe('--dry-run', () => {
   });
 
   it('says what a generator takes, and that a checkpoint is as large as it says', async () => {
-    const [tokenizer, tokens, run] = [at('tokenizer'), at('tokens.safetensors'), at('generator')];
-    await succeed('train-tokenizer', '-c', TINY, '-d', train, '-r', tokenizer, '--stage', '1');
-    await succeed('tokenize', '-c', TINY, '--tokenizer', tokenizer, '-d', train, '-o', tokens);
+    const [tokens, run] = [at('tokens.safetensors'), at('generator')];
     const command = ['train-ar', '-c', TINY, '-t', tokens, '-r', run];
     const { stdout } = await succeed(...command, '--dry-run');
     expect(existsSync(run)).toBe(false);

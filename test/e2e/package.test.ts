@@ -127,18 +127,20 @@ describe('the package', () => {
       `import { openTokenizer } from 'alitok';\n(await openTokenizer(1)).encode('x');`,
     );
     const options = ['--noEmit', '--skipLibCheck', '--strict', '--module', 'nodenext', '--target', 'es2022'];
-    const compile = (file: string) =>
-      node(join(repository('node_modules/typescript/bin/tsc')), ...options, file);
-    await compile('example.mts');
-    await expect(compile('wrong.mts')).rejects.toMatchObject({
-      stdout: expect.stringContaining('wrong.mts(2,'),
-    });
+    const compile = () =>
+      node(join(repository('node_modules/typescript/bin/tsc')), ...options, 'example.mts', 'wrong.mts');
+    const { stdout } = await compile().catch((error) => error);
+    const errors = String(stdout)
+      .split('\n')
+      .filter((line) => /error TS/.test(line));
+    expect(errors).not.toEqual([]);
+    for (const error of errors) expect(error).toMatch(/^wrong\.mts\(2,/);
   });
 
   it('has a reference without a warning', async () => {
-    await run(process.execPath, [repository('node_modules/typedoc/bin/typedoc'), '--emit', 'none'], {
-      cwd: repository('.'),
-    });
+    const typedoc = repository('node_modules/typedoc/bin/typedoc');
+    // Errors of types are found by `npm run typecheck`.
+    await run(process.execPath, [typedoc, '--emit', 'none', '--skipErrorChecking'], { cwd: repository('.') });
   });
 
   it('has the command', async () => {

@@ -1,11 +1,11 @@
 import { cp, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
-import { drawPictures } from '../../src/data/pictures.js';
-import { alitok, succeed, TINY, temporaryFolder } from './alitok.js';
+import { alitok, succeed, TINY, temporaryFolder, tinyRun, useOneThread } from './alitok.js';
 import { hasChromium, type View, withChromium } from './chromium.js';
 
 const at = await temporaryFolder();
+useOneThread();
 const [train, tokenizer, generator, page] = [
   at('train'),
   at('tokenizer'),
@@ -14,10 +14,8 @@ const [train, tokenizer, generator, page] = [
 ];
 
 beforeAll(async () => {
-  await drawPictures({ folder: at(), size: 16, perClass: 3, seed: 1, split: 'train' });
+  await tinyRun(at());
   const tokens = at('tokens.safetensors');
-  await succeed('train-tokenizer', '-c', TINY, '-d', train, '--validation', train, '-r', tokenizer);
-  await succeed('tokenize', '-c', TINY, '--tokenizer', tokenizer, '-d', train, '-o', tokens);
   await succeed('train-ar', '-c', TINY, '-t', tokens, '--tokenizer', tokenizer, '-r', generator, 'seed=5');
   const evaluate = ['eval', 'reconstruction', '--tokenizer', tokenizer, '-d', train, '-o'];
   await succeed(...evaluate, join(tokenizer, 'evaluations', 'on <train>.json'));

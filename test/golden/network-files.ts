@@ -6,6 +6,7 @@ import { LPIPS } from '../../src/models/lpips.js';
 import { VGG16 } from '../../src/models/vgg16.js';
 import type { Parameters } from '../../src/nn/parameters.js';
 import { constantNode, operationNode, versionField } from '../graph-file.js';
+import { linkShared } from '../shared.js';
 import { formulaWeights, names } from './formula-weights.js';
 
 /** Scopes of TensorFlow's graph, and the layers that pytorch-fid made of them. */
@@ -35,20 +36,32 @@ async function write(
 const shapesOf = (parameters: Parameters) =>
   [...parameters].map(({ name, shape }): [string, readonly number[]] => [name, shape]);
 
-/** A file of Inception as pytorch-fid has it, with formula weights. */
-export const writeInceptionPytorch = (path: string, seed: number) => write(path, names.inception, { seed });
+/** What writes a network's file of formula weights, once in a run of the tests. Its own seed is that of the goldens. */
+const network =
+  (name: string, ownSeed: number, writeFresh: (path: string, seed: number) => Promise<void>) =>
+  (path: string, seed = ownSeed) =>
+    linkShared(`${name}-${seed}`, path, (fresh) => writeFresh(fresh, seed));
+
+/** A file of Inception as pytorch-fid has it. */
+export const writeInceptionPytorch = network('inception.pth', 341, (path, seed) =>
+  write(path, names.inception, { seed }),
+);
 
 /** torchvision's file of VGG-16, whose classifier is of no use here. */
-export const writeVGG16 = (path: string, seed: number) =>
+export const writeVGG16 = network('vgg16.pth', 41, (path, seed) =>
   write(path, shapesOf(new VGG16().parameters), {
     seed,
     more: [{ name: 'classifier.6.bias', dtype: 'F32', shape: [1000], data: new Float32Array(1000) }],
-  });
+  }),
+);
 
-export const writeLPIPS = (path: string, seed: number) =>
-  write(path, shapesOf(new LPIPS().lins), { seed, map: Math.abs });
+export const writeLPIPS = network('lpips.pth', 141, (path, seed) =>
+  write(path, shapesOf(new LPIPS().lins), { seed, map: Math.abs }),
+);
 
-export const writeConvNeXt = (path: string, seed: number) => write(path, names.convnext, { seed });
+export const writeConvNeXt = network('convnext.pth', 241, (path, seed) =>
+  write(path, names.convnext, { seed }),
+);
 
 /** Elements (out, in, h, w) as (h, w, in, out), and (out, in) as (in, out). */
 function toTensorFlow(values: Float32Array, [outputs, inputs, height = 1, width = 1]: readonly number[]) {
@@ -62,7 +75,7 @@ function toTensorFlow(values: Float32Array, [outputs, inputs, height = 1, width 
 }
 
 /** The same weights as TensorFlow's graph has them: the constants among other nodes. */
-export async function writeInceptionGraph(path: string, seed: number): Promise<void> {
+export const writeInceptionGraph = network('inception.pb', 341, async (path, seed) => {
   const weights = new Map(names.inception.map(([name, shape], j) => [name, { shape, seed: seed + j }]));
   const read = (name: string) => {
     const { shape, seed: own } = weights.get(name)!;
@@ -85,4 +98,4 @@ export async function writeInceptionGraph(path: string, seed: number): Promise<v
   }
   nodes.push(matrix('softmax/weights', 'fc.weight'), vector('softmax/biases', 'fc.bias'));
   await writeFile(path, Buffer.concat([...nodes, versionField(8)]));
-}
+});

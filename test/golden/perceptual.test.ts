@@ -2,7 +2,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import * as tf from '@tensorflow/tfjs';
-import { afterAll, beforeAll, it } from 'vitest';
+import { afterAll, beforeAll, expect, it } from 'vitest';
 import { loadConvNeXtSmall, loadInception, loadLPIPS } from '../../src/checkpoint/network-files.js';
 import { classifierTerm, lpipsTerm } from '../../src/models/perceptual.js';
 import { antialiasedResize, tf1Resize } from '../../src/models/resize.js';
@@ -40,14 +40,22 @@ describeEngines('perceptual networks goldens', () => {
     expectClose('resize.tf1_299', resized, metrics.values('resize.tf1_299'), 1e-6);
   });
 
-  it.each(['inception.pth', 'inception.pb'])('%s', async (name) => {
-    const inception = await loadInception(file(name));
-    const x = images('inception.x');
-    // At Inception's own size nothing is resized: pixels of 0 to 255 must come to the same as values in ±1.
-    const pixels = x.mul(128).add(128) as tf.Tensor4D;
-    const { pool, spatial, logits } = name.endsWith('.pb')
-      ? inception.features(pixels)
-      : inception.forward(x);
+  it('Inception, the same network of both of its files', async () => {
+    const [inception, graph] = [
+      await loadInception(file('inception.pth')),
+      await loadInception(file('inception.pb')),
+    ];
+    for (const { name, value } of inception.parameters) {
+      const [own, other] = [value, graph.parameters.get(name)!.value].map((x) =>
+        Buffer.from(x.dataSync().buffer),
+      );
+      expect(own.equals(other), name).toBe(true);
+    }
+    expect([...graph.parameters]).toHaveLength([...inception.parameters].length);
+    graph.parameters.dispose();
+    // At its own size nothing is resized: pixels of 0 to 255 are taken as values in ±1.
+    const pixels = images('inception.x').mul(128).add(128) as tf.Tensor4D;
+    const { pool, spatial, logits } = inception.features(pixels);
     expectClose('pool3', pool, golden.values('inception.pool3'));
     expectClose('spatial7', spatial, golden.values('inception.spatial7'));
     expectClose('logits_nobias', logits, golden.values('inception.logits_nobias'));

@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -19,9 +20,11 @@ const SEED = 1;
 
 vi.setConfig({ testTimeout: 300_000 }); // for a machine that does other things too
 
+const MEMORY = '/dev/shm'; // a file system in memory, where there is one: tens of thousands of files are written
+
 let folder: string;
 beforeAll(async () => {
-  folder = await mkdtemp(join(tmpdir(), 'fuzz-'));
+  folder = await mkdtemp(join(existsSync(MEMORY) ? MEMORY : tmpdir(), 'fuzz-'));
 });
 afterAll(() => rm(folder, { recursive: true }));
 

@@ -1,7 +1,8 @@
-import { execFileSync, spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { createInterface } from 'node:readline';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { TypedArray } from '../../src/formats/bytes.js';
 import { openTensorFile } from '../../src/formats/open.js';
@@ -9,16 +10,47 @@ import { writePytorch } from '../../src/formats/pytorch/write.js';
 import type { Dtype } from '../../src/formats/tensor-file.js';
 
 const PYTHON = '/usr/bin/python3';
-const torch = spawnSync(PYTHON, ['-c', 'import torch']).status === 0;
+// A folder of libraries alone has no origin.
+const FIND =
+  'import importlib.util, sys; sys.exit(not getattr(importlib.util.find_spec("torch"), "origin", None))';
+const torch = spawnSync(PYTHON, ['-c', FIND]).status === 0;
+
+/** Runs what comes on each line, and answers with what it printed. */
+const LOOP = `
+import collections, contextlib, io, json, sys, torch, traceback
+for line in sys.stdin:
+    printed, error = io.StringIO(), None
+    try:
+        with contextlib.redirect_stdout(printed):
+            exec(json.loads(line), {'torch': torch, 'collections': collections})
+    except Exception:
+        error = traceback.format_exc()
+    print(json.dumps({'printed': printed.getvalue(), 'error': error}), flush=True)
+`;
+
+/** One Python for all tests, as it takes seconds to load PyTorch. Gives a function that runs code and gives what it prints. */
+function startPython(cwd: string) {
+  const { stdin, stdout } = spawn(PYTHON, ['-c', LOOP], { cwd, stdio: ['pipe', 'pipe', 'inherit'] });
+  const answers = createInterface({ input: stdout })[Symbol.asyncIterator]();
+  const run = async (code: string): Promise<string> => {
+    stdin.write(`${JSON.stringify(code)}\n`);
+    const { printed, error } = JSON.parse((await answers.next()).value);
+    if (error) throw new Error(error);
+    return printed;
+  };
+  return Object.assign(run, { end: () => stdin.end() });
+}
 
 let folder: string;
+let python: ReturnType<typeof startPython>;
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'pytorch-'));
+  if (torch) python = startPython(folder);
 });
-afterAll(() => rm(folder, { recursive: true }));
-
-/** Runs Python in the folder; gives what it prints. */
-const python = (code: string) => execFileSync(PYTHON, ['-c', code], { cwd: folder, encoding: 'utf8' });
+afterAll(async () => {
+  python?.end();
+  await rm(folder, { recursive: true });
+});
 
 const values: [Dtype, TypedArray][] = [
   ['F64', Float64Array.of(Math.PI, -0, 1e300)],
@@ -63,8 +95,7 @@ describe('a file of our own', () => {
 
   it.skipIf(!torch)('is what torch.load reads, with and without weights_only', async () => {
     await writePytorch(join(folder, 'out.pth'), tensors, { note: 'x' });
-    const printed = python(`
-import torch
+    const printed = await python(`
 for safe in (False, True):
     d = torch.load('out.pth', weights_only=safe)
     print(type(d).__name__, ' '.join(d), list(d['scalar'].shape), list(d['empty'].shape))
@@ -93,8 +124,7 @@ for safe in (False, True):
 describe.skipIf(!torch).each(['True', 'False'])('what PyTorch writes, zip format: %s', (zip) => {
   const save = async (value: string) => {
     const path = `saved-${zip}-${(await readdir(folder)).length}.pth`;
-    python(`
-import torch, collections
+    await python(`
 x = torch.arange(24, dtype=torch.float32).reshape(4, 6)
 torch.save(${value}, '${path}', _use_new_zipfile_serialization=${zip})`);
     return openTensorFile(join(folder, path));
@@ -171,8 +201,8 @@ torch.save(${value}, '${path}', _use_new_zipfile_serialization=${zip})`);
 it.skipIf(!torch)('pickles of every protocol that PyTorch reads', async () => {
   for (const protocol of [2, 3, 4]) {
     for (const zip of ['True', 'False']) {
-      python(
-        `import torch; torch.save({'a': torch.tensor([[1., 2.]])}, 'p.pth', pickle_protocol=${protocol}, _use_new_zipfile_serialization=${zip})`,
+      await python(
+        `torch.save({'a': torch.tensor([[1., 2.]])}, 'p.pth', pickle_protocol=${protocol}, _use_new_zipfile_serialization=${zip})`,
       );
       const file = await openTensorFile(join(folder, 'p.pth'));
       expect(await file.read('a'), `${protocol}`).toEqual(Float32Array.of(1, 2));
