@@ -3,6 +3,7 @@ import type { Config } from '../config/schema.js';
 import type { TokenCache } from '../data/codes.js';
 import type { WeightKind } from '../engine/ops/index.js';
 import type { EngineOptions } from '../engine/options.js';
+import { ConfigError } from '../errors.js';
 import { Generator, hiddenWidth } from '../models/generator.js';
 import { tokenizerGeometry } from '../models/geometry.js';
 import { generatorOperations, tokenizerOperations, totalOperations } from '../models/operations.js';
@@ -116,9 +117,13 @@ function sampling(
   { weights: kind = 'float32', precision }: CaseOptions,
 ): Case {
   const generator = new Generator(generatorConfig(config));
-  fill(generator.parameters);
   const { tokens, classes } = generator.geometry;
+  if (steps !== undefined && steps > tokens)
+    throw new ConfigError(
+      `sample:${batch}:${steps}: an image of this config has ${tokens} codes; ask for no more`,
+    );
   const count = steps ?? tokens;
+  fill(generator.parameters);
   const labels = Array.from({ length: batch }, (_, i) => i % classes);
   // In bf16 each weight is rounded at the first step, and its copy read from then on.
   const read = kind === 'float32' && precision === 'bf16' ? 'bf16' : kind;

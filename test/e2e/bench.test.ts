@@ -35,6 +35,14 @@ describe('alitok bench', () => {
     expect(stderr.trimEnd()).not.toContain('\n');
   });
 
+  it('more codes than an image has are refused', async () => {
+    const { code, stderr } = await alitok('bench', 'sample:1:9', '-c', TINY, '--json');
+    expect([code, stderr]).toEqual([
+      2,
+      'error: sample:1:9: an image of this config has 7 codes; ask for no more\n',
+    ]);
+  });
+
   it.runIf(process.platform === 'linux' && canRun('libtorch'))(
     'a case too large for the memory does not end the others',
     async () => {

@@ -24,6 +24,7 @@ const NOT_RUN: Record<string, string> = {
   'node test/bench/': 'measures for minutes',
   'python3 test/bench/peer.py': 'needs PyTorch, and measures for minutes',
   torchrun: "needs PyTorch and two machines; processes.test.ts starts ranks by torchrun's variables",
+  'alitok doctor --device cuda': 'needs a GPU; test/unit/doctor.test.ts runs it on a pretended one',
   srun: 'needs a cluster; processes.test.ts starts ranks by variables',
   'export MASTER_ADDR=$(scontrol': 'needs a cluster',
   tmux: 'shows a terminal; test/unit/cli-progress.test.ts reads the same lines off a screen of its own',
@@ -36,7 +37,6 @@ const SMALL: Record<string, string> = {
   '--per-class': '1',
   '-n': '1',
   '--processes': '2',
-  '--steps': '2',
   '--repeats': '1',
   '--size': '32',
 };
@@ -71,7 +71,7 @@ function made(line: string): string[] {
   const script = /^npm run (\w+)$/.exec(line)?.[1];
   const [first, ...words] = wordsOf(script ? scripts[script].replace('node bin/alitok.js', 'alitok') : line);
   expect(first).toBe('alitok');
-  const small = words.map((word, i) => SMALL[words[i - 1]] ?? word);
+  const small = words.map((word, i) => SMALL[words[i - 1]] ?? word.replace(/^(sample:\d+):\d+$/, '$1:2'));
   if (words.includes('generation') && words.includes('-g') && !words.includes('--count'))
     small.push('--count', SMALL['--count']);
   if (words.includes('-c') || words[0] === 'quickstart') small.push(...TINY_VALUES);
