@@ -21,6 +21,7 @@ const NOT_RUN: Record<string, string> = {
   'npm link': 'changes the machine; package.test.ts installs the package and runs it',
   'npm run build:libtorch': 'compiles for minutes; `npm run setup` does it where there is a libtorch',
   'apt-get install': 'changes the machine',
+  'pip install': 'changes the machine',
   'node test/bench/': 'measures for minutes',
   'python3 test/bench/peer.py': 'needs PyTorch, and measures for minutes',
   torchrun: "needs PyTorch and two machines; processes.test.ts starts ranks by torchrun's variables",
