@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import type { TestProject } from 'vitest/node';
 
 /**
- * What all files of a run have in common, as variables of the environment: a folder for what several of them need (shared.ts),
+ * What all files of a run have in common, as variables of the environment: a folder for what several of them need (made-once.ts),
  * and how many threads an engine takes. They share the processors, but fewer than two would leave kernels' parts untested.
  */
 export default async function setUp({ vitest }: TestProject): Promise<() => Promise<void>> {

@@ -147,7 +147,10 @@ function sampling(
 }
 
 /** Codes that no tokenizer made, enough for a batch, from which a trainer reads as from a file. */
-function drawnCodes({ tokens, codebook_size, classes }: Generator['geometry'], images: number): TokenCache {
+function drawnCodes(
+  { tokens, codebook_size, classes }: Pick<Generator['geometry'], 'tokens' | 'codebook_size' | 'classes'>,
+  images: number,
+): TokenCache {
   const codes = integers(images * tokens, codebook_size);
   return {
     path: 'codes in memory',
@@ -168,7 +171,7 @@ function training(config: Config, { batch }: CaseSpec): Case {
   const sizes = generatorConfig(config);
   const tokens = sizes.prefix_tokens + sizes.grid ** 2;
   const options = { ...config.generator_training, batch_size: batch, accumulation: 1 };
-  const cache = drawnCodes({ ...sizes, tokens, headWidth: sizes.width / sizes.heads }, batch);
+  const cache = drawnCodes({ ...sizes, tokens }, batch);
   const trainer = new GeneratorTrainer({ ...config, generator_training: options }, cache, sizes);
   const { generator, model, trainingParts } = trainer;
   for (const parameters of new Set([generator.parameters, model])) fill(parameters);

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll } from 'vitest';
 import { drawPictures } from '../../src/data/pictures.js';
-import { copyShared } from '../shared.js';
+import { copyShared } from '../made-once.js';
 
 const BINARY = fileURLToPath(new URL('../../bin/alitok.js', import.meta.url));
 export const TINY = fileURLToPath(new URL('../fixtures/tiny.yaml', import.meta.url));

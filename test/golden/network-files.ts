@@ -6,7 +6,7 @@ import { LPIPS } from '../../src/models/lpips.js';
 import { VGG16 } from '../../src/models/vgg16.js';
 import type { Parameters } from '../../src/nn/parameters.js';
 import { constantNode, operationNode, versionField } from '../graph-file.js';
-import { linkShared } from '../shared.js';
+import { linkShared } from '../made-once.js';
 import { formulaWeights, names } from './formula-weights.js';
 
 /** Scopes of TensorFlow's graph, and the layers that pytorch-fid made of them. */

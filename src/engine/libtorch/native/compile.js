@@ -56,9 +56,9 @@ function jobs() {
 }
 
 /**
- * The object files of `sources`, each `{ file, flags, optional }`, in `folder`; an optional one that the compiler refuses is left
- * out. One is compiled again where its source or a header
- * beside it is newer, or where its flags or `conditions` (text: all else that it depends on) are others than the last time.
+ * The object files of `sources`, each `{ file, flags, optional }`, in `folder`. An optional one that the compiler refuses is
+ * left out. One is compiled again where its source or a header beside it is newer, or where its flags or `conditions` (text:
+ * all else that it depends on) are others than the last time.
  * Throws NoCompiler or CompilerError, once no compiler runs any more.
  */
 export async function compileObjects(compiler, sources, { folder, conditions }) {
