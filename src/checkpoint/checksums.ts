@@ -1,11 +1,11 @@
 import { readdir, readFile } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { CheckpointError } from '../errors.js';
-import { writeFileAtomic } from '../formats/atomic.js';
+import { writeOwnFile } from '../formats/atomic.js';
 import { fileChecksum } from '../formats/checksum.js';
 
 /** In each checkpoint, as `sha256sum --check` reads it. */
-const SUMS_FILE = 'SHA256SUMS';
+export const SUMS_FILE = 'SHA256SUMS';
 
 /** A file is missing or not what was written; its message is what is wrong, without a remedy. */
 export class DamagedError extends CheckpointError {}
@@ -28,18 +28,17 @@ export async function writeChecksums(folder: string): Promise<void> {
   const lines: string[] = [];
   for (const name of (await readdir(folder)).sort())
     lines.push(`${await fileChecksum(join(folder, name))}  ${name}\n`);
-  await writeFileAtomic(join(folder, SUMS_FILE), lines.join(''));
+  await writeOwnFile(join(folder, SUMS_FILE), lines.join(''));
 }
 
 /**
- * Checks that all files of a folder are as they were written.
+ * Checks that all files of a folder that have a checksum are as they were written; others are somebody else's.
  * @throws DamagedError naming the first that is not
  */
 export async function verifyFolder(folder: string): Promise<void> {
   const sums = await readSums(folder);
   if (!sums) throw new DamagedError(`${join(folder, SUMS_FILE)} is missing`);
-  const names = (await readdir(folder)).filter((name) => name !== SUMS_FILE);
-  for (const name of new Set([...names, ...sums.keys()])) await verify(folder, name, sums.get(name));
+  for (const [name, sum] of sums) await verify(folder, name, sum);
 }
 
 /** Checks one file where checksums lie beside it. @throws CheckpointError where it is not what was written */
@@ -56,9 +55,8 @@ export async function verifyFile(path: string): Promise<void> {
   }
 }
 
-async function verify(folder: string, name: string, sum: string | undefined): Promise<void> {
+async function verify(folder: string, name: string, sum: string): Promise<void> {
   const path = join(folder, name);
-  if (sum === undefined) throw new DamagedError(`${join(folder, SUMS_FILE)} has no checksum of ${name}`);
   const found = await fileChecksum(path).catch((error: NodeJS.ErrnoException) => {
     throw new DamagedError(`${path} cannot be read (${error.code})`, { cause: error });
   });

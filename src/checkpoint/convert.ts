@@ -1,6 +1,7 @@
 import { differences } from '../config/differences.js';
 import { loadConfig } from '../config/load.js';
 import { CheckpointError, ConfigError } from '../errors.js';
+import { refuseForeign } from '../formats/mark.js';
 import { openTensorFile } from '../formats/open.js';
 import { writePytorch } from '../formats/pytorch/write.js';
 import { writeSafetensors } from '../formats/safetensors.js';
@@ -28,6 +29,7 @@ export interface ConvertOptions {
 /** Writes the tensors of a checkpoint in another format, one in memory at a time; gives their number. */
 export async function convert({ source, target, config }: ConvertOptions): Promise<number> {
   const write = writerOf(target);
+  await refuseForeign(target);
   const file = await openTensorFile(await resolveModel(source));
   try {
     const description = config ? describeBy(file, config) : (describe(file) ?? describeByTensors(file));

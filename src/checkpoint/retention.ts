@@ -1,6 +1,5 @@
-import { rm } from 'node:fs/promises';
 import type { Config } from '../config/schema.js';
-import { listCheckpoints } from './run-files.js';
+import { listCheckpoints, removeCheckpoint } from './run-files.js';
 import { readCheckpointState } from './training-checkpoint.js';
 
 /** Which checkpoints of a run are kept beside the newest. */
@@ -21,7 +20,8 @@ interface Kept {
 /**
  * Removes all checkpoints of a run but the last `keep_checkpoints`, those of every `keep_every` steps, and the best by
  * the metric `keep_best`, measured at their step. One that was saved because the run was stopped is kept only until it
- * is no longer the newest, so that in the end there are those of a run that was not.
+ * is no longer the newest, so that in the end there are those of a run that was not. What somebody else put beside a
+ * checkpoint's files stays.
  */
 export async function pruneCheckpoints(run: string, retention: Retention): Promise<void> {
   const { keep_checkpoints, keep_every, keep_best } = retention;
@@ -38,7 +38,7 @@ export async function pruneCheckpoints(run: string, retention: Retention): Promi
   for (const one of due) if (keep_every > 0 && one.step % keep_every === 0) keep.add(one);
   const best = bestOf(due, keep_best);
   if (best) keep.add(best);
-  for (const one of all) if (!keep.has(one)) await rm(one.folder, { recursive: true, force: true });
+  for (const one of all) if (!keep.has(one)) await removeCheckpoint(one.folder);
 }
 
 /** The first of the best. */

@@ -1,32 +1,63 @@
 import { existsSync } from 'node:fs';
-import { readdir, rm, stat } from 'node:fs/promises';
+import { readdir, rm, rmdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { CheckpointError } from '../errors.js';
+import { outputError, removeTemporaries } from '../formats/atomic.js';
+import { SUMS_FILE } from './checksums.js';
 
 /** The model's file in a checkpoint folder. */
 export const MODEL_FILE = 'model.safetensors';
+/** What it says besides its tensors. */
+export const STATE_FILE = 'state.json';
 
 const CHECKPOINTS = 'checkpoints';
 const NAME = /^step-(\d+)$/;
+const PARTIAL = /^step-\d+\.partial$/;
 
 export function checkpointFolder(run: string, step: number): string {
   return join(run, CHECKPOINTS, `step-${String(step).padStart(7, '0')}`);
 }
 
-/** The checkpoints of a run, oldest first. */
+/** The tensors that only training needs, each in a file of its own: all names that trainers may give them. */
+export type TrainingPart = (typeof TRAINING_PARTS)[number];
+const TRAINING_PARTS = ['optimizer', 'parameters', 'discriminator', 'discriminator-optimizer'] as const;
+
+/** All files that a checkpoint may have. */
+const FILES = [MODEL_FILE, ...TRAINING_PARTS.map((part) => `${part}.safetensors`), STATE_FILE, SUMS_FILE];
+
+/** The checkpoints of a run, oldest first. A folder of such a name without a checkpoint's files is none. */
 export async function listCheckpoints(run: string): Promise<{ step: number; folder: string }[]> {
   const folder = join(run, CHECKPOINTS);
   if (!existsSync(folder)) return [];
-  const names = (await readdir(folder)).filter((name) => NAME.test(name));
+  const isCheckpoint = (name: string) => FILES.some((file) => existsSync(join(folder, name, file)));
+  const names = (await readdir(folder)).filter((name) => NAME.test(name) && isCheckpoint(name));
   const found = names.map((name) => ({ step: Number(NAME.exec(name)![1]), folder: join(folder, name) }));
   return found.sort((a, b) => a.step - b.step);
+}
+
+/** Where a checkpoint lies until it is complete. */
+export const partialOf = (folder: string): string => `${folder}.partial`;
+
+/**
+ * Removes the files of a checkpoint, complete or not, and its folder where nothing else is in it.
+ * @throws OutputError where they cannot be removed
+ */
+export async function removeCheckpoint(folder: string): Promise<void> {
+  try {
+    await removeTemporaries(folder, FILES);
+    for (const file of FILES) await rm(join(folder, file), { force: true });
+    await rmdir(folder);
+  } catch (error) {
+    if (!['ENOTEMPTY', 'ENOENT'].includes((error as NodeJS.ErrnoException).code!))
+      throw outputError(folder, error);
+  }
 }
 
 /** Removes checkpoints that were being written when the process was killed. Only for who alone writes the run. */
 export async function removePartial(run: string): Promise<void> {
   const folder = join(run, CHECKPOINTS);
   for (const name of await readdir(folder).catch(() => []))
-    if (name.endsWith('.partial')) await rm(join(folder, name), { recursive: true, force: true });
+    if (PARTIAL.test(name)) await removeCheckpoint(join(folder, name));
 }
 
 /**

@@ -1,12 +1,25 @@
-import { mkdir, readFile, rename, rm } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
+import { readFile, rename } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { CheckpointError, OutputError } from '../errors.js';
-import { outputError, syncFolder, writeFileAtomic } from '../formats/atomic.js';
+import { makeFolder, outputError, syncFolder, writeOwnFile } from '../formats/atomic.js';
 import { openSafetensors } from '../formats/safetensors.js';
 import type { Parameters } from '../nn/parameters.js';
 import { DamagedError, verifyFolder, writeChecksums } from './checksums.js';
 import { saveParameters } from './model-file.js';
-import { checkpointFolder, listCheckpoints, MODEL_FILE, removePartial } from './run-files.js';
+import {
+  checkpointFolder,
+  listCheckpoints,
+  MODEL_FILE,
+  partialOf,
+  removeCheckpoint,
+  removePartial,
+  STATE_FILE,
+  type TrainingPart,
+} from './run-files.js';
+
+/** Tensors that only training needs, by the name of their file. */
+export type TrainingParts = { optimizer: Parameters } & Partial<Record<TrainingPart, Parameters>>;
 
 /** What a checkpoint is made from and restored into. */
 export interface Checkpointed {
@@ -15,8 +28,7 @@ export interface Checkpointed {
   saveModel(path: string): Promise<void>;
   /** The model's parameters, as its own file holds them. */
   readonly model: Parameters;
-  /** Tensors that only training needs, by file name. */
-  readonly trainingParts: Record<string, Parameters>;
+  readonly trainingParts: TrainingParts;
   restore(state: object): void;
 }
 
@@ -34,8 +46,6 @@ interface State extends CheckpointNote {
   trainer: object;
 }
 
-const STATE_FILE = 'state.json';
-
 /** The files of a checkpoint by name, and what is loaded from them. */
 function filesOf(training: Checkpointed): Record<string, Parameters> {
   const parts = Object.entries(training.trainingParts).map(([name, value]) => [`${name}.safetensors`, value]);
@@ -52,15 +62,15 @@ export async function saveCheckpoint(
   note: CheckpointNote,
 ): Promise<void> {
   const folder = checkpointFolder(run, training.steps);
-  const partial = `${folder}.partial`;
+  const partial = partialOf(folder);
   try {
     await writeFolder(partial, training, note);
-    await rm(folder, { recursive: true, force: true });
+    await removeCheckpoint(folder);
     await rename(partial, folder);
     await syncFolder(dirname(folder));
     await syncFolder(run);
   } catch (error) {
-    await rm(partial, { recursive: true, force: true });
+    await removeCheckpoint(partial).catch(() => {});
     const failure = error instanceof OutputError ? error : outputError(folder, error);
     const before = (await listCheckpoints(run)).at(-1);
     if (!before) throw failure;
@@ -74,13 +84,13 @@ export async function saveCheckpoint(
 }
 
 async function writeFolder(folder: string, training: Checkpointed, note: CheckpointNote): Promise<void> {
-  await rm(folder, { recursive: true, force: true });
-  await mkdir(folder, { recursive: true });
+  await removeCheckpoint(folder);
+  await makeFolder(folder);
   await training.saveModel(join(folder, MODEL_FILE));
   for (const [name, parameters] of Object.entries(training.trainingParts))
     await saveParameters(join(folder, `${name}.safetensors`), parameters);
   const state: State = { trainer: training.state, ...note };
-  await writeFileAtomic(join(folder, STATE_FILE), `${JSON.stringify(state)}\n`);
+  await writeOwnFile(join(folder, STATE_FILE), `${JSON.stringify(state)}\n`);
   await writeChecksums(folder);
 }
 
@@ -116,10 +126,8 @@ export async function loadNewestCheckpoint(
     }
     const note = await load(folder, training);
     for (const { folder: bad, reason } of damaged) {
-      await setAside(bad);
-      warn(
-        `${reason}; the run goes on from the checkpoint of step ${step}, and ${bad} is now ${bad}.damaged`,
-      );
+      const aside = await setAside(bad);
+      warn(`${reason}; the run goes on from the checkpoint of step ${step}, and ${bad} is now ${aside}`);
     }
     return note;
   }
@@ -143,11 +151,14 @@ async function load(folder: string, training: Checkpointed): Promise<CheckpointN
   return note;
 }
 
-async function setAside(folder: string): Promise<void> {
+/** Renames a folder to a name that is free, which it gives. */
+async function setAside(folder: string): Promise<string> {
+  let aside = `${folder}.damaged`;
+  for (let i = 2; existsSync(aside); i++) aside = `${folder}.damaged-${i}`;
   try {
-    await rm(`${folder}.damaged`, { recursive: true, force: true });
-    await rename(folder, `${folder}.damaged`);
+    await rename(folder, aside);
   } catch (error) {
-    throw outputError(`${folder}.damaged`, error);
+    throw outputError(aside, error);
   }
+  return aside;
 }

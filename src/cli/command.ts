@@ -8,7 +8,7 @@ import type { WeightKind } from '../engine/ops/index.js';
 import { ConfigError } from '../errors.js';
 import type { Job } from '../job/job.js';
 import type { Resume } from '../train/run-folder.js';
-import { interruption } from './exit.js';
+import { interruptible } from './exit.js';
 import type { Log, LogLevel } from './log.js';
 
 /** Options that every command has. */
@@ -105,17 +105,13 @@ export async function openJob(
     group = await ProcessGroup.join(place);
     log.logger.info(`rank ${place.rank} of ${place.size} processes`);
   }
-  let signal: AbortSignal | undefined;
   return {
     engine,
     group,
     command: ['alitok', ...process.argv.slice(2)].map(quote).join(' '),
     reporter: log,
-    // Taking it replaces Node's way to stop: work that never looks at it still ends at once on Ctrl-C.
-    get signal() {
-      signal ??= interruption(() => log.warn('stopping; once more stops at once, without saving'));
-      return signal;
-    },
+    interruptible: (work) =>
+      interruptible(work, () => log.warn('stopping; once more stops at once, without saving')),
     logTo: log.toFile,
   };
 }

@@ -3,6 +3,7 @@ import { CommanderError } from 'commander';
 import { AlitokError, EngineError, Interrupted, LESS_MEMORY } from '../errors.js';
 
 const USAGE_CODE = 2;
+const SIGNALS = ['SIGINT', 'SIGTERM'] as const;
 /** EX_SOFTWARE of sysexits.h: a defect of the program. */
 const UNEXPECTED_CODE = 70;
 
@@ -40,16 +41,27 @@ export function exitOnClosedPipe(): void {
 }
 
 /**
- * Aborted by the first Ctrl-C or SIGTERM, so that a loop can save and end with Interrupted; a second one ends the
- * process at once. Signals are seen only when a loop lets the event loop turn.
+ * Does work whose signal is aborted by the first Ctrl-C or SIGTERM, so that it can save and end with Interrupted; a second
+ * one ends the process at once. Signals are seen only when the work lets the event loop turn. Before and after it they do
+ * what they do in any program.
+ * @throws Interrupted where the work did not end by itself after the first
  */
-export function interruption(onFirst: () => void): AbortSignal {
+export async function interruptible<T>(
+  work: (signal: AbortSignal) => Promise<T>,
+  onFirst: () => void,
+): Promise<T> {
   const controller = new AbortController();
-  for (const signal of ['SIGINT', 'SIGTERM'] as const)
-    process.on(signal, () => {
-      if (controller.signal.aborted) process.exit(new Interrupted('').exitCode);
-      controller.abort();
-      onFirst();
-    });
-  return controller.signal;
+  const stop = () => {
+    if (controller.signal.aborted) process.exit(new Interrupted('').exitCode);
+    controller.abort();
+    onFirst();
+  };
+  for (const signal of SIGNALS) process.on(signal, stop);
+  try {
+    const result = await work(controller.signal);
+    if (controller.signal.aborted) throw new Interrupted('stopped; what was under way is done');
+    return result;
+  } finally {
+    for (const signal of SIGNALS) process.off(signal, stop);
+  }
 }

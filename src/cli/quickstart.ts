@@ -1,14 +1,12 @@
-import { existsSync } from 'node:fs';
-import { readdir, rm } from 'node:fs/promises';
+import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { evaluateGeneration, evaluateReconstruction } from '../api/evaluate.js';
 import { loadConfig } from '../config/load.js';
 import { decodeImage } from '../data/image.js';
-import { drawPictures, PICTURE_CLASSES } from '../data/pictures.js';
-import { OutputError } from '../errors.js';
+import { drawPictures, PICTURE_CLASSES, pictureFiles } from '../data/pictures.js';
 import { matchShare } from '../eval/picture-match.js';
-import { writeFileAtomic } from '../formats/atomic.js';
+import { lockFolder } from '../formats/folder-lock.js';
 import type { Job } from '../job/job.js';
 import { drawRunCurves } from '../report/run-curves.js';
 import { reconstruct } from '../sample/reconstruct.js';
@@ -17,6 +15,7 @@ import { tokenizeDataset } from '../train/tokenize-dataset.js';
 import { trainFeatures } from '../train/train-features.js';
 import { trainGenerator } from '../train/train-generator.js';
 import { trainTokenizer } from '../train/train-tokenizer.js';
+import { QuickstartFolder } from './quickstart-folder.js';
 
 const CONFIG = fileURLToPath(new URL('../../configs/quickstart.yaml', import.meta.url));
 const SEED = 7;
@@ -24,22 +23,19 @@ const SEED = 7;
 const DRAWN = { train: 250, validation: 20 };
 /** Images sampled of each class. */
 const SAMPLED = 16;
-const MARKER = 'quickstart.json';
+
+const SPLITS = ['train', 'validation'] as const;
+/** What is written by steps that Ctrl-C ends at once. */
+const PLANNED = [
+  ...SPLITS.flatMap((split) => pictureFiles({ perClass: DRAWN[split], split })).map(
+    (file) => `pictures/${file}`,
+  ),
+  'reconstructions/pairs.png',
+  'curves.png',
+];
 
 /** A line of the table of results. */
 type Result = [what: string, value: string];
-
-/** Makes room for a new quickstart: a folder of an earlier one is emptied, any other that is not empty is refused. */
-async function prepare(folder: string): Promise<void> {
-  if (!existsSync(folder)) return;
-  const names = await readdir(folder);
-  if (names.length === 0) return;
-  if (!names.includes('pictures') && !names.includes(MARKER))
-    throw new OutputError(
-      `${folder} is not empty and holds no earlier quickstart; choose another folder with --out`,
-    );
-  for (const name of names) await rm(join(folder, name), { recursive: true });
-}
 
 /** Reads the PNGs that `sampleImages` wrote, in order, with the class in each name. */
 async function readSamples(folder: string): Promise<{ images: Uint8Array[]; labels: string[] }> {
@@ -53,10 +49,19 @@ async function readSamples(folder: string): Promise<{ images: Uint8Array[]; labe
  * Gives the table of results.
  */
 export async function quickstart(out: string, overrides: readonly string[], job: Job): Promise<Result[]> {
+  const lock = await lockFolder(out);
+  try {
+    const folder = await QuickstartFolder.open(out, PLANNED);
+    return await runSteps(folder, overrides, job);
+  } finally {
+    await lock.release();
+  }
+}
+
+async function runSteps(folder: QuickstartFolder, overrides: readonly string[], job: Job): Promise<Result[]> {
   const { reporter } = job;
-  await prepare(out);
   const started = performance.now();
-  const at = (...names: string[]) => join(out, ...names);
+  const at = (...names: string[]) => folder.at(...names);
   const config = loadConfig(CONFIG, [
     ...overrides,
     `data.train=${JSON.stringify(at('pictures', 'train'))}`,
@@ -66,13 +71,15 @@ export async function quickstart(out: string, overrides: readonly string[], job:
   const [train, validation] = [config.data.train!, config.data.validation!];
 
   reporter.info(`1/7 drawing ${PICTURE_CLASSES.length} classes of pictures`);
-  for (const split of ['train', 'validation'] as const)
+  for (const split of SPLITS)
     await drawPictures({ folder: at('pictures'), size, perClass: DRAWN[split], seed: SEED, split });
 
   reporter.info(
     '2/7 training the tokenizer: stage 1 with the causal decoder, stage 2 with the bidirectional one',
   );
-  await trainTokenizer({ config, run: at('tokenizer'), stages: [1, 2], resume: false }, job);
+  await folder.step(['tokenizer'], () =>
+    trainTokenizer({ config, run: at('tokenizer'), stages: [1, 2], resume: false }, job),
+  );
   await reconstruct(
     { tokenizer: at('tokenizer'), folder: validation, count: 48, out: at('reconstructions') },
     job,
@@ -81,34 +88,34 @@ export async function quickstart(out: string, overrides: readonly string[], job:
   reporter.info('3/7 turning the pictures into tokens');
   const tokens = at('tokens.safetensors');
   const { crops, batch_size: batchSize } = config.tokenize;
-  const tokenized = await tokenizeDataset(
-    { tokenizer: at('tokenizer'), folder: train, out: tokens, crops, batchSize },
-    job,
+  const tokenized = await folder.step(['tokens.safetensors', 'tokens.safetensors.partial'], () =>
+    tokenizeDataset({ tokenizer: at('tokenizer'), folder: train, out: tokens, crops, batchSize }, job),
   );
 
   reporter.info('4/7 training the generator on the tokens');
-  await trainGenerator(
-    { config, run: at('generator'), tokens, tokenizer: at('tokenizer'), resume: false },
-    job,
+  await folder.step(['generator'], () =>
+    trainGenerator({ config, run: at('generator'), tokens, tokenizer: at('tokenizer'), resume: false }, job),
   );
 
   reporter.info('5/7 sampling');
-  await sampleImages(
-    {
-      generator: at('generator'),
-      tokenizer: at('tokenizer'),
-      images: { perClass: SAMPLED },
-      out: at('samples'),
-      png: true,
-      grid: true,
-      weights: 'float32',
-      settings: {},
-    },
-    job,
+  await folder.step(['samples'], () =>
+    sampleImages(
+      {
+        generator: at('generator'),
+        tokenizer: at('tokenizer'),
+        images: { perClass: SAMPLED },
+        out: at('samples'),
+        png: true,
+        grid: true,
+        weights: 'float32',
+        settings: {},
+      },
+      job,
+    ),
   );
 
   reporter.info('6/7 training a small classifier, whose features the evaluation compares');
-  await trainFeatures({ config, run: at('features'), resume: false }, job);
+  await folder.step(['features'], () => trainFeatures({ config, run: at('features'), resume: false }, job));
 
   reporter.info('7/7 evaluating');
   const reconstruction = await evaluateReconstruction(
@@ -125,7 +132,7 @@ export async function quickstart(out: string, overrides: readonly string[], job:
     [at('tokenizer', 'stage1'), at('tokenizer', 'stage2'), at('generator')],
     at('curves.png'),
   );
-  await writeFileAtomic(at(MARKER), `${JSON.stringify({ reconstruction, generation, match }, null, 2)}\n`);
+  await folder.finish({ reconstruction, generation, match });
 
   const percent = (share: number) => `${(100 * share).toFixed(1)} %`;
   return [

@@ -1,6 +1,12 @@
 import { dirname } from 'node:path';
 import type { Job } from '../job/job.js';
 
+/** @throws OutputError where a result's file is there already and is none of alitok */
+export async function refuseForeignResult(out: string | undefined): Promise<void> {
+  const { refuseForeign } = await import('../formats/mark.js');
+  if (out !== undefined) await refuseForeign(out);
+}
+
 /**
  * Prints a result as a table, and writes it as JSON if `out` is given, with `more` and with what ran on what,
  * in a folder that is made if need be.
@@ -18,7 +24,11 @@ export async function showResult(
   for (const [name, value] of entries) console.log(`${name.padEnd(width)}  ${text(value)}`);
   if (out === undefined) return;
   const { describeStart } = await import('../train/run-folder.js');
+  const { MARK } = await import('../formats/mark.js');
   const { makeFolder, writeFileAtomic } = await import('../formats/atomic.js');
   await makeFolder(dirname(out));
-  await writeFileAtomic(out, `${JSON.stringify({ ...result, ...more, ...describeStart(job) }, null, 2)}\n`);
+  await writeFileAtomic(
+    out,
+    `${JSON.stringify({ software: MARK, ...result, ...more, ...describeStart(job) }, null, 2)}\n`,
+  );
 }

@@ -2,6 +2,7 @@ import { readFile } from 'node:fs/promises';
 import sharp, { type Sharp } from 'sharp';
 import { DataError } from '../errors.js';
 import { bytesOf } from '../formats/bytes.js';
+import { toPng } from './png.js';
 
 /** An RGB image: `data` is (height, width, 3), 8 bits a channel. */
 export interface Image {
@@ -50,7 +51,5 @@ async function decodeCmyk(source: Sharp): Promise<Image> {
 
 /** An RGB image as the bytes of a PNG file. */
 export function encodePng({ width, height, data }: Image): Promise<Buffer> {
-  return sharp(data, { raw: { width, height, channels: 3 } })
-    .png()
-    .toBuffer();
+  return toPng(sharp(data, { raw: { width, height, channels: 3 } }));
 }

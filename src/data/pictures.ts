@@ -1,8 +1,10 @@
-import { access, mkdir, rename, rm, writeFile } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
+import { mkdir, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import sharp from 'sharp';
 import { OutputError } from '../errors.js';
+import { makeFolder, outputError } from '../formats/atomic.js';
 import { Random } from '../random.js';
+import { encodePng } from './image.js';
 
 /** Hue in degrees of each colour; a drawn picture stays within `HUE_SPREAD` of it. */
 export const COLOURS = { blue: 222, green: 128, red: 0 } as const;
@@ -105,6 +107,21 @@ export function drawPicture(name: string, size: number, random: Random): Uint8Ar
   return pixels;
 }
 
+/** The file of a picture, relative to its split's folder. */
+const pictureFile = (name: string, number: number) => `${name}/${String(number).padStart(5, '0')}.png`;
+
+/** Where a split lies until it is complete. */
+const partialOf = (split: string) => `${split}.partial`;
+
+/** All files that `drawPictures` may leave in its folder, however it ends. */
+export function pictureFiles({ perClass, split }: { perClass: number; split: string }): string[] {
+  return [split, partialOf(split)].flatMap((folder) =>
+    PICTURE_CLASSES.flatMap((name) =>
+      Array.from({ length: perClass }, (_, number) => `${folder}/${pictureFile(name, number)}`),
+    ),
+  );
+}
+
 /**
  * Draws the quickstart's picture set: `folder/split/<class>/00000.png` and so on, for every class of
  * `PICTURE_CLASSES`. A picture depends on seed, split, class and number only. The split's folder appears
@@ -121,36 +138,33 @@ export async function drawPictures(options: {
 }): Promise<string> {
   const { folder, size = 32, perClass, seed, split } = options;
   const target = join(folder, split);
-  const partial = `${target}.partial`;
-  if (
-    await access(target).then(
-      () => true,
-      () => false,
-    )
-  ) {
-    throw new OutputError(`${target} exists already; remove it or name another folder`);
-  }
+  const partial = join(folder, partialOf(split));
+  await makeFolder(folder);
+  for (const path of [target, partial])
+    if (existsSync(path)) throw new OutputError(`${path} exists already; remove it or name another folder`);
   const random = Random.of(seed, `pictures/${split}`);
   const write = async (name: string, number: number) => {
-    const pixels = drawPicture(name, size, random.fork(`${name}/${number}`));
-    const png = await sharp(pixels, { raw: { width: size, height: size, channels: 3 } })
-      .png()
-      .toBuffer();
-    await writeFile(join(partial, name, `${String(number).padStart(5, '0')}.png`), png);
+    const data = drawPicture(name, size, random.fork(`${name}/${number}`));
+    const png = await encodePng({ width: size, height: size, data });
+    await writeFile(join(partial, pictureFile(name, number)), png);
   };
   try {
-    await rm(partial, { recursive: true, force: true });
+    await mkdir(partial);
+  } catch (error) {
+    throw outputError(partial, error);
+  }
+  try {
     for (const name of PICTURE_CLASSES) {
-      await mkdir(join(partial, name), { recursive: true });
+      await mkdir(join(partial, name));
       for (let start = 0; start < perClass; start += 64) {
         const batch = Math.min(64, perClass - start);
         await Promise.all(Array.from({ length: batch }, (_, i) => write(name, start + i)));
       }
     }
     await rename(partial, target);
-  } catch (cause) {
-    await rm(partial, { recursive: true, force: true }).catch(() => {});
-    throw new OutputError(`cannot write ${target}: ${(cause as Error).message}`, { cause });
+  } catch (error) {
+    await rm(partial, { recursive: true, force: true }).catch(() => {}); // all that is in it was made here
+    throw outputError(target, error);
   }
   return target;
 }

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import sharp from 'sharp';
 import { escapeXml } from '../formats/xml.js';
+import { toPng } from './png.js';
 
 /** Pictures of one size: (size, size, 3) bytes each, or all of them in one array (N, size, size, 3). */
 export type Pictures = readonly Uint8Array[] | Uint8Array;
@@ -130,10 +131,8 @@ async function drawSheet(sheet: {
     if (!shown.has(key)) shown.set(key, await ellipsised(text, width));
     svg += `<text x="${x}" y="${y}" text-anchor="${anchor}">${escapeXml(shown.get(key)!)}</text>`;
   }
-  return sharp(canvas, { raw: { width, height, channels: 3 } })
-    .composite([{ input: await renderSvg(`${svg}</svg>`) }])
-    .png()
-    .toBuffer();
+  const texts = await renderSvg(`${svg}</svg>`);
+  return toPng(sharp(canvas, { raw: { width, height, channels: 3 } }).composite([{ input: texts }]));
 }
 
 function asList(pictures: Pictures, size: number): readonly Uint8Array[] {

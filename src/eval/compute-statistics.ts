@@ -1,3 +1,4 @@
+import { refuseForeign } from '../formats/mark.js';
 import { type NpzArray, writeNpz } from '../formats/npz.js';
 import type { Job } from '../job/job.js';
 import { warnOfSkipped } from '../job/reporter.js';
@@ -64,6 +65,7 @@ export async function computeStatistics(
 ): Promise<StatisticsResult | undefined> {
   const { images, size, list, out } = options;
   const { reporter } = job;
+  await refuseForeign(out);
   const source = await openImages(images, { size, list, onUnreadable: warnOfSkipped(reporter) });
   const extractor = await openFeatureExtractor(options.features);
   try {

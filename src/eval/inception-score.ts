@@ -66,8 +66,8 @@ export class InceptionScore {
   }
 
   /**
-   * Of as many splits, to which the images are dealt out in turn: where images are sorted by class, each split then has
-   * some of every class, as the score means it.
+   * Of as many splits, to which the images are dealt out in turn, so that each has some of every class in whatever order
+   * they are: what the score would be if they were not sorted.
    */
   get dealt(): number {
     return mean(this.hands.slice(0, this.images));

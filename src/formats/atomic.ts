@@ -1,6 +1,7 @@
-import { type FileHandle, mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises';
+import { type FileHandle, mkdir, open, readdir, realpath, rename, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { OutputError } from '../errors.js';
+import { refuseForeign } from './mark.js';
 
 const REMEDIES: Record<string, string> = {
   ENOSPC: 'the disk is full; free some space or choose another folder',
@@ -29,12 +30,18 @@ export function outputError(path: string, error: unknown): OutputError {
   return new OutputError(`cannot write ${path}: ${reason}`, { cause: error });
 }
 
+/**
+ * Which files may be replaced: those that have this program's mark, or any. The latter is for files of a folder that is
+ * this program's own, as its record or its job says.
+ */
+export type Replaces = 'marked' | 'any';
+
 let counter = 0;
 
 /**
  * A file that appears under its name only when it is complete. It is written under a temporary name in the
  * same folder; `commit` makes it durable and moves it into place, `abort` removes it. Until then a file
- * that was there before stays as it was.
+ * that was there before stays as it was. Of a link the file that it leads to is replaced.
  */
 export class AtomicFile {
   private constructor(
@@ -42,13 +49,16 @@ export class AtomicFile {
     private readonly temporary: string,
     /** For writing; closed by `commit` and `abort`. */
     readonly handle: FileHandle,
+    private readonly replaces: Replaces,
   ) {}
 
-  /** @throws OutputError where the file cannot be created */
-  static async open(path: string): Promise<AtomicFile> {
-    const temporary = join(dirname(path), `.${basename(path)}.${process.pid}.${counter++}.tmp`);
+  /** @throws OutputError where the file cannot be created, or must not be replaced */
+  static async open(name: string, replaces: Replaces = 'marked'): Promise<AtomicFile> {
+    if (replaces === 'marked') await refuseForeign(name);
+    const path = await realpath(name).catch(() => name);
+    const temporary = join(dirname(path), `.${basename(path)}.alitok-${process.pid}-${counter++}.tmp`);
     try {
-      return new AtomicFile(path, temporary, await open(temporary, 'wx+'));
+      return new AtomicFile(path, temporary, await open(temporary, 'wx+'), replaces);
     } catch (error) {
       throw outputError(path, error);
     }
@@ -71,15 +81,16 @@ export class AtomicFile {
     }
   }
 
-  /** @throws OutputError where the disk is full or the path is taken by a folder; the file is then removed */
+  /** @throws OutputError where the disk is full or the path is taken meanwhile; the file is then removed */
   async commit(): Promise<void> {
     try {
       await this.handle.sync();
       await this.handle.close();
+      if (this.replaces === 'marked') await refuseForeign(this.path);
       await rename(this.temporary, this.path);
     } catch (error) {
       await this.abort();
-      throw outputError(this.path, error);
+      throw error instanceof OutputError ? error : outputError(this.path, error);
     }
     await syncFolder(dirname(this.path));
   }
@@ -111,7 +122,7 @@ export async function makeFolder(path: string): Promise<string | undefined> {
 }
 
 /** The temporary files of `AtomicFile`, and in them the name of what they were to become. */
-const TEMPORARY = /^\.(.+)\.\d+\.\d+\.tmp$/;
+export const TEMPORARY = /^\.(.+)\.alitok-\d+-\d+\.tmp$/;
 
 /**
  * Removes what processes that were killed left half-written in a folder: of the files `names`, or of all. Only for who
@@ -133,10 +144,15 @@ export async function syncFolder(folder: string): Promise<void> {
 
 /**
  * Writes a file through `write`; any failure leaves what was at `path` before, and no temporary file.
- * @throws OutputError for a full disk, missing permission or folder; other errors of `write` as they are
+ * @throws OutputError for a full disk, missing permission or folder, or a file that must not be replaced; other errors of
+ *   `write` as they are
  */
-export async function writeAtomic(path: string, write: (file: AtomicFile) => Promise<void>): Promise<void> {
-  const file = await AtomicFile.open(path);
+export async function writeAtomic(
+  path: string,
+  write: (file: AtomicFile) => Promise<void>,
+  replaces?: Replaces,
+): Promise<void> {
+  const file = await AtomicFile.open(path, replaces);
   try {
     await write(file);
   } catch (error) {
@@ -147,7 +163,15 @@ export async function writeAtomic(path: string, write: (file: AtomicFile) => Pro
 }
 
 /** `writeAtomic` for content that is at hand. */
-export async function writeFileAtomic(path: string, content: Uint8Array | string): Promise<void> {
+export async function writeFileAtomic(
+  path: string,
+  content: Uint8Array | string,
+  replaces?: Replaces,
+): Promise<void> {
   const bytes = typeof content === 'string' ? Buffer.from(content) : content;
-  await writeAtomic(path, (file) => file.write(bytes));
+  await writeAtomic(path, (file) => file.write(bytes), replaces);
 }
+
+/** `writeFileAtomic` for a file of a folder that is this program's own. */
+export const writeOwnFile = (path: string, content: Uint8Array | string): Promise<void> =>
+  writeFileAtomic(path, content, 'any');

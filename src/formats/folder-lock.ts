@@ -8,7 +8,12 @@ import { Worker } from 'node:worker_threads';
 import { OutputError } from '../errors.js';
 import { makeFolder, outputError } from './atomic.js';
 
-const PREFIX = '.lock-';
+/** A lock's file name; its middle is random. */
+const lockName = () => `.lock-${randomUUID()}.json`;
+const LOCK = /^\.lock-[\da-f]{8}(-[\da-f]{4}){3}-[\da-f]{12}\.json$/;
+
+/** Whether a file of a folder is a lock. */
+export const isLock = (name: string): boolean => LOCK.test(name);
 
 /** A lock shows every so often that its process lives … */
 const BEAT_MS = 5_000;
@@ -90,7 +95,7 @@ export interface LockOptions {
  * @throws OutputError where another process is at work there, or the folder cannot be written
  */
 export async function lockFolder(folder: string, options: LockOptions = {}): Promise<FolderLock> {
-  const name = `${PREFIX}${randomUUID()}.json`;
+  const name = lockName();
   const path = join(folder, name);
   const made = await makeFolder(folder);
   try {
@@ -105,7 +110,7 @@ export async function lockFolder(folder: string, options: LockOptions = {}): Pro
   };
   try {
     for (const other of await readdir(folder))
-      if (other.startsWith(PREFIX) && other !== name) await refuseAlive(folder, other, options);
+      if (isLock(other) && other !== name) await refuseAlive(folder, other, options);
   } catch (error) {
     await release();
     throw error;

@@ -4,6 +4,7 @@ import { ZipFile as ZipWriter } from 'yazl';
 import { DataError } from '../errors.js';
 import { writeAtomic } from './atomic.js';
 import { bytesOf, sizeOf, type TypedArray } from './bytes.js';
+import { MARKED_ZIP } from './mark.js';
 import {
   decodeNpy,
   encodeNpyHeader,
@@ -204,7 +205,7 @@ export async function writeNpz(path: string, arrays: readonly NpzArray[]): Promi
         done(null, stream);
       });
     }
-    zip.end();
+    zip.end(MARKED_ZIP);
     for await (const chunk of output) await file.write(chunk);
   });
 }

@@ -1,9 +1,9 @@
-import { type FileHandle, open, readFile, rm } from 'node:fs/promises';
+import { type FileHandle, open, readdir, readFile, rm, rmdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { OutputError } from '../errors.js';
-import { outputError, writeFileAtomic } from './atomic.js';
+import { Interrupted, OutputError } from '../errors.js';
+import { outputError, removeTemporaries, writeOwnFile } from './atomic.js';
 import { readFully } from './bytes.js';
-import { type FolderLock, lockFolder } from './folder-lock.js';
+import { type FolderLock, isLock, lockFolder } from './folder-lock.js';
 
 const JOB_FILE = 'job.json';
 
@@ -23,10 +23,14 @@ export interface RowsOptions {
   total: number;
 }
 
-/** The images of work that is under way, one row of bytes after the other, in a folder beside the results. */
+/**
+ * The images of work that is under way, one row of bytes after the other, in a folder beside the results. The folder's
+ * job file is written first, and says that it is this program's; nothing but that file and the rows is ever removed.
+ */
 export class PartialRows {
   private constructor(
     readonly folder: string,
+    private readonly path: string,
     private readonly lock: FolderLock,
     private readonly handle: FileHandle,
     readonly rowBytes: number,
@@ -36,13 +40,13 @@ export class PartialRows {
 
   /**
    * Begins in a folder, or goes on with what an interrupted run of the same job left there, by whole batches.
-   * @throws OutputError where it cannot be written, is in use, or holds images of another job
+   * @throws OutputError where it cannot be written, is in use, or holds images of another job or anything else
    */
   static async open(folder: string, job: RowsJob, options: RowsOptions): Promise<PartialRows> {
     const lock = await lockFolder(folder);
     try {
       const { handle, count } = await openRows(folder, job, options);
-      return new PartialRows(folder, lock, handle, options.rowBytes, count);
+      return new PartialRows(folder, join(folder, options.name), lock, handle, options.rowBytes, count);
     } catch (error) {
       await lock.release();
       throw error;
@@ -72,11 +76,16 @@ export class PartialRows {
     return row;
   }
 
-  /** All images in parts of whole rows, of which one at a time is in memory. */
-  async *parts(): AsyncGenerator<Uint8Array> {
+  /**
+   * All images in parts of whole rows, of which one at a time is in memory.
+   * @throws Interrupted where the signal is aborted meanwhile
+   */
+  async *parts(signal: AbortSignal): AsyncGenerator<Uint8Array> {
     const end = this.count * this.rowBytes;
     const length = Math.max(1, Math.floor(PART_BYTES / this.rowBytes)) * this.rowBytes;
     for (let position = 0; position < end; position += length) {
+      if (signal.aborted)
+        throw new Interrupted(`stopped; all images are kept in ${this.folder}, and the same command goes on`);
       const part = new Uint8Array(Math.min(length, end - position));
       await this.fill(part, position);
       yield part;
@@ -89,10 +98,12 @@ export class PartialRows {
     await this.lock.release();
   }
 
-  /** Removes the folder, once the results are written. */
+  /** Removes what is in the folder of the work, and the folder where nothing else is in it. */
   async remove(): Promise<void> {
-    await rm(this.folder, { recursive: true, force: true });
+    await rm(this.path, { force: true });
+    await rm(join(this.folder, JOB_FILE), { force: true });
     await this.close();
+    await rmdir(this.folder).catch(() => {}); // gone with its lock, or something is in it
   }
 
   private async fill(into: Uint8Array, position: number): Promise<void> {
@@ -116,8 +127,13 @@ async function openRows(
   const path = join(folder, name);
   try {
     if (found === undefined) {
-      await rm(path, { force: true });
-      await writeFileAtomic(join(folder, JOB_FILE), description);
+      await removeTemporaries(folder, [JOB_FILE]);
+      const foreign = (await readdir(folder)).find((file) => !isLock(file));
+      if (foreign !== undefined)
+        throw new OutputError(
+          `${folder} holds ${foreign}, which is of no interrupted run; move it away, or choose another --out`,
+        );
+      await writeOwnFile(join(folder, JOB_FILE), description);
     }
     const handle = await open(path, found === undefined ? 'w+' : 'r+').catch((error) => {
       if (error.code === 'ENOENT') return open(path, 'w+');

@@ -2,6 +2,7 @@ import type { FileHandle } from 'node:fs/promises';
 import { CheckpointError } from '../errors.js';
 import { AtomicFile, writeAtomic } from './atomic.js';
 import { bytesOf, readFully, sizeOf, type TypedArray } from './bytes.js';
+import { MARK } from './mark.js';
 import {
   ARRAYS,
   bytesPerElement,
@@ -175,7 +176,7 @@ function encodeHeader(
   metadata: Readonly<Record<string, string>>,
   reserved?: number,
 ): Buffer {
-  const header: Record<string, unknown> = { __metadata__: metadata };
+  const header: Record<string, unknown> = { __metadata__: { software: MARK, ...metadata } };
   let position = 0;
   for (const { name, dtype, shape } of tensors) {
     if (Object.hasOwn(header, name)) throw new Error(`two tensors of the name ${name}`);

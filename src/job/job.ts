@@ -10,8 +10,12 @@ export interface Job {
   /** The command line, for the run's record. */
   command: string;
   reporter: Reporter;
-  /** Aborted by Ctrl-C or SIGTERM: the work saves what it can and ends with Interrupted. */
-  signal: AbortSignal;
+  /**
+   * Does work that is not to be broken off: Ctrl-C or SIGTERM aborts its signal, which it looks at to its end, saves what it
+   * can and ends with Interrupted. Outside of such work they end the process at once.
+   * @throws Interrupted too where the signal came after the work had last looked
+   */
+  interruptible<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T>;
   /** From now on the log also goes to this file. */
   logTo(path: string): void;
 }

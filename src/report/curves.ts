@@ -1,4 +1,5 @@
 import sharp from 'sharp';
+import { toPng } from '../data/png.js';
 import { renderSvg } from '../data/sheets.js';
 import { axis, type ChartSize, type ChartTheme, chartSvg, PAPER, textWidth } from './chart.js';
 
@@ -102,17 +103,18 @@ export async function curvesSheet(
 ): Promise<Buffer> {
   const pictures = await Promise.all(panels.map(({ series, ...options }) => curvesPicture(series, options)));
   const [width, height] = [2 * SIZE.width, 2 * SIZE.height];
-  return sharp({
+  const sheet = sharp({
     create: {
       width: width * Math.min(2, panels.length),
       height: height * Math.ceil(panels.length / 2),
       channels: 3,
       background: PAPER.background,
     },
-  })
-    .composite(
-      pictures.map((input, i) => ({ input, left: (i % 2) * width, top: Math.floor(i / 2) * height })),
-    )
-    .png()
-    .toBuffer();
+  });
+  const places = pictures.map((input, i) => ({
+    input,
+    left: (i % 2) * width,
+    top: Math.floor(i / 2) * height,
+  }));
+  return toPng(sheet.composite(places));
 }

@@ -1,12 +1,17 @@
 import { writeFileAtomic } from '../formats/atomic.js';
+import { refuseForeign } from '../formats/mark.js';
 import { readMetrics } from '../train/metrics-log.js';
 import { runFiles } from '../train/run-folder.js';
 import { curvesSheet } from './curves.js';
 import { PANELS, pointsOf } from './panels.js';
-import { runName } from './run-folders.js';
+import { nothingRecorded, runName } from './run-folders.js';
 
-/** Draws the curves of one or more runs, side by side in each panel, as a PNG file. */
+/**
+ * Draws the curves of one or more runs, side by side in each panel, as a PNG file.
+ * @throws DataError where no run has a line in its metrics log yet, or a log cannot be read; OutputError
+ */
 export async function drawRunCurves(runs: readonly string[], out: string): Promise<void> {
+  await refuseForeign(out);
   const logs = await Promise.all(
     runs.map(async (run) => ({ name: runName(run), rows: await readMetrics(runFiles(run).metrics) })),
   );
@@ -17,5 +22,6 @@ export async function drawRunCurves(runs: readonly string[], out: string): Promi
       .map(({ name, rows }) => ({ name, points: pointsOf(rows, metric) }))
       .filter(({ points }) => points.length > 0),
   })).filter(({ series }) => series.length > 0);
+  if (panels.length === 0) throw nothingRecorded(runs);
   await writeFileAtomic(out, await curvesSheet(panels));
 }

@@ -22,6 +22,13 @@ export function runFolders(path: string): string[] {
   return found;
 }
 
+/** What to say of runs without a line in their metrics logs; `problem` says what else is wrong. */
+export function nothingRecorded(runs: readonly string[], problem?: string): DataError {
+  return new DataError(
+    `${runs.join(', ')}: no step has been recorded yet${problem === undefined ? '' : `, or it cannot be read: ${problem}`}`,
+  );
+}
+
 /** Where a run keeps results of `alitok eval`: its own folder `evaluations`, and for stage 2 that of the whole tokenizer. */
 export function evaluationFolders(run: string): string[] {
   const folder = (path: string) => join(path, 'evaluations');

@@ -1,12 +1,13 @@
 import { readFileSync } from 'node:fs';
-import { AlitokError, DataError } from '../errors.js';
+import { AlitokError } from '../errors.js';
 import { writeFileAtomic } from '../formats/atomic.js';
+import { MARK, refuseForeign } from '../formats/mark.js';
 import { Html, html } from './html.js';
 import { SCRIPT } from './page-script.js';
 import { STYLE } from './page-style.js';
 import { pagePictures } from './pictures.js';
 import { readEvaluation, readRun } from './read-run.js';
-import { runFolders } from './run-folders.js';
+import { nothingRecorded, runFolders } from './run-folders.js';
 import * as sections from './sections.js';
 
 export interface ReportOptions {
@@ -43,6 +44,7 @@ function page(title: string, parts: readonly sections.Section[], problems: reado
   return html`<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="generator" content="${MARK} ${version}">
 <title>${title}</title>
 <link rel="icon" href="data:,">
 <style>${new Html(STYLE)}</style></head>
@@ -68,14 +70,13 @@ ${parts.map(({ id, title: name, body }) => html`<section aria-labelledby="${id}"
  * @throws DataError where a folder holds no run, or an evaluation cannot be read; OutputError where the page cannot be written
  */
 export async function writeReport({ runs: paths, evaluations, out }: ReportOptions): Promise<string[]> {
+  await refuseForeign(out);
   const folders = [...new Set(paths.flatMap(runFolders))];
   const named = await Promise.all(evaluations.map(readEvaluation));
   const runs = withDistinctNames(await Promise.all(folders.map(openRun)));
   const problems = runs.flatMap((run) => run.problems);
   if (runs.every(({ metrics, pictures }) => metrics.length === 0 && pictures.length === 0))
-    throw new DataError(
-      `${paths.join(', ')}: no step has been recorded yet${problems.length > 0 ? `, or it cannot be read: ${problems[0]}` : ''}`,
-    );
+    throw nothingRecorded(paths, problems[0]);
   const parts = [
     sections.overview(runs),
     await sections.curves(runs),

@@ -1,11 +1,11 @@
-import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import * as tf from '@tensorflow/tfjs';
 import { loadTokenizer } from '../checkpoint/tokenizer-file.js';
 import { openDataset } from '../data/dataset.js';
 import { readEvenly } from '../data/read-evenly.js';
 import { pairSheet } from '../data/sheets.js';
-import { outputError, writeFileAtomic } from '../formats/atomic.js';
+import { makeFolder, writeFileAtomic } from '../formats/atomic.js';
+import { refuseForeign } from '../formats/mark.js';
 import type { Job } from '../job/job.js';
 import { warnOfSkipped } from '../job/reporter.js';
 import { toPixels, toTensor } from '../models/pixels.js';
@@ -27,16 +27,14 @@ export async function reconstruct(
   options: ReconstructOptions,
   { reporter }: Job,
 ): Promise<{ path: string; pairs: number }> {
+  const path = join(options.out, 'pairs.png');
+  await refuseForeign(path);
   const dataset = await openDataset({ folder: options.folder, list: options.list });
   const tokenizer = await loadTokenizer(options.tokenizer);
   const size = tokenizer.geometry.image_size;
   const bytes = size * size * 3;
   const { images, classes } = await readEvenly(dataset, size, options.count, warnOfSkipped(reporter));
-  try {
-    await mkdir(options.out, { recursive: true });
-  } catch (error) {
-    throw outputError(options.out, error);
-  }
+  await makeFolder(options.out);
   const progress = reporter.progress({ label: 'reconstruct', total: classes.length, unit: 'images' });
   const parts: Uint8Array[] = [];
   for (let start = 0; start < classes.length; start += BATCH) {
@@ -46,7 +44,6 @@ export async function reconstruct(
   }
   progress.stop();
   tokenizer.parameters.dispose();
-  const path = join(options.out, 'pairs.png');
   const named = dataset.classNames.some((name) => name !== '');
   const labels = named ? Array.from(classes, (c) => dataset.classNames[c]) : undefined;
   await writeFileAtomic(

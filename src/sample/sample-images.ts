@@ -1,4 +1,4 @@
-import { readFile, rm, stat } from 'node:fs/promises';
+import { readdir, readFile, rm, stat } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import * as tf from '@tensorflow/tfjs';
 import { resolveModel } from '../checkpoint/run-files.js';
@@ -9,6 +9,7 @@ import { ALONE } from '../engine/distributed/group.js';
 import type { WeightKind } from '../engine/ops/index.js';
 import { Interrupted } from '../errors.js';
 import { makeFolder, removeTemporaries, writeFileAtomic } from '../formats/atomic.js';
+import { MARK, refuseForeign } from '../formats/mark.js';
 import { writeNpz } from '../formats/npz.js';
 import { PartialRows, type RowsJob } from '../formats/partial-rows.js';
 import type { Job } from '../job/job.js';
@@ -21,10 +22,14 @@ import { loadModels } from './load-models.js';
 import { packWeights } from './pack-weights.js';
 import { sampleCodes, sampleOptions } from './sampler.js';
 
-/** What `samples.npz` beside it is made of. */
+const SAMPLES_FILE = 'samples.npz';
+const GRID_FILE = 'grid.png';
+/** What the samples beside it are made of. */
 export const DONE_FILE = 'samples.json';
 /** The folder of single images. */
 const IMAGES = 'images';
+/** An image's file in it: its number and class. */
+const IMAGE_FILE = /^\d{6,}-.*\.png$/;
 /** The grid shows at most so many images, the first of each class. */
 const GRID_IMAGES = 200;
 
@@ -35,7 +40,7 @@ export interface SampleImagesOptions {
   classes?: string;
   /** A file of class names, one a line, in place of those that the generator was saved with. */
   classNames?: string;
-  /** How many images of each class, or in all, spread evenly over the classes. */
+  /** How many images of each class, or in all. */
   images: { perClass: number } | { count: number };
   /** The folder that gets `images/`, `grid.png`, `samples.npz` and `samples.json`. */
   out: string;
@@ -59,16 +64,18 @@ async function identity(path: string): Promise<string> {
 }
 
 /**
- * Samples images class by class and writes them: PNGs, a labelled grid, and `arr_0` (N, S, S, 3) uint8 in the layout
- * of the ADM evaluator. Image i depends on the seed, i and its class only. What is done is kept in `out` until the end,
+ * Samples images of the classes in turn, 0, 1, …, C − 1, 0, 1, …, as published samples are ordered, and writes them: PNGs,
+ * a labelled grid, and `arr_0` (N, S, S, 3) uint8 in the layout of the ADM evaluator. Image i depends on the seed, i and its
+ * class only. What is done is kept in `out` until the end,
  * and the same options go on with it after an interruption. Several processes share the batches, and rank 0 writes.
  * Gives the number of images.
- * @throws CheckpointError where the tokenizer is not the one whose codes the generator models
+ * @throws CheckpointError where the tokenizer is not the one whose codes the generator models; OutputError where `out`
+ *   has files of these names that are not of an earlier call, or cannot be written
  */
 export async function sampleImages(options: SampleImagesOptions, job: Job): Promise<number> {
   const models = await loadModels(options);
   try {
-    return await sampleWith(models, options, job);
+    return await job.interruptible((signal) => sampleWith(models, options, job, signal));
   } finally {
     models.model.dispose();
     models.tokenizer.parameters.dispose();
@@ -79,6 +86,7 @@ async function sampleWith(
   { model, tokenizer, classNames: saved, sample }: Awaited<ReturnType<typeof loadModels>>,
   options: SampleImagesOptions,
   job: Job,
+  signal: AbortSignal,
 ): Promise<number> {
   const { weights } = options;
   const { group = ALONE } = job;
@@ -87,7 +95,7 @@ async function sampleWith(
     : saved;
   const classes = parseClasses(options.classes, classNames, model.geometry.classes);
   const total = 'count' in options.images ? options.images.count : options.images.perClass * classes.length;
-  const labels = Array.from({ length: total }, (_, i) => classes[Math.floor((i * classes.length) / total)]);
+  const labels = Array.from({ length: total }, (_, i) => classes[i % classes.length]);
   const settings = { ...sample, ...options.settings };
   const size = tokenizer.geometry.image_size;
   if (weights !== 'float32') {
@@ -100,6 +108,8 @@ async function sampleWith(
   job.reporter.info(`guidance scale ${guidance_scale}, power ${guidance_power}, seed ${seed}`);
 
   const description = {
+    software: MARK,
+    order: 'classes in turn',
     generator: await identity(options.generator),
     tokenizer: await identity(options.tokenizer),
     classes,
@@ -126,12 +136,13 @@ async function sampleWith(
     if (partial && partial.count > 0)
       job.reporter.info(`goes on after ${partial.count} images of an interrupted run in ${partial.folder}`);
     const start = await group.share(partial?.count ?? 0);
-    for await (const pixels of batches(model, tokenizer, all, settings, { start, out: options.out }, job)) {
+    const from = { start, out: options.out };
+    for await (const pixels of batches(model, tokenizer, all, settings, from, job, signal)) {
       if (!partial) continue;
       if (options.png) await writeImages(options.out, pixels, partial.count, all);
       await partial.append(pixels);
     }
-    if (partial) await finish(options, partial, all, record);
+    if (partial) await finish(options, partial, all, { record, signal });
   } finally {
     await partial?.close();
   }
@@ -145,17 +156,30 @@ interface Samples {
   size: number;
 }
 
-/** The folder of images so far, beside where they will be. */
+/** The folder of images so far, beside where they will be. What is there of an earlier call makes room. */
 async function openPartial(
-  { out, png }: SampleImagesOptions,
+  { out, png, grid }: SampleImagesOptions,
   description: RowsJob,
   sizes: { rowBytes: number; batch: number; total: number },
 ): Promise<PartialRows> {
-  await makeFolder(png ? join(out, IMAGES) : out);
+  const files = [SAMPLES_FILE, DONE_FILE, ...(grid ? [GRID_FILE] : [])];
+  for (const file of files) await refuseForeign(join(out, file));
+  const images = join(out, IMAGES);
+  const earlier = png ? await earlierImages(images) : [];
+  await makeFolder(png ? images : out);
   const rows = await PartialRows.open(join(out, 'partial'), description, { name: 'pixels', ...sizes });
-  await removeTemporaries(join(out, IMAGES));
-  await removeTemporaries(out, ['samples.npz', DONE_FILE, 'grid.png']);
+  await removeTemporaries(images);
+  await removeTemporaries(out, files);
+  if (rows.count === 0) for (const path of earlier) await rm(path);
   return rows;
+}
+
+/** The images of an earlier call in a folder. @throws OutputError where one of such a name is not of this program */
+async function earlierImages(folder: string): Promise<string[]> {
+  const names = (await readdir(folder).catch(() => [])).filter((name) => IMAGE_FILE.test(name));
+  const paths = names.map((name) => join(folder, name));
+  for (const path of paths) await refuseForeign(path);
+  return paths;
 }
 
 /** Writes images as PNG files, numbered from `first` on. */
@@ -183,14 +207,16 @@ async function finish(
   { out, grid }: SampleImagesOptions,
   partial: PartialRows,
   all: Samples,
-  record: string,
+  { record, signal }: { record: string; signal: AbortSignal },
 ): Promise<void> {
   const { labels, classNames, size } = all;
   const shape = [labels.length, size, size, 3];
   await rm(join(out, DONE_FILE), { force: true });
-  await writeNpz(join(out, 'samples.npz'), [{ name: 'arr_0', dtype: 'u1', shape, data: partial.parts() }]);
+  await writeNpz(join(out, SAMPLES_FILE), [
+    { name: 'arr_0', dtype: 'u1', shape, data: partial.parts(signal) },
+  ]);
   await writeFileAtomic(join(out, DONE_FILE), record);
-  if (grid) await writeGrid(join(out, 'grid.png'), partial, labels, classNames, size);
+  if (grid) await writeGrid(join(out, GRID_FILE), partial, labels, classNames, size);
   await partial.remove();
 }
 
@@ -212,14 +238,9 @@ async function writeGrid(
     1,
     Math.min(Math.ceil(labels.length / classes), Math.floor(GRID_IMAGES / classes)),
   );
-  const seen = new Map<number, number>();
-  const indices = labels
-    .flatMap((label, i) => {
-      const before = seen.get(label) ?? 0;
-      seen.set(label, before + 1);
-      return before < perClass ? [i] : [];
-    })
-    .slice(0, GRID_IMAGES);
+  const ofClass = new Map(labels.map((label): [number, number[]] => [label, []]));
+  for (const [i, label] of labels.entries()) ofClass.get(label)!.push(i);
+  const indices = [...ofClass.values()].flatMap((own) => own.slice(0, perClass)).slice(0, GRID_IMAGES);
   const shown = await Promise.all(indices.map((i) => images.row(i)));
   const columns = Math.min(perClass * Math.max(1, Math.floor(8 / perClass)), 16);
   const names = indices.map((i) => className(labels[i], classNames));
@@ -236,7 +257,8 @@ async function* batches(
   { labels }: Samples,
   settings: Config['sample'],
   { start: first, out }: { start: number; out: string },
-  { reporter, signal, group = ALONE }: Job,
+  { reporter, group = ALONE }: Job,
+  signal: AbortSignal,
 ): AsyncGenerator<Uint8Array> {
   const steps = model.geometry.tokens;
   const { batch_size: batch, seed } = settings;

@@ -1,5 +1,6 @@
 import * as tf from '@tensorflow/tfjs';
 import { saveFeatureNetwork } from '../checkpoint/feature-network-file.js';
+import type { TrainingParts } from '../checkpoint/training-checkpoint.js';
 import type { Config } from '../config/schema.js';
 import type { Position, TrainingLoader } from '../data/loader.js';
 import { ALONE, type Group } from '../engine/distributed/group.js';
@@ -97,7 +98,7 @@ export class FeatureTrainer implements Trainer {
     await saveFeatureNetwork(path, this.network, this.classNames);
   }
 
-  get trainingParts(): Record<string, Parameters> {
+  get trainingParts(): TrainingParts {
     return { optimizer: this.optimizer.state };
   }
 

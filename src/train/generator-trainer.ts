@@ -1,5 +1,6 @@
 import * as tf from '@tensorflow/tfjs';
 import { saveGenerator } from '../checkpoint/generator-file.js';
+import type { TrainingParts } from '../checkpoint/training-checkpoint.js';
 import type { Config } from '../config/schema.js';
 import type { TokenCache } from '../data/codes.js';
 import { ALONE, type Group } from '../engine/distributed/group.js';
@@ -156,8 +157,8 @@ export class GeneratorTrainer implements Trainer {
     this.optimizer.state.dispose();
   }
 
-  get trainingParts(): Record<string, Parameters> {
-    const parts: Record<string, Parameters> = { optimizer: this.optimizer.state };
+  get trainingParts(): TrainingParts {
+    const parts: TrainingParts = { optimizer: this.optimizer.state };
     // With an average, the model's file holds that; the parameters that train are kept beside it.
     if (this.ema) parts.parameters = this.generator.parameters;
     return parts;

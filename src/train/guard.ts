@@ -2,6 +2,7 @@ import { join } from 'node:path';
 import type { Config } from '../config/schema.js';
 import { TrainingError } from '../errors.js';
 import { writeFileAtomic } from '../formats/atomic.js';
+import { MARK } from '../formats/mark.js';
 import type { Reporter } from '../job/reporter.js';
 import { globalNorm } from '../nn/gradients.js';
 import { NonFiniteError, type Seen } from './optimize.js';
@@ -81,5 +82,5 @@ export class Guard {
 function describe(seen: Seen): string {
   const readable = (_: string, value: unknown) =>
     typeof value === 'number' && !Number.isFinite(value) ? String(value) : value;
-  return `${JSON.stringify(seen, readable, 2)}\n`;
+  return `${JSON.stringify({ software: MARK, ...seen }, readable, 2)}\n`;
 }

@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
 import { appendFile, open, readFile } from 'node:fs/promises';
 import { DataError } from '../errors.js';
-import { outputError, writeFileAtomic } from '../formats/atomic.js';
+import { outputError, writeOwnFile } from '../formats/atomic.js';
 
 /** One line of the metrics log. Numbers that are not finite are null. */
 export interface MetricsRow {
@@ -71,7 +71,7 @@ async function readUntil(path: string, lastStep: number): Promise<string[]> {
  */
 export async function openMetricsLog(path: string, lastStep: number): Promise<MetricsLog> {
   const kept = lastStep > 0 && existsSync(path) ? await readUntil(path, lastStep) : [];
-  await writeFileAtomic(path, kept.map((line) => `${line}\n`).join(''));
+  await writeOwnFile(path, kept.map((line) => `${line}\n`).join(''));
   const guard = async (write: () => Promise<void>) => {
     try {
       await write();

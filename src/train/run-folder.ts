@@ -8,7 +8,7 @@ import { configToYaml } from '../config/load.js';
 import type { Config } from '../config/schema.js';
 import type { Engine } from '../engine/index.js';
 import { CheckpointError, OutputError } from '../errors.js';
-import { makeFolder, removeTemporaries, writeFileAtomic } from '../formats/atomic.js';
+import { makeFolder, removeTemporaries, writeOwnFile } from '../formats/atomic.js';
 import type { Job } from '../job/job.js';
 
 const RUN_FILE = 'run.json';
@@ -52,6 +52,9 @@ export function runFiles(folder: string): RunFiles {
     tensorboard: join(folder, 'tensorboard'),
   };
 }
+
+/** The names that a run gives what it writes, beside its record. */
+const OWN_NAMES = [CONFIG_FILE, 'checkpoints', ...Object.values(runFiles('.'))];
 
 /** One start of a run, in run.json: what ran, on what. */
 export interface Start {
@@ -102,16 +105,20 @@ export function describeStart({ command, engine }: Pick<Job, 'command' | 'engine
 export async function readRecord(folder: string): Promise<RunRecord | undefined> {
   const path = join(folder, RUN_FILE);
   if (!existsSync(path)) return undefined;
+  let record: RunRecord;
   try {
-    return JSON.parse(await readFile(path, 'utf8'));
+    record = JSON.parse(await readFile(path, 'utf8'));
   } catch (error) {
     throw new CheckpointError(`${path} is damaged: ${(error as Error).message}`, { cause: error });
   }
+  if (!Array.isArray(record?.starts))
+    throw new CheckpointError(`${path} is no record of a run; choose another folder`);
+  return record;
 }
 
 /**
  * Gives the record of the run in a folder that is to be resumed; undefined for a run that is to be begun.
- * @throws OutputError where the folder holds a run already and `resume` is false
+ * @throws OutputError where the folder holds a run already and `resume` is false, or files of a run's names without one
  * @throws CheckpointError where there is no run to resume
  */
 export async function findRun(folder: string, resume: Resume): Promise<RunRecord | undefined> {
@@ -119,6 +126,11 @@ export async function findRun(folder: string, resume: Resume): Promise<RunRecord
   if (record && resume === false)
     throw new OutputError(
       `${folder} holds a run already; go on with it by --resume, or choose another folder`,
+    );
+  const foreign = record ? undefined : OWN_NAMES.find((name) => existsSync(join(folder, name)));
+  if (foreign !== undefined)
+    throw new OutputError(
+      `${folder} holds ${foreign} but no ${RUN_FILE}, so it is of no run of alitok; choose another folder, or move ${foreign} away`,
     );
   if (!record && resume === true)
     throw new CheckpointError(`${folder} holds no run to resume; start one without --resume`);
@@ -136,9 +148,10 @@ export async function openRun(folder: string, options: RunOptions, begun?: RunRe
   const files = runFiles(folder);
   await makeFolder(folder);
   for (const written of [folder, files.images]) await removeTemporaries(written);
-  await writeFileAtomic(join(folder, CONFIG_FILE), configToYaml(config));
   const starts = [...(begun?.starts ?? []), describeStart(options)];
   const run: RunRecord = { name: config.name, seed: config.seed, inputs, training, starts };
-  await writeFileAtomic(join(folder, RUN_FILE), `${JSON.stringify(run, null, 2)}\n`);
+  // First the file that says whose folder it is.
+  await writeOwnFile(join(folder, RUN_FILE), `${JSON.stringify(run, null, 2)}\n`);
+  await writeOwnFile(join(folder, CONFIG_FILE), configToYaml(config));
   return files;
 }

@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import sharp from 'sharp';
-import { makeFolder, writeFileAtomic } from '../formats/atomic.js';
+import { makeFolder, writeOwnFile } from '../formats/atomic.js';
 import { openMetricsLog, type Timing } from './metrics-log.js';
 import type { RunFiles } from './run-folder.js';
 import { countsHistogram, openEventLog } from './tensorboard.js';
@@ -81,5 +81,5 @@ export async function openRunLog(
 async function savePictures(folder: string, step: number, pictures: Record<string, Buffer>): Promise<void> {
   await makeFolder(folder);
   for (const [name, png] of Object.entries(pictures))
-    await writeFileAtomic(picturePath(folder, name, step), png);
+    await writeOwnFile(picturePath(folder, name, step), png);
 }

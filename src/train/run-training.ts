@@ -57,8 +57,10 @@ export const runTraining: Runner = async (trainer, options, job) => {
     }
     await shareState(group, trainer);
     const { label, folder, config } = options;
-    const { reporter, signal } = job;
-    await train(trainer, { label, folder, config, log: NO_LOG, reporter, signal, group });
+    const { reporter } = job;
+    await job.interruptible((signal) =>
+      train(trainer, { label, folder, config, log: NO_LOG, reporter, signal, group }),
+    );
   } finally {
     await trainer.close?.();
     await lock?.release();
@@ -91,18 +93,19 @@ async function runLocked(
   const from = begun && (await loadNewestCheckpoint(folder, trainer, reporter.warn));
   if (!from) await initialize();
   await shareState(group, trainer);
-  const { signal } = job; // from here on Ctrl-C saves
-  const files = await openRun(folder, run, begun);
-  job.logTo(files.log);
-  if (from) {
-    await pruneCheckpoints(folder, config.logging); // the process may have ended before it did
-    reporter.info(`${label}: going on from step ${trainer.steps}`);
-  }
-  if (trainer.finished) {
-    reporter.info(`${label}: finished already, at step ${trainer.steps}`);
-    return;
-  }
-  const log = await openRunLog(files, trainer.steps, config.logging);
-  const mayWrite = () => lock.check();
-  await train(trainer, { label, folder, config, log, reporter, signal, preview, from, mayWrite, group });
+  await job.interruptible(async (signal) => {
+    const files = await openRun(folder, run, begun);
+    job.logTo(files.log);
+    if (from) {
+      await pruneCheckpoints(folder, config.logging); // the process may have ended before it did
+      reporter.info(`${label}: going on from step ${trainer.steps}`);
+    }
+    if (trainer.finished) {
+      reporter.info(`${label}: finished already, at step ${trainer.steps}`);
+      return;
+    }
+    const log = await openRunLog(files, trainer.steps, config.logging);
+    const mayWrite = () => lock.check();
+    await train(trainer, { label, folder, config, log, reporter, signal, preview, from, mayWrite, group });
+  });
 }

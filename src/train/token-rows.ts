@@ -54,9 +54,9 @@ export class TokenRows {
     await this.rows.append(Buffer.concat(rows));
   }
 
-  /** All images that are done. */
-  async *read(): AsyncGenerator<{ index: number; codes: Uint16Array | Uint32Array }> {
-    for await (const part of this.rows.parts())
+  /** All images that are done. @throws Interrupted where the signal is aborted meanwhile */
+  async *read(signal: AbortSignal): AsyncGenerator<{ index: number; codes: Uint16Array | Uint32Array }> {
+    for await (const part of this.rows.parts(signal))
       for (let at = 0; at < part.length; at += this.rows.rowBytes) {
         const row = part.slice(at, at + this.rows.rowBytes).buffer; // aligned
         const [index] = new Uint32Array(row, 0, 1);
@@ -66,10 +66,10 @@ export class TokenRows {
   }
 
   /** Where in the data set to go on: entries that have no codes although later ones do could not be read. */
-  async next(): Promise<SequenceStart> {
+  async next(signal: AbortSignal): Promise<SequenceStart> {
     const unreadable: number[] = [];
     let entry = 0;
-    for await (const { index } of this.read()) {
+    for await (const { index } of this.read(signal)) {
       for (; entry < index; entry++) unreadable.push(entry);
       entry += 1;
     }

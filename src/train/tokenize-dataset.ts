@@ -7,6 +7,7 @@ import { type TokenCacheDescription, TokenCacheWriter } from '../data/token-cach
 import { ALONE } from '../engine/distributed/group.js';
 import { DataError } from '../errors.js';
 import { removeTemporaries } from '../formats/atomic.js';
+import { refuseForeign } from '../formats/mark.js';
 import type { Job } from '../job/job.js';
 import { warnOfSkipped } from '../job/reporter.js';
 import { CodebookUsage } from '../models/codebook-usage.js';
@@ -24,15 +25,28 @@ export interface TokenizeOptions {
   batchSize: number;
 }
 
+/** Images that were tokenized, and how they use the codebook. */
+interface Tokenized {
+  images: number;
+  usage: CodebookUsage;
+}
+
 /**
  * Writes the token cache of a data set; gives its number of images and how much of the codebook it uses. Codes are kept
  * beside it until it is whole, and the same call goes on with them after an interruption. Several processes share the
  * images, and rank 0 writes; the others give an empty usage.
+ * @throws OutputError where `out` is a file that was not written by alitok, before anything is done
  */
-export async function tokenizeDataset(
+export async function tokenizeDataset(options: TokenizeOptions, job: Job): Promise<Tokenized> {
+  await refuseForeign(options.out);
+  return job.interruptible((signal) => tokenizeUntil(signal, options, job));
+}
+
+async function tokenizeUntil(
+  signal: AbortSignal,
   { tokenizer: path, folder, list, out, crops, batchSize }: TokenizeOptions,
-  { engine, reporter, signal, group = ALONE }: Job,
-): Promise<{ images: number; usage: CodebookUsage }> {
+  { engine, reporter, group = ALONE }: Job,
+): Promise<Tokenized> {
   const dataset = await openDataset({ folder, list });
   const tokenizer = await loadTokenizer(path);
   const { image_size, tokens, codebook_size } = tokenizer.geometry;
@@ -68,7 +82,7 @@ export async function tokenizeDataset(
   const total = dataset.size;
   const progress = reporter.progress({ label: 'tokenize', total, unit: 'images', start });
   try {
-    const at = await group.share(rows && { images: rows.count, next: await rows.next() });
+    const at = await group.share(rows && { images: rows.count, next: await rows.next(signal) });
     const batches = sequentialBatches({
       dataset,
       imageSize: image_size,
@@ -82,7 +96,7 @@ export async function tokenizeDataset(
     const kept = { start: at!.images, folder: partial };
     const images = await tokenizeBatches(tokenizer, batches, rows, { onImages, signal, group, ...kept });
     if (!rows) return { images, usage: new CodebookUsage(codebook_size) };
-    const usage = await writeCache(out, description, dataset, rows);
+    const usage = await writeCache(out, description, dataset, rows, signal);
     await rows.remove();
     return { images, usage };
   } catch (error) {
@@ -102,12 +116,13 @@ async function writeCache(
   description: TokenCacheDescription,
   { classes }: ImageSet,
   rows: TokenRows,
+  signal: AbortSignal,
 ): Promise<CodebookUsage> {
   await removeTemporaries(dirname(out), [basename(out)]);
   const usage = new CodebookUsage(description.codebookSize);
   const writer = await TokenCacheWriter.create(out, description);
   try {
-    for await (const { index, codes } of rows.read()) {
+    for await (const { index, codes } of rows.read(signal)) {
       usage.add(codes);
       await writer.append(codes, classes[index]);
     }

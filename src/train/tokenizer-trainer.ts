@@ -1,5 +1,6 @@
 import * as tf from '@tensorflow/tfjs';
 import { saveTokenizer } from '../checkpoint/tokenizer-file.js';
+import type { TrainingParts } from '../checkpoint/training-checkpoint.js';
 import type { Config } from '../config/schema.js';
 import type { Batch, Position, TrainingLoader } from '../data/loader.js';
 import { ALONE, type Group } from '../engine/distributed/group.js';
@@ -266,8 +267,8 @@ export class TokenizerTrainer implements Trainer {
     await saveTokenizer(path, this.tokenizer);
   }
 
-  get trainingParts(): Record<string, Parameters> {
-    const parts: Record<string, Parameters> = { optimizer: this.optimizer.state };
+  get trainingParts(): TrainingParts {
+    const parts: TrainingParts = { optimizer: this.optimizer.state };
     if (this.adversary) {
       parts.discriminator = this.adversary.model.parameters;
       parts['discriminator-optimizer'] = this.adversary.optimizer.state;

@@ -86,8 +86,8 @@ describe('the pipeline', () => {
     const names = (await readdir(at('by-name', 'images'))).sort();
     expect(names).toEqual([
       '000000-red-cross.png',
-      '000001-red-cross.png',
-      '000002-blue-circle.png',
+      '000001-blue-circle.png',
+      '000002-red-cross.png',
       '000003-blue-circle.png',
     ]);
     const pixels = async (run: string) => {
@@ -105,6 +105,16 @@ describe('the pipeline', () => {
       .toBuffer();
     expect([...png]).toEqual([...(first.data as Uint8Array).subarray(3 * 768)]);
     expect((await sharp(at('by-name', 'grid.png')).metadata()).format).toBe('png');
+  });
+
+  it('samples all classes in turn, whatever is asked for, so that no split of an evaluation lacks any', async () => {
+    const sampled = async (out: string, ...more: string[]) => {
+      await succeed('sample', '-g', generator, '--tokenizer', tokenizer, '-o', at(out), ...more);
+      return (await readdir(at(out, 'images'))).sort().map((name) => name.slice(7, -'.png'.length));
+    };
+    const names = (await readdir(train)).sort();
+    expect(await sampled('turns', '--count', '30')).toEqual([...names, ...names, ...names.slice(0, 6)]);
+    expect(await sampled('turns', '-n', '2')).toEqual([...names, ...names]); // nothing of before is left
   });
 
   it('reconstructs, evaluates, draws curves and inspects', async () => {

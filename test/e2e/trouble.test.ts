@@ -91,6 +91,17 @@ describe('a damaged checkpoint', () => {
     },
   );
 
+  it('is set aside under a name that is free', async () => {
+    await cp(at('whole'), at('aside'), { recursive: true });
+    await corrupt(`${checkpoint('aside', 6)}/state.json`);
+    await mkdir(`${checkpoint('aside', 6)}.damaged`);
+    await writeFile(`${checkpoint('aside', 6)}.damaged/thesis.txt`, 'mine');
+    const { stderr } = await succeed(...options('aside', '--resume'));
+    expect(stderr).toMatch(/step-0000006 is now .*step-0000006\.damaged-2/);
+    expect(await readdir(`${checkpoint('aside', 6)}.damaged`)).toEqual(['thesis.txt']);
+    expect(await readdir(`${checkpoint('aside', 6)}.damaged-2`)).toContain('model.safetensors');
+  });
+
   it('ends the run where no other is left, and nothing is made of it', async () => {
     await cp(at('whole'), at('lost'), { recursive: true });
     for (const step of [4, 6]) await corrupt(`${checkpoint('lost', step)}/model.safetensors`);

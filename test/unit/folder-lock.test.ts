@@ -18,7 +18,7 @@ async function foreign(changes: object): Promise<string> {
   const own = await lockFolder(folder);
   const holder = JSON.parse(readFileSync(join(folder, locks()[0]), 'utf8'));
   await own.release();
-  const path = join(folder, '.lock-foreign.json');
+  const path = join(folder, '.lock-00000000-0000-4000-8000-000000000001.json');
   writeFileSync(path, JSON.stringify({ ...holder, ...changes }));
   return path;
 }
@@ -51,7 +51,7 @@ it.skipIf(process.platform !== 'linux')(
 );
 
 it('a lock that was never written whole holds nothing', async () => {
-  writeFileSync(join(folder, '.lock-empty.json'), '');
+  writeFileSync(join(folder, '.lock-00000000-0000-4000-8000-000000000002.json'), '');
   await (await lockFolder(folder)).release();
   expect(locks()).toEqual([]);
 });
@@ -75,4 +75,11 @@ it('a holder whose lock was taken away must not write', async () => {
   rmSync(join(folder, locks()[0]));
   await expect(lock.check()).rejects.toThrow('was taken over by another process');
   await lock.release();
+});
+
+it('files of the user that only look like locks stay, and hold nothing', async () => {
+  for (const name of ['.lock-', '.lock-notes.json', '.lock-notes.txt'])
+    writeFileSync(join(folder, name), 'mine');
+  await (await lockFolder(folder)).release();
+  expect(readdirSync(folder).sort()).toEqual(['.lock-', '.lock-notes.json', '.lock-notes.txt']);
 });

@@ -1,9 +1,9 @@
 import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { pruneCheckpoints, type Retention } from '../../src/checkpoint/retention.js';
-import { checkpointFolder } from '../../src/checkpoint/run-files.js';
+import { checkpointFolder, removePartial } from '../../src/checkpoint/run-files.js';
 
 let run: string;
 beforeEach(() => {
@@ -56,6 +56,34 @@ it('keeps one of an interruption only while it is the newest', async () => {
   expect(await left({ keep_checkpoints: 2 })).toEqual([2, 4, 5]);
   checkpoint(6);
   expect(await left({ keep_checkpoints: 2 })).toEqual([4, 6]);
+});
+
+it("leaves what is not a checkpoint's, also in its folder, and counts it as none", async () => {
+  for (const step of [1, 2, 3]) checkpoint(step);
+  writeFileSync(join(checkpointFolder(run, 1), 'notes.txt'), 'mine');
+  mkdirSync(checkpointFolder(run, 9));
+  writeFileSync(join(checkpointFolder(run, 9), 'thesis.txt'), 'mine');
+  expect(await left({})).toEqual([1, 3, 9]);
+  expect(readdirSync(checkpointFolder(run, 1))).toEqual(['notes.txt']);
+  expect(readdirSync(checkpointFolder(run, 9))).toEqual(['thesis.txt']);
+  checkpoint(4);
+  expect(await left({})).toEqual([1, 4, 9]);
+});
+
+it('of checkpoints that were being written only their own files are removed', async () => {
+  const partial = `${checkpointFolder(run, 2)}.partial`;
+  const mine = [join(partial, 'notes.txt'), join(run, 'checkpoints/mine.partial/a.txt')];
+  for (const path of [
+    ...mine,
+    join(partial, 'model.safetensors'),
+    join(partial, '.state.json.alitok-1-2.tmp'),
+  ]) {
+    mkdirSync(dirname(path), { recursive: true });
+    writeFileSync(path, '');
+  }
+  await removePartial(run);
+  expect(readdirSync(partial)).toEqual(['notes.txt']);
+  expect(readdirSync(dirname(mine[1]))).toEqual(['a.txt']);
 });
 
 it('is not stopped by one that cannot be read', async () => {

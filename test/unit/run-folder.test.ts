@@ -58,6 +58,20 @@ describe('a run folder', () => {
     ]);
   });
 
+  it.each(['config.yaml', 'metrics.jsonl', 'images', 'checkpoints', 'tensorboard'])(
+    'is no folder that has %s of something else, which stays',
+    async (name) => {
+      writeFileSync(join(folder, name), 'mine');
+      for (const resume of [false, 'auto', true] as const)
+        await expect(findRun(folder, resume)).rejects.toThrow(
+          `${folder} holds ${name} but no run.json, so it is of no run of alitok`,
+        );
+      writeFileSync(join(folder, 'run.json'), '{"name": "a run of something else"}');
+      await expect(findRun(folder, 'auto')).rejects.toThrow(/run\.json is no record of a run/);
+      expect(readFileSync(join(folder, name), 'utf8')).toBe('mine');
+    },
+  );
+
   it('cannot be resumed before there is a run', async () => {
     await expect(findRun(join(folder, 'none'), true)).rejects.toThrow(CheckpointError);
   });

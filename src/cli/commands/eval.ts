@@ -4,7 +4,7 @@ import type { Command } from 'commander';
 import { ConfigError } from '../../errors.js';
 import type { Job } from '../../job/job.js';
 import { action, examples, type Invocation, openJob, wholeNumber } from '../command.js';
-import { showResult } from '../show-result.js';
+import { refuseForeignResult, showResult } from '../show-result.js';
 
 /** Images of the published evaluation. */
 const PUBLISHED_COUNT = 50_000;
@@ -35,6 +35,7 @@ function filesOfLPIPS({ vgg16, lpips }: ReconstructionOptions) {
 async function reconstruction(invocation: Invocation<ReconstructionOptions>): Promise<void> {
   const { tokenizer, data, list, features, out } = invocation.options;
   const files = filesOfLPIPS(invocation.options);
+  await refuseForeignResult(out);
   const { evaluateTokenizer } = await import('../../eval/evaluate-tokenizer.js');
   const job = await openJob(invocation, { shared: true });
   const first = (job.group?.rank ?? 0) === 0;
@@ -92,6 +93,7 @@ async function generation(invocation: Invocation<GenerationOptions>): Promise<vo
   const given = (['count', 'batch'] as const).filter((name) => options[name] !== undefined);
   if (!fromRun && given.length > 0)
     throw new ConfigError(`--${given[0]} is for sampling; name --generator and --tokenizer, or leave it out`);
+  await refuseForeignResult(out);
   const { evaluateSamples } = await import('../../eval/evaluate-samples.js');
   const job = await openJob(invocation, { shared: true });
   const { samples, more } = fromRun

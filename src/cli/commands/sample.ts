@@ -75,7 +75,7 @@ export function register(program: Command): void {
     .option('--class-names <file>', 'names of the classes, one a line (default: those of the training data)')
     .option('-n, --per-class <n>', 'images of each class', wholeNumber(1), 8)
     .addOption(
-      new Option('--count <n>', 'images in all, spread evenly over the classes in their order')
+      new Option('--count <n>', 'images in all, of the classes in turn')
         .argParser(wholeNumber(1))
         .conflicts('perClass'),
     )

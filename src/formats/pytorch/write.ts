@@ -2,6 +2,7 @@ import { Readable } from 'node:stream';
 import { ZipFile } from 'yazl';
 import { writeAtomic } from '../atomic.js';
 import { bytesOf, sizeOf } from '../bytes.js';
+import { MARKED_ZIP } from '../mark.js';
 import { bytesPerElement, type TensorData } from '../tensor-file.js';
 import { pickleStateDict } from './pickle-state-dict.js';
 import { METADATA } from './zip-archive.js';
@@ -42,7 +43,7 @@ export async function writePytorch(
       });
     });
     note('version', Buffer.from(FORMAT_VERSION));
-    zip.end();
+    zip.end(MARKED_ZIP);
     output.setMaxListeners(0); // one for each tensor
     for await (const chunk of output) await file.write(chunk);
   });

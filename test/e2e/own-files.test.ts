@@ -1,0 +1,169 @@
+import { existsSync, readFileSync } from 'node:fs';
+import { cp, mkdir, readdir, rename, writeFile } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { beforeAll, describe, expect, it } from 'vitest';
+import { alitok, succeed, TINY, temporaryFolder, tinyRun, useOneThread } from './alitok.js';
+
+// Nothing that the program did not write is ever replaced or removed.
+
+const at = await temporaryFolder();
+useOneThread();
+const [train, tokenizer, tokens, generator] = [
+  at('train'),
+  at('tokenizer'),
+  at('tokens.safetensors'),
+  at('generator'),
+];
+const models = ['-g', generator, '--tokenizer', tokenizer];
+const features = ['--features', at('features')];
+const images = ['-c', TINY, '-d', train];
+
+beforeAll(async () => {
+  await tinyRun(at());
+  await succeed('train-ar', '-c', TINY, '-t', tokens, '--tokenizer', tokenizer, '-r', generator);
+  await succeed('train-features', ...images, '-r', at('features'));
+});
+
+/** Everything below a folder that is a file, and what is in it. */
+async function contents(folder: string): Promise<Record<string, string>> {
+  const names = (await readdir(folder, { recursive: true })).map(String).sort();
+  const files = names.filter((name) => !existsSync(`${folder}/${name}/.`));
+  return Object.fromEntries(files.map((name) => [name, readFileSync(`${folder}/${name}`, 'latin1')]));
+}
+
+async function put(path: string): Promise<void> {
+  await mkdir(dirname(path), { recursive: true });
+  await writeFile(path, 'precious\n');
+}
+
+/** Runs a command that is to write `own` where a file of the user is; it must refuse by name, and change nothing. */
+async function expectRefused(folder: string, mine: string[], named: RegExp, args: string[]): Promise<void> {
+  for (const name of mine) await put(at(folder, name));
+  const before = await contents(at(folder));
+  const { code, stderr } = await alitok(...args);
+  const errors = stderr.split('\n').filter((line) => line.startsWith('error: '));
+  expect(errors.join('\n')).toMatch(named);
+  expect([errors.length, code]).toEqual([1, 6]);
+  expect(await contents(at(folder))).toEqual(before);
+}
+
+describe('a file of the user under the name of a result', () => {
+  const written = (name: string) => new RegExp(`${name} is there already and was not written by alitok`);
+  const reconstruction = ['eval', 'reconstruction', '--tokenizer', tokenizer, '-d', train];
+  const generation = [
+    'eval',
+    'generation',
+    '--samples',
+    train,
+    '--size',
+    '16',
+    '--reference',
+    train,
+    ...features,
+  ];
+  it.each<[string, string, string[]]>([
+    ['tokenize', 'a.safetensors', ['tokenize', ...images, '--tokenizer', tokenizer, '-o', '@']],
+    ['stats', 'a.npz', ['stats', '-d', train, '--size', '16', ...features, '-o', '@']],
+    ['eval reconstruction', 'a.json', [...reconstruction, '-o', '@']],
+    ['eval generation', 'b.json', [...generation, '-o', '@']],
+    ['convert to safetensors', 'b.safetensors', ['convert', tokenizer, '@']],
+    ['convert to PyTorch', 'b.pth', ['convert', tokenizer, '@']],
+    ['curves', 'a.png', ['curves', tokenizer, '-o', '@']],
+    ['report', 'a.html', ['report', tokenizer, '-o', '@']],
+  ])('%s refuses it, and replaces its own', async (command, name, args) => {
+    const folder = `result-${command.replaceAll(' ', '-')}`;
+    const path = at(folder, name);
+    const words = args.map((word) => (word === '@' ? path : word));
+    await expectRefused(folder, [name], written(name), words);
+    await rename(path, at(folder, 'moved'));
+    await succeed(...words);
+    await succeed(...words);
+    expect((await readdir(at(folder))).sort()).toEqual([name, 'moved'].sort());
+  });
+
+  it.each(['samples.npz', 'samples.json', 'grid.png', 'images/000003-cat.png'])(
+    'sample refuses %s, and replaces its own, and leaves what else there is',
+    async (name) => {
+      const folder = `samples-${name.replace('/', '-')}`;
+      const sample = ['sample', ...models, '-n', '1', '-o', at(folder)];
+      await expectRefused(folder, [name], written(name), sample);
+      await rename(at(folder, name), at(folder, 'moved'));
+      const mine = ['images/holiday.png', 'images/.notes.12.3.tmp', '.lock-notes.json', 'thesis.txt'];
+      for (const one of mine) await put(at(folder, one));
+      await succeed(...sample);
+      await succeed(...sample);
+      const after = await contents(at(folder));
+      for (const one of [...mine, 'moved']) expect(after[one], one).toBe('precious\n');
+      expect(Object.keys(after)).toHaveLength(mine.length + 1 + 12 + 3);
+    },
+  );
+
+  it('reconstruct refuses it, and replaces its own', async () => {
+    const reconstruct = ['reconstruct', '--tokenizer', tokenizer, '-d', train, '-n', '2', '-o', at('pairs')];
+    await expectRefused('pairs', ['pairs.png'], written('pairs.png'), reconstruct);
+    await rename(at('pairs/pairs.png'), at('pairs/moved'));
+    for (let i = 0; i < 2; i++) await succeed(...reconstruct);
+    expect((await readdir(at('pairs'))).sort()).toEqual(['moved', 'pairs.png']);
+  });
+});
+
+describe('a folder of the user under the name of work under way', () => {
+  it('tokenize refuses OUT.partial with anything else in it', async () => {
+    const tokenize = ['tokenize', ...images, '--tokenizer', tokenizer, '-o', at('work', 'out.safetensors')];
+    for (const name of ['thesis.txt', 'codes'])
+      await expectRefused(
+        'work',
+        [`out.safetensors.partial/${name}`],
+        /out\.safetensors\.partial holds \w+(\.txt)?, which is of no interrupted run/,
+        tokenize,
+      );
+  });
+
+  it('sample refuses OUT/partial with anything else in it', async () => {
+    const sample = ['sample', ...models, '-n', '1', '-o', at('under-way')];
+    await expectRefused('under-way', ['partial/thesis.txt'], /partial holds thesis\.txt, which/, sample);
+  });
+});
+
+describe('training', () => {
+  it.each(['config.yaml', 'checkpoints/step-0000002/thesis.txt', 'images/holiday.png'])(
+    'refuses a folder with %s of the user',
+    async (name) => {
+      const folder = `run-${name.replaceAll('/', '-')}`;
+      await expectRefused(folder, [name], new RegExp(`holds ${name.split('/')[0]} but no run\\.json`), [
+        'train-features',
+        ...images,
+        '-r',
+        at(folder),
+      ]);
+    },
+  );
+
+  it("leaves the user's files in a run, in its checkpoints too", async () => {
+    const longer = 'features.steps=8';
+    await cp(at('features'), at('noted'), { recursive: true });
+    const [first] = await readdir(at('noted/checkpoints'));
+    const mine = [
+      'notes.txt',
+      '.notes.12.3.tmp',
+      'images/.holiday.png.1.2.tmp',
+      `checkpoints/${first}/notes.txt`,
+      'checkpoints/mine.partial/thesis.txt',
+      'checkpoints/step-0000006.damaged/thesis.txt',
+    ];
+    for (const name of mine) await put(at('noted', name));
+    const resume = ['train-features', ...images, '-r', at('noted'), '--resume', '--allow-changes', longer];
+    await succeed(...resume, 'logging.keep_checkpoints=1');
+    const after = await contents(at('noted'));
+    for (const name of mine) expect(after[name], name).toBe('precious\n');
+    expect(existsSync(at('noted/checkpoints', first, 'model.safetensors'))).toBe(false);
+  });
+});
+
+it('quickstart refuses a folder that it did not make', async () => {
+  await expectRefused('mine', ['thesis.txt', 'pictures/holiday.txt'], /mine holds .*, which no quickstart/, [
+    'quickstart',
+    '-o',
+    at('mine'),
+  ]);
+});
