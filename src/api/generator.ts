@@ -34,7 +34,9 @@ export interface ImageGenerator {
  * @throws CheckpointError, naming the file and what is wrong, or where it models another tokenizer's codes
  */
 export async function openGenerator(path: string, tokenizer: ImageTokenizer): Promise<ImageGenerator> {
-  const generator = await loadGenerator(path, tokenizer.model.geometry);
+  const generator = await loadGenerator(path, tokenizer.model.geometry, (message) =>
+    process.emitWarning(message),
+  );
   await checkPair(path, generator, 'the tokenizer that was given', tokenizer.model);
   const { model, classNames, sample: settings } = generator;
   const { classes: count, tokens } = model.geometry;

@@ -43,10 +43,10 @@ function rowsOf(codes: readonly Int32Array[], tokens: number, codebookSize: numb
 
 /**
  * Loads a tokenizer: a published `.pth`, a `.safetensors` file, or a run of `alitok train-tokenizer`.
- * Call `openEngine` before. @throws CheckpointError, naming the file and what is wrong
+ * Of a training file with several sets of weights, `FILE#KEY` takes those under a key. Call `openEngine` before. @throws CheckpointError, naming the file and what is wrong
  */
 export async function openTokenizer(path: string): Promise<ImageTokenizer> {
-  const model = await loadTokenizer(path);
+  const model = await loadTokenizer(path, (message) => process.emitWarning(message));
   const { image_size: imageSize, tokens, codebook_size: codebookSize } = model.geometry;
   return {
     imageSize,

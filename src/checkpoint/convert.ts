@@ -13,7 +13,7 @@ import { describeGenerator, type GeneratorDescription } from './generator-file.j
 import { recognise } from './infer.js';
 import { inferGenerator } from './infer-generator.js';
 import { inferTokenizer } from './infer-tokenizer.js';
-import { describe, type ModelDescription, metadataOf } from './model-file.js';
+import { describe, type ModelDescription, metadataOf, type Say, sayChoice } from './model-file.js';
 import { resolveModel } from './run-files.js';
 import { describeTokenizer, type TokenizerDescription, tokenizerTensors } from './tokenizer-file.js';
 
@@ -24,14 +24,17 @@ export interface ConvertOptions {
   target: string;
   /** Where the tensors alone do not say what the model is: its config file and overrides. */
   config?: { file?: string; overrides: readonly string[] };
+  /** Hears which weights are taken of several. */
+  say?: Say;
 }
 
 /** Writes the tensors of a checkpoint in another format, one in memory at a time; gives their number. */
-export async function convert({ source, target, config }: ConvertOptions): Promise<number> {
+export async function convert({ source, target, config, say }: ConvertOptions): Promise<number> {
   const write = writerOf(target);
   await refuseForeign(target);
   const file = await openTensorFile(await resolveModel(source));
   try {
+    sayChoice(file, say);
     const description = config ? describeBy(file, config) : (describe(file) ?? describeByTensors(file));
     const tensors = [...file.tensors].map(([name, { dtype, shape }]) => ({
       name,

@@ -5,7 +5,7 @@ import { Generator } from '../models/generator.js';
 import type { GeneratorConfig } from '../models/geometry.js';
 import type { Parameters } from '../nn/parameters.js';
 import { inferGenerator, publishedGenerator, type TokenGrid } from './infer-generator.js';
-import { type ModelDescription, saveModel, withModel } from './model-file.js';
+import { type ModelDescription, type Say, saveModel, withModel } from './model-file.js';
 import { resolveModel } from './run-files.js';
 
 /** What belongs to a generator besides its parameters. */
@@ -48,6 +48,7 @@ export function describeGenerator(file: TensorFile, grid?: TokenGrid): Generator
 export async function loadGenerator(
   path: string,
   grid?: TokenGrid,
+  say?: Say,
 ): Promise<GeneratorInfo & { model: Generator }> {
   return withModel<GeneratorDescription, GeneratorInfo & { model: Generator }>(
     await resolveModel(path),
@@ -58,5 +59,6 @@ export async function loadGenerator(
       return { model, generator, classNames, tokenizer, sample };
     },
     (file) => describeGenerator(file, grid),
+    say,
   );
 }

@@ -44,6 +44,18 @@ export async function saveParameters(
   await writeSafetensors(path, tensors, metadata);
 }
 
+/** Hears what a user should know of a file that is read. */
+export type Say = (message: string) => void;
+
+/** Says which of several sets of weights is taken, and how another is. */
+export function sayChoice({ path, choice }: TensorFile, say?: Say): void {
+  if (!choice) return;
+  const { taken, others } = choice;
+  say?.(
+    `${path} has weights under ${[taken, ...others].join(', ')}; those under ${taken} are taken, ${path}#${others[0]} takes others`,
+  );
+}
+
 /** The description in a model file's metadata, if it has one. Throws CheckpointError if it is not sound. */
 export function describe(file: TensorFile): ModelDescription | undefined {
   const text = file.metadata[KEY];
@@ -62,7 +74,7 @@ function anotherModel(path: string, found: string | undefined, wanted: string): 
 
 /**
  * Opens a model file of one kind and hands it over with its description; closes it afterwards. `infer` describes files
- * that others wrote, which hold tensors alone, from the tensors.
+ * that others wrote, which hold tensors alone, from the tensors; `say` hears which weights are taken of several.
  * Throws CheckpointError if it is not such a file.
  */
 export async function withModel<D extends ModelDescription, T>(
@@ -70,6 +82,7 @@ export async function withModel<D extends ModelDescription, T>(
   kind: D['kind'],
   use: (file: TensorFile, description: D) => Promise<T>,
   infer?: (file: TensorFile) => D,
+  say?: Say,
 ): Promise<T> {
   await verifyFile(path);
   const file = await openTensorFile(path);
@@ -78,6 +91,7 @@ export async function withModel<D extends ModelDescription, T>(
     const network = own?.kind ?? recognise(file.tensors);
     const description = own ?? (network === kind ? infer?.(file) : undefined);
     if (network !== kind || !description) throw anotherModel(path, network, kind);
+    sayChoice(file, say);
     return await use(file, description as D);
   } finally {
     await file.close();

@@ -3,6 +3,8 @@ import { readdir, rm, rmdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { CheckpointError } from '../errors.js';
 import { outputError, removeTemporaries } from '../formats/atomic.js';
+import { fileChecksum } from '../formats/checksum.js';
+import { parseWeightsPath } from '../formats/weights-path.js';
 import { SUMS_FILE } from './checksums.js';
 
 /** The model's file in a checkpoint folder. */
@@ -62,10 +64,12 @@ export async function removePartial(run: string): Promise<void> {
 
 /**
  * The model file that `path` means: a file itself; a checkpoint folder's model; a run folder's newest checkpoint; a
- * tokenizer run of both stages: that of stage 2, else of stage 1. Throws CheckpointError if there is none.
+ * tokenizer run of both stages: that of stage 2, else of stage 1. `FILE#KEY` is left as it is. Throws CheckpointError if
+ * there is none.
  */
 export async function resolveModel(path: string): Promise<string> {
   const info = await stat(path).catch(() => undefined);
+  if (parseWeightsPath(path).key !== undefined) return path;
   if (!info) throw new CheckpointError(`${path} does not exist; name a .safetensors file or a run folder`);
   if (info.isFile()) return path;
   if (existsSync(join(path, MODEL_FILE))) return join(path, MODEL_FILE);
@@ -76,4 +80,9 @@ export async function resolveModel(path: string): Promise<string> {
   throw new CheckpointError(
     `${path} holds no checkpoint; name a .safetensors file or the folder of a training run`,
   );
+}
+
+/** SHA-256 of the model file that `path` means. Throws CheckpointError if there is none. */
+export async function modelChecksum(path: string): Promise<string> {
+  return fileChecksum(parseWeightsPath(await resolveModel(path)).file);
 }

@@ -4,7 +4,7 @@ import type { TensorFile } from '../formats/tensor-file.js';
 import type { Stage, TokenizerConfig } from '../models/geometry.js';
 import { FROZEN_IN_STAGE_2, Tokenizer } from '../models/tokenizer.js';
 import { inferTokenizer } from './infer-tokenizer.js';
-import { type ModelDescription, saveModel, withModel } from './model-file.js';
+import { type ModelDescription, type Say, saveModel, withModel } from './model-file.js';
 import { resolveModel } from './run-files.js';
 
 export interface TokenizerDescription extends ModelDescription {
@@ -44,7 +44,7 @@ export function describeTokenizer(file: TensorFile): TokenizerDescription {
  * Builds the tokenizer that a model file or a run folder holds and loads it, strictly; a published file too.
  * Throws CheckpointError, naming the file and what is wrong.
  */
-export async function loadTokenizer(path: string): Promise<Tokenizer> {
+export async function loadTokenizer(path: string, say?: Say): Promise<Tokenizer> {
   return withModel<TokenizerDescription, Tokenizer>(
     await resolveModel(path),
     'tokenizer',
@@ -54,6 +54,7 @@ export async function loadTokenizer(path: string): Promise<Tokenizer> {
       return tokenizer;
     },
     describeTokenizer,
+    say,
   );
 }
 

@@ -63,6 +63,7 @@ export async function inspectFile(path: string): Promise<Inspection> {
     return {
       lines: [
         ['file', file.path],
+        ...choiceLines(file),
         ...lines,
         ['tensors', `${grouped(sizes.length)} of ${[...dtypes].join(', ')}`],
         ['elements', grouped(sizes.reduce((a, b) => a + b, 0))],
@@ -72,6 +73,13 @@ export async function inspectFile(path: string): Promise<Inspection> {
   } finally {
     await file.close();
   }
+}
+
+/** Which weights are looked at of several, and how others are. */
+function choiceLines({ path, choice }: TensorFile): Lines {
+  if (!choice) return [];
+  const others = choice.others.map((key) => `${path}#${key}`);
+  return [['weights', `under ${choice.taken}; others are ${others.join(', ')}`]];
 }
 
 /** Which model it is, its sizes, and which config it fits; from its own description, else from its tensors. */

@@ -112,12 +112,11 @@ async function attempt(children: readonly ChildProcess[], output: LaunchOutput):
 
 /**
  * Runs a command in several processes of this machine until all have ended; where one fails the others end too, and
- * with restarts left all are started again, training commands with `--resume`. Gives the exit code of the first failure,
- * or 0.
+ * with restarts left all are started again, with the words `goingOn`. Gives the exit code of the first failure, or 0.
  */
 export async function launch(
   script: string,
-  args: readonly string[],
+  { args, goingOn }: { args: readonly string[]; goingOn: readonly string[] },
   { processes, maxRestarts }: { processes: number; maxRestarts: number },
   output: LaunchOutput,
 ): Promise<number> {
@@ -130,7 +129,7 @@ export async function launch(
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, forward);
   try {
     for (let restarts = 0; ; restarts++) {
-      const given = restarts > 0 ? goingOn(args) : args;
+      const given = restarts > 0 ? goingOn : args;
       children = startAll(script, given, { processes, port: await freePort(), attempt: restarts }, output);
       const failure = await attempt(children, output);
       if (!failure || stopped || restarts >= maxRestarts) return failure?.code ?? 0;
@@ -139,10 +138,4 @@ export async function launch(
   } finally {
     for (const signal of ['SIGINT', 'SIGTERM'] as const) process.off(signal, forward);
   }
-}
-
-/** The same command, going on from where the last one came: sampling and tokenizing do so by themselves. */
-function goingOn(args: readonly string[]): string[] {
-  const trains = args.some((word) => word.startsWith('train-'));
-  return !trains || args.includes('--resume') ? [...args] : [...args, '--resume', 'auto'];
 }

@@ -104,9 +104,14 @@ export async function evaluateSamples(
     const { inOrder, dealt } = samples.inceptionScore();
     warnOfOrder(inOrder, dealt, reporter);
     const { pool, spatial } = statistics ?? references!.gaussians();
+    reporter.info('Fréchet distances');
+    const fid = frechetDistance(pool, own.pool);
+    const sfid = spatial && frechetDistance(spatial, own.spatial);
+    if (references)
+      reporter.info(`precision and recall of ${samples.count} and ${references.count} features`);
     return {
-      fid: frechetDistance(pool, own.pool),
-      sfid: spatial && frechetDistance(spatial, own.spatial),
+      fid,
+      sfid,
       inception_score: inOrder,
       ...(references && (await precisionRecall(references.rows, samples.rows, extractor.dimensions.pool))),
       samples: samples.count,

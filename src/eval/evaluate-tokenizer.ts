@@ -1,6 +1,6 @@
 import * as tf from '@tensorflow/tfjs';
 import { loadLPIPS } from '../checkpoint/network-files.js';
-import { resolveModel } from '../checkpoint/run-files.js';
+import { modelChecksum } from '../checkpoint/run-files.js';
 import { fingerprint, loadTokenizer } from '../checkpoint/tokenizer-file.js';
 import { gatherArrays } from '../engine/distributed/gather-arrays.js';
 import { ALONE } from '../engine/distributed/group.js';
@@ -145,7 +145,7 @@ export async function evaluateTokenizer(
   options: EvaluateTokenizerOptions,
   { reporter, group = ALONE }: Pick<Job, 'reporter' | 'group'>,
 ): Promise<ReconstructionResult | undefined> {
-  const tokenizer = await loadTokenizer(options.tokenizer);
+  const tokenizer = await loadTokenizer(options.tokenizer, reporter.warn);
   const { image_size: size, codebook_size } = tokenizer.geometry;
   const { folder, list } = options;
   const onUnreadable = warnOfSkipped(reporter);
@@ -197,7 +197,7 @@ export async function evaluateTokenizer(
       images,
       image_size: size,
       tokenizer: await fingerprint(tokenizer),
-      tokenizer_sha256: await fileChecksum(await resolveModel(options.tokenizer)),
+      tokenizer_sha256: await modelChecksum(options.tokenizer),
     };
   } finally {
     progress.stop();

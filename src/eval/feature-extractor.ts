@@ -2,10 +2,9 @@ import * as tf from '@tensorflow/tfjs';
 import { loadFeatureNetwork } from '../checkpoint/feature-network-file.js';
 import { kindOf } from '../checkpoint/model-file.js';
 import { loadInception } from '../checkpoint/network-files.js';
-import { resolveModel } from '../checkpoint/run-files.js';
+import { modelChecksum, resolveModel } from '../checkpoint/run-files.js';
 import { inFloat32 } from '../engine/precision.js';
 import { DataError } from '../errors.js';
-import { fileChecksum } from '../formats/checksum.js';
 import type { Features } from '../models/feature-network.js';
 import { toTensor } from '../models/pixels.js';
 
@@ -99,7 +98,7 @@ export async function openFeatureExtractor(path: string): Promise<FeatureExtract
   const { pool, spatial, logits } = network.extract(new Uint8Array(imageSize ** 2 * 3), imageSize);
   return {
     ...network,
-    checksum: await fileChecksum(file),
+    checksum: await modelChecksum(file),
     dimensions: { pool: pool.length, spatial: spatial.length, logits: logits.length },
   };
 }

@@ -1,14 +1,18 @@
+import { CheckpointError } from '../errors.js';
 import { readFully } from './bytes.js';
 import { openGraphDef, startsAsGraph } from './graph-def.js';
 import { openPytorch, startsAsPytorch } from './pytorch/file.js';
 import { openSafetensors } from './safetensors.js';
 import { openRegularFile, type TensorFile } from './tensor-file.js';
+import { parseWeightsPath } from './weights-path.js';
 
 /**
  * Opens a file of tensors, safetensors, PyTorch's or a graph of TensorFlow's, by what it begins with; its name does not matter.
- * @throws CheckpointError where it is missing or not sound
+ * `FILE#KEY` takes the weights that a training file of PyTorch holds under a key.
+ * @throws CheckpointError where it is missing or not sound, or has no such key
  */
-export async function openTensorFile(path: string): Promise<TensorFile> {
+export async function openTensorFile(name: string): Promise<TensorFile> {
+  const { file: path, key } = parseWeightsPath(name);
   const { handle, size } = await openRegularFile(path);
   const start = Buffer.alloc(Math.min(size, 9));
   try {
@@ -16,6 +20,10 @@ export async function openTensorFile(path: string): Promise<TensorFile> {
   } finally {
     await handle.close();
   }
-  if (startsAsGraph(start)) return openGraphDef(path);
-  return startsAsPytorch(start) ? openPytorch(path) : openSafetensors(path);
+  if (startsAsPytorch(start)) return openPytorch(path, key);
+  if (key !== undefined)
+    throw new CheckpointError(
+      `${path} is no training file of PyTorch, and has one set of weights; leave out #${key}`,
+    );
+  return startsAsGraph(start) ? openGraphDef(path) : openSafetensors(path);
 }

@@ -32,9 +32,17 @@ export interface TensorData extends TensorInfo {
   readonly data: TypedArray | (() => TypedArray | Promise<TypedArray>);
 }
 
+/** Of several sets of weights in a file, by their keys, the one whose tensors are given, and the others. */
+export interface WeightsChoice {
+  readonly taken: string;
+  readonly others: readonly string[];
+}
+
 /** An open file of named tensors, which are read one at a time. */
 export interface TensorFile {
   readonly path: string;
+  /** Absent where there is one set of weights, or where the path names the one. */
+  readonly choice?: WeightsChoice;
   readonly metadata: Readonly<Record<string, string>>;
   readonly tensors: ReadonlyMap<string, TensorInfo>;
   /** All elements in row-major order, in an array of their dtype. Throws CheckpointError. */

@@ -5,12 +5,17 @@ import { nearest } from '../suggest.js';
 /** Names that a message shows of the many that there may be. */
 const SHOWN = 5;
 
-/** The indices of the classes that a text names: as it is written, else whatever the case. */
+/** Texts as they are compared, the strictest first: as they are written, with any spaces about commas, in any case. */
+const spaced = (text: string) => text.trim().replace(/\s*,\s*/g, ', ');
+const COMPARED = [(text: string) => text, spaced, (text: string) => spaced(text).toLowerCase()];
+
+/** The indices of the classes that a text names. */
 function named(text: string, names: readonly string[]): number[] {
-  const indices = (same: (name: string) => boolean) =>
-    names.flatMap((name, i) => (name !== '' && same(name) ? [i] : []));
-  const exact = indices((name) => name === text);
-  return exact.length > 0 ? exact : indices((name) => name.toLowerCase() === text.toLowerCase());
+  for (const form of COMPARED) {
+    const found = names.flatMap((name, i) => (name !== '' && form(name) === form(text) ? [i] : []));
+    if (found.length > 0) return found;
+  }
+  return [];
 }
 
 /** The class that `text` means: an index, plain or after a #, or a name. Throws ConfigError, naming what there is. */
@@ -58,14 +63,15 @@ export async function readClassNames(path: string, count: number): Promise<strin
   return names;
 }
 
-/** Cuts a list at its commas, but for those inside a name that has some itself. */
+/** Cuts a list at its commas, but for those inside a name that has some itself: the longest name that fits is meant. */
 function split(list: string, names: readonly string[]): string[] {
-  const parts = list.split(',').map((text) => text.trim());
+  const parts = list.split(',');
   const found: string[] = [];
   for (let start = 0; start < parts.length; ) {
     let end = parts.length;
-    while (end > start + 1 && named(parts.slice(start, end).join(', '), names).length === 0) end -= 1;
-    found.push(parts.slice(start, end).join(', '));
+    const text = () => parts.slice(start, end).join(',').trim();
+    while (end > start + 1 && named(text(), names).length === 0) end -= 1;
+    found.push(text());
     start = end;
   }
   return found;

@@ -1,4 +1,5 @@
 import { type GeneratorInfo, loadGenerator } from '../checkpoint/generator-file.js';
+import type { Say } from '../checkpoint/model-file.js';
 import { fingerprint, loadTokenizer } from '../checkpoint/tokenizer-file.js';
 import { CheckpointError } from '../errors.js';
 import type { Generator } from '../models/generator.js';
@@ -22,10 +23,10 @@ export async function checkPair(
     );
 }
 
-/** Tokenizer and generator, which must belong together. Throws CheckpointError. */
-export async function loadModels(paths: { generator: string; tokenizer: string }) {
-  const tokenizer = await loadTokenizer(paths.tokenizer);
-  const generator = await loadGenerator(paths.generator, tokenizer.geometry);
+/** Tokenizer and generator, which must belong together; `say` as in `withModel`. Throws CheckpointError. */
+export async function loadModels(paths: { generator: string; tokenizer: string }, say?: Say) {
+  const tokenizer = await loadTokenizer(paths.tokenizer, say);
+  const generator = await loadGenerator(paths.generator, tokenizer.geometry, say);
   await checkPair(paths.generator, generator, paths.tokenizer, tokenizer);
   return { ...generator, tokenizer };
 }

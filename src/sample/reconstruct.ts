@@ -30,7 +30,7 @@ export async function reconstruct(
   const path = join(options.out, 'pairs.png');
   await refuseForeign(path);
   const dataset = await openDataset({ folder: options.folder, list: options.list });
-  const tokenizer = await loadTokenizer(options.tokenizer);
+  const tokenizer = await loadTokenizer(options.tokenizer, reporter.warn);
   const size = tokenizer.geometry.image_size;
   const bytes = size * size * 3;
   const { images, classes } = await readEvenly(dataset, size, options.count, warnOfSkipped(reporter));

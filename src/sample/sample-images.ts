@@ -12,6 +12,7 @@ import { makeFolder, removeTemporaries, writeFileAtomic } from '../formats/atomi
 import { MARK, refuseForeign } from '../formats/mark.js';
 import { writeNpz } from '../formats/npz.js';
 import { PartialRows, type RowsJob } from '../formats/partial-rows.js';
+import { parseWeightsPath } from '../formats/weights-path.js';
 import type { Job } from '../job/job.js';
 import type { Generator } from '../models/generator.js';
 import { toPixels } from '../models/pixels.js';
@@ -58,9 +59,9 @@ export interface SampleImagesOptions {
 
 /** Path, size and time of change: another file under the same name is another job. */
 async function identity(path: string): Promise<string> {
-  const file = await resolveModel(path);
-  const { size, mtimeMs } = await stat(file);
-  return `${resolve(file)}, ${size} bytes, changed ${new Date(mtimeMs).toISOString()}`;
+  const model = await resolveModel(path);
+  const { size, mtimeMs } = await stat(parseWeightsPath(model).file);
+  return `${resolve(model)}, ${size} bytes, changed ${new Date(mtimeMs).toISOString()}`;
 }
 
 /**
@@ -73,7 +74,7 @@ async function identity(path: string): Promise<string> {
  *   has files of these names that are not of an earlier call, or cannot be written
  */
 export async function sampleImages(options: SampleImagesOptions, job: Job): Promise<number> {
-  const models = await loadModels(options);
+  const models = await loadModels(options, job.reporter.warn);
   try {
     return await job.interruptible((signal) => sampleWith(models, options, job, signal));
   } finally {

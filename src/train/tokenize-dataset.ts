@@ -48,7 +48,7 @@ async function tokenizeUntil(
   { engine, reporter, group = ALONE }: Job,
 ): Promise<Tokenized> {
   const dataset = await openDataset({ folder, list });
-  const tokenizer = await loadTokenizer(path);
+  const tokenizer = await loadTokenizer(path, reporter.warn);
   const { image_size, tokens, codebook_size } = tokenizer.geometry;
   const description: TokenCacheDescription = {
     fingerprint: await fingerprint(tokenizer),

@@ -70,7 +70,7 @@ export async function trainGenerator(
   try {
     checkSizes(cache, config, job);
     if (options.tokenizer && (job.group?.rank ?? 0) === 0) {
-      tokenizer = await loadTokenizer(options.tokenizer);
+      tokenizer = await loadTokenizer(options.tokenizer, job.reporter.warn);
       checkTokenizer(cache, await fingerprint(tokenizer));
     }
     const { grid, prefix_tokens } = tokenizerGeometry(config.tokenizer);

@@ -1,4 +1,5 @@
 import { join } from 'node:path';
+import type { Say } from '../checkpoint/model-file.js';
 import { listCheckpoints } from '../checkpoint/run-files.js';
 import { loadTokenizer } from '../checkpoint/tokenizer-file.js';
 import type { Config } from '../config/schema.js';
@@ -88,7 +89,10 @@ export async function trainTokenizer(
     const networks = await openLossNetworks(config, stage);
     const trainer = new TokenizerTrainer(config, stage, openBatches, networks.terms, job.group);
     const initialize = async () => {
-      const source = stage === 2 ? await loadStage1(from, join(options.run, 'stage1'), config) : undefined;
+      const source =
+        stage === 2
+          ? await loadStage1(from, join(options.run, 'stage1'), config, job.reporter.warn)
+          : undefined;
       trainer.initialize(source);
       source?.parameters.dispose();
     };
@@ -114,13 +118,18 @@ export async function trainTokenizer(
 }
 
 /** The tokenizer that stage 2 starts from: `from`, else the newest of the run `stage1`. Throws CheckpointError. */
-async function loadStage1(from: string | undefined, stage1: string, config: Config): Promise<Tokenizer> {
+async function loadStage1(
+  from: string | undefined,
+  stage1: string,
+  config: Config,
+  say: Say,
+): Promise<Tokenizer> {
   if (from === undefined && (await listCheckpoints(stage1)).length === 0)
     throw new CheckpointError(
       `${stage1} holds no checkpoint for stage 2 to start from; train stage 1 first, or name another run with --from`,
     );
   const path = from ?? stage1;
-  const source = await loadTokenizer(path);
+  const source = await loadTokenizer(path, say);
   const { decoder: _, ...own } = source.config;
   const { decoder: __, ...wanted } = config.tokenizer;
   const differing = (Object.keys(wanted) as (keyof typeof wanted)[]).filter(

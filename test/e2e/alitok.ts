@@ -1,15 +1,25 @@
 import { type ChildProcess, type SpawnOptionsWithoutStdio, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll } from 'vitest';
+import { parse } from 'yaml';
 import { drawPictures } from '../../src/data/pictures.js';
 import { copyShared } from '../made-once.js';
 
 const BINARY = fileURLToPath(new URL('../../bin/alitok.js', import.meta.url));
 export const TINY = fileURLToPath(new URL('../fixtures/tiny.yaml', import.meta.url));
+
+/** What `tiny.yaml` says, as overrides of any config; how many classes there are stays as the config says. */
+export const TINY_VALUES = Object.entries<Record<string, unknown>>(
+  parse(await readFile(TINY, 'utf8')),
+).flatMap(([section, values]) =>
+  Object.entries(typeof values === 'object' ? values : {})
+    .filter(([key]) => key !== 'classes')
+    .map(([key, value]) => `${section}.${key}=${JSON.stringify(value)}`),
+);
 
 export interface Outcome {
   code: number | null;

@@ -2,7 +2,6 @@ import { existsSync } from 'node:fs';
 import { cp, mkdir, readFile, rename, rm, symlink, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { afterEach, beforeAll, describe, expect, it } from 'vitest';
-import { parse } from 'yaml';
 import { drawPictures, PICTURE_CLASSES } from '../../src/data/pictures.js';
 import { blocksOf, commandLines, PAGES, readPage, repository, wordsOf } from '../documented.js';
 import { canRun } from '../engines.js';
@@ -13,7 +12,7 @@ import {
   writeLPIPS,
   writeVGG16,
 } from '../golden/network-files.js';
-import { runIn, succeed, TINY, temporaryFolder, tinyRun, useOneThread } from './alitok.js';
+import { runIn, succeed, TINY_VALUES, temporaryFolder, tinyRun, useOneThread } from './alitok.js';
 
 /** What lines of the pages begin with that is not run here, and why. */
 const NOT_RUN: Record<string, string> = {
@@ -48,14 +47,6 @@ const LIBTORCH_ALONE = ['launch', '--precision'];
 const LARGE = /^networks\.|inception|classify_image/;
 /** Commands that take nothing from a page's folder and leave nothing for what follows. */
 const ALONE = ['quickstart', 'bench', 'doctor'];
-
-/** What `tiny.yaml` says, as overrides of any config; how many classes there are stays as the config says. */
-const TINY_VALUES = Object.entries<Record<string, unknown>>(parse(await readFile(TINY, 'utf8'))).flatMap(
-  ([section, values]) =>
-    Object.entries(typeof values === 'object' ? values : {})
-      .filter(([key]) => key !== 'classes')
-      .map(([key, value]) => `${section}.${key}=${JSON.stringify(value)}`),
-);
 
 /** A step with all loss networks, which are as large as published, so one image has to do. */
 const PERCEPTUAL_VALUES = [

@@ -19,6 +19,14 @@ it('takes names that have a comma themselves', () => {
   expect(parse('goldfish,tench, tinca tinca,#4')).toEqual([1, 0, 4]);
 });
 
+it('takes every name that a folder can have', () => {
+  const names = ['a', 'a,b', 'a, b', 'b', '日本', 'with space', '-dash', "it's", '#1', 'x,,y', ','];
+  for (const [i, name] of names.entries()) expect(parse(name, names), name).toEqual([i]);
+  expect(parse(names.slice(4).join(','), names)).toEqual([4, 5, 6, 7, 8, 9, 10]);
+  expect(parse('#0,#3', names)).toEqual([0, 3]); // not "a,b"
+  expect(() => parse('A , B', names)).toThrow(/2 classes have the name A , B; .* #1, #2$/);
+});
+
 it.each([
   ['goldfsh', /there is no class goldfsh; classes are 0 to 5; did you mean goldfish\?$/],
   ['6', /there is no class 6; classes are 0 to 5/],

@@ -92,10 +92,10 @@ describe('hostile pickles', () => {
 
 describe('hostile zips', () => {
   const changed = async (name: string, change: (bytes: Buffer) => Buffer) => {
-    const path = join(folder, name);
+    const [whole, path] = [join(folder, 'whole.pth'), join(folder, name)];
     const data = Float32Array.from({ length: 5000 }, (_, i) => i);
-    await writePytorch(path, [{ name: 'x', dtype: 'F32', shape: [5000], data }]);
-    await writeFile(path, change(await readFile(path)));
+    await writePytorch(whole, [{ name: 'x', dtype: 'F32', shape: [5000], data }]);
+    await writeFile(path, change(await readFile(whole)));
     return path;
   };
 

@@ -48,6 +48,78 @@ describe('prefixes of wrappers', () => {
   });
 });
 
+describe('several sets of weights in a training file', () => {
+  const text = (value: string) => `X${String.fromCharCode(value.length)}\0\0\0${value}`;
+  const tensor = (key: string) =>
+    `ctorch._utils\n_rebuild_tensor_v2\n((${text('storage')}ctorch\nFloatStorage\n${text(key)}${text('cpu')}K\x02tQK\x00(K\x02t(K\x01t\x89}tR`;
+  /** A dictionary of dictionaries of one tensor each, of which the i-th is (i, i); or of tensors. */
+  const save = (name: string, sets: Record<string, string | undefined>) => {
+    const keys = Object.keys(sets);
+    const items = keys.map((key, i) =>
+      sets[key] === undefined
+        ? text(key) + tensor(`${i}`)
+        : `${text(key)}}(${text(sets[key])}${tensor(`${i}`)}u`,
+    );
+    const storages = keys.map((_, i) => [`data/${i}`, Buffer.from(Float32Array.of(i, i).buffer)]);
+    const pickle = Buffer.from(`\x80\x02}(${items.join('')}u.`, 'latin1');
+    return deflatedZip(name, { 'data.pkl': pickle, ...Object.fromEntries(storages) });
+  };
+  const read = async (path: string) => {
+    const file = await openTensorFile(path);
+    const [name] = file.tensors.keys();
+    const [value] = (await file.read(name)) as Float32Array;
+    await file.close();
+    return { name, value, choice: file.choice };
+  };
+
+  it("are the model's, and say that there are others, which #KEY takes", async () => {
+    const path = await save('both.pth', { ema: 'w', opt: 'x', model: 'module.w' });
+    const choice = { taken: 'model', others: ['ema', 'opt'] };
+    expect(await read(path)).toEqual({ name: 'w', value: 2, choice });
+    expect(await read(`${path}#ema`)).toEqual({ name: 'w', value: 0, choice: undefined });
+    expect(await read(`${path}#model`)).toEqual({ name: 'w', value: 2, choice: undefined });
+    await expect(read(`${path}#emma`)).rejects.toThrow(
+      /no weights under emma; it has them under ema, opt, model$/,
+    );
+  });
+
+  it('are named where none is known to be the model', async () => {
+    const path = await save('others.pth', { net: 'w', net_ema: 'w' });
+    await expect(read(path)).rejects.toThrow(
+      /has weights under net, net_ema, none of which .*others\.pth#net$/,
+    );
+    expect((await read(`${path}#net_ema`)).value).toBe(1);
+  });
+
+  it('are not taken for the model where beside it lies a tensor, such as the state of a random generator', async () => {
+    expect(await read(await save('rng.pth', { rng_state: undefined, model: 'w' }))).toMatchObject({
+      value: 1,
+    });
+  });
+
+  it('are one in other files, whose own names may have a #', async () => {
+    const path = join(folder, 'a#b.pth');
+    await writePytorch(path, [one('w')]);
+    expect((await read(path)).value).toBe(1);
+    await expect(read(`${path}#ema`)).rejects.toThrow(/a#b\.pth has one set of weights; leave out #ema/);
+    const { writeSafetensors } = await import('../../src/formats/safetensors.js');
+    const plain = join(folder, 'plain.safetensors');
+    await writeSafetensors(plain, [one('w')]);
+    await expect(read(`${plain}#ema`)).rejects.toThrow(/plain\.safetensors is no training file of PyTorch/);
+    await expect(read(join(folder, 'none.pth#ema'))).rejects.toThrow(
+      /cannot open .*none\.pth#ema: no such file/,
+    );
+  });
+
+  it('of an AveragedModel the count is left out', async () => {
+    const path = join(folder, 'averaged.pth');
+    await writePytorch(path, ['n_averaged', 'module.a', 'module.b'].map(one));
+    const file = await openTensorFile(path);
+    await file.close();
+    expect([...file.tensors.keys()]).toEqual(['a', 'b']);
+  });
+});
+
 describe('deflated entries', () => {
   const data = Float32Array.from({ length: 5000 }, (_, i) => i % 7);
   const tensor = { name: 'x', dtype: 'F32' as const, shape: [50, 100], data };

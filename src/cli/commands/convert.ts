@@ -1,14 +1,14 @@
 import type { Command } from 'commander';
 import { action, type ConfigOptions, examples, type Invocation } from '../command.js';
 
-async function run({ args, options }: Invocation<ConfigOptions>): Promise<void> {
+async function run({ args, options, log }: Invocation<ConfigOptions>): Promise<void> {
   const [source, target, overrides] = args as [string, string, string[]];
   const { convert } = await import('../../checkpoint/convert.js');
   const { enableProdMode } = await import('@tensorflow/tfjs');
   enableProdMode();
   const given = options.config !== undefined || overrides.length > 0;
   const config = given ? { file: options.config, overrides } : undefined;
-  const tensors = await convert({ source, target, config });
+  const tensors = await convert({ source, target, config, say: log.warn });
   console.log(`${tensors} tensors in ${target}`);
 }
 
@@ -16,7 +16,10 @@ export function register(program: Command): void {
   program
     .command('convert')
     .description('write a checkpoint in another format: safetensors, or what torch.load reads')
-    .argument('<source>', 'a .pth, .bin or .safetensors file, or a run folder')
+    .argument(
+      '<source>',
+      'a .pth, .bin or .safetensors file, or a run folder; FILE#ema for the weights under ema',
+    )
     .argument('<target>', 'the file to write: .safetensors, .pth, .pt or .bin')
     .argument('[overrides...]', 'config values, such as tokenizer.encoder.heads=3')
     .option('-c, --config <file>', 'the config of a model whose tensors do not show all its sizes')

@@ -65,8 +65,7 @@ async function sampleFirst(options: GenerationOptions, job: Job): Promise<{ samp
   if (generator === undefined || tokenizer === undefined)
     throw new ConfigError('--generator and --tokenizer go together; name both, or evaluate --samples alone');
   const { DONE_FILE, sampleImages } = await import('../../sample/sample-images.js');
-  const { resolveModel } = await import('../../checkpoint/run-files.js');
-  const { fileChecksum } = await import('../../formats/checksum.js');
+  const { modelChecksum } = await import('../../checkpoint/run-files.js');
   const settings = batch === undefined ? {} : { batch_size: batch };
   const images = { count };
   await sampleImages(
@@ -76,8 +75,8 @@ async function sampleFirst(options: GenerationOptions, job: Job): Promise<{ samp
   await job.group?.any(false); // rank 0 writes the file that all read
   const sampling = JSON.parse(await readFile(join(out, DONE_FILE), 'utf8'));
   const [generator_sha256, tokenizer_sha256] = [
-    await fileChecksum(await resolveModel(generator)),
-    await fileChecksum(await resolveModel(tokenizer)),
+    await modelChecksum(generator),
+    await modelChecksum(tokenizer),
   ];
   return {
     samples: join(out, 'samples.npz'),

@@ -1,6 +1,6 @@
 import { availableParallelism } from 'node:os';
 import { fileURLToPath } from 'node:url';
-import type { Command } from 'commander';
+import { Command } from 'commander';
 import { ConfigError } from '../../errors.js';
 import { action, examples, type GlobalOptions, type Invocation, wholeNumber } from '../command.js';
 
@@ -26,18 +26,42 @@ function globalWords(options: GlobalOptions): string[] {
   ];
 }
 
-async function run({ options, args }: Invocation<Options>, commands: readonly string[]): Promise<void> {
+/** A parser of a command's own options alone, which acts on nothing. */
+function optionsOf(command: Command): Command {
+  const parser = new Command().exitOverride();
+  for (const option of command.options) parser.addOption(option);
+  return parser;
+}
+
+/** The command that words name after options of every command, if it is one. */
+function commandOf(program: Command, words: readonly string[]): Command | undefined {
+  const [name] = optionsOf(program).parseOptions([...words]).operands;
+  return program.commands.find((command) => command.name() === name);
+}
+
+/** The same command, going on from where it came: training is told to, sampling and tokenizing do so by themselves. */
+function goingOn(command: Command, words: readonly string[]): string[] {
+  const parser = optionsOf(command);
+  if (!command.options.some(({ long }) => long === '--resume')) return [...words];
+  parser.parseOptions(words.slice(words.indexOf(command.name()) + 1));
+  return parser.getOptionValue('resume') === undefined ? [...words, '--resume', 'auto'] : [...words];
+}
+
+async function run({ options, args }: Invocation<Options>, program: Command): Promise<void> {
   const { processes, maxRestarts } = options;
   const words = args[0] as string[];
-  const name = words.find((word) => commands.includes(word));
-  if (!name || !SHARED.includes(name))
+  const command = commandOf(program, words);
+  if (!command || !SHARED.includes(command.name()))
     throw new ConfigError(
-      `launch ${name ?? words[0]}: only ${SHARED.join(', ')} can be shared by several processes; write one of them after --`,
+      `launch ${command?.name() ?? words[0]}: only ${SHARED.join(', ')} can be shared by several processes; write one of them after --`,
     );
   const { launch } = await import('../launch.js');
   process.exitCode = await launch(
     SCRIPT,
-    [...globalWords(options), ...words],
+    {
+      args: [...globalWords(options), ...words],
+      goingOn: [...globalWords(options), ...goingOn(command, words)],
+    },
     { processes, maxRestarts },
     {
       out: (text) => process.stdout.write(text),
@@ -72,8 +96,7 @@ export function register(program: Command): void {
     .action(
       action((invocation: Invocation<Options>) => {
         invocation.options.processes ??= availableParallelism();
-        const commands = program.commands.map((command) => command.name());
-        return run(invocation, commands);
+        return run(invocation, program);
       }),
     );
 }

@@ -1,7 +1,14 @@
 import type { FileHandle } from 'node:fs/promises';
 import { CheckpointError } from '../../errors.js';
 import { readFully, sizeOf, type TypedArray } from '../bytes.js';
-import { ARRAYS, bytesPerElement, openRegularFile, readFloat32, type TensorFile } from '../tensor-file.js';
+import {
+  ARRAYS,
+  bytesPerElement,
+  openRegularFile,
+  readFloat32,
+  type TensorFile,
+  type WeightsChoice,
+} from '../tensor-file.js';
 import type { Archive } from './archive.js';
 import { damaged } from './damaged.js';
 import { stateDict } from './state-dict.js';
@@ -28,6 +35,7 @@ export class PytorchFile implements TensorFile {
     readonly tensors: ReadonlyMap<string, Tensor>,
     private readonly archive: Archive,
     private readonly handle: FileHandle,
+    readonly choice?: WeightsChoice,
   ) {}
 
   get metadata(): Readonly<Record<string, string>> {
@@ -84,17 +92,18 @@ function inRowMajorOrder(span: TypedArray, { dtype, shape, strides }: Tensor): T
 
 /**
  * Opens a file that `torch.save` wrote, in the zip format or the older stream format, and finds the model's tensors
- * in it. No code of the file runs, and no tensor is read.
+ * in it, those under `key` if one is given. No code of the file runs, and no tensor is read.
  * @throws CheckpointError where it is missing, not sound, imports what is not allowed, or holds no state dict
  */
-export async function openPytorch(path: string): Promise<PytorchFile> {
+export async function openPytorch(path: string, key?: string): Promise<PytorchFile> {
   const { handle, size } = await openRegularFile(path);
   try {
     const start = Buffer.alloc(Math.min(size, ZIP_START.length));
     if (!(await readFully(handle, start, 0))) throw damaged(path, 'it ends too early');
     const openArchive = isZip(start) ? openZipArchive : openStreamArchive;
     const archive = await openArchive(path, handle, size);
-    return new PytorchFile(path, stateDict(path, archive.value), archive, handle);
+    const { tensors, choice } = stateDict(path, archive.value, key);
+    return new PytorchFile(path, tensors, archive, handle, choice);
   } catch (error) {
     await handle.close();
     throw error;
