@@ -15,15 +15,19 @@ export const ENGINES = ['auto', 'libtorch', 'tensorflow', 'wasm', 'cpu'] as cons
 export type EngineChoice = (typeof ENGINES)[number];
 export type EngineName = Exclude<EngineChoice, 'auto'>;
 
-/** Starts one engine; says which library it is and its version. Throws EngineError where it cannot run. */
-const start: Record<EngineName, (options: EngineOptions) => Promise<string>> = {
-  libtorch: async (options) => startLibtorch(options),
-  tensorflow: startTensorFlow,
-  wasm: async ({ threads }) => {
-    await startWasm({ threads });
-    return `tfjs-backend-wasm ${tf.version_core}`;
-  },
-  cpu: async () => `tfjs-backend-cpu ${tf.version_core}`,
+/** Starts one engine; says which library it is, its version, and its threads. Throws EngineError where it cannot run. */
+const start: Record<EngineName, (options: EngineOptions) => Promise<Omit<Engine, 'name'>>> = {
+  libtorch: async ({ threads = availableParallelism(), ...options }) => ({
+    description: startLibtorch({ threads, ...options }),
+    threads,
+  }),
+  // TensorFlow takes all processors, whatever is asked for.
+  tensorflow: async () => ({ description: startTensorFlow(), threads: availableParallelism() }),
+  wasm: async (options) => ({
+    description: `tfjs-backend-wasm ${tf.version_core}`,
+    threads: await startWasm(options),
+  }),
+  cpu: async () => ({ description: `tfjs-backend-cpu ${tf.version_core}`, threads: 1 }),
 };
 
 /** What `--device` can name on this machine. */
@@ -59,13 +63,13 @@ function refuse(
 export interface Engine {
   name: EngineName;
   description: string;
-  /** Processors it uses. */
+  /** Processors it uses: not always those that were asked for. */
   threads: number;
 }
 
 /**
  * Makes one engine the current one. `auto` takes the fastest that is installed: libtorch, tensorflow, wasm.
- * `threads` defaults to all processors. Throws EngineError, naming the remedy, if a named engine cannot run.
+ * `threads` defaults to all processors; only libtorch and wasm can do with fewer. Throws EngineError, naming the remedy, if a named engine cannot run.
  */
 export async function openEngine(
   choice: EngineChoice = 'auto',
@@ -75,11 +79,11 @@ export async function openEngine(
   for (const name of choice === 'auto' ? (['libtorch', 'tensorflow', 'wasm'] as const) : [choice]) {
     try {
       if (name !== 'libtorch') refuse(name, options);
-      const description = await start[name](options);
+      const started = await start[name](options);
       await tf.setBackend(name);
       await tf.ready();
       registerCompositions(name);
-      return { name, description, threads: options.threads ?? availableParallelism() };
+      return { name, ...started };
     } catch (error) {
       if (choice === 'auto' && name !== 'wasm' && error instanceof EngineError) continue;
       throw error;

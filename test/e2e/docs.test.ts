@@ -12,6 +12,7 @@ import {
   writeLPIPS,
   writeVGG16,
 } from '../golden/network-files.js';
+import { writeTrainingFile } from '../training-file.js';
 import { runIn, succeed, TINY_VALUES, temporaryFolder, tinyRun, useOneThread } from './alitok.js';
 
 /** What lines of the pages begin with that is not run here, and why. */
@@ -110,6 +111,10 @@ const MATERIALS: Record<string, (path: string) => Promise<unknown>> = {
       'tokenizer.encoder.heads=3',
       'tokenizer.decoder.heads=4',
     ),
+  'training.pth': async (path) => {
+    const weights = { 'embeddings.weight': { shape: [2, 2], data: new Float32Array(4) } };
+    await writeTrainingFile(path, { model: weights, ema: weights });
+  },
   'alitok_b.bin': (path) => cp(golden('generator.bin'), path),
   'vgg16-397923af.pth': writeVGG16,
   'vgg.pth': writeLPIPS,

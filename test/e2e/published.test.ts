@@ -6,6 +6,7 @@ import { drawPictures, PICTURE_CLASSES } from '../../src/data/pictures.js';
 import { openNpz } from '../../src/formats/npz.js';
 import { openTensorFile } from '../../src/formats/open.js';
 import { writeInceptionGraph, writeInceptionPytorch } from '../golden/network-files.js';
+import { writeTrainingFile } from '../training-file.js';
 import { alitok, start, succeed, temporaryFolder, useOneThread } from './alitok.js';
 
 const at = await temporaryFolder();
@@ -42,6 +43,53 @@ describe('checkpoints of PyTorch', () => {
     const { stdout } = await succeed('inspect', stage1);
     expect(stdout).toMatch(/tokenizer, stage 1/);
     expect(stdout).toMatch(/width 48, 2 layers, 3 heads/);
+  });
+
+  it('of several sets of weights in one the model is taken, which is said, or the one that is named', async () => {
+    const file = await openTensorFile(generator);
+    const read = async (change: number) =>
+      Object.fromEntries(
+        await Promise.all(
+          [...file.tensors].map(async ([name, { shape }]) => {
+            const data = (await file.readFloat32(name)).map((value) => value + change);
+            return [name, { shape, data }] as const;
+          }),
+        ),
+      );
+    const training = at('training.pt');
+    await writeTrainingFile(training, { ema: await read(1), model: await read(0) });
+    await file.close();
+    const said =
+      /training\.pt has weights under model, ema; those under model are taken, \S+training\.pt#ema takes others/;
+
+    const { stdout } = await succeed('inspect', training);
+    expect(stdout).toMatch(/^weights +under model; others are \S+training\.pt#ema$/m);
+    expect((await succeed('inspect', `${training}#ema`)).stdout).not.toMatch(/^weights/m);
+    expect((await succeed('convert', training, at('model.safetensors'))).stderr).toMatch(said);
+    await expectSameTensors(at('model.safetensors'), generator);
+    expect((await succeed('convert', `${training}#ema`, at('ema.safetensors'))).stderr).toBe('');
+    await expectSameTensors(at('ema.safetensors'), `${training}#ema`);
+
+    const sample = async (out: string, path: string) => {
+      const models = ['-g', path, '--tokenizer', tokenizer];
+      const { stderr } = await succeed('sample', ...models, '-o', at(out), '--npz', '--count', '2');
+      const { generator: named } = JSON.parse(await readFile(at(out, 'samples.json'), 'utf8'));
+      return { said: said.test(stderr), named, images: await readFile(at(out, 'samples.npz')) };
+    };
+    const [model, ema, plain] = [
+      await sample('of-model', training),
+      await sample('of-ema', `${training}#ema`),
+      await sample('of-plain', generator),
+    ];
+    expect([model.said, ema.said]).toEqual([true, false]);
+    expect(ema.named).toMatch(/training\.pt#ema, \d+ bytes/);
+    expect(model.images).toEqual(plain.images);
+    expect(ema.images).not.toEqual(plain.images);
+    const { code, stderr } = await alitok('inspect', `${training}#emma`);
+    expect([code, stderr]).toEqual([
+      4,
+      expect.stringMatching(/no weights under emma; it has them under ema, model/),
+    ]);
   });
 
   it('inspect says what they are, their sizes and their config', async () => {

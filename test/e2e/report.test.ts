@@ -1,4 +1,5 @@
-import { cp, readFile, rm, writeFile } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
+import { cp, mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { alitok, succeed, TINY, temporaryFolder, tinyRun, useOneThread } from './alitok.js';
@@ -189,5 +190,19 @@ describe('runs that are damaged or have not gone far', () => {
       /no step has been recorded yet, or it cannot be read: .*metrics\.jsonl:1: damaged line/,
       run,
     );
+  });
+
+  it('of a run that has not made a step that is logged there is nothing to draw, and nothing is written', async () => {
+    const early = at('early');
+    await mkdir(early);
+    for (const rows of ['', '{"step": 2, "time": 1, "phase": 1}\n']) {
+      await writeFile(join(early, 'metrics.jsonl'), rows);
+      const { code, stderr } = await alitok('curves', early, '-o', at('early.png'));
+      expect([code, stderr]).toEqual([
+        3,
+        expect.stringMatching(/^error: .*early: no step has been recorded yet$/m),
+      ]);
+      expect(existsSync(at('early.png'))).toBe(false);
+    }
   });
 });

@@ -1,4 +1,4 @@
-import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
 import { frechetDistance } from '../../src/eval/frechet.js';
 import { InceptionScore } from '../../src/eval/inception-score.js';
@@ -41,7 +41,7 @@ describe('Fréchet distance goldens', () => {
   });
 
   it('of statistics that NumPy computed and wrote', async () => {
-    const file = await openNpz(join(import.meta.dirname, '../fixtures/goldens/stats.npz'));
+    const file = await openNpz(fileURLToPath(new URL('../fixtures/goldens/stats.npz', import.meta.url)));
     const read = async (suffix: string) => ({
       mean: (await file.readFloat64(`mu${suffix}`)).data,
       covariance: (await file.readFloat64(`sigma${suffix}`)).data,

@@ -1,9 +1,10 @@
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { afterAll, describe, expect, it } from 'vitest';
 import { openNpz } from '../../src/formats/npz.js';
 import { openSafetensors } from '../../src/formats/safetensors.js';
 
-const FOLDER = join(import.meta.dirname, '../fixtures/goldens');
+const FOLDER = fileURLToPath(new URL('../fixtures/goldens', import.meta.url));
 
 describe('npz files written by NumPy', () => {
   it('reads a stored array', async () => {

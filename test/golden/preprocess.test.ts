@@ -1,11 +1,12 @@
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
 import { decodeImage, type Image } from '../../src/data/image.js';
 import { admCenterCrop, tenCrop } from '../../src/data/preprocess.js';
 
 // Photographs with what the reference's preprocessing (Pillow, torchvision) makes of them: the goldfish is
 // enlarged for the ten-crop and has odd sizes when halved, the cat carries a colour profile.
-const FOLDER = join(import.meta.dirname, '../fixtures/preprocess');
+const FOLDER = fileURLToPath(new URL('../fixtures/preprocess', import.meta.url));
 
 function psnr(a: Image, b: Image): number {
   expect([a.width, a.height]).toEqual([b.width, b.height]);

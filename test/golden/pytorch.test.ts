@@ -1,8 +1,9 @@
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
 import { openTensorFile } from '../../src/formats/open.js';
 
-const FOLDER = join(import.meta.dirname, '../fixtures/goldens');
+const FOLDER = fileURLToPath(new URL('../fixtures/goldens', import.meta.url));
 
 /**
  * Each PyTorch file and the safetensors file that has the same parameters under `w.`; the training file was saved

@@ -9,6 +9,7 @@ import { CheckpointError } from '../../src/errors.js';
 import { openTensorFile } from '../../src/formats/open.js';
 import { pickleStateDict } from '../../src/formats/pytorch/pickle-state-dict.js';
 import { writePytorch } from '../../src/formats/pytorch/write.js';
+import { writeTrainingFile } from '../training-file.js';
 
 let folder: string;
 beforeAll(async () => {
@@ -49,20 +50,11 @@ describe('prefixes of wrappers', () => {
 });
 
 describe('several sets of weights in a training file', () => {
-  const text = (value: string) => `X${String.fromCharCode(value.length)}\0\0\0${value}`;
-  const tensor = (key: string) =>
-    `ctorch._utils\n_rebuild_tensor_v2\n((${text('storage')}ctorch\nFloatStorage\n${text(key)}${text('cpu')}K\x02tQK\x00(K\x02t(K\x01t\x89}tR`;
-  /** A dictionary of dictionaries of one tensor each, of which the i-th is (i, i); or of tensors. */
-  const save = (name: string, sets: Record<string, string | undefined>) => {
-    const keys = Object.keys(sets);
-    const items = keys.map((key, i) =>
-      sets[key] === undefined
-        ? text(key) + tensor(`${i}`)
-        : `${text(key)}}(${text(sets[key])}${tensor(`${i}`)}u`,
-    );
-    const storages = keys.map((_, i) => [`data/${i}`, Buffer.from(Float32Array.of(i, i).buffer)]);
-    const pickle = Buffer.from(`\x80\x02}(${items.join('')}u.`, 'latin1');
-    return deflatedZip(name, { 'data.pkl': pickle, ...Object.fromEntries(storages) });
+  /** A state dict of one tensor with one value. */
+  const set = (name: string, value: number) => ({ [name]: { shape: [1], data: Float32Array.of(value) } });
+  const save = async (name: string, parts: Parameters<typeof writeTrainingFile>[1]) => {
+    await writeTrainingFile(join(folder, name), parts);
+    return join(folder, name);
   };
   const read = async (path: string) => {
     const file = await openTensorFile(path);
@@ -73,28 +65,28 @@ describe('several sets of weights in a training file', () => {
   };
 
   it("are the model's, and say that there are others, which #KEY takes", async () => {
-    const path = await save('both.pth', { ema: 'w', opt: 'x', model: 'module.w' });
+    const path = await save('both.pth', { ema: set('w', 1), opt: set('x', 2), model: set('module.w', 3) });
     const choice = { taken: 'model', others: ['ema', 'opt'] };
-    expect(await read(path)).toEqual({ name: 'w', value: 2, choice });
-    expect(await read(`${path}#ema`)).toEqual({ name: 'w', value: 0, choice: undefined });
-    expect(await read(`${path}#model`)).toEqual({ name: 'w', value: 2, choice: undefined });
+    expect(await read(path)).toEqual({ name: 'w', value: 3, choice });
+    expect(await read(`${path}#ema`)).toEqual({ name: 'w', value: 1, choice: undefined });
+    expect(await read(`${path}#model`)).toEqual({ name: 'w', value: 3, choice: undefined });
     await expect(read(`${path}#emma`)).rejects.toThrow(
       /no weights under emma; it has them under ema, opt, model$/,
     );
   });
 
   it('are named where none is known to be the model', async () => {
-    const path = await save('others.pth', { net: 'w', net_ema: 'w' });
+    const path = await save('others.pth', { net: set('w', 1), net_ema: set('w', 2) });
     await expect(read(path)).rejects.toThrow(
       /has weights under net, net_ema, none of which .*others\.pth#net$/,
     );
-    expect((await read(`${path}#net_ema`)).value).toBe(1);
+    expect((await read(`${path}#net_ema`)).value).toBe(2);
   });
 
   it('are not taken for the model where beside it lies a tensor, such as the state of a random generator', async () => {
-    expect(await read(await save('rng.pth', { rng_state: undefined, model: 'w' }))).toMatchObject({
-      value: 1,
-    });
+    const state = { shape: [2], data: Float32Array.of(7, 8) };
+    const path = await save('rng.pth', { rng_state: state, model: set('w', 1) });
+    expect(await read(path)).toMatchObject({ name: 'w', value: 1 });
   });
 
   it('are one in other files, whose own names may have a #', async () => {

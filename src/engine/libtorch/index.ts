@@ -1,4 +1,4 @@
-import { availableParallelism, totalmem } from 'node:os';
+import { totalmem } from 'node:os';
 import * as tf from '@tensorflow/tfjs';
 import { EngineError } from '../../errors.js';
 import type { EngineOptions } from '../options.js';
@@ -53,8 +53,8 @@ function chooseDevice(native: Native, wanted: string | undefined, localRank = 0)
  * Starts the libtorch engine. Returns the library, its version, and on what and how it computes.
  * Throws EngineError where it is not built, does not load, or has no such device.
  */
-export function startLibtorch(options: EngineOptions): string {
-  const { threads = availableParallelism(), precision = 'float32' } = options;
+export function startLibtorch(options: EngineOptions & { threads: number }): string {
+  const { threads, precision = 'float32' } = options;
   const { tf32 = false, deterministic = false } = options;
   setEnvironment(deterministic);
   const native = loadNative();

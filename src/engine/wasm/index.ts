@@ -7,13 +7,14 @@ let started: number | undefined;
 
 /**
  * Makes `wasm` a tfjs backend with shared memory, our kernels and `threads` threads (default: all processors).
- * Once started it stays as it is. Throws EngineError if it is not built.
+ * Once started it stays as it is. Gives the threads that it has. Throws EngineError if it is not built.
  */
-export async function startWasm({ threads = availableParallelism() }: { threads?: number }): Promise<void> {
-  if (started !== undefined) return;
+export async function startWasm({ threads = availableParallelism() }: { threads?: number }): Promise<number> {
+  if (started !== undefined) return started;
   const backend = await createBackend(threads);
   tf.removeBackend('wasm');
   tf.registerBackend('wasm', () => backend);
   registerKernels();
   started = threads;
+  return started;
 }
