@@ -5,7 +5,7 @@ import type { Reporter } from '../job/reporter.js';
 import { type FeatureExtractor, openFeatureExtractor } from './feature-extractor.js';
 import { extractFeatures } from './features.js';
 import { frechetDistance } from './frechet.js';
-import { SPLIT_SIZE } from './inception-score.js';
+import { type InceptionScore, SPLIT_SIZE } from './inception-score.js';
 import { NEIGHBOUR, precisionRecall } from './precision-recall.js';
 import { openEnough, openReference } from './reference.js';
 
@@ -60,10 +60,13 @@ export function warnOfFew(what: string, count: number, features: number, reporte
 }
 
 /** Splits of sorted samples have few classes each, and so a low score, whatever the images are. */
-function warnOfOrder(inOrder: number, dealt: number, reporter: Reporter): void {
+export function warnOfOrder(
+  { inOrder, dealt }: Pick<InceptionScore, 'inOrder' | 'dealt'>,
+  reporter: Pick<Reporter, 'warn'>,
+): void {
   if (dealt > SORTED * inOrder)
     reporter.warn(
-      `the samples are sorted by class: the inception score is ${inOrder.toFixed(1)} of splits of ${SPLIT_SIZE} in their order, but ${dealt.toFixed(1)} of splits that have some of every class; published samples have the classes in turn (0, 1, …, 0, 1, …), as \`alitok sample\` writes them`,
+      `the samples are sorted by class: the inception score is ${inOrder.toFixed(1)} of splits of ${SPLIT_SIZE} in their order, but ${dealt.toFixed(1)} of splits drawn at random; published samples have the classes in turn (0, 1, …, 0, 1, …), as \`alitok sample\` writes them`,
     );
 }
 
@@ -101,8 +104,8 @@ export async function evaluateSamples(
     const isFile = options.reference.endsWith('.npz');
     const reference_sha256 = isFile ? await fileChecksum(options.reference) : undefined;
     const own = samples.gaussians();
-    const { inOrder, dealt } = samples.inceptionScore();
-    warnOfOrder(inOrder, dealt, reporter);
+    const score = samples.inceptionScore();
+    warnOfOrder(score, reporter);
     const { pool, spatial } = statistics ?? references!.gaussians();
     reporter.info('Fréchet distances');
     const fid = frechetDistance(pool, own.pool);
@@ -112,7 +115,7 @@ export async function evaluateSamples(
     return {
       fid,
       sfid,
-      inception_score: inOrder,
+      inception_score: score.inOrder,
       ...(references && (await precisionRecall(references.rows, samples.rows, extractor.dimensions.pool))),
       samples: samples.count,
       references: references?.count,

@@ -1,3 +1,5 @@
+import { Random } from '../random.js';
+
 /** Images a split has in the published evaluation. */
 export const SPLIT_SIZE = 5000;
 
@@ -37,6 +39,7 @@ export class InceptionScore {
   private images = 0;
   private readonly runs: Split[] = [];
   private readonly hands: Split[];
+  private readonly dealing: Uint32Array;
   private readonly p: Float64Array;
 
   /** `count`: how many images there will be. */
@@ -47,6 +50,7 @@ export class InceptionScore {
   ) {
     this.p = new Float64Array(classes);
     this.hands = Array.from({ length: Math.ceil(count / splitSize) }, () => new Split(classes));
+    this.dealing = Random.of(0, 'splits').permutation(count);
   }
 
   /** Adds rows of logits (n, C), row-major. */
@@ -55,7 +59,7 @@ export class InceptionScore {
       const negativeEntropy = this.softmax(logits.subarray(start, start + this.classes));
       if (this.images % this.splitSize === 0) this.runs.push(new Split(this.classes));
       this.runs[this.runs.length - 1].add(this.p, negativeEntropy);
-      this.hands[this.images % this.hands.length].add(this.p, negativeEntropy);
+      this.hands[this.dealing[this.images] % this.hands.length].add(this.p, negativeEntropy);
       this.images++;
     }
   }
@@ -66,11 +70,11 @@ export class InceptionScore {
   }
 
   /**
-   * Of as many splits, to which the images are dealt out in turn, so that each has some of every class in whatever order
+   * Of as many splits, to which the images are dealt out at random, so that each has some of every class in whatever order
    * they are: what the score would be if they were not sorted.
    */
   get dealt(): number {
-    return mean(this.hands.slice(0, this.images));
+    return mean(this.hands.filter(({ score }) => !Number.isNaN(score)));
   }
 
   /** Puts softmax of a row into `p`, and gives Σ p·log p. */

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { DataError } from '../../src/errors.js';
+import { warnOfOrder } from '../../src/eval/evaluate-samples.js';
 import { frechetDistance } from '../../src/eval/frechet.js';
 import { InceptionScore } from '../../src/eval/inception-score.js';
 import { precisionRecall } from '../../src/eval/precision-recall.js';
@@ -201,13 +202,36 @@ describe('InceptionScore', () => {
   });
 });
 
-it('InceptionScore deals sorted images out to splits that have all classes', () => {
-  // Eight certain images of each of four classes, sorted: a run of eight has one class, a hand has all of them.
-  const logits = Float32Array.from({ length: 32 * 4 }, (_, i) => ((i >> 5) % 4 === i % 4 ? 200 : 0));
-  const score = new InceptionScore(4, 32, 8);
-  for (let at = 0; at < logits.length; at += 12) score.add(logits.subarray(at, at + 12));
-  expect(score.inOrder).toBeCloseTo(1, 12);
-  expect(score.dealt).toBeCloseTo(4, 12);
+describe('the order of samples', () => {
+  /** 50 certain images of each of 100 classes, in splits of 500, as 50 of 1000 are in splits of 5,000. */
+  const scoreOf = (classOf: (image: number) => number) => {
+    const [classes, count] = [100, 5000];
+    const score = new InceptionScore(classes, count, 500);
+    const row = (image: number) =>
+      Float32Array.from({ length: classes }, (_, c) => (c === classOf(image) ? 200 : 0));
+    for (let image = 0; image < count; image++) score.add(row(image));
+    const said: string[] = [];
+    warnOfOrder(score, { warn: (message) => said.push(message) });
+    return { inOrder: score.inOrder, dealt: score.dealt, said };
+  };
+
+  it('of classes in turn gives each split all of them', () => {
+    const { inOrder, dealt, said } = scoreOf((image) => image % 100);
+    expect(inOrder).toBeCloseTo(100, 9);
+    expect(dealt).toBeGreaterThan(85); // of n in a split, drawn at random, about exp(−(C − 1)/2n) is left
+    expect(said).toEqual([]);
+  });
+
+  it('sorted by class gives each split a few, and a warning says what is found', () => {
+    const { inOrder, dealt, said } = scoreOf((image) => Math.floor(image / 50));
+    expect(inOrder).toBeCloseTo(10, 9);
+    expect(dealt).toBeGreaterThan(85);
+    expect(said).toEqual([
+      expect.stringMatching(
+        /the samples are sorted by class: the inception score is 10\.0 .*, but 9\d\.\d of splits drawn at random/,
+      ),
+    ]);
+  });
 });
 
 describe('precisionRecall', () => {
