@@ -49,7 +49,9 @@ async function findDirectory(path: string, handle: FileHandle, fileSize: number)
   const tail = await read(path, handle, fileSize - length, length);
   let at = length - END.size;
   while (at >= 0 && tail.readUInt32LE(at) !== END.signature) at--;
-  if (at < 0) throw damaged(path, 'its zip directory is missing, as at the end of a download that broke off');
+  const commentLength = at < 0 ? 0 : tail.readUInt16LE(at + 20);
+  if (at < 0 || at + END.size + commentLength > length)
+    throw damaged(path, 'its zip directory is missing or cut, as at the end of a download that broke off');
   const locator = at - END64_LOCATOR.size;
   if (locator < 0 || tail.readUInt32LE(locator) !== END64_LOCATOR.signature)
     return { size: tail.readUInt32LE(at + 12), position: tail.readUInt32LE(at + 16) };
