@@ -346,6 +346,9 @@ for width in (6, 16):
                     kind = "causal attention" if causal else "attention"
                     note = f"{value} in a {where}, {queries} queries, {width} wide"
                     case(kind, inputs, lambda q, k, v: attention(q, k, v, causal), gradients=True, note=note)
+    q, k, v = (plain(1, 9, 1, width) for _ in "qkv")
+    inputs = (q, k, put(v, ((0, 8, 0, 3), NAN)))
+    case("longer causal attention", inputs, lambda q, k, v: attention(q, k, v, True), note=f"{width} wide")
     # One key takes everything: the others' weights are zero, and an infinite value among them is NaN.
     q, k, v = torch.full([1, 1, 1, width], 20.0), torch.zeros(1, 5, 1, width), plain(1, 5, 1, width)
     inputs = (q, put(k, ((0, 2), 20.0)), put(v, ((0, 1, 0, 3), INF)))
