@@ -226,7 +226,8 @@ const KNOWN: Record<EngineName, Record<string, Known>> = {
     ...EVERYWHERE,
     'longer causal attention': {
       differs: ['NaN → number'],
-      reason: 'keys that none of a block of queries sees are left out; in PyTorch they are multiplied by zero',
+      reason:
+        'keys that none of a block of queries sees are left out; in PyTorch they are multiplied by zero',
     },
   },
   tensorflow: EVERYWHERE,

@@ -190,6 +190,11 @@ for name, f in {
     "where": lambda x, y: torch.where(x > y, x, y),
 }.items():
     case(name, [a, b], f)
+# One of them a single number, or a row for all
+for value in (0.5, NAN):
+    case("maximum", [PAIRS, torch.tensor(value)], torch.maximum, note=f"with {value}")
+    case("minimum", [torch.tensor(value), PAIRS], torch.minimum, note=f"with {value}")
+case("maximum", [a[:3], PAIRS], torch.maximum, note="with a row")
 case("swiGLU", [ELEMENTS[:, None].expand(-1, 4).contiguous(), torch.tensor([1.0, 0.0, INF, NAN]).expand(len(ELEMENTS), -1).contiguous()], lambda x, y: F.silu(x) * y, gradients=True)
 
 # Rows
@@ -307,7 +312,7 @@ for value in (NAN, INF, MOST):
     depth = put(plain(2, 1, 3, 3), ((1, 0, 0, 1), 0.0))
     case("depthwiseConv2d", [image, depth, plain(2)], lambda x, w, b: nhwc(F.conv2d(nchw(x), w, b, padding=1, groups=2)), note=f"one {value}")
 for value in (NAN, INF, -INF, MOST):
-    image = put(plain(2, 5, 5, 2), ((0, 1, 3, 1), value), ((1, 4, 4, 0), value))
+    image = put(plain(1, 4, 4, 18), ((0, 1, 3, 1), value), ((0, 2, 1, 17), value))
     case("maxPool halving", [image], lambda x: nhwc(F.max_pool2d(nchw(x), 2, 2)), gradients=True, note=f"with {value}")
     case("maxPool of three", [image], lambda x: nhwc(F.max_pool2d(nchw(x), 3, 1, padding=1)), gradients=True, note=f"with {value}")
     case("avgPool of three", [image], lambda x: nhwc(F.avg_pool2d(nchw(x), 3, 1, padding=1, count_include_pad=False)), gradients=True, note=f"with {value}")

@@ -76,18 +76,20 @@ export function clip(n: i32, x: usize, y: usize, low: f32, high: f32, part: i32,
     v128.store(y + o, f32x4.pmin(f32x4.pmax(v128.load(x + o), low4), high4));
 }
 
-/** The larger of each two numbers; NaN where one is. */
-export function maximum(n: i32, a: usize, b: usize, y: usize, part: i32, parts: i32): void {
+/** The larger of each two numbers, or of each of a and the `single` b; NaN where one is. */
+export function maximum(n: i32, a: usize, b: usize, y: usize, single: i32, part: i32, parts: i32): void {
   const end = begin(n, part + 1, parts);
+  const b4 = v128.load32_splat(b);
   for (let o = begin(n, part, parts); o < end; o += 16)
-    v128.store(y + o, f32x4.max(v128.load(a + o), v128.load(b + o)));
+    v128.store(y + o, f32x4.max(v128.load(a + o), single ? b4 : v128.load(b + o)));
 }
 
-/** The smaller of each two numbers; NaN where one is. */
-export function minimum(n: i32, a: usize, b: usize, y: usize, part: i32, parts: i32): void {
+/** The smaller ones, likewise. */
+export function minimum(n: i32, a: usize, b: usize, y: usize, single: i32, part: i32, parts: i32): void {
   const end = begin(n, part + 1, parts);
+  const b4 = v128.load32_splat(b);
   for (let o = begin(n, part, parts); o < end; o += 16)
-    v128.store(y + o, f32x4.min(v128.load(a + o), v128.load(b + o)));
+    v128.store(y + o, f32x4.min(v128.load(a + o), single ? b4 : v128.load(b + o)));
 }
 
 /** dy where y > 0, else 0: the gradient of ReLU from its result. */

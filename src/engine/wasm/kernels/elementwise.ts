@@ -33,12 +33,15 @@ function registerComparisons(): void {
       ({ a, b }) => isFloat(a) && isFloat(b),
       (inputs, _, backend) =>
         tf.tidy(() => {
-          const [a, b] = [inputs.a, inputs.b] as tf.Tensor[];
+          const { a, b } = inputs as Record<string, tf.Tensor>;
           const shape = tf.broadcast_util.assertAndGetBroadcastShape(a.shape, b.shape);
-          return elementwise(backend, kernel, {
-            a: a.broadcastTo(shape),
-            b: b.broadcastTo(shape),
-          }) as tf.Tensor;
+          const sameShape = (x: tf.Tensor) => (x.shape.join() === shape.join() ? x : x.broadcastTo(shape));
+          const single = [b, a].find((x) => x.rank === 0);
+          if (single) {
+            const other = single === b ? a : b;
+            return elementwise(backend, kernel, { other, single }, 1) as tf.Tensor;
+          }
+          return elementwise(backend, kernel, { a: sameShape(a), b: sameShape(b) }, 0) as tf.Tensor;
         }),
     );
   for (const [name, sign] of [
