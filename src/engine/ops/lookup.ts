@@ -28,7 +28,7 @@ const runCrossEntropy = defineOp({
   compose: ({ logits, targets }) => {
     const shifted = logits.sub(logits.max(-1, true));
     // Chosen by `where`: infinite logits times zeros would be NaN.
-    const chosen = tf.where(tf.oneHot(targets, logits.shape[1]!, 1, 0, 'bool'), shifted, 0).sum(-1);
+    const chosen = tf.where(tf.oneHot(targets, logits.shape[1]!).toBool(), shifted, 0).sum(-1);
     return shifted.exp().sum(-1).log().sub(chosen);
   },
   save: ['logits', 'targets'],

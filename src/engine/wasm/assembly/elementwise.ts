@@ -92,12 +92,12 @@ export function minimum(n: i32, a: usize, b: usize, y: usize, single: i32, part:
     v128.store(y + o, f32x4.min(v128.load(a + o), single ? b4 : v128.load(b + o)));
 }
 
-/** dy where y > 0, else 0: the gradient of ReLU from its result. */
+/** 0 where y ≤ 0, else dy: the gradient of ReLU from its result. */
 export function reluGrad(n: i32, dy: usize, y: usize, dx: usize, part: i32, parts: i32): void {
   const end = begin(n, part + 1, parts);
   const zero = f32x4.splat(0);
   for (let o = begin(n, part, parts); o < end; o += 16)
-    v128.store(dx + o, v128.and(v128.load(dy + o), f32x4.gt(v128.load(y + o), zero)));
+    v128.store(dx + o, v128.andnot(v128.load(dy + o), f32x4.le(v128.load(y + o), zero)));
 }
 
 /** y = x·scale where hash(i, seed) ≥ threshold, else x·0, which keeps NaN. */
