@@ -47,7 +47,7 @@ const two = (run: (x: T, y: T) => T, more: Omit<Operation, 'run'> = {}): Operati
 
 const ROUNDING = 2e-6;
 const SIGNED = { signed: true };
-/** Of results that are no longer normal numbers engines keep none, a part, or all. */
+/** Our own exponentials, those of wasm and of libtorch's SwiGLU and attention, may make zero of what is less than this. */
 const DENORMAL = 2 ** -126;
 /** Sums of a few small numbers, in any order. */
 const SUM = { relative: 1e-5, absolute: 2e-6 };

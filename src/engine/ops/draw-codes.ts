@@ -66,7 +66,8 @@ const run = defineOp<DrawAttributes>({
 /**
  * Draws a code for each row of logits (B, N): from softmax(logits / temperature), cut to the top_k largest and then to
  * top_p, the first index at which the running sum exceeds the row's number of uniforms (B), in [0, 1), times the whole.
- * A row with NaN or +∞ gives the first NaN, else the first +∞. Gives (B) int32, without waiting for the device where the engine has a kernel.
+ * A row with NaN or +∞ gives the first NaN, else the first +∞. Gives (B) int32, without waiting for the device where the
+ * engine has a kernel.
  */
 export function drawCodes(logits: tf.Tensor2D, uniforms: tf.Tensor1D, options: DrawOptions): tf.Tensor1D {
   const { temperature, top_k, top_p } = options;

@@ -213,7 +213,7 @@ INLINE void softmax(const Shape& shape, const Block& block, float* s, int64_t pa
   }
 }
 
-/** Multiplies the dropped elements of a row by zero, which keeps NaN, and scales the others; `at` is the index of its first. */
+/** Multiplies the dropped elements of a row by zero, which keeps NaN, and scales the others; `at`: index of its first. */
 INLINE void drop(const Shape& shape, const float* from, float* to, int64_t count, uint32_t at) {
   const auto threshold = static_cast<uint32_t>(shape.rate * 4294967296.0);
   const float kept = 1 / (1 - shape.rate);

@@ -92,10 +92,9 @@ inline Tensor dense(const Tensor& tensor) {
   return tensor.contiguous();
 }
 
-/** x, which no compiler may put into another order: x·s·w with a large x and a small s overflows as x·w·s. */
-#if defined(__clang__)
-#define IN_ORDER(x) __arithmetic_fence(x)
-#elif defined(__GNUC__) && __GNUC__ >= 12
+// A product that is not put into another order: x·s·w with a large x and a small s would overflow as x·w·s. Where a
+// compiler has no word for that, the result may be NaN.
+#if defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12
 #define IN_ORDER(x) __builtin_assoc_barrier(x)
 #else
 #define IN_ORDER(x) (x)
