@@ -71,6 +71,29 @@ describe.runIf(canRun('libtorch') && device === 'cpu')('a decoding step of a blo
     expect(furthest / largest).toBeLessThan(kind === 'int8' ? 1e-4 : 1e-5);
   });
 
+  it.each<WeightKind>(['float32', 'bf16', 'int8'])(
+    'NaN in any weight, in %s, reaches the logits, one operation after the other or together',
+    (kind) => {
+      const names = [...new Generator(SIZES).parameters].map((p) => p.name);
+      const kinds = (x: Float32Array) => Array.from(x, Number.isNaN);
+      for (const name of names) {
+        const generator = fresh('float32');
+        const parameter = generator.parameters.get(name)!;
+        const values = parameter.value.dataSync().slice().fill(Number.NaN, 0, parameter.shape.at(-1));
+        parameter.value = tf.tensor(values, [...parameter.shape]);
+        if (kind !== 'float32') packWeights(generator, kind);
+        const together = kinds(logits(generator, 2));
+        const takes = vi.spyOn(tf.backend() as unknown as Stepping, 'takesStep').mockReturnValue(false);
+        const apart = kinds(logits(generator, 2));
+        expect(takes).toHaveBeenCalled();
+        takes.mockRestore();
+        generator.dispose();
+        expect(together, name).toContain(true);
+        expect(together, name).toEqual(apart);
+      }
+    },
+  );
+
   it('is not taken for more sequences, nor in bf16', () => {
     const backend = tf.backend() as unknown as Stepping & { precision: string };
     expect(backend.takesStep(33, [64])).toBe(false);

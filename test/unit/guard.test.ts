@@ -10,7 +10,9 @@ import { drawPictures } from '../../src/data/pictures.js';
 import { openEngine } from '../../src/engine/index.js';
 import { TrainingError } from '../../src/errors.js';
 import { Guard } from '../../src/train/guard.js';
+import { finiteNorm, NonFiniteError } from '../../src/train/optimize.js';
 import { TokenizerTrainer } from '../../src/train/tokenizer-trainer.js';
+import { describeEngines } from '../engines.js';
 
 let folder: string;
 let openBatches: (position?: Position) => TrainingLoader;
@@ -108,4 +110,63 @@ it('keeps parameters that are not finite out of a checkpoint', async () => {
   first.value = tf.fill([...first.shape], Number.NaN);
   expect(() => guard.checkParameters()).toThrow('the parameters are not finite after step 0');
   trainer.dispose();
+});
+
+describeEngines('what is not finite', () => {
+  it('is seen at any place of any gradient', () => {
+    const sizes = [1, 7, 70_001];
+    const seen = { step: 1, lr: 1, metrics: {}, batch: {} };
+    const norm = (bad?: { tensor: number; at: number; value: number }) =>
+      finiteNorm(
+        sizes.map((size, i) => {
+          const values = new Float32Array(size).fill(1);
+          if (bad?.tensor === i) values[bad.at] = bad.value;
+          return tf.tensor1d(values);
+        }),
+        1,
+        seen,
+      );
+    expect(norm()).toBeCloseTo(Math.sqrt(70_009), 3);
+    for (const value of [Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY, 1e30])
+      for (const [tensor, size] of sizes.entries())
+        for (const at of [0, size >> 1, size - 1])
+          expect(() => norm({ tensor, at, value }), `${value} at ${at} of ${size}`).toThrow(NonFiniteError);
+  });
+
+  it('stops a step wherever in the weights it is', async () => {
+    const { trainer, guard } = guarded([]);
+    const parameters = [...trainer.model];
+    const good = parameters.map((p) => p.value.dataSync().slice());
+    const put = (i: number, values: ArrayLike<number>) => {
+      parameters[i].value = tf.tensor(Float32Array.from(values), [...parameters[i].shape]);
+    };
+    /** The parameters with which a step was made in spite of what `change` made of one's values. */
+    const passed = async (change: (values: ArrayLike<number>) => ArrayLike<number>) => {
+      const names: string[] = [];
+      for (const [i, { name, buffer }] of parameters.entries()) {
+        if (buffer) continue;
+        put(i, change(good[i]));
+        try {
+          await guard.step();
+          names.push(name);
+          for (const [j, values] of good.entries()) put(j, values);
+        } catch (error) {
+          if (!(error instanceof TrainingError)) throw error;
+          put(i, good[i]);
+        }
+      }
+      return names;
+    };
+    const first = (value: number) => (values: ArrayLike<number>) => [value, ...Array.from(values).slice(1)];
+    expect(await passed(first(Number.NaN))).toEqual([]);
+    // The sigmoid makes ones and zeros of whatever is large behind the last normalization.
+    const biases = ['decoder.conv_out.bias', 'decoder.conv_out_aux.bias'];
+    expect(await passed(first(Number.POSITIVE_INFINITY))).toEqual(biases);
+    const last = parameters
+      .map((p) => p.name)
+      .filter((name) => /^decoder\.(ln_post|ffn|conv_out)/.test(name));
+    expect(await passed((values) => Array.from(values, (_, at) => ((at % 5) - 2) * 1e30))).toEqual(last);
+    await trainer.close();
+    trainer.dispose();
+  });
 });

@@ -44,6 +44,16 @@ it('matrix products of every orientation and of sizes that no tile divides', () 
   }
 });
 
+it('exponentials to about one rounding up to the last result, and in the normal numbers down to the first', () => {
+  const least = Math.log(2 ** -126);
+  const most = Math.log(2 ** 128);
+  const x = Float32Array.from({ length: 100_000 }, (_, i) => least + ((most - least) * i) / 100_000);
+  const y = tf.exp(tf.tensor1d(x)).dataSync();
+  // The last power of two has to do for a wider range of rests.
+  const error = (i: number) => Math.abs(y[i] / Math.exp(x[i]) - 1) / (x[i] > 127.5 * Math.LN2 ? 4e-7 : 1e-7);
+  expect(x.reduce((worst, _, i) => Math.max(worst, error(i)), 0)).toBeLessThan(1);
+});
+
 it('results do not depend on the number of threads', () => {
   const [x, weight, bias] = [tensor(4, 33, 48), tensor(96, 48), tensor(96)];
   const [q, k, v] = [tensor(4, 33, 3, 20), tensor(4, 33, 3, 20), tensor(4, 33, 3, 20)] as tf.Tensor4D[];
@@ -63,6 +73,10 @@ it('results do not depend on the number of threads', () => {
       ...tf.grads((a, f) => tf.conv2d(a as tf.Tensor4D, f as tf.Tensor4D, 2, 'same'))([image, filter]),
       ops.gelu(x),
       ops.embedding(weight, tf.tensor1d([5, 1, 95, 5], 'int32')),
+      tf.maxPool(image, 3, 2, 'same'),
+      tf.avgPool(image, 3, 2, 'same'),
+      tf.maximum(x, 0.5),
+      x.argMax(-1),
       x.transpose([2, 0, 1]),
       x.sum(0),
     ].map((result) => result.dataSync());

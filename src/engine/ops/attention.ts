@@ -28,15 +28,18 @@ type AttentionAttributes = { causal: boolean; keyLength: number; dropout: number
 
 const HEADS_FIRST = [0, 2, 1, 3]; // (B, T, H, D) ↔ (B, H, T, D)
 
+/** x (…, Tq, Tk) with `value` where a query does not see a key, whatever stood there. */
+function hide(x: tf.Tensor, causal: boolean, value: number): tf.Tensor {
+  const [queries, keys] = x.shape.slice(-2);
+  if (!causal || queries === 1) return x;
+  const visible = tf.linalg.bandPart(tf.ones([queries, keys]), -1, keys - queries).toBool();
+  return tf.where(visible, x, value);
+}
+
 /** softmax(q·kᵀ/√D) (B, H, Tq, Tk) for q, k (B, H, T, D). */
 function probabilities(q: tf.Tensor, k: tf.Tensor, causal: boolean): tf.Tensor {
-  const [queries, keys] = [q.shape[2]!, k.shape[2]!];
-  let scores = tf.matMul(q, k, false, true).mul(1 / Math.sqrt(q.shape[3]!));
-  if (causal && queries > 1) {
-    const visible = tf.linalg.bandPart(tf.ones([queries, keys], 'float32'), -1, keys - queries);
-    scores = scores.add(visible.sub(1).mul(1e30));
-  }
-  return scores.softmax();
+  const scores = tf.matMul(q, k, false, true).mul(1 / Math.sqrt(q.shape[3]!));
+  return hide(scores, causal, Number.NEGATIVE_INFINITY).softmax();
 }
 
 const runAttention = defineOp<AttentionAttributes>({
@@ -68,7 +71,8 @@ const attentionGrad = defineOp<AttentionAttributes>({
     }
     const dv = tf.matMul(dropped, dy, true, false);
     // Through the softmax: ds = p·(dp − Σ p·dp), then the scale.
-    const ds = p.mul(dp.sub(p.mul(dp).sum(-1, true))).mul(1 / Math.sqrt(q.shape[3]!));
+    const all = p.mul(dp.sub(p.mul(dp).sum(-1, true))).mul(1 / Math.sqrt(q.shape[3]!));
+    const ds = hide(all, causal, 0);
     const dq = tf.matMul(ds, k);
     const dk = tf.matMul(ds, q, true, false);
     return [dq, dk, dv].map((x) => x.transpose(HEADS_FIRST));

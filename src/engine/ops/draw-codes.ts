@@ -11,9 +11,11 @@ export interface DrawOptions {
   top_p: number;
 }
 
+/** The first of the largest logits; NaN is larger than all others. */
 function argMax(logits: Float32Array): number {
   let best = 0;
-  for (let i = 1; i < logits.length; i++) if (logits[i] > logits[best]) best = i;
+  for (let i = 1; i < logits.length && !Number.isNaN(logits[best]); i++)
+    if (!(logits[i] <= logits[best])) best = i;
   return best;
 }
 
@@ -43,7 +45,7 @@ function drawOne(logits: Float32Array, { temperature, top_k, top_p }: DrawOption
     remaining -= weights[i];
     if (remaining < 0) return i;
   }
-  return best; // rounding left a remainder
+  return best; // rounding left a remainder, or the sum is NaN
 }
 
 type DrawAttributes = { temperature: number; top_k: number; top_p: number };
@@ -64,7 +66,8 @@ const run = defineOp<DrawAttributes>({
 /**
  * Draws a code for each row of logits (B, N): from softmax(logits / temperature), cut to the top_k largest and then to
  * top_p, the first index at which the running sum exceeds the row's number of uniforms (B), in [0, 1), times the whole.
- * Gives (B) int32, without waiting for the device where the engine has a kernel.
+ * A row with NaN or +∞ gives the first NaN, else the first +∞. Gives (B) int32, without waiting for the device where the
+ * engine has a kernel.
  */
 export function drawCodes(logits: tf.Tensor2D, uniforms: tf.Tensor1D, options: DrawOptions): tf.Tensor1D {
   const { temperature, top_k, top_p } = options;

@@ -36,7 +36,7 @@ const run: Op<DropoutAttributes> = defineOp<DropoutAttributes>({
   gradient: (dy, _, attributes) => ({ x: run({ x: dy }, attributes) as tf.Tensor }),
 });
 
-/** Sets each element to zero with probability `rate` and scales the others by 1/(1−rate). */
+/** Multiplies each element by zero with probability `rate`, and the others by 1/(1−rate). */
 export function dropout(x: tf.Tensor, rate: number, seed: number): tf.Tensor {
   return run({ x }, { rate, seed }) as tf.Tensor;
 }

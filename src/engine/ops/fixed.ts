@@ -37,10 +37,10 @@ const runConv2d = defineOp<Window>({
   },
 });
 
-/** dy where y > 0. It selects: what is not a number ends where y is 0, as in the gradient of a norm of zeros. */
+/** 0 where y ≤ 0, else dy. It selects: what is not a number ends where y is 0, as in the gradient of a norm of zeros. */
 const reluGrad = defineOp({
   name: 'alitok.ReluGrad',
-  compose: ({ dy, y }) => tf.where(y.greater(0), dy, tf.zerosLike(dy)),
+  compose: ({ dy, y }) => tf.where(y.lessEqual(0), tf.zerosLike(dy), dy),
 });
 
 /**

@@ -26,8 +26,10 @@ export function embedding(weight: tf.Tensor, indices: tf.Tensor): tf.Tensor {
 const runCrossEntropy = defineOp({
   name: 'alitok.CrossEntropy',
   compose: ({ logits, targets }) => {
-    const chosen = logits.mul(tf.oneHot(targets, logits.shape[1]!)).sum(-1);
-    return logits.logSumExp(-1).sub(chosen);
+    const shifted = logits.sub(logits.max(-1, true));
+    // Chosen by `where`: infinite logits times zeros would be NaN.
+    const chosen = tf.where(tf.oneHot(targets, logits.shape[1]!).toBool(), shifted, 0).sum(-1);
+    return shifted.exp().sum(-1).log().sub(chosen);
   },
   save: ['logits', 'targets'],
   gradient: (dy, { logits, targets }) => ({
@@ -46,12 +48,16 @@ export function crossEntropy(logits: tf.Tensor2D, targets: tf.Tensor1D): tf.Tens
   return runCrossEntropy({ logits, targets }, {}) as tf.Tensor1D;
 }
 
+/** The largest float32. */
+const LARGEST = 2 ** 128 - 2 ** 104;
+
 const findNearestCode = defineOp({
   name: 'alitok.NearestCode',
   compose: ({ z, codebook }) => {
+    // ‖e‖² − 2z·e: what all distances of a row have in common is left out.
     const products = tf.matMul(z as tf.Tensor2D, codebook as tf.Tensor2D, false, true);
-    const distances = z.square().sum(-1, true).add(codebook.square().sum(-1)).sub(products.mul(2));
-    return distances.argMin(-1);
+    const distances = codebook.square().sum(-1).sub(products.mul(2));
+    return tf.where(distances.isNaN(), Number.NEGATIVE_INFINITY, distances.maximum(-LARGEST)).argMin(-1);
   },
 });
 
@@ -62,7 +68,10 @@ const runNearestCode: typeof findNearestCode = (inputs, attributes) =>
 /** At most so many distances are in memory at once (256 MiB): the clustering update compares with all processes' features. */
 const MOST_DISTANCES = 2 ** 26;
 
-/** For each row of z (R, c) the index of the row of codebook (N, c) at the smallest Euclidean distance: (R) int32. */
+/**
+ * For each row of z (R, c) the index of the row of codebook (N, c) at the smallest Euclidean distance: (R) int32. A distance
+ * that is NaN is smaller than all others.
+ */
 export function nearestCode(z: tf.Tensor2D, codebook: tf.Tensor2D): tf.Tensor1D {
   const [count, width] = z.shape;
   const together = Math.max(1, Math.floor(MOST_DISTANCES / codebook.shape[0]));

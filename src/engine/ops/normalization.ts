@@ -3,10 +3,14 @@ import { defineOp, type Inputs, rows } from './define.js';
 
 type Epsilon = { epsilon: number };
 
-/** Rows with zero mean and unit variance, and the reciprocal deviation (rows, 1) they were scaled by. */
+/**
+ * Rows with zero mean and unit variance, and the reciprocal deviation (rows, 1) they were scaled by. A variance beyond all
+ * floats has no deviation: NaN, for zero would make a row like any other of one that has gone wrong.
+ */
 function standardize(x: tf.Tensor, epsilon: number): { normalized: tf.Tensor; scale: tf.Tensor } {
   const centred = x.sub(x.mean(-1, true));
-  const scale = centred.square().mean(-1, true).add(epsilon).rsqrt();
+  const variance = centred.square().mean(-1, true);
+  const scale = variance.add(epsilon).rsqrt().add(variance.sub(variance));
   return { normalized: centred.mul(scale), scale };
 }
 
@@ -56,7 +60,7 @@ const rmsNormGrad = defineOp<Epsilon>({
     const scale = xRows.square().mean(-1, true).add(epsilon).rsqrt();
     const normalized = xRows.mul(scale);
     const g = dyRows.mul(weight);
-    const dx = g.sub(normalized.mul(g.mul(normalized).mean(-1, true))).mul(scale);
+    const dx = g.sub(normalized.mul(g.mul(xRows).mean(-1, true).mul(scale))).mul(scale);
     return [dx.reshape(x.shape), dyRows.mul(normalized).sum(0)];
   },
 });

@@ -25,22 +25,26 @@ export function registerAttention(): void {
   type Attributes = { causal: boolean; keyLength: number; dropout: number; seed: number };
   const headsFirst = ({ use }: Kernel, x: TensorId) => use('permute', x, [0, 2, 1, 3]);
 
-  /** softmax(q·kᵀ/√D), for q, k (B, H, T, D). */
-  const probabilities = (
+  /** x (…, queries, keys) with `value` where a query does not see a key, whatever stood there. */
+  const hide = (
     { use, backend }: Kernel,
-    q: TensorId,
-    k: TensorId,
-    shape: number[],
+    x: TensorId,
+    [queries, keys]: [number, number],
     causal: boolean,
+    value: number,
   ) => {
+    if (!causal || queries === 1) return x;
+    const all = use('ones', [queries, keys], ScalarType.bool, null, backend.device);
+    return use('masked_fill.Scalar', x, use('triu', all, keys - queries + 1), value);
+  };
+
+  /** softmax(q·kᵀ/√D), for q, k (B, H, T, D). */
+  const probabilities = (kernel: Kernel, q: TensorId, k: TensorId, shape: number[], causal: boolean) => {
+    const { use } = kernel;
     const [queries, keys, width] = shape;
     const scaled = use('mul.Scalar', q, 1 / Math.sqrt(width));
     let scores = use('matmul', scaled, use('transpose.int', k, -2, -1));
-    if (causal && queries > 1) {
-      const all = use('ones', [queries, keys], ScalarType.bool, null, backend.device);
-      const hidden = use('triu', all, keys - queries + 1);
-      scores = use('masked_fill.Scalar', scores, hidden, Number.NEGATIVE_INFINITY);
-    }
+    scores = hide(kernel, scores, [queries, keys], causal, Number.NEGATIVE_INFINITY);
     return use('_softmax', scores, -1, false);
   };
   /** The first rows of a tensor, heads first. */
@@ -110,11 +114,8 @@ export function registerAttention(): void {
       dp = use('mul.Tensor', dp, factors);
     }
     const dv = use('matmul', use('transpose.int', dropped, -2, -1), dy);
-    const ds = use(
-      'mul.Scalar',
-      use('_softmax_backward_data', dp, p, -1, ScalarType.float32),
-      1 / Math.sqrt(width),
-    );
+    const through = use('_softmax_backward_data', dp, p, -1, ScalarType.float32);
+    const ds = use('mul.Scalar', hide(kernel, through, [queries, keys], causal, 0), 1 / Math.sqrt(width));
     const dq = use('matmul', ds, k);
     const dk = use('matmul', use('transpose.int', ds, -2, -1), q);
     return [dq, dk, dv].map((x) => out('float32', 'permute', x, [0, 2, 1, 3]));

@@ -30,7 +30,7 @@ export function registerDrawing(): void {
     const whole = use('narrow', sums, 1, entries - 1, 1);
     const wanted = use('mul.Tensor', whole, use('unsqueeze', id(uniforms), 1));
     const found = use('searchsorted.Tensor', sums, wanted, false, true);
-    const rounded = use('ge.Scalar', found, entries); // rounding left a remainder
+    const rounded = use('ge.Scalar', found, entries); // rounding left a remainder, or the sum is NaN
     const codes = use('where.self', rounded, best, found);
     return out('int32', 'to.dtype', use('squeeze.dim', codes, 1), ScalarType.int32);
   });

@@ -49,7 +49,7 @@ export function registerNormalization(): void {
     const [xRows, dyRows] = [rowsOf(kernel, x), rowsOf(kernel, dy)];
     const { normalized, rstd } = rms(kernel, xRows, epsilon);
     const g = use('mul.Tensor', dyRows, id(weight));
-    const along = use('mean.dim', use('mul.Tensor', g, normalized), [-1], true);
+    const along = use('mul.Tensor', use('mean.dim', use('mul.Tensor', g, xRows), [-1], true), rstd);
     const across = use('sub.Tensor', g, use('mul.Tensor', normalized, along));
     const dx = use('mul.Tensor', across, rstd);
     return [

@@ -195,7 +195,7 @@ INLINE float largest_of(const float* row, int64_t count) {
   return largest;
 }
 
-/** softmax(s·scale) of each row in place, zero for keys that the row's query does not see. */
+/** softmax(s·scale) of each row in place; for keys that the row's query does not see zero, or NaN with the others. */
 template <int Lanes>
 INLINE void softmax(const Shape& shape, const Block& block, float* s, int64_t padded) {
   for (int64_t r = 0; r < block.rows; r++) {
@@ -209,16 +209,16 @@ INLINE void softmax(const Shape& shape, const Block& block, float* s, int64_t pa
     }
     const float factor = 1 / total;
     for (int64_t t = 0; t < seen; t++) row[t] *= factor;
-    for (int64_t t = seen; t < block.seen; t++) row[t] = 0;
+    for (int64_t t = seen; t < block.seen; t++) row[t] = 0 * factor;
   }
 }
 
-/** Sets the dropped elements of a row to zero and scales the others; `at` is the index of its first. */
+/** Multiplies the dropped elements of a row by zero, which keeps NaN, and scales the others; `at`: index of its first. */
 INLINE void drop(const Shape& shape, const float* from, float* to, int64_t count, uint32_t at) {
   const auto threshold = static_cast<uint32_t>(shape.rate * 4294967296.0);
   const float kept = 1 / (1 - shape.rate);
   for (int64_t t = 0; t < count; t++)
-    to[t] = hash(at + static_cast<uint32_t>(t), shape.seed) >= threshold ? from[t] * kept : 0;
+    to[t] = from[t] * (hash(at + static_cast<uint32_t>(t), shape.seed) >= threshold ? kept : 0);
 }
 
 /** y (queries, width), its rows `y_stride` apart, of head number `head`. */
@@ -272,10 +272,12 @@ INLINE void backward_head(const Shape& shape, Head dy, Head q, Head k, Head v, f
       } else {
         std::copy(probability, probability + block.seen, kept);
       }
-      // Through the softmax: ds = p·(dp − Σ p·dp), then the scale.
+      // Through the softmax: ds = p·(dp − Σ p·dp), then the scale; zero where the row does not see, whatever dp is there.
+      const int64_t seen = shape.seen(first + r);
       float along = 0;
       for (int64_t t = 0; t < block.seen; t++) along += probability[t] * gradient[t];
-      for (int64_t t = 0; t < block.seen; t++) gradient[t] = probability[t] * (gradient[t] - along) * shape.scale;
+      for (int64_t t = 0; t < seen; t++) gradient[t] = probability[t] * (gradient[t] - along) * shape.scale;
+      std::fill(gradient + seen, gradient + block.seen, 0.0f);
     }
     for (int64_t r = block.rows; r < QUERIES; r++) { // rows that are there twice must count once
       std::fill_n(&ds[r * padded], block.seen, 0.0f);

@@ -21,7 +21,7 @@ VECTORIZED void rms_rows(const float* x, const float* w, float* y, int64_t d, fl
     float squares = 0;
     for (int64_t i = 0; i < d; i++) squares += from[i] * from[i];
     const float scale = 1 / std::sqrt(squares / d + epsilon);
-    for (int64_t i = 0; i < d; i++) y[row * d + i] = from[i] * scale * w[i];
+    for (int64_t i = 0; i < d; i++) y[row * d + i] = IN_ORDER(from[i] * scale) * w[i];
   }
 }
 
@@ -137,12 +137,12 @@ std::tuple<Tensor, Tensor> swiglu_grad(const Tensor& dy_, const Tensor& gate_, c
   return {dgate, dvalue};
 }
 
-// Dropout by the hash of element and seed that all engines share
+// Dropout by the hash of element and seed that all engines share; what is dropped is multiplied by zero, which keeps NaN
 
 VECTORIZED void dropout_range(const float* x, float* y, uint32_t threshold, float scale, uint32_t seed, int64_t first,
                               int64_t last) {
   for (int64_t i = first; i < last; i++)
-    y[i] = hash(static_cast<uint32_t>(i), seed) >= threshold ? x[i] * scale : 0;
+    y[i] = x[i] * (hash(static_cast<uint32_t>(i), seed) >= threshold ? scale : 0);
 }
 
 Tensor dropout(const Tensor& x_, double rate, int64_t seed) {

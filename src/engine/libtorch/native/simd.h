@@ -92,11 +92,24 @@ inline Tensor dense(const Tensor& tensor) {
   return tensor.contiguous();
 }
 
-/** eˣ to about one unit in the last place; unlike the library's, a loop over it becomes vector instructions. */
+// A product that is not put into another order: x·s·w with a large x and a small s would overflow as x·w·s. Where a
+// compiler has no word for that, the result may be NaN.
+#if defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12
+#define IN_ORDER(x) __builtin_assoc_barrier(x)
+#else
+#define IN_ORDER(x) (x)
+#endif
+
+/**
+ * eˣ to about one unit in the last place; unlike the library's, a loop over it becomes vector instructions. Infinity above
+ * ln of the largest float, NaN of NaN; below −87.68, where the result is no longer normal, it is 0.
+ */
 INLINE float exponential(float x) {
-  const float clamped = std::min(std::max(x, -87.3f), 88.7f);
-  const float n = std::nearbyint(clamped * 1.44269504f);
-  const float r = (clamped - n * 0.693359375f) + n * 2.12194440e-4f; // |r| ≤ ln 2 / 2
+  const float clamped = std::min(std::max(x, -88.0f), 89.0f); // of these two, the first argument where it is NaN
+  // 2¹²⁷ is the largest power: the last results come from a larger r, and what is too large overflows in the product.
+  // 2⁻¹²⁷ has the bits of 0.
+  const float n = std::min(std::nearbyint(clamped * 1.44269504f), 127.0f);
+  const float r = (clamped - n * 0.693359375f) + n * 2.12194440e-4f; // |r| ≤ ln 2 / 2, but for the last
   float p = 1.9875691500e-4f;
   p = p * r + 1.3981999507e-3f;
   p = p * r + 8.3334519073e-3f;

@@ -10,7 +10,7 @@ export function attentionScratch(queries: i32, length: i32): i32 {
   return GEMM_SCRATCH + ((2 * queries * length + 4) << 2);
 }
 
-/** Scaled scores in place → softmax by row; causal rows end at their own key, and the rest becomes zero. */
+/** Scaled scores in place → softmax by row; causal rows end at their own key, and the rest becomes zero, or NaN with them. */
 function softmaxRows(p: usize, queries: i32, length: i32, scale: f32, causal: i32): void {
   const s4 = f32x4.splat(scale);
   for (let i = 0; i < queries; i++) {
@@ -46,7 +46,7 @@ function softmaxRows(p: usize, queries: i32, length: i32, scale: f32, causal: i3
     const r4 = f32x4.splat(r);
     for (o = 0; o < whole; o += 16) v128.store(row + o, f32x4.mul(v128.load(row + o), r4));
     for (; o < end; o += 4) store<f32>(row + o, load<f32>(row + o) * r);
-    if (visible < length) memory.fill(row + end, 0, ((<usize>length) << 2) - end);
+    for (o = end; o < (<usize>length) << 2; o += 4) store<f32>(row + o, 0 * r);
   }
 }
 
@@ -80,10 +80,10 @@ function attendOne(
   }
 }
 
-/** y = x·mask/(1 − rate) over the probabilities of one head, whose first element has flat index `at`. */
+/** y = x·mask/(1 − rate), which keeps NaN, over the probabilities of one head, whose first element has flat index `at`. */
 function dropRows(x: usize, y: usize, n: i32, at: i32, limit: u32, scale: f32, seed: i32): void {
   for (let i = 0; i < n; i++)
-    store<f32>(y + (i << 2), hash(at + i, seed) >= limit ? load<f32>(x + (i << 2)) * scale : 0);
+    store<f32>(y + (i << 2), load<f32>(x + (i << 2)) * (hash(at + i, seed) >= limit ? scale : 0));
 }
 
 /** `cache`: rows that k and v have for each batch, of which the first `length` count. */
@@ -174,19 +174,21 @@ export function attentionGrad(
     gemm(length, d, queries, weights, 1, length, dy + qo, row, 1, dv + ko, row, false, work);
     gemm(queries, length, d, dy + qo, row, 1, v + ko, 1, row, dp, length, false, work);
     if (limit != 0) dropRows(dp, dp, n, unit * n, limit, keep, seed);
-    // ds = p·(dp − Σ p·dp)·scale, in the place of dp
+    // ds = p·(dp − Σ p·dp)·scale, in the place of dp; zero where a row does not see, whatever dp is there
     for (let i = 0; i < queries; i++) {
       const pr = p + ((i * length) << 2),
         dr = dp + ((i * length) << 2);
       const sum = f32x4.splat(dot(pr, dr, length));
       const s4 = f32x4.splat(scale);
+      const visible = causal ? i + length - queries + 1 : length;
       let c: usize = 0;
-      const whole = <usize>((length >> 2) << 4),
-        end = (<usize>length) << 2;
+      const whole = <usize>((visible >> 2) << 4),
+        end = (<usize>visible) << 2;
       for (; c < whole; c += 16)
         v128.store(dr + c, f32x4.mul(f32x4.mul(v128.load(pr + c), f32x4.sub(v128.load(dr + c), sum)), s4));
       for (; c < end; c += 4)
         store<f32>(dr + c, load<f32>(pr + c) * (load<f32>(dr + c) - f32x4.extract_lane(sum, 0)) * scale);
+      if (visible < length) memory.fill(dr + end, 0, ((<usize>length) << 2) - end);
     }
     gemm(queries, d, length, dp, length, 1, k + ko, row, 1, dq + qo, row, false, work);
     gemm(length, d, queries, dp, 1, length, q + qo, row, 1, dk + ko, row, false, work);

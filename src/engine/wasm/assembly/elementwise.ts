@@ -61,22 +61,46 @@ export function sigmoid(n: i32, x: usize, y: usize, part: i32, parts: i32): void
   for (let o = begin(n, part, parts); o < end; o += 16) v128.store(y + o, sigmoid4(v128.load(x + o)));
 }
 
-/** max(x, 0); NaN stays NaN. */
+/** max(x, 0). Of pmax and pmin the first argument is the result where it is NaN. */
 export function relu(n: i32, x: usize, y: usize, part: i32, parts: i32): void {
   const end = begin(n, part + 1, parts);
   const zero = f32x4.splat(0);
-  for (let o = begin(n, part, parts); o < end; o += 16) v128.store(y + o, f32x4.max(v128.load(x + o), zero));
+  for (let o = begin(n, part, parts); o < end; o += 16) v128.store(y + o, f32x4.pmax(v128.load(x + o), zero));
 }
 
-/** dy where y > 0, else 0: the gradient of ReLU from its result. */
+/** x, at least `low` and at most `high`. */
+export function clip(n: i32, x: usize, y: usize, low: f32, high: f32, part: i32, parts: i32): void {
+  const end = begin(n, part + 1, parts);
+  const low4 = f32x4.splat(low), high4 = f32x4.splat(high);
+  for (let o = begin(n, part, parts); o < end; o += 16)
+    v128.store(y + o, f32x4.pmin(f32x4.pmax(v128.load(x + o), low4), high4));
+}
+
+/** The larger of each two numbers, or of each of a and the `single` b; NaN where one is. */
+export function maximum(n: i32, a: usize, b: usize, y: usize, single: i32, part: i32, parts: i32): void {
+  const end = begin(n, part + 1, parts);
+  const b4 = v128.load32_splat(b);
+  for (let o = begin(n, part, parts); o < end; o += 16)
+    v128.store(y + o, f32x4.max(v128.load(a + o), single ? b4 : v128.load(b + o)));
+}
+
+/** The smaller ones, likewise. */
+export function minimum(n: i32, a: usize, b: usize, y: usize, single: i32, part: i32, parts: i32): void {
+  const end = begin(n, part + 1, parts);
+  const b4 = v128.load32_splat(b);
+  for (let o = begin(n, part, parts); o < end; o += 16)
+    v128.store(y + o, f32x4.min(v128.load(a + o), single ? b4 : v128.load(b + o)));
+}
+
+/** 0 where y ≤ 0, else dy: the gradient of ReLU from its result. */
 export function reluGrad(n: i32, dy: usize, y: usize, dx: usize, part: i32, parts: i32): void {
   const end = begin(n, part + 1, parts);
   const zero = f32x4.splat(0);
   for (let o = begin(n, part, parts); o < end; o += 16)
-    v128.store(dx + o, v128.and(v128.load(dy + o), f32x4.gt(v128.load(y + o), zero)));
+    v128.store(dx + o, v128.andnot(v128.load(dy + o), f32x4.le(v128.load(y + o), zero)));
 }
 
-/** y = x·scale where hash(i, seed) ≥ threshold, else 0. */
+/** y = x·scale where hash(i, seed) ≥ threshold, else x·0, which keeps NaN. */
 export function dropout(
   n: i32, x: usize, y: usize, threshold: f64, scale: f32, seed: i32, part: i32, parts: i32,
 ): void {
@@ -84,7 +108,7 @@ export function dropout(
   const end = <i32>min<usize>(begin(n, part + 1, parts) >> 2, n);
   for (let i = <i32>(begin(n, part, parts) >> 2); i < end; i++) {
     const at = <usize>i << 2;
-    store<f32>(y + at, hash(i, seed) >= limit ? load<f32>(x + at) * scale : 0);
+    store<f32>(y + at, load<f32>(x + at) * (hash(i, seed) >= limit ? scale : 0));
   }
 }
 

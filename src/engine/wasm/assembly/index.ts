@@ -3,10 +3,13 @@ export { attention, attentionGrad, attentionScratch } from './attention';
 export { depthwise, depthwiseGradFilter, depthwiseGradInput, fromColumns, toColumns } from './convolution';
 export {
   adamw,
+  clip,
   dropout,
   exponential,
   gelu,
   geluGrad,
+  maximum,
+  minimum,
   relu,
   reluGrad,
   rotary,
@@ -16,6 +19,7 @@ export {
 } from './elementwise';
 export { copy, sumRows } from './layout';
 export {
+  argMax,
   crossEntropy,
   crossEntropyGrad,
   embedding,
@@ -33,4 +37,4 @@ export {
   rowNormGrad,
   rowNormGradWeight,
 } from './normalization';
-export { maxPoolGrad } from './pooling';
+export { avgPool, maxPool, maxPoolGrad } from './pooling';

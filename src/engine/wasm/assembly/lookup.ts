@@ -97,24 +97,38 @@ export function softmax(rows: i32, n: i32, x: usize, y: usize, part: i32, parts:
   }
 }
 
-/** Index of the least |z|² − 2·product + |e|² in each row of products (rows, entries); the first wins a tie. */
+/**
+ * Index of the least |e|² − 2·product in each row of products (rows, entries); the first wins a tie, and NaN is less than
+ * all numbers.
+ */
 export function nearest(
-  rows: i32, entries: i32, d: i32, z: usize, codebook: usize, products: usize, norms: usize, indices: usize,
-  part: i32, parts: i32,
+  rows: i32, entries: i32, products: usize, norms: usize, indices: usize, part: i32, parts: i32,
 ): void {
   for (let r = first(rows, part, parts); r < first(rows, part + 1, parts); r++) {
-    let own: f32 = 0;
-    for (let i = 0; i < d; i++) {
-      const v = load<f32>(z + ((r * d + i) << 2));
-      own += v * v;
-    }
     let best = 0;
     let least: f32 = Infinity;
-    for (let e = 0; e < entries; e++) {
-      const distance: f32 = own + load<f32>(norms + (e << 2)) - 2 * load<f32>(products + ((r * entries + e) << 2));
-      if (distance < least) {
+    for (let e = 0; e < entries && least == least; e++) {
+      const distance: f32 = load<f32>(norms + (e << 2)) - 2 * load<f32>(products + ((r * entries + e) << 2));
+      if (!(distance >= least)) {
         least = distance;
         best = e;
+      }
+    }
+    store<i32>(indices + (r << 2), best);
+  }
+}
+
+/** Index of the largest of each row of n, with `sign` −1 of the least; the first wins a tie, and NaN wins over all. */
+export function argMax(rows: i32, n: i32, x: usize, indices: usize, sign: f32, part: i32, parts: i32): void {
+  for (let r = first(rows, part, parts); r < first(rows, part + 1, parts); r++) {
+    const row = x + ((r * n) << 2);
+    let best = 0;
+    let most: f32 = sign * load<f32>(row);
+    for (let i = 1; i < n && most == most; i++) {
+      const value: f32 = sign * load<f32>(row + (i << 2));
+      if (!(value <= most)) {
+        most = value;
+        best = i;
       }
     }
     store<i32>(indices + (r << 2), best);

@@ -1,10 +1,15 @@
 // Elementary functions on four lanes, to about float32 rounding.
 
-/** eˣ: 2ⁿ·eʳ with |r| ≤ ½ ln 2 and a polynomial for eʳ (Cephes' expf). Below −87 it is 0. */
+/**
+ * eˣ: 2ⁿ·eʳ with |r| ≤ ½ ln 2 and a polynomial for eʳ (Cephes' expf). Infinity above ln of the largest float, NaN of NaN;
+ * below −87.68, where the result is no longer normal, it is 0.
+ */
 export function exp4(x: v128): v128 {
-  const low = f32x4.lt(x, f32x4.splat(-87));
-  const y = f32x4.max(f32x4.min(x, f32x4.splat(88.3762626647949)), f32x4.splat(-87));
-  const n = f32x4.nearest(f32x4.mul(y, f32x4.splat(1.44269504088896341)));
+  // pmin and pmax give their first argument where it is NaN.
+  const y = f32x4.pmax(f32x4.pmin(x, f32x4.splat(89)), f32x4.splat(-88));
+  // 2¹²⁷ is the largest power: the last results come from a larger r, and what is too large overflows in the product.
+  // 2⁻¹²⁷ has the bits of 0.
+  const n = f32x4.pmin(f32x4.nearest(f32x4.mul(y, f32x4.splat(1.44269504088896341))), f32x4.splat(127));
   let r = f32x4.sub(y, f32x4.mul(n, f32x4.splat(0.693359375)));
   r = f32x4.sub(r, f32x4.mul(n, f32x4.splat(-2.1219444e-4)));
   let p = f32x4.splat(1.98756915e-4);
@@ -15,7 +20,7 @@ export function exp4(x: v128): v128 {
   p = f32x4.add(f32x4.mul(p, r), f32x4.splat(5.0000001201e-1));
   p = f32x4.add(f32x4.add(f32x4.mul(p, f32x4.mul(r, r)), r), f32x4.splat(1));
   const scale = i32x4.shl(i32x4.add(i32x4.trunc_sat_f32x4_s(n), i32x4.splat(127)), 23);
-  return v128.andnot(f32x4.mul(p, scale), low);
+  return f32x4.mul(p, scale);
 }
 
 /** 1/(1 + e⁻ˣ) */

@@ -11,7 +11,7 @@ export function rowNorm(
   for (let row = first(rows, part, parts); row < first(rows, part + 1, parts); row++) {
     const from = x + ((row * d) << 2), to = y + ((row * d) << 2);
     const mean: f32 = rms ? 0 : meanOf(from, d);
-    const scale: f32 = 1 / sqrt(varianceOf(from, d, mean) + epsilon);
+    const scale = scaleOf(varianceOf(from, d, mean), epsilon, rms);
     const m = f32x4.splat(mean), s = f32x4.splat(scale);
     let i: usize = 0;
     const whole = (<usize>d >> 2) << 4, end = <usize>d << 2;
@@ -59,6 +59,15 @@ function varianceOf(x: usize, d: i32, mean: f32): f32 {
   return sum / <f32>d;
 }
 
+/**
+ * 1/√(variance + ε). A variance beyond all floats has no deviation: NaN, for zero would make a row like any other of one
+ * that has gone wrong. (RMSNorm does, as its formula does in PyTorch.)
+ */
+@inline function scaleOf(variance: f32, epsilon: f32, rms: i32): f32 {
+  const scale: f32 = 1 / sqrt(variance + epsilon);
+  return rms ? scale : scale + (variance - variance);
+}
+
 /** dx by row; leaves mean and scale of each row in `stats` (rows, 2) for `rowNormGradWeight`. */
 export function rowNormGrad(
   rows: i32, d: i32, dy: usize, x: usize, weight: usize, dx: usize, stats: usize, epsilon: f32, rms: i32,
@@ -67,27 +76,27 @@ export function rowNormGrad(
   for (let row = first(rows, part, parts); row < first(rows, part + 1, parts); row++) {
     const o = <usize>((row * d) << 2);
     const mean: f32 = rms ? 0 : meanOf(x + o, d);
-    const scale: f32 = 1 / sqrt(varianceOf(x + o, d, mean) + epsilon);
+    const scale = scaleOf(varianceOf(x + o, d, mean), epsilon, rms);
     store<f32>(stats + (row << 3), mean);
     store<f32>(stats + (row << 3), scale, 4);
     // dx = scale·(g − mean(g) − n·mean(g·n)) with g = dy·weight, n the normalized x
     const m = f32x4.splat(mean), s = f32x4.splat(scale);
-    let g4 = f32x4.splat(0), gn4 = g4;
+    let g4 = f32x4.splat(0), gx4 = g4;
     let i: usize = 0;
     const whole = (<usize>d >> 2) << 4, end = <usize>d << 2;
     for (; i < whole; i += 16) {
       const g = f32x4.mul(v128.load(dy + o + i), v128.load(weight + i));
       g4 = f32x4.add(g4, g);
-      gn4 = f32x4.add(gn4, f32x4.mul(g, f32x4.mul(f32x4.sub(v128.load(x + o + i), m), s)));
+      gx4 = f32x4.add(gx4, f32x4.mul(g, f32x4.sub(v128.load(x + o + i), m)));
     }
-    let meanG = lanes(g4), meanGN = lanes(gn4);
+    let meanG = lanes(g4), meanGN = lanes(gx4);
     for (; i < end; i += 4) {
       const g = load<f32>(dy + o + i) * load<f32>(weight + i);
       meanG += g;
-      meanGN += g * (load<f32>(x + o + i) - mean) * scale;
+      meanGN += g * (load<f32>(x + o + i) - mean);
     }
     meanG = rms ? <f32>0 : meanG / <f32>d;
-    meanGN /= <f32>d;
+    meanGN = (meanGN * scale) / <f32>d;
     const mg = f32x4.splat(meanG), mgn = f32x4.splat(meanGN);
     for (i = 0; i < whole; i += 16) {
       const g = f32x4.mul(v128.load(dy + o + i), v128.load(weight + i));
@@ -151,7 +160,8 @@ export function groupNorm(
       }
     const n = <f64>(pixels * each);
     const mean = sum / n;
-    const scale = <f32>(1 / sqrt(max(squares / n - mean * mean, 0) + epsilon));
+    const variance = <f32>max(squares / n - mean * mean, 0);
+    const scale = scaleOf(variance, epsilon, 0);
     store<f32>(stats + (unit << 3), <f32>mean);
     store<f32>(stats + (unit << 3), scale, 4);
     if (y == 0) continue;

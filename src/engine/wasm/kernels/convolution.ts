@@ -221,18 +221,32 @@ export function registerConvolution(): void {
     },
   );
 
-  // tfjs's own is wrong where the windows do not tile the input.
-  register<ConvAttributes & { filterSize: number | [number, number] }>(
-    'MaxPoolGrad',
-    ({ dy, input }, attributes, backend) => {
-      const { filterSize, strides, pad, dimRoundingMode } = attributes;
-      const shape = input.shape as Shape4D;
-      const pool = tf.backend_util.computePool2DInfo(shape, filterSize, strides, 1, pad, dimRoundingMode);
-      const dx = backend.output(shape);
-      const work = sizeOf(dy.shape) * pool.filterHeight * pool.filterWidth;
-      const addresses = [dy, input, dx].map((tensor) => backend.address(tensor));
-      backend.pool.run('maxPoolGrad', work, pool.batchSize, ...geometry(pool), ...addresses);
-      return dx;
-    },
-  );
+  type PoolAttributes = ConvAttributes & { filterSize: number | [number, number] };
+  const poolInfo = (x: tf.TensorInfo, { filterSize, strides, pad, dimRoundingMode }: PoolAttributes) =>
+    tf.backend_util.computePool2DInfo(x.shape as Shape4D, filterSize, strides, 1, pad, dimRoundingMode);
+  // tfjs's own lose NaN, and the gradient is wrong where the windows do not tile the input.
+  for (const [name, kernel] of [
+    ['MaxPool', 'maxPool'],
+    ['AvgPool', 'avgPool'],
+  ])
+    registerFor<PoolAttributes>(
+      name,
+      ({ x }) => isFloat(x),
+      ({ x }, attributes, backend) => {
+        const pool = poolInfo(x, attributes);
+        const y = backend.output(pool.outShape);
+        const work = sizeOf(y.shape) * pool.filterHeight * pool.filterWidth;
+        const addresses = [x, y].map((tensor) => backend.address(tensor));
+        backend.pool.run(kernel, work, pool.batchSize, ...geometry(pool), ...addresses);
+        return y;
+      },
+    );
+  register<PoolAttributes>('MaxPoolGrad', ({ dy, input }, attributes, backend) => {
+    const pool = poolInfo(input, attributes);
+    const dx = backend.output(input.shape);
+    const work = sizeOf(dy.shape) * pool.filterHeight * pool.filterWidth;
+    const addresses = [dy, input, dx].map((tensor) => backend.address(tensor));
+    backend.pool.run('maxPoolGrad', work, pool.batchSize, ...geometry(pool), ...addresses);
+    return dx;
+  });
 }

@@ -1,10 +1,86 @@
 import * as tf from '@tensorflow/tfjs';
-import { isFloat, register, registerFor, sizeOf } from './register.js';
+import type { WasmBackend } from '../backend.js';
+import { type Inputs, isFloat, register, registerFor, sizeOf } from './register.js';
 
 const COST = 10;
 
+type Clip = { clipValueMin: number; clipValueMax: number };
+
+/** Kernels in the place of tfjs's own that lose NaN. */
+function registerComparisons(): void {
+  registerFor(
+    'Relu',
+    ({ x }) => isFloat(x),
+    (inputs, _, backend) => elementwise(backend, 'relu', inputs),
+  );
+  registerFor(
+    'Relu6',
+    ({ x }) => isFloat(x),
+    (inputs, _, backend) => elementwise(backend, 'clip', inputs, 0, 6),
+  );
+  registerFor<Clip>(
+    'ClipByValue',
+    ({ x }) => isFloat(x),
+    (inputs, { clipValueMin, clipValueMax }, backend) =>
+      elementwise(backend, 'clip', inputs, clipValueMin, clipValueMax),
+  );
+  for (const [name, kernel] of [
+    ['Maximum', 'maximum'],
+    ['Minimum', 'minimum'],
+  ])
+    registerFor(
+      name,
+      ({ a, b }) => isFloat(a) && isFloat(b),
+      (inputs, _, backend) =>
+        tf.tidy(() => {
+          const { a, b } = inputs as Record<string, tf.Tensor>;
+          const shape = tf.broadcast_util.assertAndGetBroadcastShape(a.shape, b.shape);
+          const sameShape = (x: tf.Tensor) => (x.shape.join() === shape.join() ? x : x.broadcastTo(shape));
+          const single = [b, a].find((x) => x.rank === 0);
+          if (single) {
+            const other = single === b ? a : b;
+            return elementwise(backend, kernel, { other, single }, 1) as tf.Tensor;
+          }
+          return elementwise(backend, kernel, { a: sameShape(a), b: sameShape(b) }, 0) as tf.Tensor;
+        }),
+    );
+  for (const [name, sign] of [
+    ['ArgMax', 1],
+    ['ArgMin', -1],
+  ] as const)
+    registerFor<{ axis: number }>(
+      name,
+      ({ x }, { axis }) => isFloat(x) && sizeOf(x.shape) > 0 && (axis === -1 || axis === x.shape.length - 1),
+      ({ x }, _, backend) => {
+        const n = x.shape[x.shape.length - 1];
+        const y = backend.output(x.shape.slice(0, -1), 'int32');
+        const rows = sizeOf(y.shape);
+        backend.pool.run('argMax', rows * n, rows, n, backend.address(x), backend.address(y), sign);
+        return y;
+      },
+    );
+
+  // tfjs's own keeps the lowest byte of the integer part.
+  registerFor<{ dtype: tf.DataType }>(
+    'Cast',
+    ({ x }, { dtype }) => dtype === 'bool' && ['float32', 'int32'].includes(x.dtype),
+    ({ x }) => tf.tidy(() => tf.notEqual(x as tf.Tensor, tf.scalar(0, x.dtype))),
+  );
+}
+
+/** A kernel over all elements of inputs of one shape. */
+function elementwise(backend: WasmBackend, kernel: string, inputs: Inputs, ...rest: number[]): tf.TensorInfo {
+  const tensors = Object.values(inputs);
+  const n = sizeOf(tensors[0].shape);
+  const y = backend.output(tensors[0].shape);
+  const addresses = [...tensors, y].map((tensor) => backend.address(tensor));
+  backend.pool.run(kernel, n, n, ...addresses, ...rest);
+  return y;
+}
+
 /** tfjs operations that its own kernels compute one element at a time, and those it lacks. */
 export function registerElementwise(): void {
+  registerComparisons();
   for (const [name, kernel] of [
     ['Exp', 'exponential'],
     ['Sigmoid', 'sigmoid'],

@@ -220,8 +220,7 @@ function registerLookup(): void {
       products,
     );
     backend.pool.run('squaredNorms', entries * d, entries, d, codebookAt, norms);
-    const addresses = [zAt, codebookAt, products, norms, backend.address(indices)];
-    backend.pool.run('nearest', rows * (entries + d), rows, entries, d, ...addresses);
+    backend.pool.run('nearest', rows * entries, rows, entries, products, norms, backend.address(indices));
     backend.free(products);
     backend.free(norms);
     return indices;
