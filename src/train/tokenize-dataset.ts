@@ -1,6 +1,7 @@
 import { basename, dirname } from 'node:path';
 import { fingerprint, loadTokenizer } from '../checkpoint/tokenizer-file.js';
 import { datasetIdentity, openDataset } from '../data/dataset.js';
+import { reportFound } from '../data/found.js';
 import type { ImageSet } from '../data/image-set.js';
 import { CROP_COUNTS, sequentialBatches } from '../data/loader.js';
 import { type TokenCacheDescription, TokenCacheWriter } from '../data/token-cache.js';
@@ -8,7 +9,7 @@ import { ALONE } from '../engine/distributed/group.js';
 import { DataError } from '../errors.js';
 import { removeTemporaries } from '../formats/atomic.js';
 import type { Job } from '../job/job.js';
-import { warnOfSkipped } from '../job/reporter.js';
+import { imageWarnings } from '../job/reporter.js';
 import { CodebookUsage } from '../models/codebook-usage.js';
 import { TokenRows } from './token-rows.js';
 import { tokenizeBatches } from './tokenize.js';
@@ -17,6 +18,10 @@ export interface TokenizeOptions {
   tokenizer: string;
   folder: string;
   list?: string;
+  /** Pixels that an image may have at most. */
+  maxPixels?: number;
+  /** Takes class folders without an image too; their numbers stay. */
+  allowEmptyClasses?: boolean;
   /** The token cache to write. */
   out: string;
   crops: 'ten-crop' | 'flip';
@@ -30,10 +35,12 @@ export interface TokenizeOptions {
  * images, and rank 0 writes; the others give an empty usage.
  */
 export async function tokenizeDataset(
-  { tokenizer: path, folder, list, out, crops, batchSize }: TokenizeOptions,
-  { engine, reporter, signal, group = ALONE }: Job,
+  { tokenizer: path, folder, list, maxPixels, allowEmptyClasses, out, crops, batchSize }: TokenizeOptions,
+  job: Job,
 ): Promise<{ images: number; usage: CodebookUsage }> {
-  const dataset = await openDataset({ folder, list });
+  const { engine, reporter, signal, group = ALONE } = job;
+  const dataset = await openDataset({ folder, list, maxPixels, refuseEmptyClasses: !allowEmptyClasses });
+  reportFound(dataset, job);
   const tokenizer = await loadTokenizer(path);
   const { image_size, tokens, codebook_size } = tokenizer.geometry;
   const description: TokenCacheDescription = {
@@ -50,7 +57,7 @@ export async function tokenizeDataset(
   const filesAtOnce = Math.max(1, Math.floor(batchSize / CROP_COUNTS[crops]));
   const { classNames: _, ...own } = description;
   const partial = `${out}.partial`;
-  const job = {
+  const made = {
     ...own,
     dataset: datasetIdentity(dataset),
     batch_size: batchSize,
@@ -62,7 +69,7 @@ export async function tokenizeDataset(
     batch: filesAtOnce,
     total: dataset.size,
   };
-  const rows = group.rank === 0 ? await TokenRows.open(partial, job, sizes) : undefined;
+  const rows = group.rank === 0 ? await TokenRows.open(partial, made, sizes) : undefined;
   const start = rows?.count ?? 0;
   if (start > 0) reporter.info(`goes on after ${start} images of an interrupted run in ${partial}`);
   const total = dataset.size;
@@ -76,7 +83,7 @@ export async function tokenizeDataset(
       crops,
       start: at!.next,
       share: group,
-      onUnreadable: warnOfSkipped(reporter),
+      ...imageWarnings(reporter),
     });
     const onImages = (done: number) => progress.update(done);
     const kept = { start: at!.images, folder: partial };
