@@ -96,9 +96,10 @@ function noImageText(bytes: Uint8Array): string {
   return `it is not an image: it begins with ${shown}`;
 }
 
-/** What libvips says, its lines of the same once and in one line. */
+/** What libvips says, in one line: each of its lines once, without those on how it looked for more bytes. */
 function plainMessage({ message }: Error): string {
-  return [...new Set(message.split(/\s*\n\s*/))].filter((line) => line !== '').join(', ');
+  const lines = message.split(/\s*\n\s*/).filter((line) => line !== '' && !/bad seek to \d+$/.test(line));
+  return [...new Set(lines)].join(', ').replace(/:$/, '');
 }
 
 const RESOLVE = { resolveWithObject: true } as const;

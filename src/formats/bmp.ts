@@ -1,4 +1,5 @@
 import { cutOffText } from './image-end.js';
+import { BMP_HEADERS } from './image-kind.js';
 
 // The format: https://learn.microsoft.com/en-us/windows/win32/gdi/bitmap-storage. Of the packages for it none reads palettes,
 // masks and compressed rows right, and sharp's libvips comes without it.
@@ -36,6 +37,8 @@ function readHeader(bytes: Uint8Array): Header {
   };
   need(18);
   const size = view.getUint32(14, true);
+  if (!BMP_HEADERS.includes(size))
+    throw new Error(`it is a BMP with a header of ${size} bytes, which is not read`);
   need(14 + size);
   const core = size === 12; // OS/2's, of 16 bits
   const width = core ? view.getUint16(18, true) : view.getInt32(18, true);

@@ -18,8 +18,8 @@ export type UnreadKind =
 /** What of a file's beginning tells its kind, in bytes. */
 export const HEAD_BYTES = 512;
 
-/** Sizes of a BMP's second header. */
-const BMP_HEADERS = [12, 16, 40, 52, 56, 64, 108, 124];
+/** Sizes of a BMP's second header, in bytes. */
+export const BMP_HEADERS = [12, 16, 40, 52, 56, 64, 108, 124];
 
 /** Tests of a file's first bytes, one character each, in turn. */
 const TESTS: readonly (readonly [kind: ReadKind | UnreadKind, test: (head: string) => boolean])[] = [
@@ -47,7 +47,9 @@ const TESTS: readonly (readonly [kind: ReadKind | UnreadKind, test: (head: strin
   [
     'SVG',
     (head) =>
-      /^(\xef\xbb\xbf)?\s*(<\?xml[^]*?)?(<!--[^]*?-->\s*|<!DOCTYPE svg[^]*?>\s*)*<svg[\s>]/.test(head),
+      /^(\xef\xbb\xbf)?\s*(<\?xml[\s\S]*?)?(<!--[\s\S]*?-->\s*|<!DOCTYPE svg[\s\S]*?>\s*)*<svg[\s>]/.test(
+        head,
+      ),
   ],
   ['OpenEXR', begins('v/1\x01')],
   ['Radiance HDR', begins('#?RADIANCE', '#?RGBE')],
@@ -63,7 +65,7 @@ function begins(...beginnings: string[]): (head: string) => boolean {
 /** What the first box of an ISO file, such as an AVIF, says that it is. */
 function brands(head: string): string[] {
   if (!head.startsWith('ftyp', 4)) return [];
-  return head.slice(8, head.charCodeAt(2) * 256 + head.charCodeAt(3)).match(/[^]{4}/g) ?? [];
+  return head.slice(8, head.charCodeAt(2) * 256 + head.charCodeAt(3)).match(/[\s\S]{4}/g) ?? [];
 }
 
 const READ: Record<ReadKind, true> = {
