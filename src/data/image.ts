@@ -52,6 +52,16 @@ export async function decodeImage(
   }
 }
 
+/** Where libvips is to stop: it would fill the rows that a TIFF lacks with black, as no mere end of the file. */
+const FAIL_ON = {
+  JPEG: 'truncated',
+  PNG: 'truncated',
+  WebP: 'truncated',
+  GIF: 'truncated',
+  TIFF: 'error',
+  AVIF: 'truncated',
+} as const;
+
 async function decodeBytes(bytes: Uint8Array, maxPixels: number): Promise<Image> {
   const kind = imageKind(bytes);
   if (kind === undefined) throw new Refusal(noImageText(bytes));
@@ -69,7 +79,7 @@ async function decodeBytes(bytes: Uint8Array, maxPixels: number): Promise<Image>
   try {
     // Not by path: libvips takes a part of some names for options, and keeps files open in its cache.
     // The limit is checked here, where its error can say the size.
-    const source = sharp(bytes, { failOn: 'truncated', ignoreIcc: true, limitInputPixels: false });
+    const source = sharp(bytes, { failOn: FAIL_ON[kind], ignoreIcc: true, limitInputPixels: false });
     const { space, width, height, pageHeight } = await source.metadata();
     checkSize(width, pageHeight ?? height);
     if (space === 'cmyk') return await decodeCmyk(source);

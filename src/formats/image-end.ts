@@ -61,12 +61,46 @@ function endOfGif(bytes: Uint8Array): End {
   return at > bytes.length ? at : 'no end mark';
 }
 
-/** The first directory of a classic TIFF: writers put it behind the pixels. */
+/** Bytes of a TIFF's values, by their type. */
+const TIFF_SIZES = [0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8];
+const [SHORT, OFFSETS, COUNTS] = [3, [273, 324], [279, 325]];
+
+/**
+ * The first directory of a classic TIFF, which writers may put behind the pixels, and the values, strips and tiles that it
+ * points to.
+ */
 function endOfTiff(bytes: Uint8Array): End {
   if (bytes.length < 8) return 8;
   const little = bytes[0] === 0x49;
   const view = viewOf(bytes);
-  return view.getUint16(2, little) === 42 ? view.getUint32(4, little) + 2 : undefined;
+  if (view.getUint16(2, little) !== 42) return undefined;
+  const directory = view.getUint32(4, little);
+  if (directory + 2 > bytes.length) return directory + 2;
+  let end = directory + 2 + 12 * view.getUint16(directory, little) + 4;
+  if (end > bytes.length) return end;
+  const entries: { tag: number; type: number; count: number; start: number; end: number }[] = [];
+  for (let at = directory + 2; at + 12 < end; at += 12) {
+    const [tag, type] = [view.getUint16(at, little), view.getUint16(at + 2, little)];
+    const size = TIFF_SIZES[type] ?? 0;
+    const count = view.getUint32(at + 4, little);
+    // What fits stands in the entry itself.
+    const start = size * count <= 4 ? at + 8 : view.getUint32(at + 8, little);
+    entries.push({ tag, type, count, start, end: start + size * count });
+  }
+  for (const entry of entries) end = Math.max(end, entry.end);
+  if (end > bytes.length) return end;
+  const numbers = (tags: readonly number[]) => {
+    const { type, count, start } = entries.find(({ tag }) => tags.includes(tag)) ?? {
+      type: 0,
+      count: 0,
+      start: 0,
+    };
+    const number = (i: number) =>
+      type === SHORT ? view.getUint16(start + 2 * i, little) : view.getUint32(start + 4 * i, little);
+    return type === SHORT || type === SHORT + 1 ? Array.from({ length: count }, (_, i) => number(i)) : [];
+  };
+  const [offsets, counts] = [numbers(OFFSETS), numbers(COUNTS)];
+  return offsets.reduce((most, offset, i) => Math.max(most, offset + (counts[i] ?? 0)), end);
 }
 
 /** Boxes, each with its length; 0 means up to the end. */

@@ -99,6 +99,28 @@ describe('decodeImage gives 8-bit RGB', () => {
   });
 });
 
+/** A little-endian TIFF with its directory before everything else, as Pillow writes it. */
+function directoryFirst(tiff: Buffer): Buffer {
+  const directory = tiff.readUInt32LE(4);
+  const entries = tiff.readUInt16LE(directory);
+  const head = Buffer.concat([tiff.subarray(0, 8), tiff.subarray(directory, directory + 6 + 12 * entries)]);
+  const rest = Buffer.from(tiff.subarray(8));
+  const move = head.length - 8;
+  head.writeUInt32LE(8, 4);
+  for (let at = 10; at < head.length - 4; at += 12) {
+    const [tag, count] = [head.readUInt16LE(at), head.readUInt32LE(at + 4)];
+    const size = [0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8][head.readUInt16LE(at + 2)] * count;
+    const value = head.readUInt32LE(at + 8);
+    if (size > 4) head.writeUInt32LE(value + move, at + 8);
+    if (tag !== 273) continue;
+    if (size <= 4) head.writeUInt32LE(value + move, at + 8);
+    else
+      for (let i = value - 8; i < value - 8 + size; i += 4)
+        rest.writeUInt32LE(rest.readUInt32LE(i) + move, i);
+  }
+  return Buffer.concat([head, rest]);
+}
+
 describe('decodeImage says how a file is cut off', () => {
   const kinds = ['jpeg', 'png', 'webp', 'gif', 'avif'] as const;
   it.each(kinds)('%s', async (kind) => {
@@ -119,6 +141,21 @@ describe('decodeImage says how a file is cut off', () => {
       }
     }
   });
+
+  it.each(['none', 'deflate', 'jpeg'] as const)(
+    'TIFF, compression %s, wherever its directory is',
+    async (compression) => {
+      const behind = await noise(32).tiff({ compression }).toBuffer();
+      const before = directoryFirst(behind);
+      const whole = await decode('behind', behind);
+      expect(await decode('before', before)).toEqual(whole);
+      for (const bytes of [behind, before])
+        for (const share of [0.1, 0.5, 0.9])
+          await expect(decode('cut', bytes.subarray(0, share * bytes.length))).rejects.toThrow(
+            /: it is cut off after [\d,]+ of at least [\d,]+ bytes; /,
+          );
+    },
+  );
 
   it('not of a whole file whose content is damaged', async () => {
     const bytes = await noise(32).png().toBuffer();

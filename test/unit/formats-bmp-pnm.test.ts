@@ -61,11 +61,11 @@ describe('readBmp', () => {
   it('run-length coded, with runs, single values, jumps and ends of rows', () => {
     const palette = [RED, GREEN, BLUE, GREY];
     const [r, g, b, y] = palette;
-    const coded = [2, 1, 0, 3, 2, 3, 1, 0, 0, 0, 0, 2, 1, 1, 2, 2, 0, 1];
+    const coded = [2, 1, 0, 3, 2, 3, 1, 0, 0, 0, 0, 2, 1, 1, 4, 2, 0, 1];
     const eight = { width: 5, height: 3, bits: 8, compression: 1, palette, pixels: coded };
     expect(pixels(eight)).toEqual(
       [
-        [r, b, b, r, r],
+        [r, b, b, b, b],
         [r, r, r, r, r],
         [g, g, b, y, g],
       ].flat(2),
