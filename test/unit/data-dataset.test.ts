@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process';
-import { mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
@@ -176,11 +176,14 @@ describe('what is left out', () => {
   });
 });
 
-it('every ending of the kinds that are read', async () => {
-  const endings = 'jpg jpeg jpe jfif JPG png webp gif tif tiff avif bmp dib ppm pgm pnm'.split(' ');
-  await make(...endings.map((ending) => `a/x.${ending}`));
+it('every ending that the guide names is read, in small and in capital letters', async () => {
+  const guide = await readFile(join(import.meta.dirname, '../../docs/your-images.md'), 'utf8');
+  const [, list] = /are read: `([^`]+)`/.exec(guide)!;
+  const endings = list.split(/\s+/);
+  expect(endings.length).toBeGreaterThan(15);
+  await make(...endings.flatMap((ending) => [`a/x${ending}`, `a/y${ending.toUpperCase()}`]));
   const { size, leftOut } = await openDataset({ folder });
-  expect([size, leftOut.text]).toEqual([endings.length, '']);
+  expect([size, leftOut.text]).toEqual([2 * endings.length, '']);
 });
 
 describe('class folders without an image', () => {
