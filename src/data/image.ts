@@ -17,6 +17,8 @@ export interface Image {
 /** Pixels an image has at most, where no other limit is given: as many as sharp and libvips take by themselves. */
 export const MAX_PIXELS = 16_383 ** 2;
 
+const REPLACE = 'replace or remove it';
+
 /** Why a file is not read, and what to do about it. */
 class Refusal extends Error {
   constructor(
@@ -26,9 +28,8 @@ class Refusal extends Error {
     super(reason);
   }
 }
-const count = (n: number) => n.toLocaleString('en-US');
 
-const REPLACE = 'replace or remove it';
+const count = (n: number) => n.toLocaleString('en-US');
 
 /**
  * Decodes an image file, or the `bytes` that `path` names, into RGB as Pillow's `convert('RGB')` does, which the reference reads with: alpha
@@ -87,7 +88,7 @@ async function decodeBytes(bytes: Uint8Array, maxPixels: number): Promise<Image>
     return { width: info.width, height: info.height, data: bytesOf(data) };
   } catch (error) {
     if (error instanceof Refusal) throw error;
-    throw new Refusal(cutOff(kind, bytes) ?? `it is damaged: ${plainMessage(error as Error)}`);
+    throw new Refusal(cutOff(kind, bytes) ?? `it cannot be decoded: ${plainMessage(error as Error)}`);
   }
 }
 

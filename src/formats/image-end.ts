@@ -13,8 +13,8 @@ function endOfJpeg(bytes: Uint8Array): End {
     if (bytes[at] !== 0xff) return undefined;
     const marker = bytes[at + 1];
     if (marker === 0xd9) return undefined;
-    if (marker === 0xff) {
-      at++; // filled up
+    if (marker === 0xff || marker === 0x01 || (marker >= 0xd0 && marker <= 0xd8)) {
+      at += marker === 0xff ? 1 : 2; // filled up, or a marker by itself
       continue;
     }
     if (at + 4 > bytes.length) break;

@@ -60,6 +60,7 @@ export async function tokenizeDataset(
   const made = {
     ...own,
     dataset: datasetIdentity(dataset),
+    max_pixels: dataset.maxPixels,
     batch_size: batchSize,
     engine: engine.description,
   };

@@ -160,7 +160,9 @@ describe('decodeImage says how a file is cut off', () => {
   it('not of a whole file whose content is damaged', async () => {
     const bytes = await noise(32).png().toBuffer();
     bytes.fill(0, 1500, 1600);
-    await expect(decode('damaged.png', bytes)).rejects.toThrow(/damaged\.png: it is damaged: .*libpng/);
+    await expect(decode('damaged.png', bytes)).rejects.toThrow(
+      /damaged\.png: it cannot be decoded: .*libpng/,
+    );
   });
 
   it('a thumbnail with an end mark of its own is not the end', async () => {
