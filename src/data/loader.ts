@@ -38,7 +38,7 @@ export interface SmallImages {
   readonly root: string;
   readonly count: number;
   readonly imageSize: number;
-  /** One of them, with its size. */
+  /** The first of them, with its size. */
   readonly example: string;
 }
 
@@ -61,7 +61,8 @@ const MAX_UNREADABLE = 0.01;
 class Reader<T> {
   private readonly unreadable = new Map<number, string>();
   private readonly small = new Set<number>();
-  private smallExample?: string;
+  /** The first of them in the data set's order, whatever the order they are read in. */
+  private firstSmall?: { readonly index: number; readonly text: string };
   private toldSmall = false;
 
   constructor(
@@ -113,16 +114,17 @@ class Reader<T> {
     const { dataset, imageSize } = this.options;
     if (Math.min(width, height) >= imageSize) return;
     this.small.add(index);
-    this.smallExample ??= `${dataset.path(index)}, ${width} × ${height}`;
+    if (index < (this.firstSmall?.index ?? Number.POSITIVE_INFINITY))
+      this.firstSmall = { index, text: `${dataset.path(index)}, ${width} × ${height}` };
   }
 
   /** Tells, at its first call, of the images so far that were enlarged. */
   tellSmall(): void {
-    const { small, smallExample: example, toldSmall } = this;
+    const { small, firstSmall, toldSmall } = this;
     const { dataset, imageSize, onSmall } = this.options;
     this.toldSmall = true;
-    if (!toldSmall && example !== undefined)
-      onSmall?.({ root: dataset.root, count: small.size, imageSize, example });
+    if (!toldSmall && firstSmall)
+      onSmall?.({ root: dataset.root, count: small.size, imageSize, example: firstSmall.text });
   }
 
   private check(cause?: unknown): void {

@@ -281,7 +281,7 @@ describe('images smaller than wanted', () => {
     root: expect.stringMatching(/small-\d$/),
     count: 3,
     imageSize: SIZE,
-    example: expect.stringMatching(/^(even\/004.png, 2 × 2|odd\/007.png, 1 × 300|even\/018.png, 300 × 7)$/),
+    example: 'even/004.png, 2 × 2',
   };
 
   it('are told of once, when training has seen all of them', async () => {
@@ -303,7 +303,11 @@ describe('images smaller than wanted', () => {
     await loader.close();
     await loader.close();
     expect(found).toEqual([
-      { ...three, count: expect.toSatisfy((count: number) => count === 2 || count === 3) },
+      {
+        ...three,
+        example: expect.any(String),
+        count: expect.toSatisfy((count: number) => count === 2 || count === 3),
+      },
     ]);
   });
 
