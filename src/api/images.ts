@@ -5,10 +5,14 @@ import { writeFileAtomic } from '../formats/atomic.js';
 
 /**
  * Reads an image file as the tokenizer is evaluated on it: RGB, ADM's centre crop to `size` × `size` pixels.
- * @throws DataError where the file is missing or not an image
+ * @throws DataError where the file is missing, not an image, or has more than `maxPixels` pixels (268 million by itself)
  */
-export async function readImage(path: string, size: number): Promise<Image> {
-  return admCenterCrop(await decodeImage(path), size);
+export async function readImage(
+  path: string,
+  size: number,
+  { maxPixels }: { maxPixels?: number } = {},
+): Promise<Image> {
+  return admCenterCrop(await decodeImage(path, undefined, maxPixels), size);
 }
 
 /** Writes an image as PNG; the file appears when it is complete. @throws OutputError where it cannot be written */

@@ -182,6 +182,28 @@ export function choice(
   return new Option(flags, description).choices([...values]).default(standard);
 }
 
+/** What commands that read images take; see `maxPixelsOption` and `emptyClassesOption`. */
+export interface ImageFlags {
+  maxPixels?: number;
+  allowEmptyClasses?: boolean;
+}
+
+/** How large a single image may be. */
+export function maxPixelsOption(): Option {
+  return new Option(
+    '--max-pixels <n>',
+    'pixels an image may have; a larger one counts as unreadable (default: 268 million)',
+  ).argParser(wholeNumber(1));
+}
+
+/** Whether a class may be without images. */
+export function emptyClassesOption(): Option {
+  return new Option(
+    '--allow-empty-classes',
+    'take class folders without an image too; each keeps its class number',
+  );
+}
+
 /** Whether to say what a training run would take, in place of running it. */
 export function dryRunOption(): Option {
   return new Option('--dry-run', 'train nothing, but say what it takes: sizes, memory, time, disk');

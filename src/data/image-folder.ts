@@ -1,48 +1,113 @@
 import type { Dirent } from 'node:fs';
-import { readdir, readFile, stat } from 'node:fs/promises';
-import { basename, dirname, join } from 'node:path';
+import { open, readdir, readFile, realpath, stat } from 'node:fs/promises';
+import { basename, dirname, join, sep } from 'node:path';
 import { DataError } from '../errors.js';
-import {
-  absentError,
-  byCodePoint,
-  classesByFolder,
-  type ImageSet,
-  isImage,
-  PackedTexts,
-} from './image-set.js';
+import { HEAD_BYTES } from '../formats/image-kind.js';
+import { absentError, byCodePoint, classesByFolder, type ImageSet, PackedTexts } from './image-set.js';
+import { isImage, LeftOut, leftOutByName } from './left-out.js';
 
 /**
  * The images of a folder, or those of `listed`. The order is by class, then by path with files before folders, or the
- * list's.
+ * list's. Links are followed, except those to a folder that they are in.
  * @throws DataError where the folder or a listed file is missing, nothing is found, or images lie both beside and inside
  *   class folders
  */
 export async function openImageFolder(
   folder: string,
   listed?: { paths: string[]; list: string },
-): Promise<ImageSet> {
-  const { folders, images } = await readFolder(folder);
-  const paths = listed?.paths ?? [...images];
+): Promise<Omit<ImageSet, 'maxPixels'>> {
+  const walk = new Walk(folder);
+  const { folders, images } = await walk.readFolder('', await walk.start());
+  const paths = listed?.paths ?? images;
   if (listed) await checkPresent(folder, listed);
-  else for (const name of folders) await walk(folder, name, paths);
-  const classes = classesByFolder(folder, paths, folders);
+  else for (const inner of folders) await walk.into(inner, paths);
+  // A list chooses: what else there is was not asked for.
+  const leftOut = listed ? new LeftOut() : walk.leftOut;
+  const classNames = folders.map(({ path }) => path);
+  const classes = classesByFolder(folder, paths, classNames, leftOut);
   const names = new PackedTexts(paths);
   const location = (index: number) => join(folder, names.at(index));
   return {
     root: folder,
     size: paths.length,
     ...classes,
+    ...(listed && { emptyClasses: [] }),
+    leftOut,
     path: (index) => names.at(index),
     location,
     read: (index) => readFile(location(index)),
   };
 }
 
-/** The names of a folder's folders and images, without hidden ones, links followed, sorted. */
-async function readFolder(folder: string): Promise<{ folders: string[]; images: string[] }> {
-  let children: Dirent[];
+/** A folder on the way down. */
+interface Folder {
+  /** Relative to the root. */
+  readonly path: string;
+  /** Where it really is; the last one is its own place, those before it are the places of links on the way. */
+  readonly places: readonly string[];
+}
+
+/** Whether a folder is another one or lies in it; both are real paths. */
+const isIn = (place: string, folder: string) =>
+  place === folder || place.startsWith(folder.endsWith(sep) ? folder : folder + sep);
+
+/** A walk through the folders below `root`, which counts what it leaves out. */
+class Walk {
+  readonly leftOut = new LeftOut();
+
+  constructor(private readonly root: string) {}
+
+  async start(): Promise<string[]> {
+    return [await realpath(this.root).catch(() => this.root)];
+  }
+
+  /** Adds the paths, relative to the root, of all images under a folder. */
+  async into(folder: Folder, paths: string[]): Promise<void> {
+    const { folders, images } = await this.readFolder(folder.path, folder.places);
+    for (const path of images) paths.push(path);
+    for (const inner of folders) await this.into(inner, paths);
+  }
+
+  /** A folder's folders and images, sorted by name. */
+  async readFolder(
+    path: string,
+    places: readonly string[],
+  ): Promise<{ folders: Folder[]; images: string[] }> {
+    const here = join(this.root, path);
+    const folders: Folder[] = [];
+    const images: string[] = [];
+    for (const child of await list(here)) {
+      const { name } = child;
+      const location = join(here, name);
+      const inner = path === '' ? name : `${path}/${name}`;
+      const isLink = child.isSymbolicLink();
+      const target = isLink ? await stat(location).catch(() => undefined) : child;
+      const isFolder = target?.isDirectory() ?? false;
+      const reason = leftOutByName(name, isFolder);
+      if (reason !== undefined) this.leftOut.add(reason);
+      else if (isFolder) {
+        const place = isLink ? await realpath(location) : join(places.at(-1)!, name);
+        // A walk through a folder that this one is in would come back here.
+        if (isLink && places.some((one) => isIn(one, place))) this.leftOut.add('linksBack');
+        else
+          folders.push({
+            path: inner,
+            places: isLink ? [...places, place] : [...places.slice(0, -1), place],
+          });
+      } else if (target !== undefined && !target.isFile()) this.leftOut.add('others');
+      // A link to nothing is kept by its name: reading it fails then, and says so.
+      else if (isImage(name)) images.push(inner);
+      else await this.leftOut.addFile(name, () => headOf(location));
+    }
+    folders.sort((a, b) => byCodePoint(a.path, b.path));
+    return { folders, images: images.sort(byCodePoint) };
+  }
+}
+
+/** What is in a folder. @throws DataError where it cannot be read */
+async function list(folder: string): Promise<Dirent[]> {
   try {
-    children = await readdir(folder, { withFileTypes: true });
+    return await readdir(folder, { withFileTypes: true });
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     const reason =
@@ -55,25 +120,20 @@ async function readFolder(folder: string): Promise<{ folders: string[]; images: 
       cause: error,
     });
   }
-  const folders: string[] = [];
-  const images: string[] = [];
-  for (const child of children) {
-    if (child.name.startsWith('.')) continue;
-    // A link to nothing is kept by its name: reading it fails then, and says so.
-    const target = child.isSymbolicLink()
-      ? await stat(join(folder, child.name)).catch(() => undefined)
-      : child;
-    if (target?.isDirectory()) folders.push(child.name);
-    else if (isImage(child.name)) images.push(child.name);
-  }
-  return { folders: folders.sort(byCodePoint), images: images.sort(byCodePoint) };
 }
 
-/** Adds the paths, relative to `root`, of all images under `folder`. */
-async function walk(root: string, folder: string, paths: string[]): Promise<void> {
-  const { folders, images } = await readFolder(join(root, folder));
-  for (const name of images) paths.push(`${folder}/${name}`);
-  for (const name of folders) await walk(root, `${folder}/${name}`, paths);
+/** The first bytes of a file; none where it cannot be read. */
+async function headOf(path: string): Promise<Uint8Array> {
+  const head = Buffer.alloc(HEAD_BYTES);
+  const handle = await open(path, 'r').catch(() => undefined);
+  try {
+    const { bytesRead } = (await handle?.read(head, 0, HEAD_BYTES, 0)) ?? { bytesRead: 0 };
+    return head.subarray(0, bytesRead);
+  } catch {
+    return new Uint8Array();
+  } finally {
+    await handle?.close();
+  }
 }
 
 async function checkPresent(

@@ -1,5 +1,6 @@
 import { isAbsolute, normalize } from 'node:path';
 import { DataError } from '../errors.js';
+import { type LeftOut, leftOutByName } from './left-out.js';
 
 /** Images in a fixed order, each of a class; only their names are in memory. */
 export interface ImageSet {
@@ -14,6 +15,12 @@ export interface ImageSet {
    * there are no classes.
    */
   readonly classNames: readonly string[];
+  /** Class folders without an image; none where a list names the images, or files give the classes' numbers. */
+  readonly emptyClasses: readonly string[];
+  /** What lies beside the images; nothing where a list names them. */
+  readonly leftOut: LeftOut;
+  /** Pixels that an image may have at most. */
+  readonly maxPixels: number;
   /** An image's path relative to the folder, or in its tar file. */
   path(index: number): string;
   /** An image's full path, for messages. */
@@ -54,11 +61,6 @@ export class PackedTexts {
   }
 }
 
-const IMAGE = /\.(jpe?g|png|webp|gif|tiff?|avif)$/i;
-
-/** Whether a file is an image, by its name. */
-export const isImage = (path: string): boolean => IMAGE.test(path);
-
 /** Compares by code point, as Python sorts; JavaScript's own order is by UTF-16 unit. */
 export function byCodePoint(a: string, b: string): number {
   const length = Math.min(a.length, b.length);
@@ -75,27 +77,40 @@ export function byCodePoint(a: string, b: string): number {
 /**
  * The classes of images by the first folder of their paths; none of them in a folder is one class with an empty name.
  * @param folders all class folders in code point order, with images or not, so that a class keeps its number
- * @throws DataError where there are no images, or some beside and some inside class folders
+ * @throws DataError where there are no images, some beside and some inside class folders, or one in a folder that is no
+ *   class folder
  */
 export function classesByFolder(
   root: string,
   paths: readonly string[],
   folders: readonly string[],
-): Pick<ImageSet, 'classes' | 'classNames'> {
-  if (paths.length === 0)
+  leftOut: LeftOut,
+): Pick<ImageSet, 'classes' | 'classNames' | 'emptyClasses'> {
+  if (paths.length === 0) {
+    const { text, warning } = leftOut;
+    const remedy = 'give a folder or a tar file of .jpg, .png or .webp files, or of class folders';
     throw new DataError(
-      `${root} holds no images; give a folder or a tar file of .jpg, .png or .webp files, or of class folders`,
+      `${root} holds no images${text === '' ? '' : ` (left out: ${text})`}; ${warning ?? remedy}`,
     );
+  }
   const flat = paths.find((path) => !path.includes('/'));
   const nested = paths.find((path) => path.includes('/'));
   if (flat !== undefined && nested !== undefined)
     throw new DataError(
       `${root} has images both outside class folders (${flat}) and inside (${nested}); move the former into a class folder`,
     );
-  if (nested === undefined) return { classes: new Int32Array(paths.length), classNames: [''] };
+  if (nested === undefined)
+    return { classes: new Int32Array(paths.length), classNames: [''], emptyClasses: [] };
   const ranks = new Map(folders.map((name, rank) => [name, rank]));
-  const classes = Int32Array.from(paths, (path) => ranks.get(path.slice(0, path.indexOf('/')))!);
-  return { classes, classNames: folders };
+  const counts = new Uint32Array(folders.length);
+  const classes = Int32Array.from(paths, (path) => {
+    const rank = ranks.get(path.slice(0, path.indexOf('/')));
+    if (rank === undefined)
+      throw new DataError(`${path} is in none of the class folders of ${root}; correct the list`);
+    counts[rank]++;
+    return rank;
+  });
+  return { classes, classNames: folders, emptyClasses: folders.filter((_, rank) => counts[rank] === 0) };
 }
 
 /**
@@ -107,12 +122,18 @@ export function parseList(text: string, list: string, root: string): string[] {
   if (lines.length === 0) throw new DataError(`${list} names no images; write one path a line`);
   return lines.map((line) => {
     const path = normalize(line).replaceAll('\\', '/');
-    if (isAbsolute(path) || path.startsWith('.'))
+    if (isAbsolute(path) || isLeftOut(path))
       throw new DataError(
-        `${list} names ${line}; paths must be relative to ${root}, inside it and not hidden`,
+        `${list} names ${line}; paths must be relative to ${root}, inside it, and neither hidden nor in a system folder`,
       );
     return path;
   });
+}
+
+/** Whether a file, or a folder that it is in, is left out by its name. */
+function isLeftOut(path: string): boolean {
+  const names = path.split('/');
+  return names.some((name, i) => leftOutByName(name, i < names.length - 1) !== undefined);
 }
 
 /** What to say of listed paths that are not there. */

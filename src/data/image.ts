@@ -1,7 +1,11 @@
 import { readFile } from 'node:fs/promises';
 import sharp, { type Sharp } from 'sharp';
 import { DataError } from '../errors.js';
+import { readBmp } from '../formats/bmp.js';
 import { bytesOf } from '../formats/bytes.js';
+import { cutOff } from '../formats/image-end.js';
+import { imageKind, isRead } from '../formats/image-kind.js';
+import { readPnm } from '../formats/pnm.js';
 import { toPng } from './png.js';
 
 /** An RGB image: `data` is (height, width, 3), 8 bits a channel. */
@@ -11,25 +15,103 @@ export interface Image {
   readonly data: Uint8Array;
 }
 
+/** Pixels an image has at most, where no other limit is given: as many as sharp and libvips take by themselves. */
+export const MAX_PIXELS = 16_383 ** 2;
+
+const REPLACE = 'replace or remove it';
+
+/** Why a file is not read, and what to do about it. */
+class Refusal extends Error {
+  constructor(
+    reason: string,
+    readonly remedy = REPLACE,
+  ) {
+    super(reason);
+  }
+}
+
+const count = (n: number) => n.toLocaleString('en-US');
+
 /**
  * Decodes an image file, or the `bytes` that `path` names, into RGB as Pillow's `convert('RGB')` does, which the reference reads with: alpha
  * is dropped, not blended; 16 bits are cut to the upper 8; of an animation the first picture is taken;
- * colour profiles and the EXIF orientation are not applied.
- * @throws DataError where the file is missing, truncated or not an image
+ * colour profiles and the EXIF orientation are not applied. What kind it is goes by its first bytes, not by its name.
+ * @throws DataError where the file is missing, cut off, not an image or one of a kind that is not read, or has more than
+ *   `maxPixels` pixels
  */
-export async function decodeImage(path: string, bytes?: Promise<Uint8Array>): Promise<Image> {
+export async function decodeImage(
+  path: string,
+  bytes?: Promise<Uint8Array>,
+  maxPixels = MAX_PIXELS,
+): Promise<Image> {
+  try {
+    return await decodeBytes(await (bytes ?? readFile(path)), maxPixels);
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException;
+    const reason = code === 'ENOENT' ? 'no such file' : message;
+    const remedy = error instanceof Refusal ? error.remedy : REPLACE;
+    throw new DataError(`cannot read the image ${path}: ${reason}; ${remedy}`, { cause: error });
+  }
+}
+
+/** Where libvips is to stop: it would fill the rows that a TIFF lacks with black, as no mere end of the file. */
+const FAIL_ON = {
+  JPEG: 'truncated',
+  PNG: 'truncated',
+  WebP: 'truncated',
+  GIF: 'truncated',
+  TIFF: 'error',
+  AVIF: 'truncated',
+} as const;
+
+async function decodeBytes(bytes: Uint8Array, maxPixels: number): Promise<Image> {
+  const kind = imageKind(bytes);
+  if (kind === undefined) throw new Refusal(noImageText(bytes));
+  if (!isRead(kind))
+    throw new Refusal(`it is of the kind ${kind}, which is not read`, 'convert it, for instance to .png');
+  const checkSize = (width: number, height: number) => {
+    if (width * height > maxPixels)
+      throw new Refusal(
+        `it has ${width} × ${height} = ${count(width * height)} pixels, over the limit of ${count(maxPixels)}`,
+        'scale it down, or raise the limit with --max-pixels',
+      );
+  };
+  if (kind === 'BMP') return readBmp(bytes, checkSize);
+  if (kind === 'PNM') return readPnm(bytes, checkSize);
   try {
     // Not by path: libvips takes a part of some names for options, and keeps files open in its cache.
-    const source = sharp(await (bytes ?? readFile(path)), { failOn: 'truncated', ignoreIcc: true });
-    const { space } = await source.metadata();
+    // The limit is checked here, where its error can say the size.
+    const source = sharp(bytes, { failOn: FAIL_ON[kind], ignoreIcc: true, limitInputPixels: false });
+    const { space, width, height, pageHeight } = await source.metadata();
+    checkSize(width, pageHeight ?? height);
     if (space === 'cmyk') return await decodeCmyk(source);
     const { data, info } = await source.removeAlpha().toColourspace('srgb').raw().toBuffer(RESOLVE);
     return { width: info.width, height: info.height, data: bytesOf(data) };
   } catch (error) {
-    const { code, message } = error as NodeJS.ErrnoException;
-    const reason = code === 'ENOENT' ? 'no such file' : message.replace(/\s*\n\s*/g, '; ').trim();
-    throw new DataError(`cannot read the image ${path}: ${reason}; replace or remove it`, { cause: error });
+    if (error instanceof Refusal) throw error;
+    throw new Refusal(cutOff(kind, bytes) ?? `it cannot be decoded: ${plainMessage(error as Error)}`);
   }
+}
+
+/** What a file that is no image begins with. */
+function noImageText(bytes: Uint8Array): string {
+  if (bytes.length === 0) return 'it is empty';
+  if (bytes.every((byte) => byte === 0)) return `all of its ${count(bytes.length)} bytes are zero`;
+  const head = Buffer.from(bytes.subarray(0, 24));
+  const text = head.toString('latin1').trimEnd();
+  const shown = /^[\t\r\n -~]+$/.test(text)
+    ? text.replace(/\s+/g, ' ')
+    : head
+        .subarray(0, 8)
+        .toString('hex')
+        .replace(/..(?=.)/g, '$& ');
+  return `it is not an image: it begins with ${shown}`;
+}
+
+/** What libvips says, in one line: each of its lines once, without those on how it looked for more bytes. */
+function plainMessage({ message }: Error): string {
+  const lines = message.split(/\s*\n\s*/).filter((line) => line !== '' && !/bad seek to \d+$/.test(line));
+  return [...new Set(lines)].join(', ').replace(/:$/, '');
 }
 
 const RESOLVE = { resolveWithObject: true } as const;

@@ -24,10 +24,22 @@ export interface LoaderOptions {
   readonly batchSize: number;
   /** Called once for each file that cannot be read, with the path and the error. */
   readonly onUnreadable?: (path: string, error: Error) => void;
+  /** Called once, after all images have been read or reading ends, where some were smaller than `imageSize`. */
+  readonly onSmall?: (found: SmallImages) => void;
   /** Files decoded at the same time. */
   readonly concurrency?: number;
   /** Which of how many equal stretches of each batch to load; the whole batch if absent. */
   readonly share?: Share;
+}
+
+/** Images with a side shorter than the size they are wanted in, which were enlarged. */
+export interface SmallImages {
+  /** What holds them. */
+  readonly root: string;
+  readonly count: number;
+  readonly imageSize: number;
+  /** The first of them, with its size. */
+  readonly example: string;
 }
 
 /** One of several processes that divide the images. */
@@ -45,9 +57,13 @@ const CACHE_BYTES = 2 ** 30;
 /** Share of a data set's files that may be unreadable. */
 const MAX_UNREADABLE = 0.01;
 
-/** Reads the files of a data set and keeps count of those that cannot be read. */
+/** Reads the files of a data set and keeps count of those that cannot be read, or are enlarged. */
 class Reader<T> {
   private readonly unreadable = new Map<number, string>();
+  private readonly small = new Set<number>();
+  /** The first of them in the data set's order, whatever the order they are read in. */
+  private firstSmall?: { readonly index: number; readonly text: string };
+  private toldSmall = false;
 
   constructor(
     private readonly options: LoaderOptions,
@@ -82,7 +98,9 @@ class Reader<T> {
     const { dataset, onUnreadable } = this.options;
     const path = dataset.location(index);
     try {
-      return await this.prepare(await decodeImage(path, dataset.read(index)));
+      const image = await decodeImage(path, dataset.read(index), dataset.maxPixels);
+      this.noteSize(index, image);
+      return await this.prepare(image);
     } catch (error) {
       if (this.unreadable.has(index)) return undefined; // read twice at the same time
       this.unreadable.set(index, dataset.path(index));
@@ -90,6 +108,23 @@ class Reader<T> {
       this.check(error);
       return undefined;
     }
+  }
+
+  private noteSize(index: number, { width, height }: Image): void {
+    const { dataset, imageSize } = this.options;
+    if (Math.min(width, height) >= imageSize) return;
+    this.small.add(index);
+    if (index < (this.firstSmall?.index ?? Number.POSITIVE_INFINITY))
+      this.firstSmall = { index, text: `${dataset.path(index)}, ${width} × ${height}` };
+  }
+
+  /** Tells, at its first call, of the images so far that were enlarged. */
+  tellSmall(): void {
+    const { small, firstSmall, toldSmall } = this;
+    const { dataset, imageSize, onSmall } = this.options;
+    this.toldSmall = true;
+    if (!toldSmall && firstSmall)
+      onSmall?.({ root: dataset.root, count: small.size, imageSize, example: firstSmall.text });
   }
 
   private check(cause?: unknown): void {
@@ -139,6 +174,8 @@ type Place = Pick<Position, 'epoch' | 'offset'> & { readonly order: Uint32Array 
  */
 export class TrainingLoader {
   private delivered: number;
+  /** When every image has been read, this process's first pass is over. */
+  private readonly passEnd: number;
   private readonly reader: Reader<Image>;
   private readonly samples: AsyncGenerator<Sample>;
 
@@ -147,6 +184,7 @@ export class TrainingLoader {
   ) {
     const { dataset, imageSize, position, concurrency = CONCURRENCY } = options;
     this.delivered = position ? position.epoch * dataset.size + position.offset : 0;
+    this.passEnd = this.delivered + dataset.size;
     this.reader = new Reader(options, (image) => resizeShorterSide(image, imageSize), position?.unreadable);
     const read = keepSmall(this.reader, options);
     this.samples = prefetch(this.ownPlaces(this.delivered), (place) => this.load(place, read), {
@@ -196,6 +234,7 @@ export class TrainingLoader {
       samples.push(value);
     }
     this.delivered += batchSize;
+    if (this.delivered >= this.passEnd) this.reader.tellSmall();
     return toBatch(samples, this.options);
   }
 
@@ -207,6 +246,7 @@ export class TrainingLoader {
   /** Ends decoding; waits for what is running. */
   async close(): Promise<void> {
     await this.samples.return(undefined);
+    this.reader.tellSmall();
   }
 
   /** The places of this process's stretch of each batch. */
@@ -299,6 +339,7 @@ export async function* sequentialBatches(
   const limits = { concurrency, ahead: Math.max(concurrency, 2 * batchSize) };
   if (options.share && options.share.size > 1) {
     yield* roundBatches(options, options.share, start?.entry ?? 0, load, limits);
+    reader.tellSmall();
     return;
   }
   let samples: Sample[] = [];
@@ -311,6 +352,7 @@ export async function* sequentialBatches(
     }
   }
   if (samples.length > 0) yield toBatch(samples, options);
+  reader.tellSmall();
 }
 
 /** The batches of one process in turn; see `sequentialBatches`. */

@@ -3,13 +3,13 @@ import { type LoaderOptions, sequentialBatches } from '../data/loader.js';
 
 /**
  * Up to `count` images spread evenly over a data set, centre-cropped: uint8 (n, S, S, 3), and their classes.
- * `onUnreadable` hears of those that are passed over; more than 1 % of them is a DataError.
+ * `hears` is told of those that are passed over or enlarged; more than 1 % that cannot be read is a DataError.
  */
 export async function readEvenly(
   dataset: ImageSet,
   imageSize: number,
   count: number,
-  onUnreadable?: LoaderOptions['onUnreadable'],
+  hears: Pick<LoaderOptions, 'onUnreadable' | 'onSmall'> = {},
 ): Promise<{ images: Uint8Array; classes: Int32Array }> {
   const n = Math.min(count, dataset.size);
   const chosen = Array.from({ length: n }, (_, i) => Math.floor((i * dataset.size) / n));
@@ -20,7 +20,7 @@ export async function readEvenly(
     imageSize,
     batchSize: 64,
     crops: 'center',
-    onUnreadable,
+    ...hears,
   })) {
     images.push(batch.images);
     classes.push(...batch.classes);

@@ -4,6 +4,7 @@ import { DataError } from '../errors.js';
 import { openNpz } from '../formats/npz.js';
 import type { TokenCache } from './codes.js';
 import { byCodePoint } from './image-set.js';
+import { leftOutByName } from './left-out.js';
 
 /** Codes are kept once read where all of them fit. */
 const MEMORY_BYTES = 2 ** 30;
@@ -38,7 +39,7 @@ export async function openReferenceCodes(folder: string): Promise<TokenCache> {
   const classes: number[] = [];
   try {
     for (const child of await readdir(folder, { withFileTypes: true })) {
-      if (child.isDirectory() && !child.name.startsWith('.')) classNames.push(child.name);
+      if (child.isDirectory() && leftOutByName(child.name, true) === undefined) classNames.push(child.name);
     }
     classNames.sort(byCodePoint);
     for (const [index, name] of classNames.entries()) {

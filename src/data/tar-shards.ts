@@ -5,15 +5,10 @@ import { expand } from 'brace-expansion';
 import { glob } from 'tinyglobby';
 import { DataError } from '../errors.js';
 import { readFully } from '../formats/bytes.js';
+import { HEAD_BYTES } from '../formats/image-kind.js';
 import { TarFile, type TarMember } from '../formats/tar.js';
-import {
-  absentError,
-  byCodePoint,
-  classesByFolder,
-  type ImageSet,
-  isImage,
-  PackedTexts,
-} from './image-set.js';
+import { absentError, byCodePoint, classesByFolder, type ImageSet, PackedTexts } from './image-set.js';
+import { isImage, LeftOut, leftOutByName } from './left-out.js';
 
 /** Tar files that together are one set of images, and the folder in them that counts: '' or one ending in `/`. */
 export interface Shards {
@@ -62,6 +57,9 @@ class Index {
   /** From `.cls` members; −1 where there is none. */
   readonly classes: number[] = [];
   readonly folders = new Set<string>();
+  readonly leftOut = new LeftOut();
+  /** Folders that are left out, each of them once. */
+  private readonly leftOutFolders = new Set<string>();
   numbered = false;
   /** Two images of one name before the first dot, which then cannot share a `.cls`. */
   ambiguous?: [string, string];
@@ -71,15 +69,25 @@ class Index {
   private keyClass = -1;
 
   /** Takes one member; `contents` gives its bytes. @throws DataError for a link to an image or a `.cls` without a number */
-  add(tar: string, shard: number, inside: string, member: TarMember, contents: () => Buffer): void {
+  async add(
+    tar: string,
+    shard: number,
+    inside: string,
+    member: TarMember,
+    contents: (length?: number) => Buffer,
+  ): Promise<void> {
     if (!member.path.startsWith(inside)) return;
     const path = member.path.slice(inside.length);
-    if (path === '' || /(^|\/)\./.test(path)) return; // hidden
+    if (path === '' || this.leavesOut(path, member.type === 'folder')) return;
     const slash = path.indexOf('/');
     if (slash >= 0 || member.type === 'folder') this.folders.add(slash < 0 ? path : path.slice(0, slash));
     if (member.type === 'folder') return;
     const label = path.endsWith('.cls');
-    if (!label && !isImage(path)) return;
+    if (!label && !isImage(path)) {
+      if (member.type === 'link') this.leftOut.add('links');
+      else await this.leftOut.addFile(path.slice(path.lastIndexOf('/') + 1), () => contents(HEAD_BYTES));
+      return;
+    }
     if (member.type === 'link')
       throw new DataError(
         `${tar}: ${member.path} is a link; pack it again with the files themselves, by \`tar --dereference --hard-dereference\``,
@@ -110,6 +118,22 @@ class Index {
     this.sizes.push(member.size);
     this.classes.push(this.keyClass);
   }
+
+  /** Whether a member is left out by its name or that of a folder that it is in; counts it then. */
+  private leavesOut(path: string, folder: boolean): boolean {
+    for (let start = 0, end = 0; end < path.length; start = end + 1) {
+      const slash = path.indexOf('/', start);
+      end = slash < 0 ? path.length : slash;
+      const isFolder = slash >= 0 || folder;
+      const reason = leftOutByName(path.slice(start, end), isFolder);
+      if (reason === undefined) continue;
+      const outer = path.slice(0, end);
+      if (!isFolder || !this.leftOutFolders.has(outer)) this.leftOut.add(reason);
+      if (isFolder) this.leftOutFolders.add(outer);
+      return true;
+    }
+    return false;
+  }
 }
 
 /**
@@ -123,14 +147,16 @@ export async function openShards(
   root: string,
   { tars, inside }: Shards,
   listed?: { paths: string[]; list: string },
-): Promise<ImageSet> {
+): Promise<Omit<ImageSet, 'maxPixels'>> {
   const index = new Index();
   for (const [shard, path] of tars.entries()) {
     const tar = new TarFile(path);
     try {
       let count = 0;
       for (const member of tar.members()) {
-        index.add(path, shard, inside, member, () => tar.contents(member));
+        const contents = (length = member.size) =>
+          tar.contents({ ...member, size: Math.min(length, member.size) });
+        await index.add(path, shard, inside, member, contents);
         if (++count % TURN_EVERY === 0) await setImmediate();
       }
     } finally {
@@ -145,9 +171,11 @@ export async function openShards(
       : folderOrder(paths);
   const ordered = order.map((i) => paths[i]);
   const folders = [...index.folders].sort(byCodePoint);
+  // A list chooses: what else there is was not asked for.
+  const leftOut = listed ? new LeftOut() : index.leftOut;
   const classes = index.numbered
     ? classesByNumber(root, index, order)
-    : classesByFolder(root, ordered, folders);
+    : classesByFolder(root, ordered, folders, leftOut);
   const names = new PackedTexts(ordered);
   const shards = Uint32Array.from(order, (i) => index.shards[i]);
   const positions = Float64Array.from(order, (i) => index.positions[i]);
@@ -157,6 +185,8 @@ export async function openShards(
     root,
     size: order.length,
     ...classes,
+    ...(listed && { emptyClasses: [] }),
+    leftOut,
     path: (i) => names.at(i),
     location,
     async read(i) {
@@ -210,7 +240,7 @@ function classesByNumber(
   root: string,
   { paths, classes, ambiguous }: Index,
   order: readonly number[],
-): Pick<ImageSet, 'classes' | 'classNames'> {
+): Pick<ImageSet, 'classes' | 'classNames' | 'emptyClasses'> {
   if (ambiguous)
     throw new DataError(
       `${root}: ${ambiguous.join(' and ')} share one .cls; give each image a name of its own before the first dot`,
@@ -223,5 +253,6 @@ function classesByNumber(
   if (order.length === 0) throw new DataError(`${root} holds no images; pack each .cls with its image`);
   const numbers = Int32Array.from(order, (i) => classes[i]);
   const count = 1 + classes.reduce((a, b) => Math.max(a, b), 0);
-  return { classes: numbers, classNames: Array.from({ length: count }, (_, i) => String(i)) };
+  const classNames = Array.from({ length: count }, (_, i) => String(i));
+  return { classes: numbers, classNames, emptyClasses: [] };
 }

@@ -1,7 +1,6 @@
 import { refuseForeign } from '../formats/mark.js';
 import { type NpzArray, writeNpz } from '../formats/npz.js';
 import type { Job } from '../job/job.js';
-import { warnOfSkipped } from '../job/reporter.js';
 import { featuresOf, warnOfFew } from './evaluate-samples.js';
 import { openFeatureExtractor } from './feature-extractor.js';
 import { extractFeatures } from './features.js';
@@ -15,6 +14,8 @@ export interface ComputeStatisticsOptions {
   size?: number;
   /** Of a folder, only the images that this file names. */
   list?: string;
+  /** Pixels that an image of a folder may have at most. */
+  maxPixels?: number;
   /** A feature network. */
   features: string;
   /** So many of the images, spread evenly over them, are kept beside the statistics, for precision and recall. */
@@ -63,10 +64,10 @@ export async function computeStatistics(
   options: ComputeStatisticsOptions,
   job: Pick<Job, 'reporter' | 'group'>,
 ): Promise<StatisticsResult | undefined> {
-  const { images, size, list, out } = options;
+  const { images, size, list, maxPixels, out } = options;
   const { reporter } = job;
   await refuseForeign(out);
-  const source = await openImages(images, { size, list, onUnreadable: warnOfSkipped(reporter) });
+  const source = await openImages(images, { size, list, maxPixels, job });
   const extractor = await openFeatureExtractor(options.features);
   try {
     const features = await extractFeatures(source, extractor, { gaussians: true }, job, 'images');
@@ -77,7 +78,7 @@ export async function computeStatistics(
     const kept = Math.min(options.keep, features.count);
     const shape = [kept, source.size, source.size, 3];
     // The folder is read once more, and said its warnings.
-    const again = await openImages(images, { size, list });
+    const again = await openImages(images, { size, list, maxPixels });
     if (kept > 0)
       arrays.push({ name: 'arr_0', dtype: 'u1', shape, data: spread(again, features.count, kept) });
     await writeNpz(out, arrays);

@@ -18,6 +18,8 @@ export interface EvaluateSamplesOptions {
   features: string;
   /** Side of the images, where `samples` is a folder. */
   size?: number;
+  /** Pixels that an image of a folder may have at most. */
+  maxPixels?: number;
 }
 
 /** The generation metrics, and what defines them. */
@@ -89,10 +91,15 @@ export async function evaluateSamples(
   job: Pick<Job, 'reporter' | 'group'>,
 ): Promise<GenerationResult | undefined> {
   const { reporter } = job;
-  const source = await openEnough(options.samples, options.size, reporter);
+  const source = await openEnough(options.samples, options, job);
   const extractor = await openFeatureExtractor(options.features);
   try {
-    const { statistics, images } = await openReference(options.reference, source.size, extractor, reporter);
+    const { statistics, images } = await openReference(
+      options.reference,
+      { size: source.size, maxPixels: options.maxPixels },
+      extractor,
+      job,
+    );
     const wanted = { gaussians: true, inceptionScore: true, rows: images !== undefined };
     const samples = await extractFeatures(source, extractor, wanted, job, 'samples');
     const ofImages = { gaussians: statistics === undefined, rows: true };

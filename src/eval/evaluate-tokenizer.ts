@@ -7,7 +7,6 @@ import { ALONE } from '../engine/distributed/group.js';
 import { inFloat32 } from '../engine/precision.js';
 import { fileChecksum } from '../formats/checksum.js';
 import type { Job } from '../job/job.js';
-import { warnOfSkipped } from '../job/reporter.js';
 import { turn } from '../job/turn.js';
 import { CodebookUsage } from '../models/codebook-usage.js';
 import type { LPIPS } from '../models/lpips.js';
@@ -30,6 +29,8 @@ export interface EvaluateTokenizerOptions {
   /** Images to reconstruct: a folder, or an `.npz` with arr_0. */
   folder: string;
   list?: string;
+  /** Pixels that an image of a folder may have at most. */
+  maxPixels?: number;
   /** A feature network, for rFID. */
   features?: string;
   /** Files of VGG-16 and of LPIPS's weights, for LPIPS. */
@@ -143,13 +144,13 @@ const total = (values: Float64Array) => values.reduce((sum, value) => sum + valu
  */
 export async function evaluateTokenizer(
   options: EvaluateTokenizerOptions,
-  { reporter, group = ALONE }: Pick<Job, 'reporter' | 'group'>,
+  job: Pick<Job, 'reporter' | 'group'>,
 ): Promise<ReconstructionResult | undefined> {
+  const { reporter, group = ALONE } = job;
   const tokenizer = await loadTokenizer(options.tokenizer, reporter.warn);
   const { image_size: size, codebook_size } = tokenizer.geometry;
-  const { folder, list } = options;
-  const onUnreadable = warnOfSkipped(reporter);
-  const source = await openImages(folder, { size, list, batch: BATCH, onUnreadable });
+  const { folder, list, maxPixels } = options;
+  const source = await openImages(folder, { size, list, maxPixels, batch: BATCH, job });
   const extractor = options.features === undefined ? undefined : await openFeatureExtractor(options.features);
   const lpips = options.lpips && (await loadLPIPS(options.lpips));
   const usage = new CodebookUsage(codebook_size);

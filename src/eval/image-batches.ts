@@ -1,9 +1,12 @@
 import { stat } from 'node:fs/promises';
 import { openDataset } from '../data/dataset.js';
-import { type LoaderOptions, type Share, sequentialBatches } from '../data/loader.js';
+import { reportFound } from '../data/found.js';
+import { type Share, sequentialBatches } from '../data/loader.js';
 import { ConfigError, DataError } from '../errors.js';
 import type { TypedArray } from '../formats/bytes.js';
 import { type Npz, openNpz } from '../formats/npz.js';
+import type { Job } from '../job/job.js';
+import { imageWarnings } from '../job/reporter.js';
 
 /** Images of one size, a batch at a time: uint8 (n, size, size, 3). */
 export interface ImageSource {
@@ -23,8 +26,10 @@ export interface OpenImagesOptions {
   list?: string;
   /** Images in a batch. */
   batch?: number;
-  /** Hears of every file of a folder that is passed over. */
-  onUnreadable?: LoaderOptions['onUnreadable'];
+  /** Pixels that an image of a folder may have at most. */
+  maxPixels?: number;
+  /** Hears what is found in a folder, and of every file that is passed over. */
+  job?: Pick<Job, 'reporter' | 'group'>;
 }
 
 const BATCH = 64;
@@ -44,16 +49,18 @@ export async function openImages(path: string, options: OpenImagesOptions = {}):
 
 async function openFolder(
   folder: string,
-  { size, list, batch = BATCH, onUnreadable }: OpenImagesOptions,
+  { size, list, batch = BATCH, maxPixels, job }: OpenImagesOptions,
 ): Promise<ImageSource> {
   if (size === undefined)
     throw new DataError(`the size of the images in ${folder} is not known; give --size`);
-  const dataset = await openDataset({ folder, list });
+  const dataset = await openDataset({ folder, list, maxPixels });
+  if (job) reportFound(dataset, job);
+  const hears = job && imageWarnings(job.reporter);
   return {
     size,
     count: dataset.size,
     async *batches(share) {
-      const options = { dataset, imageSize: size, batchSize: batch, crops: 'center' as const, onUnreadable };
+      const options = { dataset, imageSize: size, batchSize: batch, crops: 'center' as const, ...hears };
       for await (const { images } of sequentialBatches({ ...options, share })) yield images;
     },
   };

@@ -1,6 +1,6 @@
 import { DataError } from '../errors.js';
 import { type Npz, openNpz } from '../formats/npz.js';
-import { type Reporter, warnOfSkipped } from '../job/reporter.js';
+import type { Job } from '../job/job.js';
 import type { FeatureExtractor } from './feature-extractor.js';
 import type { Gaussians } from './features.js';
 import { type ImageSource, openImages } from './image-batches.js';
@@ -17,10 +17,10 @@ export interface Reference {
 /** The images at `path`. Throws DataError if they are missing or too few for precision and recall. */
 export async function openEnough(
   path: string,
-  size: number | undefined,
-  reporter: Reporter,
+  { size, maxPixels }: { size?: number; maxPixels?: number },
+  job: Pick<Job, 'reporter' | 'group'>,
 ): Promise<ImageSource> {
-  const source = await openImages(path, { size, onUnreadable: warnOfSkipped(reporter) });
+  const source = await openImages(path, { size, maxPixels, job });
   if (source.count < MIN_FEATURES)
     throw new DataError(`${path} has ${source.count} images; at least ${MIN_FEATURES} are needed`);
   return source;
@@ -49,11 +49,11 @@ async function readGaussian(file: Npz, suffix: '' | '_s', d: number): Promise<Ga
  */
 export async function openReference(
   path: string,
-  size: number,
+  { size, maxPixels }: { size: number; maxPixels?: number },
   { dimensions }: FeatureExtractor,
-  reporter: Reporter,
+  job: Pick<Job, 'reporter' | 'group'>,
 ): Promise<Reference> {
-  const images = (own: number | undefined) => openEnough(path, own, reporter);
+  const images = (own: number | undefined) => openEnough(path, { size: own, maxPixels }, job);
   if (!path.endsWith('.npz')) return { images: await images(size) };
   const file = await openNpz(path);
   try {

@@ -25,7 +25,23 @@ export interface Reporter {
   warn(message: string): void;
 }
 
-/** Tells of an image file that cannot be read, which a loader then passes over. */
-export function warnOfSkipped(reporter: Reporter): (path: string, error: Error) => void {
-  return (path, error) => reporter.warn(`skipped ${path}: ${error.message}`);
+/** Images with a side shorter than the size they are wanted in. */
+interface SmallImages {
+  root: string;
+  count: number;
+  imageSize: number;
+  example: string;
+}
+
+/** Tells of what a loader does with single images: passes over a file that cannot be read, enlarges small ones. */
+export function imageWarnings(reporter: Reporter) {
+  return {
+    onUnreadable: (path: string, error: Error) => reporter.warn(`skipped ${path}: ${error.message}`),
+    onSmall({ root, count, imageSize, example }: SmallImages) {
+      const [are, were] = count === 1 ? ['image is', 'was'] : ['images are', 'were'];
+      reporter.warn(
+        `${root}: ${count.toLocaleString('en-US')} ${are} smaller than ${imageSize} × ${imageSize} pixels and ${were} enlarged (${example}${count > 1 ? ', …' : ''}); leave ${count === 1 ? 'it' : 'them'} out, or lower the size, for sharp results`,
+      );
+    },
+  };
 }

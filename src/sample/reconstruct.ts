@@ -2,12 +2,13 @@ import { join } from 'node:path';
 import * as tf from '@tensorflow/tfjs';
 import { loadTokenizer } from '../checkpoint/tokenizer-file.js';
 import { openDataset } from '../data/dataset.js';
+import { reportFound } from '../data/found.js';
 import { readEvenly } from '../data/read-evenly.js';
 import { pairSheet } from '../data/sheets.js';
 import { makeFolder, writeFileAtomic } from '../formats/atomic.js';
 import { refuseForeign } from '../formats/mark.js';
 import type { Job } from '../job/job.js';
-import { warnOfSkipped } from '../job/reporter.js';
+import { imageWarnings } from '../job/reporter.js';
 import { toPixels, toTensor } from '../models/pixels.js';
 
 const BATCH = 16;
@@ -16,6 +17,8 @@ export interface ReconstructOptions {
   tokenizer: string;
   folder: string;
   list?: string;
+  /** Pixels that an image may have at most. */
+  maxPixels?: number;
   /** How many images, spread evenly over the data set. */
   count: number;
   /** The folder that gets `pairs.png`. */
@@ -25,15 +28,17 @@ export interface ReconstructOptions {
 /** Writes a sheet of original | reconstruction pairs; gives its path and the number of pairs. */
 export async function reconstruct(
   options: ReconstructOptions,
-  { reporter }: Job,
+  job: Job,
 ): Promise<{ path: string; pairs: number }> {
+  const { reporter } = job;
   const path = join(options.out, 'pairs.png');
   await refuseForeign(path);
-  const dataset = await openDataset({ folder: options.folder, list: options.list });
+  const dataset = await openDataset(options);
+  reportFound(dataset, job);
   const tokenizer = await loadTokenizer(options.tokenizer, reporter.warn);
   const size = tokenizer.geometry.image_size;
   const bytes = size * size * 3;
-  const { images, classes } = await readEvenly(dataset, size, options.count, warnOfSkipped(reporter));
+  const { images, classes } = await readEvenly(dataset, size, options.count, imageWarnings(reporter));
   await makeFolder(options.out);
   const progress = reporter.progress({ label: 'reconstruct', total: classes.length, unit: 'images' });
   const parts: Uint8Array[] = [];

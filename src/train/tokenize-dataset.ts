@@ -1,6 +1,7 @@
 import { basename, dirname } from 'node:path';
 import { fingerprint, loadTokenizer } from '../checkpoint/tokenizer-file.js';
 import { datasetIdentity, openDataset } from '../data/dataset.js';
+import { reportFound } from '../data/found.js';
 import type { ImageSet } from '../data/image-set.js';
 import { CROP_COUNTS, sequentialBatches } from '../data/loader.js';
 import { type TokenCacheDescription, TokenCacheWriter } from '../data/token-cache.js';
@@ -9,7 +10,7 @@ import { DataError } from '../errors.js';
 import { removeTemporaries } from '../formats/atomic.js';
 import { refuseForeign } from '../formats/mark.js';
 import type { Job } from '../job/job.js';
-import { warnOfSkipped } from '../job/reporter.js';
+import { imageWarnings } from '../job/reporter.js';
 import { CodebookUsage } from '../models/codebook-usage.js';
 import { TokenRows } from './token-rows.js';
 import { tokenizeBatches } from './tokenize.js';
@@ -18,6 +19,10 @@ export interface TokenizeOptions {
   tokenizer: string;
   folder: string;
   list?: string;
+  /** Pixels that an image may have at most. */
+  maxPixels?: number;
+  /** Takes class folders without an image too; their numbers stay. */
+  allowEmptyClasses?: boolean;
   /** The token cache to write. */
   out: string;
   crops: 'ten-crop' | 'flip';
@@ -44,10 +49,12 @@ export async function tokenizeDataset(options: TokenizeOptions, job: Job): Promi
 
 async function tokenizeUntil(
   signal: AbortSignal,
-  { tokenizer: path, folder, list, out, crops, batchSize }: TokenizeOptions,
-  { engine, reporter, group = ALONE }: Job,
+  { tokenizer: path, folder, list, maxPixels, allowEmptyClasses, out, crops, batchSize }: TokenizeOptions,
+  job: Job,
 ): Promise<Tokenized> {
-  const dataset = await openDataset({ folder, list });
+  const { engine, reporter, group = ALONE } = job;
+  const dataset = await openDataset({ folder, list, maxPixels, refuseEmptyClasses: !allowEmptyClasses });
+  reportFound(dataset, job);
   const tokenizer = await loadTokenizer(path, reporter.warn);
   const { image_size, tokens, codebook_size } = tokenizer.geometry;
   const description: TokenCacheDescription = {
@@ -64,9 +71,10 @@ async function tokenizeUntil(
   const filesAtOnce = Math.max(1, Math.floor(batchSize / CROP_COUNTS[crops]));
   const { classNames: _, ...own } = description;
   const partial = `${out}.partial`;
-  const job = {
+  const made = {
     ...own,
     dataset: datasetIdentity(dataset),
+    max_pixels: dataset.maxPixels,
     batch_size: batchSize,
     engine: engine.description,
   };
@@ -76,7 +84,7 @@ async function tokenizeUntil(
     batch: filesAtOnce,
     total: dataset.size,
   };
-  const rows = group.rank === 0 ? await TokenRows.open(partial, job, sizes) : undefined;
+  const rows = group.rank === 0 ? await TokenRows.open(partial, made, sizes) : undefined;
   const start = rows?.count ?? 0;
   if (start > 0) reporter.info(`goes on after ${start} images of an interrupted run in ${partial}`);
   const total = dataset.size;
@@ -90,7 +98,7 @@ async function tokenizeUntil(
       crops,
       start: at!.next,
       share: group,
-      onUnreadable: warnOfSkipped(reporter),
+      ...imageWarnings(reporter),
     });
     const onImages = (done: number) => progress.update(done);
     const kept = { start: at!.images, folder: partial };

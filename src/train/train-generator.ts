@@ -46,6 +46,14 @@ function checkSizes(cache: TokenCache, { tokenizer, generator }: Config, { repor
     );
 }
 
+/** `tokens.safetensors: 60 images in 2 classes, each in 10 crops (ten-crop) of 73 codes`. */
+function foundText({ path, images, crops, tokens, classNames, provenance }: TokenCache): string {
+  const number = (n: number, one: string, many: string) =>
+    `${n.toLocaleString('en-US')} ${n === 1 ? one : many}`;
+  const way = provenance ? ` (${provenance.preprocessing})` : '';
+  return `${path}: ${number(images, 'image', 'images')} in ${number(classNames.length, 'class', 'classes')}, each in ${number(crops, 'crop', 'crops')}${way} of ${number(tokens, 'code', 'codes')}`;
+}
+
 /** The config's keys that decide what the training makes. */
 const DECISIVE = /^(seed$|tokenizer\.|generator\.|generator_training\.(?!shard_optimizer$))/;
 
@@ -68,6 +76,7 @@ export async function trainGenerator(
   const cache = await openTokenCache(tokens);
   let tokenizer: Tokenizer | undefined;
   try {
+    if ((job.group?.rank ?? 0) === 0) job.reporter.info(foundText(cache));
     checkSizes(cache, config, job);
     if (options.tokenizer && (job.group?.rank ?? 0) === 0) {
       tokenizer = await loadTokenizer(options.tokenizer, job.reporter.warn);

@@ -4,11 +4,12 @@ import { listCheckpoints } from '../checkpoint/run-files.js';
 import { loadTokenizer } from '../checkpoint/tokenizer-file.js';
 import type { Config } from '../config/schema.js';
 import { datasetIdentity, openDataset } from '../data/dataset.js';
-import { TrainingLoader } from '../data/loader.js';
+import { reportFound } from '../data/found.js';
+import { type SmallImages, TrainingLoader } from '../data/loader.js';
 import { readEvenly } from '../data/read-evenly.js';
 import { CheckpointError, ConfigError } from '../errors.js';
 import type { Job } from '../job/job.js';
-import { type Reporter, warnOfSkipped } from '../job/reporter.js';
+import { imageWarnings } from '../job/reporter.js';
 import type { Stage } from '../models/geometry.js';
 import type { Tokenizer } from '../models/tokenizer.js';
 import { checkPhases } from './check-schedule.js';
@@ -25,20 +26,41 @@ export interface TrainTokenizerOptions extends ResumeOptions {
   stages: readonly Stage[];
   /** For stage 2: a stage-1 tokenizer other than that of `run`. */
   from?: string;
+  images?: ImageLimits;
 }
 
-/** The training images of a config, as an endless loader of this process's share; logs files it cannot read. */
+/** Which images are taken. */
+export interface ImageLimits {
+  /** Pixels that one may have at most. */
+  maxPixels?: number;
+  /** Takes class folders without an image too; their numbers stay. */
+  allowEmptyClasses?: boolean;
+}
+
+/** The training images of a config, as an endless loader of this process's share; logs what is found and what is wrong. */
 export async function openTraining(
   { data, tokenizer, seed }: Config,
   batchSize: number,
-  { reporter, group }: Pick<Job, 'reporter' | 'group'>,
+  job: Pick<Job, 'reporter' | 'group'>,
+  { maxPixels, allowEmptyClasses }: ImageLimits = {},
 ): Promise<{ openBatches: OpenBatches; classNames: readonly string[]; inputs: Record<string, string> }> {
   if (!data.train)
     throw new ConfigError('data.train is not set: name the folder of training images with --data');
-  const dataset = await openDataset({ folder: data.train, list: data.train_list ?? undefined });
+  const dataset = await openDataset({
+    folder: data.train,
+    list: data.train_list ?? undefined,
+    maxPixels,
+    refuseEmptyClasses: !allowEmptyClasses,
+  });
+  reportFound(dataset, job);
   const { image_size: imageSize } = tokenizer;
-  const onUnreadable = warnOfSkipped(reporter);
-  const options = { dataset, imageSize, batchSize, seed, share: group, onUnreadable };
+  const { onUnreadable, onSmall: tell } = imageWarnings(job.reporter);
+  let told = false;
+  const onSmall = (found: SmallImages) => {
+    if (!told) tell(found); // stages that follow each other read the same images
+    told = true;
+  };
+  const options = { dataset, imageSize, batchSize, seed, share: job.group, onUnreadable, onSmall };
   return {
     openBatches: (position) => new TrainingLoader({ ...options, position }),
     classNames: dataset.classNames,
@@ -47,18 +69,18 @@ export async function openTraining(
 }
 
 /** Reconstructions of held-out images, or of training images where the config names none. */
-async function openPreview({ data, tokenizer, logging }: Config, reporter: Reporter) {
+async function openPreview({ data, tokenizer, logging }: Config, job: Job, maxPixels?: number) {
+  const { reporter } = job;
   const [folder, list] = data.validation
     ? [data.validation, data.validation_list]
     : [data.train!, data.train_list];
   if (!data.validation) reporter.warn('no validation images are given: the previews show training images');
-  const dataset = await openDataset({ folder, list: list ?? undefined });
-  const { images } = await readEvenly(
-    dataset,
-    tokenizer.image_size,
-    logging.validation_images,
-    warnOfSkipped(reporter),
-  );
+  const dataset = await openDataset({ folder, list: list ?? undefined, maxPixels });
+  if (data.validation) reportFound(dataset, job);
+  const { onUnreadable, onSmall } = imageWarnings(reporter);
+  // Of training images the loader tells.
+  const hears = data.validation ? { onUnreadable, onSmall } : { onUnreadable };
+  const { images } = await readEvenly(dataset, tokenizer.image_size, logging.validation_images, hears);
   const name = data.validation ? 'validation_psnr' : 'preview_psnr';
   return (model: Tokenizer): Preview => reconstructionPreview(model, images, name);
 }
@@ -78,13 +100,14 @@ export async function trainTokenizer(
   job: Job,
   run: Runner = runTraining,
 ): Promise<void> {
-  const { config, stages, resume, allowChanges, from } = options;
+  const { config, stages, resume, allowChanges, from, images } = options;
   // What is wrong with stage 2 is to be known before stage 1 has run for days.
   for (const stage of stages) checkPhases(config, stage);
   await checkLossNetworks(config, stages);
   const { batch_size } = config.tokenizer_training;
-  const { openBatches, inputs } = await openTraining(config, batch_size, job);
-  const previewOf = (job.group?.rank ?? 0) === 0 ? await openPreview(config, job.reporter) : undefined;
+  const { openBatches, inputs } = await openTraining(config, batch_size, job, images);
+  const previewOf =
+    (job.group?.rank ?? 0) === 0 ? await openPreview(config, job, images?.maxPixels) : undefined;
   for (const stage of stages) {
     const networks = await openLossNetworks(config, stage);
     const trainer = new TokenizerTrainer(config, stage, openBatches, networks.terms, job.group);

@@ -1,6 +1,7 @@
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { buf as crc32 } from 'crc-32';
 import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { decodeImage, encodePng, type Image } from '../../src/data/image.js';
@@ -14,6 +15,7 @@ import {
 import { resample } from '../../src/data/resample.js';
 import { DataError } from '../../src/errors.js';
 import { Random } from '../../src/random.js';
+import { bmpOf } from '../bmp.js';
 
 let folder: string;
 beforeAll(async () => {
@@ -94,6 +96,139 @@ describe('decodeImage gives 8-bit RGB', () => {
   it('encodePng and back', async () => {
     const image = await decode('noise.png', await noise(9).png().toBuffer());
     expect(await decode('again.png', await encodePng(image))).toEqual(image);
+  });
+});
+
+/** A little-endian TIFF with its directory before everything else, as Pillow writes it. */
+function directoryFirst(tiff: Buffer): Buffer {
+  const directory = tiff.readUInt32LE(4);
+  const entries = tiff.readUInt16LE(directory);
+  const head = Buffer.concat([tiff.subarray(0, 8), tiff.subarray(directory, directory + 6 + 12 * entries)]);
+  const rest = Buffer.from(tiff.subarray(8));
+  const move = head.length - 8;
+  head.writeUInt32LE(8, 4);
+  for (let at = 10; at < head.length - 4; at += 12) {
+    const [tag, count] = [head.readUInt16LE(at), head.readUInt32LE(at + 4)];
+    const size = [0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8][head.readUInt16LE(at + 2)] * count;
+    const value = head.readUInt32LE(at + 8);
+    if (size > 4) head.writeUInt32LE(value + move, at + 8);
+    if (tag !== 273) continue;
+    if (size <= 4) head.writeUInt32LE(value + move, at + 8);
+    else
+      for (let i = value - 8; i < value - 8 + size; i += 4)
+        rest.writeUInt32LE(rest.readUInt32LE(i) + move, i);
+  }
+  return Buffer.concat([head, rest]);
+}
+
+describe('decodeImage says how a file is cut off', () => {
+  const kinds = ['jpeg', 'png', 'webp', 'gif', 'avif'] as const;
+  it.each(kinds)('%s', async (kind) => {
+    const bytes = await noise(32)[kind]().toBuffer();
+    await expect(decode('whole', bytes)).resolves.toMatchObject({ width: 32, height: 32 });
+    for (const share of [0.1, 0.5, 0.9]) {
+      const length = Math.floor(share * bytes.length);
+      const count = length.toLocaleString('en-US');
+      const { message } = await decode('cut', bytes.subarray(0, length)).catch((e) => e);
+      const [, end] =
+        /: it is cut off after (?:[\d,]+) of at least ([\d,]+) bytes; /.exec(message) ?? ([] as string[]);
+      expect(message).toContain(`it is cut off after ${count} `);
+      // What is told of the whole's size is true: more than there is, and not more than there was.
+      if (end === undefined) expect(message).toContain('bytes: it has no end mark');
+      else {
+        expect(Number(end.replaceAll(',', ''))).toBeGreaterThan(length);
+        expect(Number(end.replaceAll(',', ''))).toBeLessThanOrEqual(bytes.length);
+      }
+    }
+  });
+
+  it.each(['none', 'deflate', 'jpeg'] as const)(
+    'TIFF, compression %s, wherever its directory is',
+    async (compression) => {
+      const behind = await noise(32).tiff({ compression }).toBuffer();
+      const before = directoryFirst(behind);
+      const whole = await decode('behind', behind);
+      expect(await decode('before', before)).toEqual(whole);
+      for (const bytes of [behind, before])
+        for (const share of [0.1, 0.5, 0.9])
+          await expect(decode('cut', bytes.subarray(0, share * bytes.length))).rejects.toThrow(
+            /: it is cut off after [\d,]+ of at least [\d,]+ bytes; /,
+          );
+    },
+  );
+
+  it('not of a whole file whose content is damaged', async () => {
+    const bytes = await noise(32).png().toBuffer();
+    bytes.fill(0, 1500, 1600);
+    await expect(decode('damaged.png', bytes)).rejects.toThrow(
+      /damaged\.png: it cannot be decoded: .*libpng/,
+    );
+  });
+
+  it('a thumbnail with an end mark of its own is not the end', async () => {
+    const thumbnail = await noise(8).jpeg().toBuffer();
+    const bytes = await noise(32).jpeg().toBuffer();
+    const segment = Buffer.from([0xff, 0xe1, (thumbnail.length + 2) >> 8, (thumbnail.length + 2) & 255]);
+    const whole = Buffer.concat([bytes.subarray(0, 2), segment, thumbnail, bytes.subarray(2)]);
+    await expect(decode('whole.jpg', whole)).resolves.toMatchObject({ width: 32 });
+    await expect(decode('cut.jpg', whole.subarray(0, -100))).rejects.toThrow(
+      /cut off after [\d,]+ bytes: it has no end mark/,
+    );
+  });
+});
+
+describe('decodeImage goes by what a file begins with', () => {
+  it('whatever its name', async () => {
+    const bytes = await noise(9).png().toBuffer();
+    expect(await decode('png.jpg', bytes)).toMatchObject({ width: 9 });
+  });
+
+  const heic = Buffer.concat([Buffer.from([0, 0, 0, 24]), Buffer.from('ftypheic\0\0\0\0mif1heic')]);
+  it.each<[string, Uint8Array, RegExp]>([
+    [
+      'page.jpg',
+      Buffer.from('<!DOCTYPE html>\n<html>404'),
+      /not an image: it begins with <!DOCTYPE html> <html>4/,
+    ],
+    ['zeros.png', new Uint8Array(5000), /all of its 5,000 bytes are zero/],
+    ['empty.png', new Uint8Array(), /empty\.png: it is empty/],
+    ['apple.png', Uint8Array.of(0, 5, 22, 7, 0, 2), /it begins with 00 05 16 07 00 02/],
+    ['photo.jpg', heic, /it is of the kind HEIC, which is not read; convert it/],
+    [
+      'drawing.png',
+      Buffer.from('<svg xmlns="http://www.w3.org/2000/svg" width="8" height="8"/>'),
+      /kind SVG, which/,
+    ],
+  ])('%s', async (name, bytes, message) => {
+    await expect(decode(name, bytes)).rejects.toThrow(message);
+  });
+});
+
+describe('the limit of pixels', () => {
+  it.each(['jpeg', 'png', 'webp', 'gif', 'tiff', 'avif'] as const)('of %s', async (kind) => {
+    const bytes = Promise.resolve(await noise(20)[kind]().toBuffer());
+    expect(await decodeImage('x', bytes, 400)).toMatchObject({ width: 20 });
+    await expect(decodeImage('x', bytes, 399)).rejects.toThrow(
+      /x: it has 20 × 20 = 400 pixels, over the limit of 399; scale it down, or raise the limit with --max-pixels/,
+    );
+  });
+
+  it('is that of libvips by itself', async () => {
+    // Only the header says so: nothing but that is read.
+    const bytes = await noise(8).png().toBuffer();
+    bytes.writeUInt32BE(65_500, 16);
+    bytes.writeUInt32BE(4_200, 20);
+    bytes.writeInt32BE(crc32(bytes.subarray(12, 29)), 29);
+    await expect(decodeImage('x', Promise.resolve(bytes))).rejects.toThrow(
+      /65500 × 4200 = 275,100,000 pixels, over the limit of 268,402,689/,
+    );
+  });
+
+  it.each<[string, Uint8Array]>([
+    ['bmp', bmpOf({ width: 1e9, height: 1e9 })],
+    ['ppm', Buffer.from('P6 1000000000 1000000000 255\n')],
+  ])('of a %s of 10^18 pixels, before memory is taken', async (_, bytes) => {
+    await expect(decodeImage('x', Promise.resolve(bytes))).rejects.toThrow(/over the limit of 268,402,689/);
   });
 });
 

@@ -4,7 +4,13 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { openDataset } from '../../src/data/dataset.js';
 import { encodePng } from '../../src/data/image.js';
-import { type Batch, type SequenceStart, sequentialBatches, TrainingLoader } from '../../src/data/loader.js';
+import {
+  type Batch,
+  type SequenceStart,
+  type SmallImages,
+  sequentialBatches,
+  TrainingLoader,
+} from '../../src/data/loader.js';
 import { prefetch } from '../../src/data/prefetch.js';
 import { ALONE, type Group } from '../../src/engine/distributed/group.js';
 import { DataError } from '../../src/errors.js';
@@ -248,6 +254,91 @@ describe('sequentialBatches', () => {
     expect(shares.map((batches) => batches.at(-1)!.classes.length)).toEqual([8, 6, 0]);
     const inTurn = shares[0].flatMap((_, round) => shares.flatMap((batches) => [...batches[round].indices]));
     expect(inTurn).toEqual((await all()).flatMap((batch) => [...batch.indices]));
+  });
+});
+
+describe('images smaller than wanted', () => {
+  const options = { imageSize: SIZE, batchSize: 4, seed: 3 };
+  // 20 images of 11 × 8, of which three are replaced.
+  const mixed = async (name: string) => {
+    await makeImages(name, 20);
+    for (const [file, width, height] of [
+      ['even/004.png', 2, 2],
+      ['odd/007.png', 1, 300],
+      ['even/018.png', 300, 7],
+    ] as const)
+      await writeFile(
+        join(folder, name, file),
+        await encodePng({ width, height, data: new Uint8Array(width * height * 3) }),
+      );
+    return openDataset({ folder: join(folder, name) });
+  };
+  const listener = () => {
+    const found: SmallImages[] = [];
+    return { found, onSmall: (small: SmallImages) => found.push(small) };
+  };
+  const three = {
+    root: expect.stringMatching(/small-\d$/),
+    count: 3,
+    imageSize: SIZE,
+    example: 'even/004.png, 2 × 2',
+  };
+
+  it('are told of once, when training has seen all of them', async () => {
+    const { found, onSmall } = listener();
+    const loader = new TrainingLoader({ ...options, dataset: await mixed('small-1'), onSmall });
+    await take(loader, 20 / options.batchSize - 1);
+    expect(found).toEqual([]);
+    await take(loader, 30);
+    await loader.close();
+    expect(found).toEqual([three]);
+  });
+
+  it('are told of when training ends before, as many as were read', async () => {
+    const { found, onSmall } = listener();
+    const dataset = await mixed('small-2');
+    const loader = new TrainingLoader({ ...options, dataset, batchSize: 19, onSmall });
+    await loader.next();
+    expect(found).toEqual([]);
+    await loader.close();
+    await loader.close();
+    expect(found).toEqual([
+      {
+        ...three,
+        example: expect.any(String),
+        count: expect.toSatisfy((count: number) => count === 2 || count === 3),
+      },
+    ]);
+  });
+
+  it('are told of once a pass, when it ends', async () => {
+    const { found, onSmall } = listener();
+    const dataset = await mixed('small-3');
+    const pass = { dataset, imageSize: SIZE, batchSize: 3, crops: 'center' as const, onSmall };
+    const batches = sequentialBatches(pass);
+    await batches.next();
+    expect(found).toEqual([]);
+    for await (const _ of batches);
+    expect(found).toEqual([three]);
+    const shares = [0, 1].map(async (rank) => {
+      for await (const _ of sequentialBatches({ ...pass, share: { rank, size: 2 } }));
+    });
+    await Promise.all(shares);
+    // Each of two processes tells of its own: 4 and 18 are in the first and the last stretch.
+    expect(found.slice(1).reduce((sum, { count }) => sum + count, 0)).toBe(3);
+  });
+
+  it('of the size itself are not small', async () => {
+    const { found, onSmall } = listener();
+    const dataset = await makeImages('exact', 6);
+    for await (const _ of sequentialBatches({
+      dataset,
+      imageSize: 8,
+      batchSize: 3,
+      crops: 'center',
+      onSmall,
+    }));
+    expect(found).toEqual([]);
   });
 });
 

@@ -41,6 +41,13 @@ describe('a tar of class folders', () => {
     await mkdir(at('set', '.hidden'));
     await writeFile(at('set', '.hidden', '1.png'), '');
     await writeFile(at('set', 'b', 'notes.txt'), '');
+    for (const name of ['__MACOSX/b', 'b/@eaDir']) {
+      await mkdir(at('set', name), { recursive: true });
+      for (const file of ['1.png', '2.png']) await writeFile(at('set', name, file), '');
+    }
+    await writeFile(at('set', 'b', '._2.png'), '');
+    await writeFile(at('set', 'b', '1.heic'), '');
+    await writeFile(at('set', 'b', 'old'), 'GIF89a');
     // In an order of its own, as tar finds it.
     execFileSync('tar', ['-C', at('set'), '-cf', at('set.tar'), '--sort=none', '.']);
     execFileSync('tar', ['-C', folder, '-cf', at('outer.tar'), 'set']);
@@ -49,9 +56,16 @@ describe('a tar of class folders', () => {
   it('is what the folder is that it unpacks to, to the last byte and in the same order', async () => {
     const unpacked = await openDataset({ folder: at('set') });
     expect(unpacked.size).toBe(PATHS.length);
+    expect(unpacked.leftOut.text).toBe(
+      '2 system folders, 1 system file, 1 hidden folder, 2 images that are not read, 1 file that is not an image',
+    );
+    expect(unpacked.leftOut.warning).toMatch(/1 \.heic, 1 without an ending \(GIF by content\)/);
     for (const name of ['set.tar', 'outer.tar/set']) {
       const set = await openDataset({ folder: at(name) });
       expect(set.classNames).toEqual(unpacked.classNames);
+      expect(set.emptyClasses).toEqual(['a-without-images']);
+      expect(set.leftOut.text).toBe(unpacked.leftOut.text);
+      expect(set.leftOut.warning).toBe(unpacked.leftOut.warning);
       expect(await contents(set)).toEqual(await contents(unpacked));
     }
   });

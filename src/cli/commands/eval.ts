@@ -3,7 +3,15 @@ import { join } from 'node:path';
 import type { Command } from 'commander';
 import { ConfigError } from '../../errors.js';
 import type { Job } from '../../job/job.js';
-import { action, examples, type Invocation, openJob, wholeNumber } from '../command.js';
+import {
+  action,
+  examples,
+  type ImageFlags,
+  type Invocation,
+  maxPixelsOption,
+  openJob,
+  wholeNumber,
+} from '../command.js';
 import { refuseForeignResult, showResult } from '../show-result.js';
 
 /** Images of the published evaluation. */
@@ -13,7 +21,7 @@ const WHICH_FEATURES =
   'name the Inception of published results (pt_inception-2015-12-05-6726825d.pth from the releases of pytorch-fid, or ' +
   'classify_image_graph_def.pb of the ADM evaluator), or train a feature network on your data with `alitok train-features`';
 
-interface ReconstructionOptions {
+interface ReconstructionOptions extends Pick<ImageFlags, 'maxPixels'> {
   tokenizer: string;
   data: string;
   list?: string;
@@ -33,18 +41,21 @@ function filesOfLPIPS({ vgg16, lpips }: ReconstructionOptions) {
 }
 
 async function reconstruction(invocation: Invocation<ReconstructionOptions>): Promise<void> {
-  const { tokenizer, data, list, features, out } = invocation.options;
+  const { tokenizer, data, list, maxPixels, features, out } = invocation.options;
   const files = filesOfLPIPS(invocation.options);
   await refuseForeignResult(out);
   const { evaluateTokenizer } = await import('../../eval/evaluate-tokenizer.js');
   const job = await openJob(invocation, { shared: true });
   const first = (job.group?.rank ?? 0) === 0;
   if (features === undefined && first) job.reporter.info(`no rFID without --features; ${WHICH_FEATURES}`);
-  const result = await evaluateTokenizer({ tokenizer, folder: data, list, features, lpips: files }, job);
+  const result = await evaluateTokenizer(
+    { tokenizer, folder: data, list, maxPixels, features, lpips: files },
+    job,
+  );
   if (result) await showResult(result, job, { out });
 }
 
-interface GenerationOptions {
+interface GenerationOptions extends Pick<ImageFlags, 'maxPixels'> {
   samples: string;
   reference: string;
   features?: string;
@@ -86,7 +97,7 @@ async function sampleFirst(options: GenerationOptions, job: Job): Promise<{ samp
 
 async function generation(invocation: Invocation<GenerationOptions>): Promise<void> {
   const { options } = invocation;
-  const { reference, features, size, generator, tokenizer, out } = options;
+  const { reference, features, size, maxPixels, generator, tokenizer, out } = options;
   if (features === undefined) throw new ConfigError(`--features is missing; ${WHICH_FEATURES}`);
   const fromRun = generator !== undefined || tokenizer !== undefined;
   const given = (['count', 'batch'] as const).filter((name) => options[name] !== undefined);
@@ -98,7 +109,7 @@ async function generation(invocation: Invocation<GenerationOptions>): Promise<vo
   const { samples, more } = fromRun
     ? await sampleFirst(options, job)
     : { samples: options.samples, more: undefined };
-  const result = await evaluateSamples({ samples, reference, features, size }, job);
+  const result = await evaluateSamples({ samples, reference, features, size, maxPixels }, job);
   if (result) await showResult(result, job, { out, more });
 }
 
@@ -123,6 +134,7 @@ export function register(program: Command): void {
       '-o, --out <file>',
       'also write the result as JSON; `alitok report` shows those in RUN/evaluations/',
     )
+    .addOption(maxPixelsOption())
     .addHelpText(
       'after',
       examples([
@@ -164,6 +176,7 @@ export function register(program: Command): void {
       '-o, --out <file>',
       'also write the result as JSON; `alitok report` shows those in RUN/evaluations/',
     )
+    .addOption(maxPixelsOption())
     .addHelpText(
       'after',
       examples([

@@ -1,7 +1,15 @@
 import type { Command } from 'commander';
-import { action, examples, type Invocation, openJob, wholeNumber } from '../command.js';
+import {
+  action,
+  examples,
+  type ImageFlags,
+  type Invocation,
+  maxPixelsOption,
+  openJob,
+  wholeNumber,
+} from '../command.js';
 
-interface Options {
+interface Options extends Pick<ImageFlags, 'maxPixels'> {
   tokenizer: string;
   data: string;
   list?: string;
@@ -10,10 +18,10 @@ interface Options {
 }
 
 async function run(invocation: Invocation<Options>): Promise<void> {
-  const { tokenizer, data, list, count, out } = invocation.options;
+  const { tokenizer, data, list, maxPixels, count, out } = invocation.options;
   const { reconstruct } = await import('../../sample/reconstruct.js');
   const { path, pairs } = await reconstruct(
-    { tokenizer, folder: data, list, count, out },
+    { tokenizer, folder: data, list, maxPixels, count, out },
     await openJob(invocation),
   );
   console.log(`${pairs} pairs in ${path}`);
@@ -28,6 +36,7 @@ export function register(program: Command): void {
     .option('--list <file>', 'only the images that this file names')
     .requiredOption('-o, --out <folder>', 'gets pairs.png')
     .option('-n, --count <n>', 'images, spread evenly over the folder', wholeNumber(1), 24)
+    .addOption(maxPixelsOption())
     .addHelpText(
       'after',
       examples([

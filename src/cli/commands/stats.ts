@@ -1,8 +1,16 @@
 import type { Command } from 'commander';
-import { action, examples, type Invocation, openJob, wholeNumber } from '../command.js';
+import {
+  action,
+  examples,
+  type ImageFlags,
+  type Invocation,
+  maxPixelsOption,
+  openJob,
+  wholeNumber,
+} from '../command.js';
 import { showResult } from '../show-result.js';
 
-interface Options {
+interface Options extends Pick<ImageFlags, 'maxPixels'> {
   data: string;
   list?: string;
   features: string;
@@ -40,6 +48,7 @@ export function register(program: Command): void {
       wholeNumber(0),
       0,
     )
+    .addOption(maxPixelsOption())
     .addHelpText(
       'after',
       examples([

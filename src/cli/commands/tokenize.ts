@@ -2,14 +2,17 @@ import type { Command } from 'commander';
 import {
   action,
   type ConfigOptions,
+  emptyClassesOption,
   examples,
+  type ImageFlags,
   type Invocation,
+  maxPixelsOption,
   openJob,
   readConfig,
   withConfig,
 } from '../command.js';
 
-interface Options extends ConfigOptions {
+interface Options extends ConfigOptions, ImageFlags {
   tokenizer: string;
   data: string;
   list?: string;
@@ -17,12 +20,13 @@ interface Options extends ConfigOptions {
 }
 
 async function run(invocation: Invocation<Options>): Promise<void> {
-  const { tokenizer, data, list, out } = invocation.options;
+  const { tokenizer, data, list, out, maxPixels, allowEmptyClasses } = invocation.options;
   const { tokenize } = await readConfig(invocation);
   const { tokenizeDataset } = await import('../../train/tokenize-dataset.js');
   const settings = { crops: tokenize.crops, batchSize: tokenize.batch_size };
   const job = await openJob(invocation, { shared: true });
-  const { images, usage } = await tokenizeDataset({ tokenizer, folder: data, list, out, ...settings }, job);
+  const taken = { folder: data, list, maxPixels, allowEmptyClasses };
+  const { images, usage } = await tokenizeDataset({ tokenizer, ...taken, out, ...settings }, job);
   if ((job.group?.rank ?? 0) > 0) return;
   const { used, entropy } = usage;
   console.log(
@@ -37,6 +41,8 @@ export function register(program: Command): void {
     .requiredOption('-d, --data <path>', 'images in class folders, or .tar files')
     .option('--list <file>', 'only the images that this file names, one path relative to the folder a line')
     .requiredOption('-o, --out <file>', 'the token cache to write')
+    .addOption(maxPixelsOption())
+    .addOption(emptyClassesOption())
     .addHelpText(
       'after',
       examples([

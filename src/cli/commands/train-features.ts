@@ -2,8 +2,11 @@ import type { Command } from 'commander';
 import {
   action,
   type ConfigOptions,
+  emptyClassesOption,
   examples,
+  type ImageFlags,
   type Invocation,
+  maxPixelsOption,
   openJob,
   type ResumeFlags,
   readConfig,
@@ -12,18 +15,18 @@ import {
   withResume,
 } from '../command.js';
 
-interface Options extends ConfigOptions, ResumeFlags {
+interface Options extends ConfigOptions, ImageFlags, ResumeFlags {
   data?: string;
   run: string;
 }
 
 async function run(invocation: Invocation<Options>): Promise<void> {
-  const { data, run } = invocation.options;
+  const { data, run, maxPixels, allowEmptyClasses } = invocation.options;
   if (data !== undefined) (invocation.args.at(-1) as string[]).push(`data.train=${JSON.stringify(data)}`);
   const config = await readConfig(invocation);
   const { trainFeatures } = await import('../../train/train-features.js');
   await trainFeatures(
-    { config, run, ...readResume(invocation.options) },
+    { config, run, images: { maxPixels, allowEmptyClasses }, ...readResume(invocation.options) },
     await openJob(invocation, { shared: true }),
   );
 }
@@ -33,6 +36,8 @@ export function register(program: Command): void {
     .description("train a small classifier whose features stand in for Inception's in `alitok eval`")
     .option('-d, --data <folder>', 'training images in class folders (sets data.train)')
     .requiredOption('-r, --run <folder>', 'the run folder')
+    .addOption(maxPixelsOption())
+    .addOption(emptyClassesOption())
     .addHelpText(
       'after',
       examples([

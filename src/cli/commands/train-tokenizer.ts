@@ -4,8 +4,11 @@ import {
   type ConfigOptions,
   choice,
   dryRunOption,
+  emptyClassesOption,
   examples,
+  type ImageFlags,
   type Invocation,
+  maxPixelsOption,
   openJob,
   type ResumeFlags,
   readConfig,
@@ -14,7 +17,7 @@ import {
   withResume,
 } from '../command.js';
 
-interface Options extends ConfigOptions, ResumeFlags {
+interface Options extends ConfigOptions, ImageFlags, ResumeFlags {
   data?: string;
   validation?: string;
   run: string;
@@ -32,8 +35,9 @@ async function run(invocation: Invocation<Options>): Promise<void> {
   const config = await readConfig(invocation);
   const { trainTokenizer } = await import('../../train/train-tokenizer.js');
   const stages = options.stage === 'all' ? ([1, 2] as const) : ([Number(options.stage) as 1 | 2] as const);
-  const { run, from, dryRun } = options;
-  const wanted = { config, run, stages, from, ...readResume(options) };
+  const { run, from, dryRun, maxPixels, allowEmptyClasses } = options;
+  const images = { maxPixels, allowEmptyClasses };
+  const wanted = { config, run, stages, from, images, ...readResume(options) };
   if (!dryRun) return trainTokenizer(wanted, await openJob(invocation, { shared: true }));
   const { dryRun: rehearse } = await import('../dry-run.js');
   await rehearse(log, async (runner) => trainTokenizer(wanted, await openJob(invocation), runner));
@@ -50,6 +54,8 @@ export function register(program: Command): void {
     .requiredOption('-r, --run <folder>', 'gets the runs stage1 and stage2')
     .addOption(choice('--stage <stage>', 'which stage to train', ['1', '2', 'all'], 'all'))
     .option('--from <path>', 'stage-1 run or file that stage 2 starts from (default: stage1 of --run)')
+    .addOption(maxPixelsOption())
+    .addOption(emptyClassesOption())
     .addOption(dryRunOption())
     .addHelpText(
       'after',
