@@ -48,7 +48,8 @@ export const DEFAULT_LISTS = {
 };
 const { tokenizer_training: defaultPhases, features: defaultFeatures } = DEFAULT_LISTS;
 
-const schema = z
+/** All sections and keys with their types, defaults and ranges. */
+export const schema = z
   .strictObject({
     name: z.string().min(1).default('alitok'),
     /** Of everything that is drawn at random, except sampling. */

@@ -69,12 +69,17 @@ export async function checkLossNetworks(config: Config, stages: readonly Stage[]
 export async function openLossNetworks(config: Config, stage: Stage): Promise<LossNetworks> {
   const needed = requireNetworks(config, stage);
   const { vgg16, lpips, convnext } = config.networks;
-  const distance = needed.has('w_lpips') ? await loadLPIPS({ vgg16: vgg16!, lpips: lpips! }) : undefined;
-  const classifier = needed.has('w_perc') ? await loadConvNeXtSmall(convnext!) : undefined;
   const inputs: LossNetworks['inputs'] = {};
   for (const weight of needed)
     for (const key of Object.keys(NEEDED[weight]) as Key[])
       inputs[`networks.${key}`] = `SHA-256 ${await fileChecksum(config.networks[key]!)}`;
+  const distance = needed.has('w_lpips') ? await loadLPIPS({ vgg16: vgg16!, lpips: lpips! }) : undefined;
+  const classifier = needed.has('w_perc')
+    ? await loadConvNeXtSmall(convnext!).catch((error) => {
+        distance?.dispose();
+        throw error;
+      })
+    : undefined;
   return {
     terms: {
       lpips: distance && lpipsTerm(distance),

@@ -63,7 +63,15 @@ export interface Start {
   git_revision: string | null;
 }
 
+let revision: string | null | undefined;
+
+/** Asked for once: it is the program's, which does not change while it runs. */
 function gitRevision(): string | null {
+  revision ??= describeCheckout();
+  return revision;
+}
+
+function describeCheckout(): string | null {
   if (!existsSync(join(PACKAGE, '.git'))) return null;
   try {
     const arguments_ = ['-C', PACKAGE, 'describe', '--always', '--dirty', '--abbrev=40', '--exclude=*'];

@@ -108,10 +108,10 @@ describeEngines('gradients of several processes', () => {
         told.push([i, gradient.dataSync<'float32'>()]),
       );
       expect(told.map(([i]) => i)).toEqual([2, 1, 0]);
-      for (const [i, gradient] of told) expect([...gradient]).toEqual([...gradients[i].dataSync()]);
+      for (const [i, gradient] of told) expect([...gradient]).toEqual([...gradients[i]!.dataSync()]);
       const plain = differentiate(trained, loss(tf.tensor2d(x)));
       for (const [i, gradient] of plain.gradients.entries())
-        expect([...gradient.dataSync()]).toEqual([...gradients[i].dataSync()]);
+        expect([...gradient!.dataSync()]).toEqual([...gradients[i]!.dataSync()]);
     });
     expect(tf.memory().numTensors).toBe(before);
     dispose();
@@ -127,8 +127,8 @@ describeEngines('gradients of several processes', () => {
     expect(sizes).toEqual([[4, 4, 4], [1]]);
     expect(shared.metrics.loss).toBeCloseTo(alone.metrics.loss, 3);
     for (const [i, gradient] of shared.gradients.entries()) {
-      const expected = alone.gradients[i].dataSync();
-      gradient.dataSync().forEach((value, j) => {
+      const expected = alone.gradients[i]!.dataSync();
+      gradient!.dataSync().forEach((value, j) => {
         expect(value / (3 * expected[j])).toBeCloseTo(1, 5);
       });
     }
@@ -144,7 +144,7 @@ describeEngines('gradients of several processes', () => {
     buckets.flush();
     expect(sizes).toEqual([[2, 3, 5], [7], [1]]);
     const sums = await buckets.finish();
-    expect(sums.map((tensor) => [...tensor.dataSync()])).toEqual(
+    expect(sums.map((tensor) => [...tensor!.dataSync()])).toEqual(
       [1, 7, 5, 3, 2].map((length) => Array(length).fill(2 * length)),
     );
     tf.dispose(sums);
