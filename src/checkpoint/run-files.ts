@@ -13,11 +13,15 @@ export function checkpointFolder(run: string, step: number): string {
   return join(run, CHECKPOINTS, `step-${String(step).padStart(7, '0')}`);
 }
 
-/** The checkpoints of a run, oldest first. */
+/** The checkpoints of a run, oldest first. Throws CheckpointError where they cannot be looked for. */
 export async function listCheckpoints(run: string): Promise<{ step: number; folder: string }[]> {
   const folder = join(run, CHECKPOINTS);
   if (!existsSync(folder)) return [];
-  const names = (await readdir(folder)).filter((name) => NAME.test(name));
+  const entries = await readdir(folder).catch((error) => {
+    const reason = error.code === 'ENOTDIR' ? 'is not a folder' : `cannot be read: ${error.message}`;
+    throw new CheckpointError(`${folder}, where checkpoints are, ${reason}; move it away`, { cause: error });
+  });
+  const names = entries.filter((name) => NAME.test(name));
   const found = names.map((name) => ({ step: Number(NAME.exec(name)![1]), folder: join(folder, name) }));
   return found.sort((a, b) => a.step - b.step);
 }

@@ -137,6 +137,36 @@ describeEngines('gradients of several processes', () => {
     dispose();
   });
 
+  it('are none for a parameter that the loss does not depend on', async () => {
+    const { trained, dispose } = setUp();
+    const [a, b, c] = trained;
+    const before = tf.memory().numTensors;
+    const { group, sizes } = echo(2);
+    const lossOf = () => ({ loss: tf.sum(a.value.add(c.value)) as tf.Scalar });
+    const { gradients } = await sumGradients([a, b, c], 2, lossOf, { group });
+    expect(sizes[0]).toEqual([4, 4]);
+    expect(gradients.map((gradient) => gradient && [...gradient.dataSync()])).toEqual([
+      [4, 4, 4, 4],
+      undefined,
+      [4, 4, 4, 4],
+    ]);
+    tf.dispose(gradients);
+    expect(tf.memory().numTensors).toBe(before);
+    dispose();
+  });
+
+  it('leave nothing behind where a micro-batch fails', async () => {
+    const { trained, loss, dispose } = setUp();
+    const before = tf.memory().numTensors;
+    const lossOf = (part: number) => {
+      if (part === 1) throw new Error('no memory');
+      return loss(tf.tensor2d(x))();
+    };
+    await expect(sumGradients(trained, 2, lossOf)).rejects.toThrow('no memory');
+    expect(tf.memory().numTensors).toBe(before);
+    dispose();
+  });
+
   it('are sent when a bucket is full', async () => {
     const { group, sizes } = echo(2);
     const buckets = new Buckets(group, 24);
