@@ -30,9 +30,9 @@ export interface Quantized {
   features: tf.Tensor2D;
 }
 
-/** x / max(‖x‖, 1e-12) over the last dimension. */
+/** x / max(‖x‖, 1e-12) over the last dimension. The square root comes last, since it has no gradient at 0. */
 function unit(x: tf.Tensor): tf.Tensor {
-  return x.div(x.norm(2, -1, true).maximum(1e-12));
+  return x.div(x.square().sum(-1, true).maximum(1e-24).sqrt());
 }
 
 /** Vector quantization by the nearest of N codebook entries (Euclidean), in float32. */

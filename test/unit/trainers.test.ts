@@ -372,6 +372,27 @@ describe('the networks that phases need', () => {
     );
   });
 
+  it('LPIPS is refused for images that it cannot halve four times', () => {
+    const all = { vgg16: 'a', lpips: 'b', convnext: 'c' };
+    const phases = [
+      { ...phase, w_perc: 1 },
+      { ...phase, w_lpips: 1 },
+    ];
+    const sized = (image_size: number) =>
+      parseConfig(
+        {
+          tokenizer: { image_size, patch_size: 1 },
+          tokenizer_training: { stage1: { phases } },
+          networks: all,
+        },
+        'test',
+      );
+    expect(requireNetworks(sized(16), 1).size).toBe(2);
+    expect(() => requireNetworks(sized(15), 1)).toThrow(
+      'tokenizer.image_size is 15, but tokenizer_training.stage1.phases.1.w_lpips is 1 and LPIPS needs images of 16 px at least; make them larger, or set tokenizer_training.stage1.phases.1.w_lpips=0 to train without',
+    );
+  });
+
   it('are those that some phase gives weight to', () => {
     const all = { vgg16: 'a', lpips: 'b', convnext: 'c' };
     expect(requireNetworks(config([phase], all), 1)).toEqual(new Set());
