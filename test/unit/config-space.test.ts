@@ -18,11 +18,12 @@ import { trainGenerator } from '../../src/train/train-generator.js';
 import { trainTokenizer } from '../../src/train/train-tokenizer.js';
 import { ConfigSpace, namedKeys, toOverrides, unknownKeys, type Values } from '../config-space.js';
 import { canRun, openTested } from '../engines.js';
+import { writeConvNeXt, writeLPIPS, writeVGG16 } from '../golden/network-files.js';
 import { quietJob } from '../job.js';
 
 const ENGINE = canRun('libtorch') ? 'libtorch' : 'wasm';
 /** Configs that are drawn at least; there are as many as give every key each of its values. */
-const COUNT = Number(process.env.ALITOK_TEST_CONFIGS ?? 0);
+const COUNT = Number(process.env.ALITOK_TEST_CONFIGS ?? 40);
 
 let folder: string;
 beforeAll(async () => {
@@ -165,6 +166,13 @@ function journey(config: Config, at: (name: string) => string): [string, () => P
   ];
 }
 
+/** Values as they can be given to a command. */
+function commandLine(values: Values): string {
+  return toOverrides(values)
+    .map((text) => `'${text.replaceAll("'", "'\\''")}'`)
+    .join(' ');
+}
+
 /** How a config came out: undefined where all of it trained, else what it was refused with. */
 async function outcome(values: Values): Promise<string | undefined> {
   const config = loadConfig(undefined, toOverrides(values));
@@ -206,27 +214,45 @@ it('every config that validates trains and samples, or is refused in a line that
   const refused: string[] = [];
   const failed: string[] = [];
   for (let i = 0; ; i++) {
+    const checked = i % UNCHECKED !== 0;
     const next = [...untried].find(([, values]) => values.length > 0);
     if (!next && i >= COUNT) break;
-    const wanted = next ? { [next[0]]: next[1][0] } : {};
-    const check = i % UNCHECKED === 0 ? checkSize : checkAll;
-    const values = drawn.draw(random.fork(i), wanted, choices, check);
+    const wanted = next && checked ? { [next[0]]: next[1][0] } : {};
+    const values = drawn.draw(random.fork(i), wanted, choices, checked ? checkAll : checkSize);
     for (const [key, value] of Object.entries(wanted)) tried(key, value);
-    if (!values) continue; // such as heads that no width of these is a multiple of
-    const message = await outcome(values).catch((error) => {
-      failed.push(
-        `${error.message} of the config ${toOverrides(values)
-          .map((text) => `'${text}'`)
-          .join(' ')}`,
-      );
-      return '';
-    });
-    if (message) refused.push(message);
-    if (message !== undefined) continue;
-    trained += 1;
-    for (const [key, value] of Object.entries(values)) if (untried.has(key)) tried(key, value);
+    if (!values) continue; // such as one class
+    try {
+      const message = await outcome(values);
+      if (message !== undefined) {
+        refused.push(message);
+        continue;
+      }
+      trained += 1;
+      for (const [key, value] of Object.entries(values)) if (untried.has(key)) tried(key, value);
+    } catch (error) {
+      failed.push(`${(error as Error).message}; the config: ${commandLine(values)}`);
+    }
   }
-  console.log(trained, refused, failed.length);
   expect(failed).toEqual([]);
   expect(trained / (trained + refused.length)).toBeGreaterThan(0.8);
 }, 3_600_000);
+
+it('and so with the networks of the perceptual terms', async () => {
+  const [vgg16, lpips, convnext] = ['vgg16.pth', 'lpips.pth', 'convnext.pth'].map((name) =>
+    join(folder, name),
+  );
+  await Promise.all([writeVGG16(vgg16), writeLPIPS(lpips), writeConvNeXt(convnext)]);
+  const values = (image_size: number, weights: object): Values => ({
+    ...BASE,
+    ...section('networks', { vgg16, lpips, convnext }),
+    'data.train': join(folder, 'train'),
+    'tokenizer.image_size': image_size,
+    'tokenizer_training.batch_size': 1,
+    'tokenizer_training.stage1.phases': [{ steps: 3, lr: 1e-3, ...weights }],
+    'tokenizer_training.stage2.phases': [{ steps: 3, lr: 1e-3, ...weights }],
+    'logging.validation_images': 1,
+  });
+  expect(await outcome(values(16, { w_lpips: 1, w_perc: 0.1, adversarial: true }))).toBeUndefined();
+  expect(await outcome(values(8, { w_perc: 1 }))).toBeUndefined();
+  expect(await outcome(values(8, { w_lpips: 1 }))).toMatch(/image_size is 8, but .*w_lpips is 1/);
+});
