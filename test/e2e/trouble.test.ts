@@ -235,6 +235,17 @@ describe('guards', () => {
     expect(await head(6)).toEqual(await head(5));
   });
 
+  it('is not begun where something else is in the place of its checkpoints', async () => {
+    await mkdir(stage1('occupied'), { recursive: true });
+    await writeFile(stage1('occupied', 'checkpoints'), 'mine');
+    expectError(
+      await train('occupied'),
+      4,
+      /occupied\/stage1\/checkpoints, .* is not a folder; move it away/,
+    );
+    expect(await readdir(stage1('occupied'))).toEqual(['checkpoints']);
+  });
+
   it.each([
     ['tokenizer_training.warmup_steps=7', /warmup_steps is 7, but all phases of stage 1 are 6 steps/],
     [
