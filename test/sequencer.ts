@@ -9,6 +9,7 @@ const SLOW = [
   'e2e/torture',
   'e2e/processes',
   'e2e/pipeline',
+  'unit/config-space',
   'unit/formats-fuzz',
   'unit/trainers',
   'e2e/trouble',

@@ -1,5 +1,4 @@
-import { publishedConfigs } from '../config/published.js';
-import type { Config } from '../config/schema.js';
+import { type PublishedModel, publishedModels } from '../config/published.js';
 import { CheckpointError } from '../errors.js';
 import type { TensorFile } from '../formats/tensor-file.js';
 import { type GeneratorConfig, tokenizerGeometry } from '../models/geometry.js';
@@ -8,9 +7,11 @@ import { layersOf, shapeOf } from './infer.js';
 /** What no tensor of a generator shows: how an image's tokens lie. */
 export type TokenGrid = Pick<GeneratorConfig, 'prefix_tokens' | 'grid'>;
 
-/** The published config of the same width, layers, heads, classes and codebook, with its name, if there is one. */
-export function publishedGenerator(sizes: GeneratorConfig): [name: string, config: Config] | undefined {
-  return [...publishedConfigs()].find(([, { generator, tokenizer }]) => {
+/** The published model of the same width, layers, heads, classes and codebook, with its name, if there is one. */
+export function publishedGenerator(
+  sizes: GeneratorConfig,
+): [name: string, model: PublishedModel] | undefined {
+  return [...publishedModels()].find(([, { generator, tokenizer }]) => {
     const same = (['width', 'layers', 'heads', 'classes'] as const).every(
       (key) => generator[key] === sizes[key],
     );
@@ -24,7 +25,7 @@ export function publishedGenerator(sizes: GeneratorConfig): [name: string, confi
  */
 export function inferGenerator(file: TensorFile, grid?: TokenGrid): GeneratorConfig {
   const { prefix_tokens, grid: side } =
-    grid ?? tokenizerGeometry([...publishedConfigs().values()][0].tokenizer);
+    grid ?? tokenizerGeometry([...publishedModels().values()][0].tokenizer);
   const [vocabulary, width] = shapeOf(file, 'embeddings.weight', 2);
   const [codebook_size] = shapeOf(file, 'output.weight', 2);
   const [headWidth] = shapeOf(file, 'blocks.0.attn.q_norm.weight', 1);

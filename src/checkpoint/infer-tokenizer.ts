@@ -1,4 +1,4 @@
-import { publishedConfigs } from '../config/published.js';
+import { publishedModels } from '../config/published.js';
 import { CheckpointError } from '../errors.js';
 import type { TensorFile } from '../formats/tensor-file.js';
 import type { Stage, TokenizerConfig, TransformerSize } from '../models/geometry.js';
@@ -19,7 +19,7 @@ export interface InferredTokenizer {
  */
 export function inferTokenizer(file: TensorFile): InferredTokenizer {
   const { path, tensors } = file;
-  const published = [...publishedConfigs().values()][0].tokenizer;
+  const published = [...publishedModels().values()][0].tokenizer;
   const unknownHeads: string[] = [];
   const size = (part: 'encoder' | 'decoder', width: number): TransformerSize => {
     const same = [published.encoder, published.decoder].find((known) => known.width === width);

@@ -82,9 +82,14 @@ export async function loadInception(path: string): Promise<Inception> {
 /** LPIPS, from torchvision's file of VGG-16 and its own file of weights. Throws CheckpointError. */
 export async function loadLPIPS(files: { vgg16: string; lpips: string }): Promise<LPIPS> {
   const lpips = new LPIPS();
-  await load(files.lpips, ['LPIPS weights'], lpips.lins);
-  await load(files.vgg16, ['VGG-16'], lpips.vgg.parameters);
-  return lpips;
+  try {
+    await load(files.lpips, ['LPIPS weights'], lpips.lins);
+    await load(files.vgg16, ['VGG-16'], lpips.vgg.parameters);
+    return lpips;
+  } catch (error) {
+    lpips.dispose();
+    throw error;
+  }
 }
 
 /** ConvNeXt-S, from torchvision's file. Throws CheckpointError. */

@@ -27,12 +27,19 @@ const TRAINING_PARTS = ['optimizer', 'parameters', 'discriminator', 'discriminat
 /** All files that a checkpoint may have. */
 const FILES = [MODEL_FILE, ...TRAINING_PARTS.map((part) => `${part}.safetensors`), STATE_FILE, SUMS_FILE];
 
-/** The checkpoints of a run, oldest first. A folder of such a name without a checkpoint's files is none. */
+/**
+ * The checkpoints of a run, oldest first. A folder of such a name without a checkpoint's files is none. Throws
+ * CheckpointError where they cannot be looked for.
+ */
 export async function listCheckpoints(run: string): Promise<{ step: number; folder: string }[]> {
   const folder = join(run, CHECKPOINTS);
   if (!existsSync(folder)) return [];
+  const entries = await readdir(folder).catch((error) => {
+    const reason = error.code === 'ENOTDIR' ? 'is not a folder' : `cannot be read: ${error.message}`;
+    throw new CheckpointError(`${folder}, where checkpoints are, ${reason}; move it away`, { cause: error });
+  });
   const isCheckpoint = (name: string) => FILES.some((file) => existsSync(join(folder, name, file)));
-  const names = (await readdir(folder)).filter((name) => NAME.test(name) && isCheckpoint(name));
+  const names = entries.filter((name) => NAME.test(name) && isCheckpoint(name));
   const found = names.map((name) => ({ step: Number(NAME.exec(name)![1]), folder: join(folder, name) }));
   return found.sort((a, b) => a.step - b.step);
 }

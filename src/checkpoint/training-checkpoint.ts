@@ -70,9 +70,10 @@ export async function saveCheckpoint(
     await syncFolder(dirname(folder));
     await syncFolder(run);
   } catch (error) {
+    // What went wrong is to be said, also where it keeps these from their work.
     await removeCheckpoint(partial).catch(() => {});
     const failure = error instanceof OutputError ? error : outputError(folder, error);
-    const before = (await listCheckpoints(run)).at(-1);
+    const before = (await listCheckpoints(run).catch(() => [])).at(-1);
     if (!before) throw failure;
     throw new OutputError(
       `${failure.message}; the checkpoint of step ${before.step} stays, --resume goes on from it`,

@@ -7,7 +7,7 @@ import { checkNetwork, NETWORK_FILES } from '../checkpoint/network-files.js';
 import { resolveModel } from '../checkpoint/run-files.js';
 import { type TokenizerDescription, tokenizerTensors } from '../checkpoint/tokenizer-file.js';
 import { differences } from '../config/differences.js';
-import { publishedConfigs } from '../config/published.js';
+import { publishedModels } from '../config/published.js';
 import type { Config } from '../config/schema.js';
 import { openTokenCache } from '../data/token-cache.js';
 import { CheckpointError } from '../errors.js';
@@ -105,7 +105,7 @@ function inspectTokenizer(file: TensorFile, description?: TokenizerDescription):
   const { parameters } = new Tokenizer(tokenizer, stage);
   const { grid, prefix_tokens, tokens } = tokenizerGeometry(tokenizer);
   const { image_size, patch_size, codebook_size, token_size } = tokenizer;
-  const published = [...publishedConfigs().values()][0];
+  const published = [...publishedModels().values()][0];
   const differing = differences('tokenizer', tokenizer, published.tokenizer).filter(
     (override) => !unknown.some((key) => override.startsWith(key)),
   );
@@ -130,7 +130,7 @@ function inspectGenerator(file: TensorFile, description?: GeneratorDescription):
   const { parameters } = new Generator(generator);
   const { width, layers, heads, classes, codebook_size } = generator;
   const sizes = { width, layers, heads, classes };
-  const [name, config] = publishedGenerator(generator) ?? [...publishedConfigs()][0];
+  const [name, config] = publishedGenerator(generator) ?? [...publishedModels()][0];
   const differing = [
     ...differences('generator', sizes, config.generator),
     ...differences('tokenizer', { codebook_size }, config.tokenizer),

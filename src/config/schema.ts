@@ -48,7 +48,8 @@ export const DEFAULT_LISTS = {
 };
 const { tokenizer_training: defaultPhases, features: defaultFeatures } = DEFAULT_LISTS;
 
-const schema = z
+/** All sections and keys with their types, defaults and ranges. */
+export const schema = z
   .strictObject({
     name: z.string().min(1).default('alitok'),
     /** Of everything that is drawn at random, except sampling. */
@@ -91,8 +92,8 @@ const schema = z
         weight_decay: nonNegative.default(0.01),
         /** Largest norm of the gradient; 0 for no limit. */
         clip_norm: nonNegative.default(0),
-        /** Fresh weights' standard deviation; widths under 256 want more, about half of 1/√width. */
-        init_std: positive.default(0.02),
+        /** Fresh weights' standard deviation; widths under 256 want more, about half of 1/√width. Weights are cut at ±2. */
+        init_std: positive.max(2).default(0.02),
         /** Start of the last layer, 3 colours to 3: `identity` spares short runs thousands of steps. */
         colour_init: z.enum(['normal', 'identity']).default('normal'),
         commitment: nonNegative.default(0.25),

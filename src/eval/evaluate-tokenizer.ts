@@ -5,11 +5,12 @@ import { fingerprint, loadTokenizer } from '../checkpoint/tokenizer-file.js';
 import { gatherArrays } from '../engine/distributed/gather-arrays.js';
 import { ALONE } from '../engine/distributed/group.js';
 import { inFloat32 } from '../engine/precision.js';
+import { DataError } from '../errors.js';
 import { fileChecksum } from '../formats/checksum.js';
 import type { Job } from '../job/job.js';
 import { turn } from '../job/turn.js';
 import { CodebookUsage } from '../models/codebook-usage.js';
-import type { LPIPS } from '../models/lpips.js';
+import { type LPIPS, LPIPS_SMALLEST } from '../models/lpips.js';
 import { toPixels, toTensor } from '../models/pixels.js';
 import type { Tokenizer } from '../models/tokenizer.js';
 import { featuresOf, warnOfFew } from './evaluate-samples.js';
@@ -149,6 +150,12 @@ export async function evaluateTokenizer(
   const { reporter, group = ALONE } = job;
   const tokenizer = await loadTokenizer(options.tokenizer, reporter.warn);
   const { image_size: size, codebook_size } = tokenizer.geometry;
+  if (options.lpips && size < LPIPS_SMALLEST) {
+    tokenizer.parameters.dispose();
+    throw new DataError(
+      `LPIPS needs images of ${LPIPS_SMALLEST} px at least, but those of ${options.tokenizer} are ${size} px; leave its files out`,
+    );
+  }
   const { folder, list, maxPixels } = options;
   const source = await openImages(folder, { size, list, maxPixels, batch: BATCH, job });
   const extractor = options.features === undefined ? undefined : await openFeatureExtractor(options.features);

@@ -19,7 +19,7 @@ export interface Dropout {
   first?: number;
 }
 
-/** Keys and values of all positions so far, (B, 1 + T, H, D) for each layer. */
+/** Keys and values of the condition and the first T − 1 codes, (B, T, H, D) for each layer: nothing comes after the last code. */
 export interface KVCache {
   layers: { k: tf.Variable<tf.Rank.R4>; v: tf.Variable<tf.Rank.R4> }[];
   /** How many positions are filled. */

@@ -7,6 +7,8 @@ import { VGG16, VGG16_CHANNELS } from './vgg16.js';
 const SHIFT = [-0.03, -0.088, -0.188];
 const SCALE = [0.458, 0.448, 0.45];
 const EPSILON = 1e-10;
+/** The smallest side that an image can have: VGG-16 halves it four times. */
+export const LPIPS_SMALLEST = 16;
 
 /** Learned perceptual distance of images (Zhang et al., arXiv 1801.03924) on VGG-16, version 0.1. */
 export class LPIPS {

@@ -1,9 +1,23 @@
 import * as tf from '@tensorflow/tfjs';
+import { stopGradient } from '../engine/ops/index.js';
 import type { TokenizerGeometry } from './geometry.js';
 
 /** Mean squared error of two tensors of one shape. */
 export function mse(x: tf.Tensor, y: tf.Tensor): tf.Scalar {
   return tf.mean(tf.squaredDifference(x, y)) as tf.Scalar;
+}
+
+/** Mean squared error of each image: x and y (B, S, S, 3) → (B). */
+export function msePerImage(x: tf.Tensor4D, y: tf.Tensor4D): tf.Tensor1D {
+  return tf.mean(tf.squaredDifference(x, y), [1, 2, 3]);
+}
+
+/** Mean over images of each one's PSNR in dB, from their mean squared errors (B) in [0, 1]; without a gradient. */
+export function meanPsnr(errors: tf.Tensor1D): tf.Scalar {
+  return stopGradient(errors)
+    .log()
+    .mul(-10 / Math.LN10)
+    .mean();
 }
 
 /** What the prefix must show: [top-left patch | first row of patches], (B, S, S, 3) → (B, p, k·p, 3). */

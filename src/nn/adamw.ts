@@ -1,5 +1,6 @@
 import * as tf from '@tensorflow/tfjs';
 import { adamW } from '../engine/ops/index.js';
+import type { Gradient } from './gradients.js';
 import { zeros } from './initializers.js';
 import { type Parameter, Parameters } from './parameters.js';
 
@@ -38,13 +39,17 @@ export class AdamW {
     for (const p of this.state) p.value = tf.fill(p.shape as number[], 0);
   }
 
-  /** One step with the gradients (in the parameters' order), each multiplied by `gradientScale` first. */
-  update(gradients: readonly tf.Tensor[], lr: number, gradientScale = 1): void {
+  /**
+   * One step with the gradients (in the parameters' order), each multiplied by `gradientScale` first. A parameter without
+   * one stays as it is, undecayed.
+   */
+  update(gradients: readonly Gradient[], lr: number, gradientScale = 1): void {
     this.steps += 1;
     const { beta1, beta2, weight_decay, decays = () => true, owns = () => true } = this.options;
-    const all = this.parameters
-      .map((parameter, i) => ({ parameter, ...this.moments[i], gradient: gradients[i] }))
-      .filter((_, i) => owns(i));
+    const all = this.parameters.flatMap((parameter, i) => {
+      const gradient = gradients[i];
+      return gradient && owns(i) ? [{ parameter, ...this.moments[i], gradient }] : [];
+    });
     for (const decaying of [true, false]) {
       const some = all.filter(({ parameter }) => decays(parameter) === decaying);
       if (some.length === 0) continue;

@@ -6,6 +6,12 @@ import type { Parameter } from './parameters.js';
 export type LossAndMore = { loss: tf.Scalar } & Record<string, tf.Tensor>;
 
 /**
+ * A parameter's gradient, of its shape. Undefined where the loss does not depend on the parameter, such as a head whose
+ * term has no weight: as in PyTorch, where `.grad` is then `None`, the optimizer leaves the parameter as it is.
+ */
+export type Gradient = tf.Tensor | undefined;
+
+/**
  * Runs `f`, differentiates its `loss` by `parameters`, and gives both the results and the gradients in order.
  * `onGradient` is told each gradient as soon as it is there, the last layer's first, with the parameter's index.
  * Call it within `tf.tidy`: everything it gives belongs to the caller's scope.
@@ -14,7 +20,7 @@ export function differentiate<T extends LossAndMore>(
   parameters: readonly Parameter[],
   f: () => T,
   onGradient?: (index: number, gradient: tf.Tensor) => void,
-): { result: T; gradients: tf.Tensor[] } {
+): { result: T; gradients: Gradient[] } {
   const results: LossAndMore[] = [];
   const forward = () => {
     const result = f();
@@ -24,9 +30,13 @@ export function differentiate<T extends LossAndMore>(
   };
   const values = parameters.map((p) => p.value);
   if (onGradient) for (const [i, p] of parameters.entries()) p.tap((gradient) => onGradient(i, gradient));
-  let grads: tf.Tensor[];
+  let grads: Gradient[];
   try {
-    ({ grads } = tf.valueAndGrads(forward)(values));
+    // `tf.valueAndGrads` would refuse parameters that the loss does not depend on.
+    ({ grads } = tf.engine().gradients(forward, values, undefined, true));
+  } catch (error) {
+    tf.dispose(results);
+    throw error;
   } finally {
     if (onGradient) for (const p of parameters) p.untap();
   }
@@ -39,16 +49,20 @@ export function differentiate<T extends LossAndMore>(
 }
 
 /** Sums of micro-batches' gradients: adds `next` to `sum`, which is disposed of. Kept across scopes. */
-export function accumulate(sum: tf.Tensor[] | undefined, next: tf.Tensor[]): tf.Tensor[] {
-  const total = sum ? sum.map((tensor, i) => tensor.add(next[i])) : next;
-  for (const tensor of total) tf.keep(tensor);
+export function accumulate(sum: Gradient[] | undefined, next: Gradient[]): Gradient[] {
+  const total = sum
+    ? sum.map((tensor, i) => (next[i] ? (tensor?.add(next[i]) ?? next[i]) : tensor?.clone()))
+    : next;
+  for (const tensor of total) if (tensor) tf.keep(tensor);
   tf.dispose(sum ?? []);
   return total;
 }
 
 /** √Σ‖g‖² over all gradients. */
-export function globalNorm(gradients: readonly tf.Tensor[]): number {
-  const squares = tf.tidy(() => sumOfSquares(gradients).dataSync()[0]);
+export function globalNorm(gradients: readonly Gradient[]): number {
+  const present = gradients.filter((gradient) => gradient !== undefined);
+  if (present.length === 0) return 0;
+  const squares = tf.tidy(() => sumOfSquares(present).dataSync()[0]);
   return Math.sqrt(squares);
 }
 

@@ -128,21 +128,26 @@ export class Parameters implements Iterable<Parameter> {
 
   /** Gives every parameter its initial value; each draws from a stream of its own, named after it. */
   initialize(random: Random): void {
-    for (const p of this) p.value = p.initializer(p.shape, random.fork(p.name));
+    for (const p of this) p.value = tf.tidy(() => p.initializer(p.shape, random.fork(p.name)));
   }
 
   /**
    * Takes every value from `source`, strictly: the names and shapes must be the same.
    * `optional` names parameters that may be absent (they start from zero): buffers that other files lack.
    * `ignore` names tensors of the source that this model has no place for.
-   * Throws CheckpointError listing missing, unexpected and misshapen names; nothing is changed then.
+   * Throws CheckpointError listing missing, unexpected and misshapen names; nothing is changed then. Where reading fails
+   * later, no parameter has a value.
    */
   async load(source: ParameterSource, leniency: { optional?: RegExp; ignore?: RegExp } = {}): Promise<void> {
     this.check(source, leniency);
-    for (const p of this) {
-      p.value = source.tensors.has(p.name)
-        ? tf.tensor(await source.readFloat32(p.name), p.shape as number[])
-        : tf.zeros(p.shape as number[]);
+    try {
+      for (const p of this)
+        p.value = source.tensors.has(p.name)
+          ? tf.tensor(await source.readFloat32(p.name), p.shape as number[])
+          : tf.zeros(p.shape as number[]);
+    } catch (error) {
+      this.dispose();
+      throw error;
     }
   }
 

@@ -33,7 +33,7 @@ export class FeatureTrainer implements Trainer {
     private readonly group: Group = ALONE,
   ) {
     this.options = config.features;
-    divide('features', { ...this.options, accumulation: 1 }, group);
+    divide('features', this.options, group);
     this.network = new FeatureNetwork({
       image_size: config.tokenizer.image_size,
       classes: classNames.length,
@@ -92,6 +92,11 @@ export class FeatureTrainer implements Trainer {
 
   async close(): Promise<void> {
     await this.loader?.close();
+  }
+
+  dispose(): void {
+    this.network.parameters.dispose();
+    this.optimizer.state.dispose();
   }
 
   async saveModel(path: string): Promise<void> {

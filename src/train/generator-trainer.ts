@@ -150,7 +150,6 @@ export class GeneratorTrainer implements Trainer {
     });
   }
 
-  /** Frees all tensors. */
   dispose(): void {
     this.generator.dispose();
     this.ema?.parameters.dispose();

@@ -8,6 +8,7 @@ import type { Config } from '../config/schema.js';
 import { ConfigError } from '../errors.js';
 import { fileChecksum } from '../formats/checksum.js';
 import type { Stage } from '../models/geometry.js';
+import { LPIPS_SMALLEST } from '../models/lpips.js';
 import { classifierTerm, lpipsTerm, type PerceptualTerms } from '../models/perceptual.js';
 
 type Key = keyof Config['networks'];
@@ -28,10 +29,10 @@ export interface LossNetworks {
 
 /**
  * Which perceptual terms a stage needs files for.
- * @throws ConfigError where the config does not name them; it says which, and how to go without
+ * @throws ConfigError where the config does not name them, or its images are too small; it says which, and how to go without
  */
 export function requireNetworks(
-  { tokenizer_training, networks }: Config,
+  { tokenizer: { image_size }, tokenizer_training, networks }: Config,
   stage: Stage,
 ): Set<keyof typeof NEEDED> {
   const needed = new Set<keyof typeof NEEDED>();
@@ -39,9 +40,13 @@ export function requireNetworks(
     for (const weight of ['w_lpips', 'w_perc'] as const) {
       if (phase[weight] === 0) continue;
       needed.add(weight);
+      const key = `tokenizer_training.stage${stage}.phases.${i}.${weight}`;
+      if (weight === 'w_lpips' && image_size < LPIPS_SMALLEST)
+        throw new ConfigError(
+          `tokenizer.image_size is ${image_size}, but ${key} is ${phase[weight]} and LPIPS needs images of ${LPIPS_SMALLEST} px at least; make them larger, or set ${key}=0 to train without`,
+        );
       const missing = Object.entries(NEEDED[weight]).filter(([key]) => networks[key as Key] === null);
       if (missing.length === 0) continue;
-      const key = `tokenizer_training.stage${stage}.phases.${i}.${weight}`;
       const files = missing.map(([name, file]) => `networks.${name} (${NETWORK_FILES[file].origin})`);
       throw new ConfigError(
         `${key} is ${phase[weight]}, which needs ${files.join(' and ')}; name the file${files.length > 1 ? 's' : ''}, or set ${key}=0 to train without`,
@@ -69,12 +74,17 @@ export async function checkLossNetworks(config: Config, stages: readonly Stage[]
 export async function openLossNetworks(config: Config, stage: Stage): Promise<LossNetworks> {
   const needed = requireNetworks(config, stage);
   const { vgg16, lpips, convnext } = config.networks;
-  const distance = needed.has('w_lpips') ? await loadLPIPS({ vgg16: vgg16!, lpips: lpips! }) : undefined;
-  const classifier = needed.has('w_perc') ? await loadConvNeXtSmall(convnext!) : undefined;
   const inputs: LossNetworks['inputs'] = {};
   for (const weight of needed)
     for (const key of Object.keys(NEEDED[weight]) as Key[])
       inputs[`networks.${key}`] = `SHA-256 ${await fileChecksum(config.networks[key]!)}`;
+  const distance = needed.has('w_lpips') ? await loadLPIPS({ vgg16: vgg16!, lpips: lpips! }) : undefined;
+  const classifier = needed.has('w_perc')
+    ? await loadConvNeXtSmall(convnext!).catch((error) => {
+        distance?.dispose();
+        throw error;
+      })
+    : undefined;
   return {
     terms: {
       lpips: distance && lpipsTerm(distance),

@@ -3,7 +3,7 @@ import { Buckets } from '../engine/distributed/buckets.js';
 import { ALONE, type Group } from '../engine/distributed/group.js';
 import { ConfigError, TrainingError } from '../errors.js';
 import type { AdamW } from '../nn/adamw.js';
-import { accumulate, differentiate, globalNorm, type LossAndMore } from '../nn/gradients.js';
+import { accumulate, differentiate, type Gradient, globalNorm, type LossAndMore } from '../nn/gradients.js';
 import type { Parameter } from '../nn/parameters.js';
 import type { Metrics } from './trainer.js';
 
@@ -22,50 +22,62 @@ export interface Division {
   own: number;
 }
 
-/** Divides the batch of a config's section. Throws ConfigError where it does not come out even. */
+/** Divides the batch of a config's section, which may have no `accumulation`. Throws ConfigError where it is uneven. */
 export function divide(
   section: string,
-  { batch_size, accumulation }: { batch_size: number; accumulation: number },
+  { batch_size, accumulation }: { batch_size: number; accumulation?: number },
   { rank, size }: Group,
 ): Division {
-  const micro = batch_size / accumulation / size;
-  if (!Number.isInteger(micro))
+  const parts = accumulation ?? 1;
+  const micro = batch_size / parts / size;
+  if (!Number.isInteger(micro)) {
+    const accumulating = accumulation === undefined ? '' : ` with ${section}.accumulation ${accumulation}`;
     throw new ConfigError(
-      `${section}.batch_size is ${batch_size}, which ${size} processes with ${section}.accumulation ${accumulation} cannot divide evenly; make it a multiple of ${size * accumulation}`,
+      `${section}.batch_size is ${batch_size}, which ${size} processes${accumulating} cannot divide evenly; make it a multiple of ${size * parts}`,
     );
-  const own = micro * accumulation;
-  return { micro, parts: accumulation, first: rank * own, own };
+  }
+  const own = micro * parts;
+  return { micro, parts, first: rank * own, own };
 }
 
 /**
  * Gradients of `lossOf(part)` summed over `parts` micro-batches of equal size and over all processes, and the means of
  * its scalars. `each` sees every micro-batch's results while they live. Several processes add up their gradients while
- * the last micro-batch's backward pass still goes on.
+ * the last micro-batch's backward pass still goes on. All parts have the same terms.
  */
 export async function sumGradients(
   trained: readonly Parameter[],
   parts: number,
   lossOf: (part: number) => LossAndMore,
   { group = ALONE, each = () => {} }: { group?: Group; each?: (result: LossAndMore) => void } = {},
-): Promise<{ gradients: tf.Tensor[]; metrics: Metrics }> {
+): Promise<{ gradients: Gradient[]; metrics: Metrics }> {
   const metrics: Metrics = {};
-  let gradients: tf.Tensor[] | undefined;
+  let gradients: Gradient[] | undefined;
   let names: string[] = [];
   const scalars: tf.Tensor[] = [];
   const buckets = group.size > 1 ? new Buckets(group) : undefined;
-  for (let part = 0; part < parts; part++) {
-    tf.tidy(() => {
-      const before = gradients;
-      const send = (i: number, gradient: tf.Tensor) =>
-        buckets!.add(i, before ? before[i].add(gradient) : gradient.clone());
-      const last = buckets !== undefined && part === parts - 1;
-      const { result, gradients: next } = differentiate(trained, () => lossOf(part), last ? send : undefined);
-      if (last) buckets.flush();
-      else gradients = accumulate(gradients, next);
-      each(result);
-      names = Object.keys(result).filter((name) => result[name].rank === 0);
-      scalars.push(tf.keep(tf.stack(names.map((name) => result[name].toFloat()))));
-    });
+  try {
+    for (let part = 0; part < parts; part++) {
+      tf.tidy(() => {
+        const before = gradients;
+        const send = (i: number, gradient: tf.Tensor) =>
+          buckets!.add(i, before?.[i]?.add(gradient) ?? gradient.clone());
+        const last = buckets !== undefined && part === parts - 1;
+        const { result, gradients: next } = differentiate(
+          trained,
+          () => lossOf(part),
+          last ? send : undefined,
+        );
+        if (last) buckets.flush();
+        else gradients = accumulate(gradients, next);
+        each(result);
+        names = Object.keys(result).filter((name) => result[name].rank === 0);
+        scalars.push(tf.keep(tf.stack(names.map((name) => result[name].toFloat()))));
+      });
+    }
+  } catch (error) {
+    tf.dispose([gradients, scalars]);
+    throw error;
   }
   // Read at the end: until then the device need not wait for anybody.
   let means = tf.tidy(() => tf.mean(tf.stack(scalars), 0));
@@ -121,7 +133,7 @@ const SHOWN = 4;
  * names this process's part of the batch.
  */
 export function finiteNorm(
-  gradients: tf.Tensor[],
+  gradients: Gradient[],
   accumulation: number,
   seen: Omit<Seen, 'grad_norm'>,
 ): number {
@@ -137,11 +149,14 @@ export function finiteNorm(
  */
 export async function update(
   optimizer: { update(...step: Parameters<AdamW['update']>): void | Promise<void> },
-  gradients: tf.Tensor[],
+  gradients: Gradient[],
   lr: number,
   { norm, accumulation, clip_norm }: { norm: number; accumulation: number; clip_norm: number },
 ): Promise<void> {
   const clip = clip_norm > 0 ? Math.min(1, clip_norm / (norm + CLIP_EPSILON)) : 1;
-  await optimizer.update(gradients, lr, clip / accumulation);
-  tf.dispose(gradients);
+  try {
+    await optimizer.update(gradients, lr, clip / accumulation);
+  } finally {
+    tf.dispose(gradients);
+  }
 }

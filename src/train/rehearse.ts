@@ -2,7 +2,8 @@ import type { Job } from '../job/job.js';
 import { turn } from '../job/turn.js';
 import { availableMemory, freeDisk, peakMemory } from '../machine.js';
 import type { Parameters } from '../nn/parameters.js';
-import type { RunnableTrainer, TrainingOptions } from './run-training.js';
+import type { TrainingOptions } from './run-training.js';
+import type { Trainer } from './trainer.js';
 
 /** What a run would take. Times in seconds, sizes in bytes. */
 export interface Rehearsal {
@@ -42,7 +43,7 @@ const BYTES = 4;
 const sizeOf = (parameters: Parameters) => [...parameters].reduce((sum, p) => sum + p.size, 0);
 
 /** Seconds of one step from `state` on, after one to warm up. */
-async function timeSteps(trainer: RunnableTrainer, state: object): Promise<number> {
+async function timeSteps(trainer: Trainer, state: object): Promise<number> {
   const steps = async (count: number) => {
     trainer.restore(state);
     let done = 0;
@@ -65,7 +66,7 @@ async function timeSteps(trainer: RunnableTrainer, state: object): Promise<numbe
  * where not even weights and optimizer fit into the memory.
  */
 export async function rehearse(
-  trainer: RunnableTrainer,
+  trainer: Trainer,
   { label, folder, config, preview }: TrainingOptions,
   { engine, reporter }: Job,
 ): Promise<Rehearsal> {

@@ -4,6 +4,7 @@ import { readFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { listCheckpoints } from '../checkpoint/run-files.js';
 import { configToYaml } from '../config/load.js';
 import type { Config } from '../config/schema.js';
 import type { Engine } from '../engine/index.js';
@@ -66,7 +67,15 @@ export interface Start {
   git_revision: string | null;
 }
 
+let revision: string | null | undefined;
+
+/** Asked for once: it is the program's, which does not change while it runs. */
 function gitRevision(): string | null {
+  revision ??= describeCheckout();
+  return revision;
+}
+
+function describeCheckout(): string | null {
   if (!existsSync(join(PACKAGE, '.git'))) return null;
   try {
     const arguments_ = ['-C', PACKAGE, 'describe', '--always', '--dirty', '--abbrev=40', '--exclude=*'];
@@ -119,7 +128,7 @@ export async function readRecord(folder: string): Promise<RunRecord | undefined>
 /**
  * Gives the record of the run in a folder that is to be resumed; undefined for a run that is to be begun.
  * @throws OutputError where the folder holds a run already and `resume` is false, or files of a run's names without one
- * @throws CheckpointError where there is no run to resume
+ * @throws CheckpointError where there is no run to resume, or there can be no checkpoints
  */
 export async function findRun(folder: string, resume: Resume): Promise<RunRecord | undefined> {
   const record = await readRecord(folder);
@@ -134,6 +143,7 @@ export async function findRun(folder: string, resume: Resume): Promise<RunRecord
     );
   if (!record && resume === true)
     throw new CheckpointError(`${folder} holds no run to resume; start one without --resume`);
+  await listCheckpoints(folder);
   return record;
 }
 

@@ -11,11 +11,6 @@ import { NO_LOG, openRunLog } from './run-log.js';
 import { shareState } from './share-state.js';
 import type { Trainer } from './trainer.js';
 
-/** A trainer that can start fresh and that holds resources. */
-export interface RunnableTrainer extends Trainer {
-  close?(): Promise<void>;
-}
-
 /** How a command is to take the run that its folder may hold. */
 export interface ResumeOptions {
   resume: Resume;
@@ -38,7 +33,7 @@ export interface TrainingOptions extends ResumeOptions {
 }
 
 /** What is done with a trainer once all is prepared. */
-export type Runner = (trainer: RunnableTrainer, options: TrainingOptions, job: Job) => Promise<void>;
+export type Runner = (trainer: Trainer, options: TrainingOptions, job: Job) => Promise<void>;
 
 /**
  * Runs a trainer in a run folder from its start or its newest checkpoint to its end; no other process can do so meanwhile.

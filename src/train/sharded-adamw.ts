@@ -1,6 +1,7 @@
 import * as tf from '@tensorflow/tfjs';
 import { ALONE, type Group } from '../engine/distributed/group.js';
 import { AdamW, type AdamWOptions } from '../nn/adamw.js';
+import type { Gradient } from '../nn/gradients.js';
 import type { Parameter, Parameters } from '../nn/parameters.js';
 
 /** The rank that each parameter falls to, so that all have about as many numbers: the largest first, to who has least. */
@@ -54,7 +55,7 @@ export class GroupAdamW {
   }
 
   /** `AdamW.update`, after which all processes have all parameters. */
-  async update(gradients: readonly tf.Tensor[], lr: number, gradientScale = 1): Promise<void> {
+  async update(gradients: readonly Gradient[], lr: number, gradientScale = 1): Promise<void> {
     this.optimizer.update(gradients, lr, gradientScale);
     const { owners, group } = this;
     if (!owners) return;

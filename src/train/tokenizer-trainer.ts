@@ -10,8 +10,17 @@ import type { Stage } from '../models/geometry.js';
 import type { PerceptualTerms } from '../models/perceptual.js';
 import { toTensor } from '../models/pixels.js';
 import { FROZEN_IN_STAGE_2, Tokenizer } from '../models/tokenizer.js';
-import { adversarialLoss, auxFactor, auxTarget, hingeLoss, LeCam, mse } from '../models/tokenizer-loss.js';
-import { type LossAndMore, offTape } from '../nn/gradients.js';
+import {
+  adversarialLoss,
+  auxFactor,
+  auxTarget,
+  hingeLoss,
+  LeCam,
+  meanPsnr,
+  mse,
+  msePerImage,
+} from '../models/tokenizer-loss.js';
+import { type Gradient, type LossAndMore, offTape } from '../nn/gradients.js';
 import type { Parameter, Parameters } from '../nn/parameters.js';
 import { warmup } from '../nn/schedule.js';
 import { Random } from '../random.js';
@@ -151,16 +160,19 @@ export class TokenizerTrainer implements Trainer {
   private async tokenizerStep(batch: Batch, phase: Phase, lr: number): Promise<Metrics> {
     const features: tf.Tensor2D[] = [];
     const indices: tf.Tensor1D[] = [];
-    const { gradients, metrics } = await this.overBatch(
-      batch.images,
-      this.trained,
-      (x) => this.tokenizerLoss(x, phase),
-      (result) => {
-        features.push(tf.keep(result.features as tf.Tensor2D));
-        indices.push(tf.keep(result.indices as tf.Tensor1D));
-      },
-    );
+    let gradients: Gradient[] = [];
     try {
+      const summed = await this.overBatch(
+        batch.images,
+        this.trained,
+        (x) => this.tokenizerLoss(x, phase),
+        (result) => {
+          features.push(tf.keep(result.features as tf.Tensor2D));
+          indices.push(tf.keep(result.indices as tf.Tensor1D));
+        },
+      );
+      gradients = summed.gradients;
+      const { psnr, ...metrics } = summed.metrics; // PSNR is infinite for an image that is met exactly
       const { means } = this;
       const norm = finiteNorm(gradients, means.accumulation, this.seen(batch, lr, metrics));
       const chosen = await this.ofAll(indices);
@@ -172,9 +184,9 @@ export class TokenizerTrainer implements Trainer {
       }
       chosen.dispose();
       await update(this.optimizer, gradients, lr, { ...means, norm });
-      return { ...metrics, psnr: -10 * Math.log10(metrics.mse), grad_norm: norm };
+      return { ...metrics, psnr, grad_norm: norm };
     } finally {
-      tf.dispose([features, indices]);
+      tf.dispose([features, indices, gradients]);
     }
   }
 
@@ -191,11 +203,12 @@ export class TokenizerTrainer implements Trainer {
     return { accumulation: accumulation * this.group.size, clip_norm };
   }
 
-  /** All terms of the tokenizer's loss on images x (B, S, S, 3), and what the clustering update needs. */
+  /** All terms of the tokenizer's loss on images x (B, S, S, 3), their PSNR, and what the clustering update needs. */
   private tokenizerLoss(x: tf.Tensor4D, phase: Phase): LossAndMore {
     const { tokenizer, perceptual, options } = this;
     const { image, aux, loss: quantizer, features, indices } = tokenizer.forward(x);
-    const terms: Record<string, tf.Scalar> = { mse: mse(x, image) };
+    const errors = msePerImage(x, image);
+    const terms: Record<string, tf.Scalar> = { mse: tf.mean(errors) };
     const weights: Record<string, number> = { mse: 1 };
     const add = (name: string, weight: number, term: () => tf.Scalar) => {
       if (weight === 0) return;
@@ -216,7 +229,7 @@ export class TokenizerTrainer implements Trainer {
       add('adversarial', weight, () => adversarialLoss(this.adversary!.model.forward(image)));
     }
     const weighted = Object.entries(terms).map(([name, term]) => term.mul(weights[name]) as tf.Scalar);
-    return { loss: tf.addN(weighted) as tf.Scalar, ...terms, features, indices };
+    return { loss: tf.addN(weighted) as tf.Scalar, ...terms, psnr: meanPsnr(errors), features, indices };
   }
 
   private async discriminatorStep(batch: Batch, lr: number): Promise<Metrics> {
@@ -252,12 +265,10 @@ export class TokenizerTrainer implements Trainer {
     return this.tokenizer.parameters;
   }
 
-  /** Ends the decoding of images ahead. */
   async close(): Promise<void> {
     await this.loader?.close();
   }
 
-  /** Frees all tensors. */
   dispose(): void {
     this.tokenizer.parameters.dispose();
     for (const parameters of Object.values(this.trainingParts)) parameters.dispose();

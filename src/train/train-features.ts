@@ -25,6 +25,5 @@ export async function trainFeatures(
     trainer,
     { label: 'features', folder: run, config, ...resuming, decisive: DECISIVE, inputs, initialize },
     job,
-  );
-  trainer.model.dispose();
+  ).finally(() => trainer.dispose());
 }

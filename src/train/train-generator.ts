@@ -102,8 +102,7 @@ export async function trainGenerator(
         preview,
       },
       job,
-    );
-    trainer.dispose();
+    ).finally(() => trainer.dispose());
   } finally {
     tokenizer?.parameters.dispose();
     await cache.close();

@@ -110,33 +110,35 @@ export async function trainTokenizer(
     (job.group?.rank ?? 0) === 0 ? await openPreview(config, job, images?.maxPixels) : undefined;
   for (const stage of stages) {
     const networks = await openLossNetworks(config, stage);
-    const trainer = new TokenizerTrainer(config, stage, openBatches, networks.terms, job.group);
-    const initialize = async () => {
-      const source =
-        stage === 2
-          ? await loadStage1(from, join(options.run, 'stage1'), config, job.reporter.warn)
-          : undefined;
-      trainer.initialize(source);
-      source?.parameters.dispose();
-    };
-    await run(
-      trainer,
-      {
-        label: `stage ${stage}`,
-        folder: join(options.run, `stage${stage}`),
-        config,
-        // With both stages, the second may not have begun when the first was interrupted.
-        resume: resume && stages.length > 1 && stage === 2 ? 'auto' : resume,
-        allowChanges,
-        decisive: DECISIVE[stage],
-        inputs: { ...inputs, ...networks.inputs },
-        initialize,
-        preview: previewOf?.(trainer.tokenizer),
-      },
-      job,
-    );
-    trainer.dispose();
-    networks.dispose();
+    try {
+      const trainer = new TokenizerTrainer(config, stage, openBatches, networks.terms, job.group);
+      const initialize = async () => {
+        const source =
+          stage === 2
+            ? await loadStage1(from, join(options.run, 'stage1'), config, job.reporter.warn)
+            : undefined;
+        trainer.initialize(source);
+        source?.parameters.dispose();
+      };
+      await run(
+        trainer,
+        {
+          label: `stage ${stage}`,
+          folder: join(options.run, `stage${stage}`),
+          config,
+          // With both stages, the second may not have begun when the first was interrupted.
+          resume: resume && stages.length > 1 && stage === 2 ? 'auto' : resume,
+          allowChanges,
+          decisive: DECISIVE[stage],
+          inputs: { ...inputs, ...networks.inputs },
+          initialize,
+          preview: previewOf?.(trainer.tokenizer),
+        },
+        job,
+      ).finally(() => trainer.dispose());
+    } finally {
+      networks.dispose();
+    }
   }
 }
 
@@ -158,9 +160,11 @@ async function loadStage1(
   const differing = (Object.keys(wanted) as (keyof typeof wanted)[]).filter(
     (key) => JSON.stringify(own[key]) !== JSON.stringify(wanted[key]),
   );
-  if (differing.length > 0)
+  if (differing.length > 0) {
+    source.parameters.dispose();
     throw new CheckpointError(
       `${path} was trained with another ${differing.map((key) => `tokenizer.${key}`).join(', ')}; use the config it was trained with`,
     );
+  }
   return source;
 }

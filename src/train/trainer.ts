@@ -24,6 +24,10 @@ export interface Trainer extends Checkpointed {
   release?(): void;
   /** Numbers over all steps since the last call, such as codebook usage. */
   summary?(): Metrics;
+  /** Ends what goes on beside the steps, such as decoding ahead. */
+  close?(): Promise<void>;
+  /** Frees all tensors. To be called however the training ends, after `close`. */
+  dispose(): void;
 }
 
 /** What a promise gives, and the milliseconds that it took from now. */

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { loadGenerator } from '../../dist/checkpoint/generator-file.js';
-import { publishedConfigs } from '../../dist/config/published.js';
+import { publishedModels } from '../../dist/config/published.js';
 import { openEngine } from '../../dist/engine/index.js';
 import { writePytorch } from '../../dist/formats/pytorch/write.js';
 import { Generator } from '../../dist/models/generator.js';
@@ -79,7 +79,7 @@ async function alitok(...args) {
 }
 
 mkdirSync(folder, { recursive: true });
-const config = publishedConfigs().get(name);
+const config = publishedModels().get(name);
 const { grid, prefix_tokens } = tokenizerGeometry(config.tokenizer);
 const { width, layers, heads, classes } = config.generator;
 const { codebook_size } = config.tokenizer;

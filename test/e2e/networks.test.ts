@@ -109,4 +109,20 @@ describe('the networks files', () => {
     expect(result.lpips).toBeGreaterThan(0);
     expect(Object.keys(result.lpips_sha256)).toEqual(['vgg16', 'lpips']);
   });
+
+  it('LPIPS of images that it cannot halve four times is refused, in training and in evaluation', async () => {
+    const small = ['tokenizer.image_size=8', 'tokenizer.patch_size=4'];
+    const files = [`networks.vgg16=${vgg16}`, `networks.lpips=${lpips}`];
+    const phases = (weight: number) =>
+      `tokenizer_training.stage1.phases=[{steps: 1, lr: 1.0e-3, w_lpips: ${weight}}]`;
+    const refused = await alitok(...trainTokenizer('small', '1', ...small, ...files, phases(1)));
+    expect(refused.code).toBe(2);
+    expect(refused.stderr).toMatch(/image_size is 8, but .*\.w_lpips is 1 and LPIPS needs images of 16 px/);
+    expect(existsSync(at('small'))).toBe(false);
+    await succeed(...trainTokenizer('small', '1', ...small, phases(0)));
+    const evaluation = ['eval', 'reconstruction', '--tokenizer', at('small'), '-d', train];
+    const measured = await alitok(...evaluation, '--vgg16', vgg16, '--lpips', lpips);
+    expect(measured.code).toBe(3);
+    expect(measured.stderr).toMatch(/LPIPS needs images of 16 px at least, but those of .*small are 8 px/);
+  });
 });

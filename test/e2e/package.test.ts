@@ -147,4 +147,17 @@ describe('the package', () => {
     const { stdout } = await node('node_modules/alitok/bin/alitok.js', 'inspect', 'alitok_b.bin');
     expect(stdout).toMatch(/^kind +generator$/m);
   });
+
+  it('knows weights of others by itself, whatever becomes of its configs', async () => {
+    const package_ = 'node_modules/alitok';
+    const inspected = async () => {
+      const both = [at('project/alitok_b.bin'), fixture('goldens/tokenizer_stage2.pth')];
+      const said = both.map((file) => node(`${package_}/bin/alitok.js`, 'inspect', file));
+      return (await Promise.all(said)).map(({ stdout }) => stdout);
+    };
+    const before = await inspected();
+    for (const name of ['alitok_b', 'alitok_l', 'alitok_xl', 'tokenizer'])
+      await writeFile(at('project', package_, `configs/${name}.yaml`), 'generator: { width: 64 }\n');
+    expect(await inspected()).toEqual(before);
+  });
 });

@@ -1,9 +1,11 @@
 import { execFileSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { cp, mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { drawPictures } from '../../src/data/pictures.js';
+import { openTensorFile } from '../../src/formats/open.js';
 import { alitok, type Outcome, start, startWith, succeed, TINY, temporaryFolder } from './alitok.js';
 import { contents } from './run-contents.js';
 
@@ -230,6 +232,29 @@ describe('guards', () => {
     const skipping = await train('diverged', diverging, every, '--resume', ...skip);
     expectError(skipping, 7, /2 batches before it were skipped .*, so it is not the batch/);
     expect(skipping.stderr.match(/WARN: step \d was not made: .* it is skipped/g)).toHaveLength(2);
+  });
+
+  it('trains without the auxiliary term, and leaves its head as it was', async () => {
+    const outcome = await train('no-aux', 'tokenizer_training.aux_weight=0', 'logging.checkpoint_every=1');
+    expect(outcome).toMatchObject({ code: 0 });
+    const head = async (step: number) => {
+      const file = await openTensorFile(join(checkpoint('no-aux', step), 'model.safetensors'));
+      const values = await file.readFloat32('decoder.ffn_aux.0.weight');
+      await file.close();
+      return values;
+    };
+    expect(await head(6)).toEqual(await head(5));
+  });
+
+  it('is not begun where something else is in the place of its checkpoints', async () => {
+    await mkdir(stage1('occupied'), { recursive: true });
+    await writeFile(stage1('occupied', 'checkpoints'), 'mine');
+    expectError(
+      await train('occupied'),
+      4,
+      /occupied\/stage1\/checkpoints, .* is not a folder; move it away/,
+    );
+    expect(await readdir(stage1('occupied'))).toEqual(['checkpoints']);
   });
 
   it.each([

@@ -186,6 +186,7 @@ describe('errors name the place, the key and what is wrong', () => {
       'tokenizer_training.stage1.phases.0.lr=0',
       'tokenizer_training.stage1.phases.0.lr: expected number to be >0, got 0',
     ],
+    ['tokenizer_training.init_std=3', 'tokenizer_training.init_std: expected number to be <=2, got 3'],
     ['generator_training.steps=0', 'generator_training.steps: expected number to be >=1, got 0'],
     [
       'tokenizer.image_size=100',

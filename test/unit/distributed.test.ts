@@ -108,10 +108,10 @@ describeEngines('gradients of several processes', () => {
         told.push([i, gradient.dataSync<'float32'>()]),
       );
       expect(told.map(([i]) => i)).toEqual([2, 1, 0]);
-      for (const [i, gradient] of told) expect([...gradient]).toEqual([...gradients[i].dataSync()]);
+      for (const [i, gradient] of told) expect([...gradient]).toEqual([...gradients[i]!.dataSync()]);
       const plain = differentiate(trained, loss(tf.tensor2d(x)));
       for (const [i, gradient] of plain.gradients.entries())
-        expect([...gradient.dataSync()]).toEqual([...gradients[i].dataSync()]);
+        expect([...gradient!.dataSync()]).toEqual([...gradients[i]!.dataSync()]);
     });
     expect(tf.memory().numTensors).toBe(before);
     dispose();
@@ -127,12 +127,42 @@ describeEngines('gradients of several processes', () => {
     expect(sizes).toEqual([[4, 4, 4], [1]]);
     expect(shared.metrics.loss).toBeCloseTo(alone.metrics.loss, 3);
     for (const [i, gradient] of shared.gradients.entries()) {
-      const expected = alone.gradients[i].dataSync();
-      gradient.dataSync().forEach((value, j) => {
+      const expected = alone.gradients[i]!.dataSync();
+      gradient!.dataSync().forEach((value, j) => {
         expect(value / (3 * expected[j])).toBeCloseTo(1, 5);
       });
     }
     tf.dispose([alone.gradients, shared.gradients]);
+    expect(tf.memory().numTensors).toBe(before);
+    dispose();
+  });
+
+  it('are none for a parameter that the loss does not depend on', async () => {
+    const { trained, dispose } = setUp();
+    const [a, b, c] = trained;
+    const before = tf.memory().numTensors;
+    const { group, sizes } = echo(2);
+    const lossOf = () => ({ loss: tf.sum(a.value.add(c.value)) as tf.Scalar });
+    const { gradients } = await sumGradients([a, b, c], 2, lossOf, { group });
+    expect(sizes[0]).toEqual([4, 4]);
+    expect(gradients.map((gradient) => gradient && [...gradient.dataSync()])).toEqual([
+      [4, 4, 4, 4],
+      undefined,
+      [4, 4, 4, 4],
+    ]);
+    tf.dispose(gradients);
+    expect(tf.memory().numTensors).toBe(before);
+    dispose();
+  });
+
+  it('leave nothing behind where a micro-batch fails', async () => {
+    const { trained, loss, dispose } = setUp();
+    const before = tf.memory().numTensors;
+    const lossOf = (part: number) => {
+      if (part === 1) throw new Error('no memory');
+      return loss(tf.tensor2d(x))();
+    };
+    await expect(sumGradients(trained, 2, lossOf)).rejects.toThrow('no memory');
     expect(tf.memory().numTensors).toBe(before);
     dispose();
   });
@@ -144,7 +174,7 @@ describeEngines('gradients of several processes', () => {
     buckets.flush();
     expect(sizes).toEqual([[2, 3, 5], [7], [1]]);
     const sums = await buckets.finish();
-    expect(sums.map((tensor) => [...tensor.dataSync()])).toEqual(
+    expect(sums.map((tensor) => [...tensor!.dataSync()])).toEqual(
       [1, 7, 5, 3, 2].map((length) => Array(length).fill(2 * length)),
     );
     tf.dispose(sums);

@@ -58,6 +58,33 @@ describeEngines('optimizer', () => {
     expectNear(values(w.value), START);
   });
 
+  it('leaves a parameter as it is that the loss does not depend on, also its moments', async () => {
+    const { parameters, w } = setUp();
+    const unreached = parameters.scope().parameter('unreached', [3], constant(Float32Array.from(START)));
+    unreached.value = tf.tensor1d(START);
+    const optimizer = new AdamW([unreached, w], { beta1: 0.9, beta2: 0.99, weight_decay: 0.1 });
+    optimizer.initialize();
+    for (let step = 0; step < 3; step++) {
+      const lossOf = () => ({ loss: w.value.sum() as tf.Scalar });
+      const { gradients, metrics } = await sumGradients([unreached, w], 2, lossOf);
+      const norm = finiteNorm(gradients, 2, { ...SEEN, metrics });
+      expect(norm).toBeCloseTo(Math.sqrt(3), 5);
+      await update(optimizer, gradients, 0.1, { norm, accumulation: 2, clip_norm: 0 });
+    }
+    expect(values(unreached.value)).toEqual(START);
+    for (const moment of ['m.unreached', 'v.unreached'])
+      expect(values(optimizer.state.get(moment)!.value)).toEqual([0, 0, 0]);
+    expect(values(w.value)[0]).toBeLessThan(START[0]);
+  });
+
+  it('makes a step of nothing where the loss depends on no parameter', async () => {
+    const { w, optimizer } = setUp();
+    const { gradients, metrics } = await sumGradients([w], 1, () => ({ loss: tf.scalar(2) }));
+    const norm = finiteNorm(gradients, 1, { ...SEEN, metrics });
+    await update(optimizer, gradients, 0.1, { norm, accumulation: 1, clip_norm: 1 });
+    expect([norm, metrics.loss, ...values(w.value)]).toEqual([0, 2, ...START]);
+  });
+
   it('micro-batches add up to the batch', async () => {
     const data = tf.tensor2d([1, 2, 3, 4, 5, 6, -1, 0, 2, 3, 3, 3], [4, 3]);
     const after = async (parts: number) => {

@@ -11,7 +11,9 @@ import type { ImageSet } from '../../src/data/image-set.js';
 import { type Position, TrainingLoader } from '../../src/data/loader.js';
 import { drawPictures } from '../../src/data/pictures.js';
 import { ConfigError } from '../../src/errors.js';
+import { psnr } from '../../src/eval/psnr.js';
 import { Generator } from '../../src/models/generator.js';
+import { toTensor } from '../../src/models/pixels.js';
 import { FROZEN_IN_STAGE_2 } from '../../src/models/tokenizer.js';
 import { Random } from '../../src/random.js';
 import { GeneratorTrainer } from '../../src/train/generator-trainer.js';
@@ -256,6 +258,31 @@ describeEngines('trainers', (engine) => {
     }
   });
 
+  it('PSNR is the mean of that of each image of the step', async () => {
+    const trainer = tokenizerTrainer(1);
+    trainer.initialize();
+    const loader = new TrainingLoader({ dataset, imageSize: 16, batchSize: 4, seed: 0 });
+    const { images } = await loader.next();
+    const originals = tf.tidy(() => toTensor(images, 16).dataSync<'float32'>());
+    const reconstructions = tf.tidy(() =>
+      trainer.tokenizer.forward(toTensor(images, 16)).image.dataSync<'float32'>(),
+    );
+    const size = originals.length / 4;
+    const each = [0, 1, 2, 3].map((i) =>
+      psnr(
+        originals.subarray(i * size, (i + 1) * size),
+        reconstructions.subarray(i * size, (i + 1) * size),
+        1,
+      ),
+    );
+    const metrics = await trainer.step();
+    expect(metrics.psnr).toBeCloseTo(each.reduce((sum, one) => sum + one, 0) / 4, 3);
+    expect(Math.abs(metrics.psnr + 10 * Math.log10(metrics.mse))).toBeGreaterThan(0.01);
+    await loader.close();
+    await trainer.close();
+    trainer.dispose();
+  });
+
   it('stage 2 takes encoder and codebook from stage 1 and leaves them as they are', async () => {
     const [stage1, stage2] = [tokenizerTrainer(1), tokenizerTrainer(2)];
     stage1.initialize();
@@ -342,6 +369,27 @@ describe('the networks that phases need', () => {
     );
     expect(() => requireNetworks(config([{ ...phase, w_perc: 1 }]), 1)).toThrow(
       "networks.convnext (torchvision's convnext_small-0c510722.pth)",
+    );
+  });
+
+  it('LPIPS is refused for images that it cannot halve four times', () => {
+    const all = { vgg16: 'a', lpips: 'b', convnext: 'c' };
+    const phases = [
+      { ...phase, w_perc: 1 },
+      { ...phase, w_lpips: 1 },
+    ];
+    const sized = (image_size: number) =>
+      parseConfig(
+        {
+          tokenizer: { image_size, patch_size: 1 },
+          tokenizer_training: { stage1: { phases } },
+          networks: all,
+        },
+        'test',
+      );
+    expect(requireNetworks(sized(16), 1).size).toBe(2);
+    expect(() => requireNetworks(sized(15), 1)).toThrow(
+      'tokenizer.image_size is 15, but tokenizer_training.stage1.phases.1.w_lpips is 1 and LPIPS needs images of 16 px at least; make them larger, or set tokenizer_training.stage1.phases.1.w_lpips=0 to train without',
     );
   });
 

@@ -36,9 +36,9 @@ export class Buckets {
     this.bytes = 0;
   }
 
-  /** All sums by index, after the last `flush`. */
-  async finish(): Promise<tf.Tensor[]> {
-    const result: tf.Tensor[] = [];
+  /** All sums by index, after the last `flush`; none at an index that nothing was added for. */
+  async finish(): Promise<(tf.Tensor | undefined)[]> {
+    const result: (tf.Tensor | undefined)[] = [];
     for (const { indices, sums } of this.sent) {
       const tensors = await sums();
       for (const [i, index] of indices.entries()) result[index] = tensors[i];
