@@ -15,7 +15,10 @@ export async function readImage(
   return admCenterCrop(await decodeImage(path, undefined, maxPixels), size);
 }
 
-/** Writes an image as PNG; the file appears when it is complete. @throws OutputError where it cannot be written */
+/**
+ * Writes an image as PNG; the file appears when it is complete.
+ * @throws OutputError where it cannot be written, or another file is there that alitok did not write
+ */
 export async function writeImage(path: string, image: Image): Promise<void> {
   await writeFileAtomic(path, await encodePng(image));
 }

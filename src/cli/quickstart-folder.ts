@@ -56,9 +56,10 @@ export class QuickstartFolder {
     const found = (await filesBelow(path)).filter((file) => !isLock(file)); // but for the lock of now
     const isOwn = (file: string) => own.has(file) || isLock(basename(file)) || TEMPORARY.test(basename(file));
     const foreign = found.filter((file) => !isOwn(file));
+    const more = foreign.length - 1;
     if (foreign.length > 0)
       throw new OutputError(
-        `${path} holds ${foreign[0]}${foreign.length > 1 ? ` and ${foreign.length - 1} more files` : ''}, which no quickstart there is known to have written; choose another folder with --out, or remove it`,
+        `${path} holds ${foreign[0]}${more > 0 ? ` and ${more} more ${more === 1 ? 'file' : 'files'}` : ''}, which no earlier quickstart wrote; choose another folder with --out`,
       );
     // The marker last, so that an interrupted removal can go on.
     for (const file of found) if (file !== MARKER) await rm(join(path, file));

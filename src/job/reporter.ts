@@ -36,7 +36,9 @@ interface SmallImages {
 /** Tells of what a loader does with single images: passes over a file that cannot be read, enlarges small ones. */
 export function imageWarnings(reporter: Reporter) {
   return {
-    onUnreadable: (path: string, error: Error) => reporter.warn(`skipped ${path}: ${error.message}`),
+    onUnreadable(path: string, { message }: Error) {
+      reporter.warn(`skipped ${message.includes(path) ? 'an image' : path}: ${message}`);
+    },
     onSmall({ root, count, imageSize, example }: SmallImages) {
       const [are, were] = count === 1 ? ['image is', 'was'] : ['images are', 'were'];
       reporter.warn(

@@ -1,6 +1,6 @@
 import { execFileSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { cp, mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
+import { cp, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -246,15 +246,16 @@ describe('guards', () => {
     expect(await head(6)).toEqual(await head(5));
   });
 
-  it('is not begun where something else is in the place of its checkpoints', async () => {
-    await mkdir(stage1('occupied'), { recursive: true });
+  it('does not go on where something else is in the place of its checkpoints', async () => {
+    await cp(at('whole'), at('occupied'), { recursive: true });
+    await rm(stage1('occupied', 'checkpoints'), { recursive: true });
     await writeFile(stage1('occupied', 'checkpoints'), 'mine');
     expectError(
-      await train('occupied'),
+      await train('occupied', '--resume'),
       4,
       /occupied\/stage1\/checkpoints, .* is not a folder; move it away/,
     );
-    expect(await readdir(stage1('occupied'))).toEqual(['checkpoints']);
+    expect(await readFile(stage1('occupied', 'checkpoints'), 'utf8')).toBe('mine');
   });
 
   it.each([

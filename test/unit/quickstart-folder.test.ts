@@ -55,7 +55,7 @@ it.each([
   const before = all();
   const again = QuickstartFolder.open(folder, [mine]);
   await expect(again).rejects.toThrow(OutputError);
-  await expect(again).rejects.toThrow(`${folder} holds ${mine}, which no quickstart there is known`);
+  await expect(again).rejects.toThrow(`${folder} holds ${mine}, which no earlier quickstart wrote`);
   expect(all()).toEqual(before);
 });
 
