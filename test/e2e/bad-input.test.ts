@@ -58,7 +58,7 @@ describe('configs and options', () => {
     expect(option.stderr).toContain("unknown option '--sed'");
   });
 
-  it('an engine whose package is not installed says what to install', async () => {
+  it('an engine whose package is not installed, or does not run on this Node.js, says what to do', async () => {
     const outcome = await alitok(
       'train-tokenizer',
       '--engine',
@@ -71,7 +71,12 @@ describe('configs and options', () => {
       at('tf'),
     );
     if (outcome.code === 0) return; // this machine has it
-    expectRefusal(outcome, 5, /--engine tensorflow needs .*npm install @tensorflow\/tfjs-node-gpu/);
+    const remedy =
+      Number(process.versions.node.split('.')[0]) < 23
+        ? /npm install @tensorflow\/tfjs-node-gpu/
+        : /use Node\.js 20 or 22/;
+    expectRefusal(outcome, 5, /--engine tensorflow (needs|does not run on Node\.js)/);
+    expect(outcome.stderr).toMatch(remedy);
     expect(existsSync(at('tf'))).toBe(false);
   });
 
