@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
 import { beforeAll, describe, expect, it } from 'vitest';
-import { alitok, succeed, TINY, temporaryFolder, tinyRun } from './alitok.js';
+import { alitok, startWith, succeed, TINY, temporaryFolder, tinyRun } from './alitok.js';
 
 const at = await temporaryFolder();
 const train = at('train');
@@ -110,4 +111,23 @@ it.each([
   const { stderr, code } = await alitok(...args);
   expect(stderr).toMatch(message);
   expect(code).toBe(2);
+});
+
+it.each([
+  ['20.18.3', false],
+  ['20.19.0', true],
+  ['21.7.0', false],
+  ['22.11.0', false],
+  ['22.12.0', true],
+  ['24.0.0', true],
+])('on Node.js %s it says what it needs, or runs: %s', async (version, runs) => {
+  const module = fileURLToPath(new URL('../fixtures/another-node.mjs', import.meta.url));
+  const environment = { NODE_OPTIONS: `--import=${module}`, NODE_VERSION: version };
+  const { code, stdout, stderr } = await startWith(environment, '--version').outcome;
+  if (runs) expect([code, stdout, stderr]).toEqual([0, expect.stringMatching(/^\d+\.\d+\.\d+\n$/), '']);
+  else
+    expect([code, stderr]).toEqual([
+      1,
+      `error: alitok needs Node.js 20.19, 22.12 or newer, and this is ${version}; install a newer one\n`,
+    ]);
 });
