@@ -1,4 +1,4 @@
-import { open, stat } from 'node:fs/promises';
+import { lstat, open, stat } from 'node:fs/promises';
 import { OutputError } from '../errors.js';
 
 /**
@@ -30,8 +30,11 @@ async function isMarked(path: string): Promise<boolean> {
  * @throws OutputError where something else is there
  */
 export async function refuseForeign(path: string): Promise<void> {
+  const there = await lstat(path).catch(() => undefined);
+  if (!there) return;
   const info = await stat(path).catch(() => undefined);
-  if (!info) return;
+  if (!info)
+    throw new OutputError(`cannot write ${path}: it is a link to nothing; choose another path, or remove it`);
   if (info.isDirectory())
     throw new OutputError(
       `cannot write ${path}: a folder of that name exists; remove it or choose another path`,

@@ -112,6 +112,9 @@ it('of a link the file is replaced that it leads to', async () => {
   await writeFileAtomic(join(folder, 'link'), 'new');
   expect(await readFile(join(folder, 'a.txt'), 'utf8')).toBe('new');
   expect((await lstat(join(folder, 'link'))).isSymbolicLink()).toBe(true);
+  await rm(join(folder, 'a.txt'));
+  await expect(writeFileAtomic(join(folder, 'link'), 'new')).rejects.toThrow(/link: it is a link to nothing/);
+  expect(await readdir(folder)).toEqual(['link']);
 });
 
 it("in the program's own folders a file needs no mark", async () => {
