@@ -23,7 +23,7 @@ import { quietJob } from '../job.js';
 
 const ENGINE = canRun('libtorch') ? 'libtorch' : 'wasm';
 /** Configs that are drawn at least; there are as many as give every key each of its values. */
-const COUNT = Number(process.env.ALITOK_TEST_CONFIGS ?? 40);
+const COUNT = Number(process.env.ALITOK_TEST_CONFIGS ?? 200);
 
 let folder: string;
 beforeAll(async () => {
