@@ -57,7 +57,8 @@ export async function removeCheckpoint(folder: string): Promise<void> {
     for (const file of FILES) await rm(join(folder, file), { force: true });
     await rmdir(folder);
   } catch (error) {
-    if (!['ENOTEMPTY', 'ENOENT'].includes((error as NodeJS.ErrnoException).code!))
+    // Something else is in it, it is gone, or it is a link.
+    if (!['ENOTEMPTY', 'ENOENT', 'ENOTDIR'].includes((error as NodeJS.ErrnoException).code!))
       throw outputError(folder, error);
   }
 }

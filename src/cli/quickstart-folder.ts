@@ -1,4 +1,4 @@
-import { existsSync } from 'node:fs';
+import { existsSync, lstatSync } from 'node:fs';
 import { readdir, readFile, rm, rmdir } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { OutputError } from '../errors.js';
@@ -55,7 +55,8 @@ export class QuickstartFolder {
     const own = await readMarker(path);
     const found = (await filesBelow(path)).filter((file) => !isLock(file)); // but for the lock of now
     const isOwn = (file: string) => own.has(file) || isLock(basename(file)) || TEMPORARY.test(basename(file));
-    const foreign = found.filter((file) => !isOwn(file));
+    const isLink = (file: string) => lstatSync(join(path, file)).isSymbolicLink(); // which no quickstart makes
+    const foreign = found.filter((file) => !isOwn(file) || isLink(file));
     const more = foreign.length - 1;
     if (foreign.length > 0)
       throw new OutputError(

@@ -175,12 +175,15 @@ async function openPartial(
   return rows;
 }
 
-/** The images of an earlier call in a folder. @throws OutputError where one of such a name is not of this program */
+/**
+ * The images of an earlier call in a folder; links to them are the user's. @throws OutputError where one of such a name is
+ * not of this program
+ */
 async function earlierImages(folder: string): Promise<string[]> {
-  const names = (await readdir(folder).catch(() => [])).filter((name) => IMAGE_FILE.test(name));
-  const paths = names.map((name) => join(folder, name));
-  for (const path of paths) await refuseForeign(path);
-  return paths;
+  const entries = await readdir(folder, { withFileTypes: true }).catch(() => []);
+  const images = entries.filter(({ name }) => IMAGE_FILE.test(name));
+  for (const { name } of images) await refuseForeign(join(folder, name));
+  return images.filter((entry) => entry.isFile()).map(({ name }) => join(folder, name));
 }
 
 /** Writes images as PNG files, numbered from `first` on. */
@@ -212,7 +215,8 @@ async function finish(
 ): Promise<void> {
   const { labels, classNames, size } = all;
   const shape = [labels.length, size, size, 3];
-  await rm(join(out, DONE_FILE), { force: true });
+  // Until the images are there this says of what none are; removed, a link to it would be lost.
+  await writeFileAtomic(join(out, DONE_FILE), `${JSON.stringify({ software: MARK })}\n`);
   await writeNpz(join(out, SAMPLES_FILE), [
     { name: 'arr_0', dtype: 'u1', shape, data: partial.parts(signal) },
   ]);

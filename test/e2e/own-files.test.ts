@@ -1,6 +1,6 @@
 import { existsSync, readFileSync } from 'node:fs';
-import { cp, mkdir, readdir, rename, writeFile } from 'node:fs/promises';
-import { dirname } from 'node:path';
+import { cp, lstat, mkdir, readdir, rename, symlink, writeFile } from 'node:fs/promises';
+import { basename, dirname } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { alitok, succeed, TINY, temporaryFolder, tinyRun, useOneThread } from './alitok.js';
 
@@ -97,6 +97,20 @@ describe('a file of the user under the name of a result', () => {
       expect(Object.keys(after)).toHaveLength(mine.length + 1 + 12 + 3);
     },
   );
+
+  it("sample leaves the user's links to its own files, and writes where they lead", async () => {
+    const sample = ['sample', ...models, '-n', '1', '-o', at('linked')];
+    await succeed(...sample);
+    const linked = ['samples.npz', 'samples.json', 'grid.png', 'images/000000-blue-circle.png'];
+    await mkdir(at('elsewhere'));
+    for (const name of linked) {
+      await rename(at('linked', name), at('elsewhere', basename(name)));
+      await symlink(at('elsewhere', basename(name)), at('linked', name));
+    }
+    await succeed(...sample, '--seed', '5');
+    for (const name of linked) expect((await lstat(at('linked', name))).isSymbolicLink(), name).toBe(true);
+    expect(readFileSync(at('elsewhere/samples.json'), 'utf8')).toContain('"seed": 5');
+  });
 
   it('reconstruct refuses it, and replaces its own', async () => {
     const reconstruct = ['reconstruct', '--tokenizer', tokenizer, '-d', train, '-n', '2', '-o', at('pairs')];

@@ -70,6 +70,14 @@ it('a link is not followed to what it leads to', async () => {
   rmSync(elsewhere, { recursive: true });
 });
 
+it('a link in the place of a file is not removed', async () => {
+  await earlier();
+  rmSync(join(folder, 'pictures/cat/0.png'));
+  symlinkSync('1.png', join(folder, 'pictures/cat/0.png'));
+  await expect(QuickstartFolder.open(folder, [])).rejects.toThrow(/holds pictures\/cat\/0\.png, which/);
+  expect(readdirSync(join(folder, 'pictures/cat'))).toEqual(['0.png']);
+});
+
 it('a folder that only looks like one is refused', async () => {
   put('pictures/holiday.txt');
   await expect(QuickstartFolder.open(folder, [])).rejects.toThrow(/holds pictures\/holiday.txt, which/);

@@ -1,4 +1,4 @@
-import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
@@ -68,6 +68,18 @@ it("leaves what is not a checkpoint's, also in its folder, and counts it as none
   expect(readdirSync(checkpointFolder(run, 9))).toEqual(['thesis.txt']);
   checkpoint(4);
   expect(await left({})).toEqual([1, 4, 9]);
+});
+
+it('a checkpoint that the user moved and linked goes, the link and what else is there stay', async () => {
+  for (const step of [1, 2]) checkpoint(step);
+  renameSync(checkpointFolder(run, 1), join(run, 'moved'));
+  writeFileSync(join(run, 'moved', 'notes.txt'), 'mine');
+  symlinkSync(join(run, 'moved'), checkpointFolder(run, 1));
+  expect(await left({})).toEqual([1, 2]);
+  expect(readdirSync(join(run, 'moved'))).toEqual(['notes.txt']);
+  rmSync(join(run, 'moved', 'notes.txt'));
+  writeFileSync(join(run, 'moved', 'state.json'), '{}');
+  expect(await left({})).toEqual([1, 2]);
 });
 
 it('of checkpoints that were being written only their own files are removed', async () => {
