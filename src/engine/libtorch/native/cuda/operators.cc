@@ -80,8 +80,8 @@ std::tuple<Tensor, Tensor> norm_grad(const char* kernel, const Tensor& dy_, cons
   const int64_t parts = std::max<int64_t>(1, std::min(MOST_PARTS, (rows + warps - 1) / warps));
   const Tensor partial = at::empty({parts, sums, d}, weight.options());
   const auto shared = static_cast<uint32_t>(warps * sums * d * sizeof(float));
-  run(named(kernel, dy, x), {static_cast<uint32_t>(parts), static_cast<uint32_t>(warps * WARP), shared}, x.device(),
-      data(dy), data(x), data(weight), data(dx), data(partial), rows, static_cast<uint32_t>(d), static_cast<float>(epsilon));
+  const Grid grid{static_cast<uint32_t>(parts), static_cast<uint32_t>(warps * WARP), shared};
+  run(named(kernel, dy, x), grid, x.device(), data(dy), data(x), data(weight), data(dx), data(partial), rows, static_cast<uint32_t>(d), static_cast<float>(epsilon));
   return {dx, partial.sum(0)};
 }
 
