@@ -1,5 +1,13 @@
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -43,8 +51,19 @@ async function build(): Promise<string> {
   const libtorch = findLibtorch(lib.endsWith('/lib') && lib !== '/usr/lib' ? lib.slice(0, -4) : undefined);
   const text = kernelText();
   write('kernels.inc', text);
-  write('names.inc', `${namesOf(text).map((name) => `ENTRY(${name})`).join('\n')}\n`);
-  const include = [CACHE, KERNELS, here('.'), here('../../node_modules/node-api-headers/include'), ...libtorch.include];
+  write(
+    'names.inc',
+    `${namesOf(text)
+      .map((name) => `ENTRY(${name})`)
+      .join('\n')}\n`,
+  );
+  const include = [
+    CACHE,
+    KERNELS,
+    here('.'),
+    here('../../node_modules/node-api-headers/include'),
+    ...libtorch.include,
+  ];
   const flags = [
     '-std=c++20',
     '-O2',
@@ -62,7 +81,15 @@ async function build(): Promise<string> {
   });
   const module = join(CACHE, 'emulated.node');
   const linked = libtorch.lib ? [`-L${libtorch.lib}`, `-Wl,-rpath,${libtorch.lib}`] : [];
-  await runCompiler(compiler, ['-shared', '-o', `${module}.${process.pid}`, ...objects, ...linked, '-ltorch_cpu', '-lc10']);
+  await runCompiler(compiler, [
+    '-shared',
+    '-o',
+    `${module}.${process.pid}`,
+    ...objects,
+    ...linked,
+    '-ltorch_cpu',
+    '-lc10',
+  ]);
   renameSync(`${module}.${process.pid}`, module);
   return module;
 }

@@ -95,12 +95,21 @@ describe.skipIf(!existsSync(BRIDGE))('kernels for CUDA devices', () => {
       [9, 37],
       [2, 130],
     ])('normalise %i rows of %i numbers, and give the gradient', (rows, d) => {
-      const [x, dy, weight, bias] = [draw([rows, d], 1, type), draw([rows, d], 2, type), draw([d], 3), draw([d], 4)];
+      const [x, dy, weight, bias] = [
+        draw([rows, d], 1, type),
+        draw([rows, d], 2, type),
+        draw([d], 3),
+        draw([d], 4),
+      ];
       for (const half of [false, true]) {
         const y = inBothOrders(() => emulated('rms_norm', x, weight, 1e-5, half));
-        expect(error(y, call('alitok::rms_norm', float(x), weight, 1e-5))).toBeLessThan(half ? 4e-3 : LIMIT[type]);
+        expect(error(y, call('alitok::rms_norm', float(x), weight, 1e-5))).toBeLessThan(
+          half ? 4e-3 : LIMIT[type],
+        );
         const z = inBothOrders(() => emulated('layer_norm', x, weight, bias, 1e-5, half));
-        expect(error(z, call('layer_norm', float(x), [d], weight, bias, 1e-5))).toBeLessThan(half ? 4e-3 : LIMIT[type]);
+        expect(error(z, call('layer_norm', float(x), [d], weight, bias, 1e-5))).toBeLessThan(
+          half ? 4e-3 : LIMIT[type],
+        );
       }
       for (const other of kinds) {
         const g = call('to.dtype', dy, TYPES[other]);
@@ -110,7 +119,17 @@ describe.skipIf(!existsSync(BRIDGE))('kernels for CUDA devices', () => {
         expect(error(dweight, expected[1])).toBeLessThan(1e-5);
         const found = inBothOrders<TensorId[]>(() => emulated('layer_norm_grad', g, x, weight, 1e-5));
         const [, mean, rstd] = call('native_layer_norm', float(x), [d], null, null, 1e-5);
-        const through = call('native_layer_norm_backward', float(g), float(x), [d], mean, rstd, weight, bias, [true, true, true]);
+        const through = call(
+          'native_layer_norm_backward',
+          float(g),
+          float(x),
+          [d],
+          mean,
+          rstd,
+          weight,
+          bias,
+          [true, true, true],
+        );
         expect(error(found[0], through[0])).toBeLessThan(type === 'float32' ? 5e-6 : 4e-3);
         expect(error(found[1], through[1])).toBeLessThan(1e-5);
         expect(error(found[2], through[2])).toBeLessThan(1e-5);
@@ -131,7 +150,11 @@ describe.skipIf(!existsSync(BRIDGE))('kernels for CUDA devices', () => {
       [3, 2, 12, 64],
     ])('turn heads [%i, %i, %i, %i] there and back', (...shape) => {
       const [, tokens, , width] = shape;
-      const [x, cos, sin] = [draw(shape, 1, type), draw([tokens, width / 2], 2), draw([tokens, width / 2], 3)];
+      const [x, cos, sin] = [
+        draw(shape, 1, type),
+        draw([tokens, width / 2], 2),
+        draw([tokens, width / 2], 3),
+      ];
       for (const inverse of [false, true]) {
         const y = inBothOrders(() => emulated('rotary', x, cos, sin, inverse));
         expect(error(y, call('alitok::rotary', float(x), cos, sin, inverse))).toBeLessThan(LIMIT[type]);
@@ -161,7 +184,12 @@ describe.skipIf(!existsSync(BRIDGE))('kernels for CUDA devices', () => {
       const hidden = causal
         ? call('triu', call('ones', [queries, keys], 11, null, 'cpu'), keys - queries + 1)
         : call('zeros', [queries, keys], 11, null, 'cpu');
-      const masked = call('masked_fill.Scalar', call('mul.Scalar', float(scores), scale), hidden, Number.NEGATIVE_INFINITY);
+      const masked = call(
+        'masked_fill.Scalar',
+        call('mul.Scalar', float(scores), scale),
+        hidden,
+        Number.NEGATIVE_INFINITY,
+      );
       const p = call('_softmax', masked, -1, false);
       const factors = call('alitok::dropout', call('ones', shape, FLOAT, null, 'cpu'), rate, 9);
       const expected = call('mul.Tensor', p, factors);
@@ -192,7 +220,22 @@ describe.skipIf(!existsSync(BRIDGE))('kernels for CUDA devices', () => {
     const ones = call('ones', [4], FLOAT, null, 'cpu');
     expect([...values(emulated('rms_norm', x, ones, 1e-5, true))].every(Number.isNaN)).toBe(true);
     const large = native.fromArray(Float32Array.from([3e38, -3e38, 0, 0]), [1, 4], 'cpu');
-    expect([...values(emulated('layer_norm', large, ones, ones, 1e-5, false))].every(Number.isNaN)).toBe(true);
-    expect([...values(emulated('dropout', call('to.dtype', native.fromArray(Float32Array.of(Number.POSITIVE_INFINITY, 3.4e38), [2], 'cpu'), HALF), 0, 1))]).toEqual([Number.POSITIVE_INFINITY, Number.POSITIVE_INFINITY]);
+    expect([...values(emulated('layer_norm', large, ones, ones, 1e-5, false))].every(Number.isNaN)).toBe(
+      true,
+    );
+    expect([
+      ...values(
+        emulated(
+          'dropout',
+          call(
+            'to.dtype',
+            native.fromArray(Float32Array.of(Number.POSITIVE_INFINITY, 3.4e38), [2], 'cpu'),
+            HALF,
+          ),
+          0,
+          1,
+        ),
+      ),
+    ]).toEqual([Number.POSITIVE_INFINITY, Number.POSITIVE_INFINITY]);
   });
 });
