@@ -25,6 +25,9 @@ export interface Observed {
   sent: number;
 }
 
+/** Operators whose CUDA kernels take different types together, as they promote them (TensorIterator). */
+const PROMOTING = /^(add|sub|mul)\.Tensor$/;
+
 const WAITING = /^(masked_select|nonzero|unique|_local_scalar_dense|item)/;
 
 /** The module behind one that pretends. */
@@ -196,8 +199,12 @@ function compositions(call: (name: string, ...args: Argument[]) => TensorId, nat
 /**
  * Makes the current engine, libtorch on the CPU, work as if it had a CUDA device. Gives what it observes from then on.
  * @param others schemas of a PyTorch that is not like those of the fixtures, by operator
+ * @param ownKernels whether what layers give stays in bfloat16, as with our own CUDA kernels
  */
-export function pretendCuda(others: Readonly<Record<string, string>> = {}): Observed {
+export function pretendCuda(
+  others: Readonly<Record<string, string>> = {},
+  { ownKernels = false } = {},
+): Observed {
   const backend = tf.backend() as LibtorchBackend & { native: Native };
   const real = reality.get(backend.native) ?? backend.native;
   const observed: Observed = { calls: new Map(), waits: [], sent: 0 };
@@ -233,6 +240,7 @@ export function pretendCuda(others: Readonly<Record<string, string>> = {}): Obse
     if (aliases) return real.call(operator, ...args); // views, copies to another type, and what writes to one
     const widened: TensorId[] = [];
     let plain = false;
+    const promotes = PROMOTING.test(name);
     const widen = (x: TensorId | null) => {
       const type = x === null ? undefined : typeOf(x);
       if (type === FLOAT) plain = true;
@@ -252,9 +260,14 @@ export function pretendCuda(others: Readonly<Record<string, string>> = {}): Obse
       return half;
     };
     if (widened.length === 0) return real.call(operator, ...args);
+    // Asked for by name, or by what is given: a single number does not make a tensor's type wider.
+    const stated = args[parameters.findIndex((parameter) => parameter.name === 'dtype')];
+    const type = stated ?? (promotes && direct('result_type.Tensor', args[0], args[1]));
     try {
-      if (plain) throw new Error(`a CUDA kernel would refuse: ${name} of float32 and bfloat16 together`);
+      if (plain && !promotes)
+        throw new Error(`a CUDA kernel would refuse: ${name} of float32 and bfloat16 together`);
       const result = real.call(operator, ...given);
+      if (type === FLOAT) return result;
       return Array.isArray(result) ? result.map(round) : round(result);
     } finally {
       widened.forEach(real.free);
@@ -334,6 +347,7 @@ export function pretendCuda(others: Readonly<Record<string, string>> = {}): Obse
     },
   };
   reality.set(native, real);
-  Object.assign(backend, { native, device: DEVICE, operators: new Map(), schemas: new Map() });
+  const found = { operators: new Map(), schemas: new Map() };
+  Object.assign(backend, { native, device: DEVICE, ownKernels, ...found });
   return observed;
 }

@@ -3,7 +3,7 @@ import { ScalarType } from '../backend.js';
 import { LANES, type TensorId } from '../bridge.js';
 import { fusedAttention, fusedAttentionGrad, fusedFor, type Triple } from './attention-cuda.js';
 import { dropoutFactors } from './dropout.js';
-import { inHalf, inPrecision, ours } from './products.js';
+import { inHalf, inPrecision, ours, outProduct } from './products.js';
 import { type Kernel, register, sizeOf } from './register.js';
 
 /** Rotation, attention and its cache. */
@@ -72,7 +72,7 @@ export function registerAttention(): void {
     const fused = fusedFor(kernel, inputs, shape);
     if (fused) {
       const y = fusedAttention(fused, kernel, inputs(), hides);
-      return out('float32', 'to.dtype', use('permute', y, [0, 2, 1, 3]), ScalarType.float32);
+      return outProduct(kernel, 'permute', y, [0, 2, 1, 3]);
     }
     const [keys, values] = [k, v].map((x) => used(kernel, full(kernel, x), x.shape, keyLength));
     let p = probabilities(kernel, headsFirst(kernel, id(q)), keys, [queries, keyLength, width], causal);
@@ -99,9 +99,7 @@ export function registerAttention(): void {
     const fused = fusedFor(kernel, triple, { width, square: queries === inputs.k.shape[1], causal, dropout });
     if (fused) {
       const gradients = fusedAttentionGrad(fused, kernel, half('dy'), triple(), causal);
-      return gradients.map((x) =>
-        out('float32', 'to.dtype', use('permute', x, [0, 2, 1, 3]), ScalarType.float32),
-      );
+      return gradients.map((x) => outProduct(kernel, 'permute', x, [0, 2, 1, 3]));
     }
     const [dy, q, k, v] = names.map((name) => headsFirst(kernel, full(kernel, inputs[name])));
     const keys = inputs.k.shape[1];
@@ -127,9 +125,9 @@ export function registerAttention(): void {
     return kernel.out('float32', 'zeros', shape, type, null, kernel.backend.device);
   });
   register<{ position: number }>('alitok.CacheWrite', ({ cache, update }, { position }, kernel) => {
-    const { id, use, out, backend } = kernel;
-    use('copy_', use('narrow', id(cache), 1, position, update.shape[1]), id(update));
+    const { id, either, use, outLike, backend } = kernel;
+    use('copy_', use('narrow', id(cache), 1, position, update.shape[1]), either(update));
     backend.overwritten(cache);
-    return out('float32', 'slice.Tensor', id(update), 0, 0, 0);
+    return outLike(update, 'slice.Tensor', either(update), 0, 0, 0);
   });
 }
