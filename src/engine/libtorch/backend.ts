@@ -327,7 +327,7 @@ export class LibtorchBackend extends tf.KernelBackend {
     return tensors.half;
   }
 
-  /** To be told where a kernel has changed, or is about to change, what a tensor holds: what `id` gives is all there is then. */
+  /** To be told where a kernel has changed, or is about to change, what a tensor holds: then only what `id` gives is left. */
   overwritten(tensor: tf.TensorInfo): void {
     const data = tensor.dataId as TensorData;
     this.id(tensor);

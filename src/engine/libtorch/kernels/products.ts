@@ -6,15 +6,18 @@ import type { Kernel } from './register.js';
 /** Whether our own CPU operators (native/) take part; elsewhere ATen operators are composed. */
 export const ours = ({ backend }: Kernel): boolean => backend.device === 'cpu';
 
-/** Whether operators multiply tensors of bfloat16; what these are made from stays float32, and so does what comes out (but `keepsHalf`). */
+/**
+ * Whether operators multiply tensors of bfloat16; what these are made from stays float32, and what comes out does where not
+ * `keepsHalf`.
+ */
 export const inHalf = ({ backend }: Kernel): boolean =>
   backend.precision === 'bf16' && backend.multipliesHalf;
 
-/** Whether what products give stays in bfloat16 until somebody needs it in float32: our own kernels between them read it. */
+/** Whether what products give stays in bfloat16 until somebody needs it in float32: our own kernels read it so. */
 export const keepsHalf = (kernel: Kernel): boolean =>
   inHalf(kernel) && !ours(kernel) && kernel.backend.ownKernels;
 
-/** Runs an operator of `inPrecision` factors, or one that takes its result up, and makes that a tfjs tensor. */
+/** Runs a product of `inPrecision` factors, or the last operator after one, and makes its result a tfjs tensor. */
 export function outProduct(kernel: Kernel, name: string, ...args: Argument[]): TensorInfo {
   if (keepsHalf(kernel)) return kernel.outHalf(name, ...args);
   return kernel.out('float32', 'to.dtype', kernel.use(name, ...args), ScalarType.float32);
