@@ -25,7 +25,7 @@ const DEVIATION = [0.229, 0.224, 0.225];
 function norm<T extends tf.Tensor>(scope: Scope, width: number): Layer<T> {
   const weight = scope.parameter('weight', [width], ones);
   const bias = scope.parameter('bias', [width], zeros);
-  return (x) => ops.layerNorm(x, weight.value, bias.value, EPSILON) as T;
+  return (x) => ops.layerNorm(x, weight.value, bias.value, { epsilon: EPSILON }) as T;
 }
 
 /** Convolution of squares of size² pixels beside each other: (B, H, W, inputs) → (B, H/size, W/size, outputs). */

@@ -38,7 +38,7 @@ export function decoder(
     init: init.weights,
     recompute,
   });
-  const lnPost = layerNorm(scope.at('ln_post'), width);
+  const lnPost = layerNorm(scope.at('ln_post'), width, { rounds: true });
 
   /** One 1×1 convolution to a patch of pixels, another over their colours, sigmoid. */
   function head(suffix: string) {

@@ -26,7 +26,7 @@ export function encoder(
   const latentPositions = scope.parameter('latent_token_positional_embedding', [tokens, width], position);
   const lnPre = layerNorm(scope.at('ln_pre'), width);
   const blocks = transformer(scope.at('transformer'), size, { causal: false, init, recompute });
-  const lnPost = layerNorm(scope.at('ln_post'), width);
+  const lnPost = layerNorm(scope.at('ln_post'), width, { rounds: true });
   const convOut = linear(scope.at('conv_out'), width, token_size, {
     init,
     shape: [token_size, width, 1, 1],

@@ -1,6 +1,6 @@
 import * as tf from '@tensorflow/tfjs';
 import * as ops from '../engine/ops/index.js';
-import { normal, zeros } from '../nn/initializers.js';
+import { normal, ones, zeros } from '../nn/initializers.js';
 import { type Layer, linear, rmsNorm } from '../nn/layers.js';
 import { type Parameter, Parameters, type Scope } from '../nn/parameters.js';
 import type { Random } from '../random.js';
@@ -9,6 +9,8 @@ import { rotaryTable } from './rotary-table.js';
 
 const INIT = normal(0.02);
 const HIDDEN_MULTIPLE = 256;
+/** All norms are read by products alone. */
+const ROUNDS = { rounds: true };
 
 /** Dropout during training. */
 export interface Dropout {
@@ -67,14 +69,14 @@ function drop(x: tf.Tensor, drops: Drops | undefined, seed = 0): tf.Tensor {
 /** Causal self-attention with normalised, rotated queries and keys: (B, n, d) → (B, n, d). */
 function attention(scope: Scope, { width, heads, headWidth }: GeneratorGeometry, layer: number) {
   const qkv = linear(scope.at('qkv'), width, 3 * width, { init: INIT });
-  const qNorm = rmsNorm(scope.at('q_norm'), headWidth);
-  const kNorm = rmsNorm(scope.at('k_norm'), headWidth);
+  const qNorm = scope.at('q_norm').parameter('weight', [headWidth], ones);
+  const kNorm = scope.at('k_norm').parameter('weight', [headWidth], ones);
   const proj = linear(scope.at('proj'), width, width, { init: INIT });
   return (x: tf.Tensor, { cos, sin, dropout, cache }: BlockPass) => {
     const [batch, n] = x.shape;
     let [q, k, v] = tf.unstack(qkv(x).reshape([batch, n, 3, heads, headWidth]), 2) as tf.Tensor4D[]; // (B, n, H, D)
-    q = ops.rotary(qNorm(q) as tf.Tensor4D, cos, sin);
-    k = ops.rotary(kNorm(k) as tf.Tensor4D, cos, sin);
+    q = ops.normRotary(q, qNorm.value, cos, sin);
+    k = ops.normRotary(k, kNorm.value, cos, sin);
     let keyLength = n;
     if (cache) {
       const stored = cache.layers[layer];
@@ -144,9 +146,9 @@ export class Generator {
     const scopes = Array.from({ length: layers }, (_, i) => scope.at('blocks').at(i));
     this.stepBlocks = () => scopes.map(stepBlock);
     this.blocks = scopes.map((block, i) => {
-      const norm1 = rmsNorm(block.at('norm1'), width);
+      const norm1 = rmsNorm(block.at('norm1'), width, ROUNDS);
       const attn = attention(block.at('attn'), geometry, i);
-      const norm2 = rmsNorm(block.at('norm2'), width);
+      const norm2 = rmsNorm(block.at('norm2'), width, ROUNDS);
       const ff = mlp(block.at('mlp'), width);
       const run = (x: tf.Tensor, pass: BlockPass) => {
         const h = x.add(attn(norm1(x), pass));
@@ -160,7 +162,7 @@ export class Generator {
         return ops.recomputed((input) => run(input, own), x, values);
       };
     });
-    this.norm = rmsNorm(scope.at('norm'), width);
+    this.norm = rmsNorm(scope.at('norm'), width, ROUNDS);
     this.normWeight = scope.at('norm').get('weight')!;
     this.output = linear(scope.at('output'), width, codebook_size, { init: zeros });
   }

@@ -42,9 +42,9 @@ export function transformer(
   const { width, layers } = size;
   const blocks = Array.from({ length: layers }, (_, i) => {
     const block = scope.at(i);
-    const ln1 = layerNorm(block.at('ln_1'), width);
+    const ln1 = layerNorm(block.at('ln_1'), width, { rounds: true });
     const attn = attention(block.at('attn'), size, causal, init);
-    const ln2 = layerNorm(block.at('ln_2'), width);
+    const ln2 = layerNorm(block.at('ln_2'), width, { rounds: true });
     const ff = mlp(block.at('mlp'), width, init);
     const run = (x: tf.Tensor) => {
       const h = x.add(attn(ln1(x)));

@@ -35,17 +35,20 @@ export function linear(
       : ops.linear(x, matrix(), offset?.value);
 }
 
+/** How a norm's result is used: `rounds` where only layers take it, which may round it. */
+type NormOptions = { rounds?: boolean };
+
 /** LayerNorm over the last dimension, epsilon 1e-5. */
-export function layerNorm(scope: Scope, width: number): Layer {
+export function layerNorm(scope: Scope, width: number, options: NormOptions = {}): Layer {
   const weight = scope.parameter('weight', [width], ones);
   const bias = scope.parameter('bias', [width], zeros);
-  return (x) => ops.layerNorm(x, weight.value, bias.value);
+  return (x) => ops.layerNorm(x, weight.value, bias.value, options);
 }
 
 /** RMSNorm over the last dimension, epsilon 1e-5. */
-export function rmsNorm(scope: Scope, width: number): Layer {
+export function rmsNorm(scope: Scope, width: number, options: NormOptions = {}): Layer {
   const weight = scope.parameter('weight', [width], ones);
-  return (x) => ops.rmsNorm(x, weight.value);
+  return (x) => ops.rmsNorm(x, weight.value, options);
 }
 
 /** GroupNorm over channels, epsilon 1e-5: (B, H, W, C) → the same. */

@@ -1,6 +1,8 @@
 import * as tf from '@tensorflow/tfjs';
 import type { LibtorchBackend } from '../../src/engine/libtorch/backend.js';
 import type { Argument, Native, TensorId } from '../../src/engine/libtorch/bridge.js';
+import { launchesOf } from './launches.js';
+import { GRAPH_OPERATORS, Graphs } from './pretend-graphs.js';
 import { misfit, schemaOf } from './schemas.js';
 
 // What the engine does on a CUDA device, on a processor: the kernels take the ways that they take there, each call is checked
@@ -10,6 +12,7 @@ import { misfit, schemaOf } from './schemas.js';
 
 const DEVICE = 'cuda:0';
 const FIRST_COMPOSED = 1_000_000;
+const FIRST_OF_GRAPHS = 2_000_000;
 const [FLOAT, HALF] = [6, 15];
 
 const FLASH = '_scaled_dot_product_flash_attention';
@@ -23,7 +26,14 @@ export interface Observed {
   waits: string[];
   /** How many numbers the host sent, scalars aside. */
   sent: number;
+  /** How many commands the device got, those of graphs aside (launches.ts). Counted with kernels of ours only. */
+  launches: number;
+  /** Graphs that are there. */
+  readonly graphs: number;
 }
+
+/** Operators whose CUDA kernels take different types together, as they promote them (TensorIterator). */
+const PROMOTING = /^(add|sub|mul)\.Tensor$/;
 
 const WAITING = /^(masked_select|nonzero|unique|_local_scalar_dense|item)/;
 
@@ -196,11 +206,15 @@ function compositions(call: (name: string, ...args: Argument[]) => TensorId, nat
 /**
  * Makes the current engine, libtorch on the CPU, work as if it had a CUDA device. Gives what it observes from then on.
  * @param others schemas of a PyTorch that is not like those of the fixtures, by operator
+ * @param ownKernels whether there are kernels of ours, by the emulator (../cuda/emulate.ts), which is to be loaded before
  */
-export function pretendCuda(others: Readonly<Record<string, string>> = {}): Observed {
+export function pretendCuda(
+  others: Readonly<Record<string, string>> = {},
+  { ownKernels = false } = {},
+): Observed {
   const backend = tf.backend() as LibtorchBackend & { native: Native };
   const real = reality.get(backend.native) ?? backend.native;
-  const observed: Observed = { calls: new Map(), waits: [], sent: 0 };
+  const observed = { calls: new Map<string, number>(), waits: [] as string[], sent: 0, launches: 0 };
   const names: string[] = [];
   const numbers = new Map<string, number>();
   let temporary: TensorId[] = [];
@@ -233,6 +247,7 @@ export function pretendCuda(others: Readonly<Record<string, string>> = {}): Obse
     if (aliases) return real.call(operator, ...args); // views, copies to another type, and what writes to one
     const widened: TensorId[] = [];
     let plain = false;
+    const promotes = PROMOTING.test(name);
     const widen = (x: TensorId | null) => {
       const type = x === null ? undefined : typeOf(x);
       if (type === FLOAT) plain = true;
@@ -252,9 +267,14 @@ export function pretendCuda(others: Readonly<Record<string, string>> = {}): Obse
       return half;
     };
     if (widened.length === 0) return real.call(operator, ...args);
+    // Asked for by name, or by what is given: a single number does not make a tensor's type wider.
+    const stated = args[parameters.findIndex((parameter) => parameter.name === 'dtype')];
+    const type = stated ?? (promotes && direct('result_type.Tensor', args[0], args[1]));
     try {
-      if (plain) throw new Error(`a CUDA kernel would refuse: ${name} of float32 and bfloat16 together`);
+      if (plain && !promotes)
+        throw new Error(`a CUDA kernel would refuse: ${name} of float32 and bfloat16 together`);
       const result = real.call(operator, ...given);
+      if (type === FLOAT) return result;
       return Array.isArray(result) ? result.map(round) : round(result);
     } finally {
       widened.forEach(real.free);
@@ -284,11 +304,36 @@ export function pretendCuda(others: Readonly<Record<string, string>> = {}): Obse
   const composed = compositions(within, real) as Record<string, (...args: unknown[]) => unknown>;
   const composedNames = Object.keys(composed);
 
+  const emulated = (name: string) => real.find(name.replace('alitok::', 'alitok_emulated::'), '');
+  if (ownKernels && emulated('alitok::launches') === null) throw new Error('the emulator is not loaded');
+  const launched = (): number => (ownKernels ? real.call(emulated('alitok::launches')!) : 0);
+  const nameOf = (operator: number) => names[operator] ?? composedNames[operator - FIRST_COMPOSED];
+
+  /** What an operator gives. */
+  const perform = (operator: number, args: readonly Argument[]) => {
+    const name = nameOf(operator);
+    if (name.startsWith('alitok::')) return real.call(operator, ...args.map(onCpu));
+    if (operator < FIRST_COMPOSED) return run(name, operator, args.map(onCpu));
+    temporary = [];
+    const result = composed[name](...args) as TensorId | TensorId[];
+    const kept = new Set(Array.isArray(result) ? result : []);
+    for (const id of temporary) if (!kept.has(id)) real.free(id);
+    return result;
+  };
+  const graphs = new Graphs(real, direct, perform);
+
   const native: Native = {
     ...real,
     find(name, overload) {
       if (/^alitok::(profile|memory)_/.test(name)) return null; // nothing to measure, as with an old PyTorch
-      if (!name.startsWith('aten::')) throw new Error(`${name} is for the CPU alone`);
+      if (GRAPH_OPERATORS.includes(name))
+        return ownKernels ? FIRST_OF_GRAPHS + GRAPH_OPERATORS.indexOf(name) : null;
+      if (name.startsWith('alitok::')) {
+        const own = ownKernels ? emulated(name) : null;
+        if (own === null) throw new Error(`${name} is for the CPU alone`);
+        names[own] = name;
+        return own;
+      }
       const short = name.slice(6) + (overload && `.${overload}`);
       const at = composedNames.indexOf(short);
       if (at >= 0) return FIRST_COMPOSED + at;
@@ -298,42 +343,62 @@ export function pretendCuda(others: Readonly<Record<string, string>> = {}): Obse
     },
     schema(operator) {
       if (operator < FIRST_COMPOSED) return real.schema(operator);
+      if (operator >= FIRST_OF_GRAPHS) return GRAPH_OPERATORS[operator - FIRST_OF_GRAPHS];
       const name = composedNames[operator - FIRST_COMPOSED];
       if (name in others) return others[name];
       return schemaOf(name)!.text;
     },
     call(operator, ...args) {
-      const name = names[operator] ?? composedNames[operator - FIRST_COMPOSED];
-      const problem = misfit(name, args);
-      if (problem) throw new Error(problem);
-      lost ||= isOutOfRange(name, args);
       requireDevice();
+      if (operator >= FIRST_OF_GRAPHS) {
+        const name = GRAPH_OPERATORS[operator - FIRST_OF_GRAPHS];
+        observed.calls.set(name, (observed.calls.get(name) ?? 0) + 1);
+        return graphs.command(name, args[0]);
+      }
+      const name = nameOf(operator);
       observed.calls.set(name, (observed.calls.get(name) ?? 0) + 1);
-      if (WAITING.test(name)) observed.waits.push(name);
-      if (operator < FIRST_COMPOSED) return run(name, operator, args.map(onCpu));
-      temporary = [];
-      const result = composed[name](...args);
-      const kept = new Set(Array.isArray(result) ? result : []);
-      for (const id of temporary) if (!kept.has(id)) real.free(id);
+      if (!name.startsWith('alitok::')) {
+        const problem = misfit(name, args);
+        if (problem) throw new Error(problem);
+        lost ||= isOutOfRange(name, args);
+        requireDevice();
+      }
+      if (WAITING.test(name)) {
+        observed.waits.push(name);
+        graphs.forbid(name);
+      }
+      const before = launched();
+      const result = graphs.call(name, operator, args);
+      if (ownKernels) observed.launches += launched() - before + launchesOf(name, args, result, real);
       return result;
     },
     fromArray(values, shape) {
       requireDevice();
-      if (values.length > 1) observed.sent += values.length;
+      if (values.length > 1) {
+        observed.sent += values.length;
+        graphs.forbid('a copy from memory of JavaScript');
+      }
       return real.fromArray(values.slice(), shape, 'cpu'); // a copy, as a device has
+    },
+    free(tensor) {
+      graphs.freed(tensor);
+      real.free(tensor);
     },
     read(tensor) {
       requireDevice();
       observed.waits.push('read');
+      graphs.forbid('read');
       return real.read(tensor);
     },
     readAsync(tensor) {
       requireDevice();
       observed.waits.push('read');
+      graphs.forbid('read');
       return real.readAsync(tensor);
     },
   };
   reality.set(native, real);
-  Object.assign(backend, { native, device: DEVICE, operators: new Map(), schemas: new Map() });
-  return observed;
+  const found = { operators: new Map(), schemas: new Map(), refusesGraphs: false };
+  Object.assign(backend, { native, device: DEVICE, ownKernels, ...found });
+  return Object.defineProperty(observed, 'graphs', { get: () => graphs.open }) as Observed;
 }

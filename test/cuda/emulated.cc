@@ -48,6 +48,16 @@ void launch(const std::string& kernel, const Grid& grid, void** arguments, c10::
   emulator::run([&] { found->second(arguments); }, grid.blocks, grid.threads, grid.shared, backwards);
 }
 
+/** As CUDA's libraries: what is bfloat16 is added up in float32, and then rounded. */
+at::Tensor product(const at::Tensor& x, const at::Tensor& weight, const c10::optional<at::Tensor>& bias) {
+  const bool biased = bias.has_value() && bias->defined();
+  TORCH_CHECK(x.scalar_type() == weight.scalar_type() && (!biased || bias->scalar_type() == x.scalar_type()),
+              "a CUDA device would refuse a product of different types");
+  launches += 1;
+  const auto wide = [](const at::Tensor& t) { return t.to(at::kFloat); };
+  return at::linear(wide(x), wide(weight), biased ? c10::optional<at::Tensor>(wide(*bias)) : c10::nullopt).to(x.scalar_type());
+}
+
 TORCH_LIBRARY_FRAGMENT(alitok_emulated, library) {
 #define DEFINE(name) library.def(#name, name);
   FOR_EACH_OPERATOR(DEFINE)

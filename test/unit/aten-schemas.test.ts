@@ -11,7 +11,15 @@ import { canRun } from '../engines.js';
 const KERNELS = fileURLToPath(new URL('../../src/engine/libtorch/kernels', import.meta.url));
 
 /** Where the operator's name stands among the arguments of what calls operators (register.ts, backend.ts). */
-const NAME_AT: Record<string, number> = { use: 0, call: 0, outs: 0, out: 1 };
+const NAME_AT: Record<string, number> = {
+  use: 0,
+  call: 0,
+  outs: 0,
+  outHalf: 0,
+  out: 1,
+  outLike: 1,
+  outProduct: 1,
+};
 
 interface Call {
   where: string;

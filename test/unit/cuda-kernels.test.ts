@@ -161,6 +161,35 @@ describe.skipIf(!existsSync(BRIDGE))('kernels for CUDA devices', () => {
       }
     });
 
+    it.each([
+      [2, 5, 3, 48],
+      [1, 1, 1, 2],
+      [3, 2, 12, 64],
+    ])('normalise and turn heads [%i, %i, %i, %i], and give the gradient', (...shape) => {
+      const [batch, tokens, heads, width] = shape;
+      // Queries, keys and values of one projection.
+      const x = call('select.int', draw([batch, tokens, 3, heads, width], 1, type), 2, 1);
+      const [weight, cos, sin] = [
+        draw([width], 2),
+        draw([tokens, width / 2], 3),
+        draw([tokens, width / 2], 4),
+      ];
+      const y = inBothOrders(() => emulated('norm_rotary', x, weight, cos, sin, 1e-5));
+      const normed = call('alitok::rms_norm', float(x), weight, 1e-5);
+      expect(error(y, call('alitok::rotary', normed, cos, sin, false))).toBeLessThan(LIMIT[type]);
+      for (const other of kinds) {
+        const heads0 = draw([batch, heads, tokens, width], 5, other);
+        const dy = call('permute', heads0, [0, 2, 1, 3]);
+        const [dx, dweight] = inBothOrders<TensorId[]>(() =>
+          emulated('norm_rotary_grad', dy, x, weight, cos, sin, 1e-5),
+        );
+        const back = call('alitok::rotary', float(dy), cos, sin, true);
+        const expected = call('alitok::rms_norm_grad', back, float(x), weight, 1e-5);
+        expect(error(dx, expected[0])).toBeLessThan(LIMIT[type]);
+        expect(error(dweight, expected[1])).toBeLessThan(1e-5);
+      }
+    });
+
     it.each([[[3, 5, 7]], [[2, 2048]]])('gate %j', (shape) => {
       const [dy, gate, value] = [1, 2, 3].map((seed) => draw(shape, seed, type));
       const y = inBothOrders(() => emulated('swiglu', gate, value));

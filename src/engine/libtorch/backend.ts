@@ -1,5 +1,6 @@
 import * as tf from '@tensorflow/tfjs';
 import { EngineError } from '../../errors.js';
+import type { Recording } from '../ops/index.js';
 import { type Argument, FEW_ROWS, LANES, type Native, type TensorId } from './bridge.js';
 import { failure } from './failure.js';
 
@@ -37,21 +38,37 @@ const READING = 'reading a tensor';
 
 export type Precision = 'float32' | 'bf16';
 
+/** In place of a PyTorch tensor that is not there. */
+const NONE: TensorId = -1;
+
+/**
+ * The PyTorch tensors with a tfjs tensor's numbers. One of them is there, or both with the same numbers; none for what stays
+ * in JavaScript, and after the data is disposed of. They are apart from the data so that they can be freed when those are lost.
+ */
+interface Representations {
+  /** In the type that tfjs knows. */
+  full: TensorId;
+  /** In bfloat16. */
+  half: TensorId;
+}
+
 /** What tfjs knows a tensor's data by. */
 export class TensorData {
   references = 1;
-  /** The same numbers in bfloat16, once a product wanted them so. */
-  half?: TensorId;
   /** Whether the memory may still belong to a JavaScript array, so that nobody may write to it. */
   borrowed = false;
   constructor(
-    /** The tensor in PyTorch; −1 for what stays in JavaScript, and after the data is disposed of. */
-    public id: TensorId,
+    readonly tensors: Representations,
     readonly dtype: tf.DataType,
+    /** Whether the numbers were made in bfloat16, and in float32 only where somebody needed them so. */
+    public madeHalf = false,
     /** Strings and complex numbers, which stay in JavaScript. */
     readonly host?: tf.backend_util.BackendValues,
   ) {}
 }
+
+/** What to read values of: they come in float32 of either. */
+const readable = ({ tensors: { full, half } }: TensorData): TensorId => (full === NONE ? half : full);
 
 /** tfjs's backend over PyTorch: data are PyTorch tensors, and kernels call ATen operators by name. */
 export class LibtorchBackend extends tf.KernelBackend {
@@ -60,10 +77,16 @@ export class LibtorchBackend extends tf.KernelBackend {
   private count = 0;
   private processorMultipliesHalf?: boolean;
   private roundsToTF32 = false;
-  /** Whether a CUDA device has kernels of ours. */
+  private refusesGraphs = false;
+  /** Where the user is told of what goes on, but slower. */
+  warn: (message: string) => void = (message) => process.emitWarning(message);
+  /**
+   * Whether the device, a CUDA device, has kernels of ours (native/cuda), which read and give bfloat16: what layers give then
+   * stays in it until somebody needs it in float32.
+   */
   ownKernels = false;
   /** Frees what JavaScript lost without disposing of it. */
-  private readonly lost = new FinalizationRegistry<TensorId>((id) => this.native.free(id));
+  private readonly lost = new FinalizationRegistry<Representations>((tensors) => this.release(tensors));
 
   constructor(
     readonly native: Native,
@@ -80,9 +103,10 @@ export class LibtorchBackend extends tf.KernelBackend {
   override write(values: tf.backend_util.BackendValues, shape: number[], dtype: tf.DataType): TensorData {
     if (dtype === 'string' || dtype === 'complex64') {
       this.count += 1;
-      return new TensorData(-1, dtype, values);
+      return new TensorData({ full: NONE, half: NONE }, dtype, false, values);
     }
-    const data = this.store(this.upload(values as tf.TypedArray, shape, dtype), dtype);
+    const full = this.upload(values as tf.TypedArray, shape, dtype);
+    const data = this.store({ full, half: NONE }, dtype);
     data.borrowed = true;
     return data;
   }
@@ -95,8 +119,9 @@ export class LibtorchBackend extends tf.KernelBackend {
     references: number,
   ): void {
     const written = this.write(values, shape, dtype);
-    data.id = written.id;
-    data.references = references;
+    this.lost.unregister(written); // its tensors are those of `data` from here on
+    Object.assign(data, written, { references });
+    this.lost.register(data, data.tensors, data);
   }
 
   private upload(values: tf.TypedArray, shape: number[], dtype: tf.DataType): TensorId {
@@ -120,7 +145,7 @@ export class LibtorchBackend extends tf.KernelBackend {
   override readSync(data: TensorData): tf.backend_util.BackendValues {
     if (data.host) return data.host;
     try {
-      return this.native.read(data.id);
+      return this.native.read(readable(data));
     } catch (cause) {
       throw failure(cause, READING);
     }
@@ -129,7 +154,7 @@ export class LibtorchBackend extends tf.KernelBackend {
   override async read(data: TensorData): Promise<tf.backend_util.BackendValues> {
     if (data.host) return data.host;
     try {
-      return await this.native.readAsync(data.id);
+      return await this.native.readAsync(readable(data));
     } catch (cause) {
       throw failure(cause, READING);
     }
@@ -147,13 +172,14 @@ export class LibtorchBackend extends tf.KernelBackend {
     data.references -= 1;
     if (data.references > 0 && !force) return false;
     this.count -= 1;
-    if (data.id >= 0) {
-      this.forgetHalf(data);
-      this.lost.unregister(data);
-      this.native.free(data.id);
-      data.id = -1;
-    }
+    this.lost.unregister(data);
+    this.release(data.tensors);
     return true;
+  }
+
+  private release(tensors: Representations): void {
+    for (const id of [tensors.full, tensors.half]) if (id !== NONE) this.native.free(id);
+    Object.assign(tensors, { full: NONE, half: NONE });
   }
 
   override numDataIds(): number {
@@ -245,22 +271,70 @@ export class LibtorchBackend extends tf.KernelBackend {
     return few && widths.every((width) => width % LANES === 0);
   }
 
-  /** The PyTorch tensor behind a tfjs tensor. */
-  id(tensor: tf.TensorInfo): TensorId {
-    return (tensor.dataId as TensorData).id;
+  /**
+   * Records what `step` asks of a CUDA device as a graph, without doing it. Undefined on the CPU, in builds without graphs, and
+   * where it fails, of which the user is told once: then the same is asked again each time.
+   */
+  record(step: () => void): Recording | undefined {
+    if (this.device === 'cpu' || this.refusesGraphs || !this.has('alitok::graph_open')) return undefined;
+    const graph = this.call('alitok::graph_open', this.device) as number;
+    try {
+      this.call('alitok::graph_begin', graph);
+      step();
+      this.call('alitok::graph_end', graph);
+    } catch (error) {
+      this.call('alitok::graph_abort', graph);
+      this.refusesGraphs = true;
+      this.warn(
+        `a step cannot be recorded on ${this.device}, and takes longer so: ${(error as Error).message}`,
+      );
+      return undefined;
+    }
+    return {
+      replay: () => this.call('alitok::graph_replay', graph),
+      close: () => this.call('alitok::graph_close', graph),
+    };
   }
 
-  /** Data of their own for a PyTorch tensor that a call gave. */
-  private store(id: TensorId, dtype: tf.DataType): TensorData {
-    const data = new TensorData(id, dtype);
-    this.lost.register(data, id, data);
+  /** The PyTorch tensor behind a tfjs tensor, in float32 also where the numbers were made in bfloat16. */
+  id(tensor: tf.TensorInfo): TensorId {
+    const { tensors } = tensor.dataId as TensorData;
+    if (tensors.full === NONE && tensors.half !== NONE)
+      tensors.full = this.call('to.dtype', tensors.half, ScalarType.float32) as TensorId;
+    return tensors.full;
+  }
+
+  /** Data of their own for PyTorch tensors that calls gave. */
+  private store(tensors: Representations, dtype: tf.DataType, madeHalf = false): TensorData {
+    const data = new TensorData(tensors, dtype, madeHalf);
+    this.lost.register(data, tensors, data);
     this.count += 1;
     return data;
   }
 
   /** A tfjs tensor around a PyTorch tensor, which it takes over. */
   wrap(id: TensorId, dtype: tf.DataType, shape: number[] = this.native.shape(id)): tf.TensorInfo {
-    return { dataId: this.store(id, dtype), shape, dtype };
+    return { dataId: this.store({ full: id, half: NONE }, dtype), shape, dtype };
+  }
+
+  /** A tfjs tensor, float32 to tfjs, around a PyTorch tensor in bfloat16, which it takes over. */
+  wrapHalf(id: TensorId, shape: number[] = this.native.shape(id)): tf.TensorInfo {
+    return { dataId: this.store({ full: NONE, half: id }, 'float32', true), shape, dtype: 'float32' };
+  }
+
+  /** A tfjs tensor around a PyTorch tensor of the type of `either(tensor)`, such as a view of that. */
+  wrapLike(tensor: tf.TensorInfo, id: TensorId, shape: number[] = this.native.shape(id)): tf.TensorInfo {
+    return this.isHalf(tensor) ? this.wrapHalf(id, shape) : this.wrap(id, tensor.dtype, shape);
+  }
+
+  /** Whether a tensor's numbers were made in bfloat16. It does not depend on whether somebody has read them in float32. */
+  isHalf(tensor: tf.TensorInfo): boolean {
+    return (tensor.dataId as TensorData).madeHalf;
+  }
+
+  /** The PyTorch tensor in the type that the numbers were made in: bfloat16 where `isHalf`, else as `id`. */
+  either(tensor: tf.TensorInfo): TensorId {
+    return this.isHalf(tensor) ? this.halfOf(tensor) : this.id(tensor);
   }
 
   /** The same data under another shape. */
@@ -280,25 +354,19 @@ export class LibtorchBackend extends tf.KernelBackend {
    * place says so by `overwritten`.
    */
   halfOf(tensor: tf.TensorInfo): TensorId {
-    const data = tensor.dataId as TensorData;
-    if (data.half === undefined) {
-      data.half = this.call('to.dtype', data.id, ScalarType.bfloat16) as TensorId;
-      this.lost.register(data, data.half, data);
-    }
-    return data.half;
+    const { tensors } = tensor.dataId as TensorData;
+    if (tensors.half === NONE)
+      tensors.half = this.call('to.dtype', tensors.full, ScalarType.bfloat16) as TensorId;
+    return tensors.half;
   }
 
-  /** To be told where a kernel has changed, or is about to change, what a tensor holds. */
+  /** To be told where a kernel has changed, or is about to change, what a tensor holds: then only what `id` gives is left. */
   overwritten(tensor: tf.TensorInfo): void {
-    this.forgetHalf(tensor.dataId as TensorData);
-  }
-
-  private forgetHalf(data: TensorData): void {
-    if (data.half === undefined) return;
-    this.native.free(data.half);
-    data.half = undefined;
-    this.lost.unregister(data);
-    this.lost.register(data, data.id, data);
+    const data = tensor.dataId as TensorData;
+    this.id(tensor);
+    if (data.tensors.half !== NONE) this.native.free(data.tensors.half);
+    data.tensors.half = NONE;
+    data.madeHalf = false;
   }
 
   /** The element type that PyTorch keeps tfjs's type in. */

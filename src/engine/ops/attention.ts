@@ -1,6 +1,7 @@
 import * as tf from '@tensorflow/tfjs';
 import { defineOp, type Inputs, type Op } from './define.js';
 import { dropoutMask } from './dropout.js';
+import { rmsNorm, rmsNormGrad } from './normalization.js';
 
 type RotaryAttributes = { inverse: boolean };
 
@@ -22,6 +23,41 @@ const runRotary: Op<RotaryAttributes> = defineOp<RotaryAttributes>({
 /** Rotates adjacent channel pairs (2j, 2j+1) of x (B, T, H, D) by the angles of cos, sin (T, D/2). */
 export function rotary(x: tf.Tensor4D, cos: tf.Tensor2D, sin: tf.Tensor2D): tf.Tensor4D {
   return runRotary({ x, cos, sin }, { inverse: false }) as tf.Tensor4D;
+}
+
+type Epsilon = { epsilon: number };
+
+const runNormRotary: Op<Epsilon> = defineOp<Epsilon>({
+  name: 'alitok.NormRotary',
+  compose: ({ x, weight, cos, sin }, epsilon) =>
+    rotary(rmsNorm(x, weight, epsilon) as tf.Tensor4D, cos as tf.Tensor2D, sin as tf.Tensor2D),
+  save: ['x', 'weight', 'cos', 'sin'],
+  gradient: (dy, saved, attributes) => {
+    const [dx, dweight] = normRotaryGrad({ dy, ...saved }, attributes) as tf.Tensor[];
+    return { x: dx, weight: dweight };
+  },
+});
+
+const normRotaryGrad = defineOp<Epsilon>({
+  name: 'alitok.NormRotaryGrad',
+  compose: ({ dy, x, weight, cos, sin }, attributes) => {
+    const back = runRotary({ x: dy, cos, sin }, { inverse: true }) as tf.Tensor;
+    return rmsNormGrad({ dy: back, x, weight }, attributes) as tf.Tensor[];
+  },
+});
+
+/**
+ * Queries or keys as attention takes them: heads' vectors x (B, T, H, D), each normalised (RMSNorm with weight (D)) and turned by
+ * `rotary`. Gives (B, T, H, D).
+ */
+export function normRotary(
+  x: tf.Tensor4D,
+  weight: tf.Tensor,
+  cos: tf.Tensor2D,
+  sin: tf.Tensor2D,
+  epsilon = 1e-5,
+): tf.Tensor4D {
+  return runNormRotary({ x, weight, cos, sin }, { epsilon }) as tf.Tensor4D;
 }
 
 type AttentionAttributes = { causal: boolean; keyLength: number; dropout: number; seed: number };

@@ -51,15 +51,20 @@ export function defineOp<A extends Attributes>(definition: Definition<A>): Op<A>
   };
 }
 
+/** Runs an operation as its composition, for engines whose kernel is for some devices only. */
+export function compose(name: string, inputs: tf.NamedTensorInfoMap, attributes: object): tf.TensorInfo {
+  const { compose: run } = definitions.find((definition) => definition.name === name)!;
+  return tf.tidy(() => run(inputs as unknown as Inputs, attributes as never)) as tf.TensorInfo;
+}
+
 /** Registers the composition of every operation that the engine `backendName` has no kernel for. */
 export function registerCompositions(backendName: string): void {
-  for (const { name, compose } of definitions) {
+  for (const { name } of definitions) {
     if (tf.getKernel(name, backendName)) continue;
     tf.registerKernel({
       kernelName: name,
       backendName,
-      kernelFunc: ({ inputs, attrs }) =>
-        tf.tidy(() => compose(inputs as unknown as Inputs, attrs as unknown as never)) as tf.TensorInfo,
+      kernelFunc: ({ inputs, attrs }) => compose(name, inputs, attrs ?? {}),
     });
   }
 }

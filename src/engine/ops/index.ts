@@ -1,7 +1,7 @@
 /** The fused operations that the models are written in; everything else they use is plain tfjs. */
 export { gelu, swiGLU } from './activation.js';
 export { type AdamWAttributes, type AdamWTensors, adamW, adamWLists } from './adamw.js';
-export { attention, cacheWrite, newCache, rotary } from './attention.js';
+export { attention, cacheWrite, newCache, normRotary, rotary } from './attention.js';
 export { type DrawOptions, drawCodes } from './draw-codes.js';
 export { type DrawState, drawStep } from './draw-step.js';
 export { dropout, seedAt } from './dropout.js';

@@ -2,6 +2,8 @@ import type * as tf from '@tensorflow/tfjs';
 import { defineOp, type Inputs, rows } from './define.js';
 
 type Epsilon = { epsilon: number };
+/** `rounds`: whether only layers take the result, so that an engine may give it in the precision that they multiply. */
+type Rounds = Epsilon & { rounds: boolean };
 
 /**
  * Rows with zero mean and unit variance, and the reciprocal deviation (rows, 1) they were scaled by. A variance beyond all
@@ -14,7 +16,7 @@ function standardize(x: tf.Tensor, epsilon: number): { normalized: tf.Tensor; sc
   return { normalized: centred.mul(scale), scale };
 }
 
-const runLayerNorm = defineOp<Epsilon>({
+const runLayerNorm = defineOp<Rounds>({
   name: 'alitok.LayerNorm',
   compose: ({ x, weight, bias }, { epsilon }) => standardize(x, epsilon).normalized.mul(weight).add(bias),
   save: ['x', 'weight'],
@@ -38,12 +40,17 @@ const layerNormGrad = defineOp<Epsilon>({
   },
 });
 
-/** LayerNorm over the last dimension: x (…, d), weight and bias (d). Gives (…, d). */
-export function layerNorm(x: tf.Tensor, weight: tf.Tensor, bias: tf.Tensor, epsilon = 1e-5): tf.Tensor {
-  return runLayerNorm({ x, weight, bias }, { epsilon }) as tf.Tensor;
+/** LayerNorm over the last dimension: x (…, d), weight and bias (d). Gives (…, d), for layers alone if `rounds`. */
+export function layerNorm(
+  x: tf.Tensor,
+  weight: tf.Tensor,
+  bias: tf.Tensor,
+  { epsilon = 1e-5, rounds = false }: Partial<Rounds> = {},
+): tf.Tensor {
+  return runLayerNorm({ x, weight, bias }, { epsilon, rounds }) as tf.Tensor;
 }
 
-const runRMSNorm = defineOp<Epsilon>({
+const runRMSNorm = defineOp<Rounds>({
   name: 'alitok.RMSNorm',
   compose: ({ x, weight }, { epsilon }) => x.mul(x.square().mean(-1, true).add(epsilon).rsqrt()).mul(weight),
   save: ['x', 'weight'],
@@ -53,7 +60,8 @@ const runRMSNorm = defineOp<Epsilon>({
   },
 });
 
-const rmsNormGrad = defineOp<Epsilon>({
+/** Gradients of `rmsNorm` by x and weight. */
+export const rmsNormGrad = defineOp<Epsilon>({
   name: 'alitok.RMSNormGrad',
   compose: ({ dy, x, weight }, { epsilon }) => {
     const [xRows, dyRows] = [rows(x), rows(dy)];
@@ -65,9 +73,13 @@ const rmsNormGrad = defineOp<Epsilon>({
   },
 });
 
-/** RMSNorm over the last dimension: x (…, d), weight (d). Gives (…, d). */
-export function rmsNorm(x: tf.Tensor, weight: tf.Tensor, epsilon = 1e-5): tf.Tensor {
-  return runRMSNorm({ x, weight }, { epsilon }) as tf.Tensor;
+/** RMSNorm over the last dimension: x (…, d), weight (d). Gives (…, d), for layers alone if `rounds`. */
+export function rmsNorm(
+  x: tf.Tensor,
+  weight: tf.Tensor,
+  { epsilon = 1e-5, rounds = false }: Partial<Rounds> = {},
+): tf.Tensor {
+  return runRMSNorm({ x, weight }, { epsilon, rounds }) as tf.Tensor;
 }
 
 type Groups = { groups: number; epsilon: number };

@@ -1,16 +1,20 @@
 import type { TensorInfo } from '@tensorflow/tfjs';
+import { compose } from '../../ops/define.js';
 import { ScalarType } from '../backend.js';
 import { LANES, type TensorId } from '../bridge.js';
 import { fusedAttention, fusedAttentionGrad, fusedFor, type Triple } from './attention-cuda.js';
 import { dropoutFactors } from './dropout.js';
-import { inHalf, inPrecision, ours } from './products.js';
+import { asGiven, inHalf, inPrecision, onCpu, ours, outGiven, outProduct, ownCuda } from './products.js';
 import { type Kernel, register, sizeOf } from './register.js';
 
 /** Rotation, attention and its cache. */
 export function registerAttention(): void {
   register<{ inverse: boolean }>('alitok.Rotary', ({ x, cos, sin }, { inverse }, kernel) => {
-    const { id, use, out } = kernel;
-    if (ours(kernel)) return out('float32', 'alitok::rotary', id(x), id(cos), id(sin), inverse);
+    const { id, use, out, backend } = kernel;
+    if (ours(kernel)) {
+      const y = backend.call('alitok::rotary', asGiven(kernel, x), id(cos), id(sin), inverse);
+      return outGiven(kernel, x, y);
+    }
     // Pairs of channels as complex numbers, turned by one product.
     const [batch, tokens, heads, width] = x.shape;
     const pairs = use(
@@ -20,6 +24,21 @@ export function registerAttention(): void {
     const angle = use('complex', id(cos), inverse ? use('neg', id(sin)) : id(sin));
     const turned = use('mul.Tensor', pairs, use('reshape', angle, [1, tokens, 1, width / 2]));
     return out('float32', 'reshape', use('view_as_real', turned), x.shape);
+  });
+
+  type Epsilon = { epsilon: number };
+  register<Epsilon>('alitok.NormRotary', (inputs, attributes, kernel) => {
+    if (!ownCuda(kernel)) return compose('alitok.NormRotary', inputs, attributes);
+    const { x, weight, cos, sin } = inputs;
+    const given = [asGiven(kernel, x), ...[weight, cos, sin].map(kernel.id), attributes.epsilon];
+    return outGiven(kernel, x, kernel.backend.call('alitok::norm_rotary', ...given));
+  });
+  register<Epsilon>('alitok.NormRotaryGrad', (inputs, attributes, kernel) => {
+    if (!ownCuda(kernel)) return compose('alitok.NormRotaryGrad', inputs, attributes);
+    const { dy, x, weight, cos, sin } = inputs;
+    const given = [asGiven(kernel, dy), asGiven(kernel, x), ...[weight, cos, sin].map(kernel.id)];
+    const [dx, dweight] = kernel.backend.call('alitok::norm_rotary_grad', ...given, attributes.epsilon);
+    return [outGiven(kernel, x, dx), kernel.backend.wrap(dweight, 'float32')];
   });
 
   type Attributes = { causal: boolean; keyLength: number; dropout: number; seed: number };
@@ -56,12 +75,12 @@ export function registerAttention(): void {
     dropoutFactors(kernel, sizeOf(shape), dropout, seed, shape);
 
   register<Attributes>('alitok.Attention', ({ q, k, v }, attributes, kernel) => {
-    const { id, use, out } = kernel;
+    const { id, use, out, backend } = kernel;
     const { causal, keyLength, dropout } = attributes;
     const [batch, queries, heads, width] = q.shape;
-    if (queries === 1 && dropout === 0 && ours(kernel))
+    if (queries === 1 && dropout === 0 && onCpu(kernel))
       return out('float32', 'alitok::attention_step', id(q), id(k), id(v), keyLength);
-    if (ours(kernel) && width % LANES === 0 && keyLength === k.shape[1])
+    if (onCpu(kernel) && width % LANES === 0 && keyLength === k.shape[1])
       return out('float32', 'alitok::attention', id(q), id(k), id(v), causal, dropout, attributes.seed);
     const inputs = () =>
       [q, k, v].map((x, i) =>
@@ -72,7 +91,14 @@ export function registerAttention(): void {
     const fused = fusedFor(kernel, inputs, shape);
     if (fused) {
       const y = fusedAttention(fused, kernel, inputs(), hides);
-      return out('float32', 'to.dtype', use('permute', y, [0, 2, 1, 3]), ScalarType.float32);
+      return outProduct(kernel, 'permute', y, [0, 2, 1, 3]);
+    }
+    if (ownCuda(kernel)) {
+      const [queriesFirst, keys, values] = inputs();
+      const scores = use('matmul', queriesFirst, use('transpose.int', keys, -2, -1));
+      const scale = 1 / Math.sqrt(width);
+      backend.call('alitok::attention_weights', scores, hides, scale, dropout, attributes.seed);
+      return outProduct(kernel, 'permute', use('matmul', scores, values), [0, 2, 1, 3]);
     }
     const [keys, values] = [k, v].map((x) => used(kernel, full(kernel, x), x.shape, keyLength));
     let p = probabilities(kernel, headsFirst(kernel, id(q)), keys, [queries, keyLength, width], causal);
@@ -80,10 +106,10 @@ export function registerAttention(): void {
     return out('float32', 'permute', use('matmul', p, values), [0, 2, 1, 3]);
   });
   register<Attributes>('alitok.AttentionGrad', (inputs, attributes, kernel) => {
-    const { use, out, outs } = kernel;
+    const { use, out, outs, backend } = kernel;
     const names = ['dy', 'q', 'k', 'v'];
     const [batch, queries, heads, width] = inputs.q.shape;
-    if (ours(kernel) && width % LANES === 0) {
+    if (onCpu(kernel) && width % LANES === 0) {
       const { causal, dropout, seed } = attributes;
       return outs(
         'alitok::attention_grad',
@@ -99,12 +125,22 @@ export function registerAttention(): void {
     const fused = fusedFor(kernel, triple, { width, square: queries === inputs.k.shape[1], causal, dropout });
     if (fused) {
       const gradients = fusedAttentionGrad(fused, kernel, half('dy'), triple(), causal);
-      return gradients.map((x) =>
-        out('float32', 'to.dtype', use('permute', x, [0, 2, 1, 3]), ScalarType.float32),
+      return gradients.map((x) => outProduct(kernel, 'permute', x, [0, 2, 1, 3]));
+    }
+    const keys = inputs.k.shape[1];
+    if (ownCuda(kernel)) {
+      const [dy, q, k, v] = names.map(half);
+      const scores = use('matmul', q, use('transpose.int', k, -2, -1));
+      const ds = use('matmul', dy, use('transpose.int', v, -2, -1));
+      const hides = causal && queries > 1;
+      const scale = 1 / Math.sqrt(width);
+      backend.call('alitok::attention_weights_grad', scores, ds, hides, scale, dropout, attributes.seed);
+      const dv = use('matmul', use('transpose.int', scores, -2, -1), dy);
+      return [use('matmul', ds, k), use('matmul', use('transpose.int', ds, -2, -1), q), dv].map((x) =>
+        outProduct(kernel, 'permute', x, [0, 2, 1, 3]),
       );
     }
     const [dy, q, k, v] = names.map((name) => headsFirst(kernel, full(kernel, inputs[name])));
-    const keys = inputs.k.shape[1];
     const p = probabilities(kernel, q, k, [queries, keys, width], attributes.causal);
     let dropped = p;
     let dp = use('matmul', dy, use('transpose.int', v, -2, -1));
@@ -123,13 +159,13 @@ export function registerAttention(): void {
 
   register<{ shape: number[] }>('alitok.NewCache', (_, { shape }, kernel) => {
     // On the CPU attention is our own, in float32 in every precision.
-    const type = inHalf(kernel) && !ours(kernel) ? ScalarType.bfloat16 : ScalarType.float32;
+    const type = inHalf(kernel) && !onCpu(kernel) ? ScalarType.bfloat16 : ScalarType.float32;
     return kernel.out('float32', 'zeros', shape, type, null, kernel.backend.device);
   });
   register<{ position: number }>('alitok.CacheWrite', ({ cache, update }, { position }, kernel) => {
-    const { id, use, out, backend } = kernel;
-    use('copy_', use('narrow', id(cache), 1, position, update.shape[1]), id(update));
+    const { id, either, use, outLike, backend } = kernel;
+    use('copy_', use('narrow', id(cache), 1, position, update.shape[1]), either(update));
     backend.overwritten(cache);
-    return out('float32', 'slice.Tensor', id(update), 0, 0, 0);
+    return outLike(update, 'slice.Tensor', either(update), 0, 0, 0);
   });
 }

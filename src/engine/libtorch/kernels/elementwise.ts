@@ -1,5 +1,6 @@
 import type { DataType } from '@tensorflow/tfjs';
 import { ScalarType } from '../backend.js';
+import { keepsHalf } from './products.js';
 import { register } from './register.js';
 
 /** tfjs kernels of one input that are one ATen operator. */
@@ -50,7 +51,6 @@ const PREDICATES: Record<string, string> = {
 
 /** tfjs kernels of inputs a and b, which both libraries broadcast alike. */
 const BINARY: Record<string, string> = {
-  Add: 'add.Tensor',
   Atan2: 'atan2',
   FloorDiv: 'floor_divide',
   Maximum: 'maximum',
@@ -85,6 +85,15 @@ export function registerElementwise(): void {
   for (const [name, operator] of Object.entries(COMPARISONS))
     register(name, ({ a, b }, _, { id, out }) => out('bool', operator, id(a), id(b)));
 
+  register('Add', ({ a, b }, _, kernel) => {
+    const { id, either, out, outHalf, backend } = kernel;
+    const halves = [a, b].filter((x) => backend.isHalf(x)).length;
+    if (halves === 2 && keepsHalf(kernel)) return outHalf('add.Tensor', either(a), either(b));
+    // A residual connection: PyTorch's sum of both types is float32, but a single number would not count for that.
+    const scalar = a.shape.length === 0 || b.shape.length === 0;
+    const given = halves === 1 && !scalar ? either : id;
+    return out(a.dtype, 'add.Tensor', given(a), given(b));
+  });
   register('SquaredDifference', ({ a, b }, _, { id, use, out }) =>
     out(a.dtype, 'square', use('sub.Tensor', id(a), id(b))),
   );

@@ -28,24 +28,24 @@ function flatRows(
 }
 
 function registerViews(): void {
-  register<{ shape: number[] }>('Reshape', ({ x }, { shape }, { id, backend }) => {
+  register<{ shape: number[] }>('Reshape', ({ x }, { shape }, { either, backend }) => {
     const size = sizeOf(x.shape);
     const inferred = shape.indexOf(-1);
     const full = inferred < 0 ? shape : shape.with(inferred, -size / sizeOf(shape));
-    return backend.wrap(backend.call('reshape', id(x), full), x.dtype, full);
+    return backend.wrapLike(x, backend.call('reshape', either(x), full), full);
   });
-  register<{ dim: number }>('ExpandDims', ({ input }, { dim }, { id, out }) =>
-    out(input.dtype, 'unsqueeze', id(input), dim),
+  register<{ dim: number }>('ExpandDims', ({ input }, { dim }, { either, outLike }) =>
+    outLike(input, 'unsqueeze', either(input), dim),
   );
-  register<{ perm: number[] }>('Transpose', ({ x }, { perm }, { id, out }) =>
-    out(x.dtype, 'permute', id(x), perm),
+  register<{ perm: number[] }>('Transpose', ({ x }, { perm }, { either, outLike }) =>
+    outLike(x, 'permute', either(x), perm),
   );
   register<{ begin: number | number[]; size: number | number[] }>('Slice', ({ x }, attributes, kernel) => {
     const [begin, size] = slice_util.parseSliceParams(x as never, attributes.begin, attributes.size);
     slice_util.assertParamsValid(x as never, begin, size);
-    const { backend } = kernel;
-    const view = sliced(kernel, kernel.id(x), begin, size, x.shape);
-    return backend.wrap(backend.call('alias', view), x.dtype, size);
+    const { either, backend } = kernel;
+    const view = sliced(kernel, either(x), begin, size, x.shape);
+    return backend.wrapLike(x, backend.call('alias', view), size);
   });
   type Strided = Record<'begin' | 'end' | 'strides', number[]> &
     Record<'beginMask' | 'endMask' | 'ellipsisMask' | 'newAxisMask' | 'shrinkAxisMask', number>;
@@ -61,10 +61,10 @@ function registerViews(): void {
       a.newAxisMask,
       a.shrinkAxisMask,
     );
-    const { use, out, id } = kernel;
+    const { use, out, outLike, id, either } = kernel;
     if (info.sliceDim0 || info.isSimpleSlice) {
       const size = slice_util.computeOutShape(info.begin, info.end, info.strides);
-      return out(x.dtype, 'reshape', sliced(kernel, id(x), info.begin, size, x.shape), info.finalShape);
+      return outLike(x, 'reshape', sliced(kernel, either(x), info.begin, size, x.shape), info.finalShape);
     }
     let value = id(x);
     info.strides.forEach((stride, axis) => {
@@ -78,15 +78,15 @@ function registerViews(): void {
   register<{ axis: number; numOrSizeSplits: number | number[] }>('SplitV', ({ x }, attributes, kernel) => {
     const axis = attributes.axis < 0 ? attributes.axis + x.shape.length : attributes.axis;
     const sizes = backend_util.prepareSplitSize(x as never, attributes.numOrSizeSplits, axis);
-    const { id, backend } = kernel;
-    const parts = backend.call('split_with_sizes', id(x), sizes, axis) as TensorId[];
-    return parts.map((part, i) => backend.wrap(part, x.dtype, x.shape.with(axis, sizes[i])));
+    const { either, backend } = kernel;
+    const parts = backend.call('split_with_sizes', either(x), sizes, axis) as TensorId[];
+    return parts.map((part, i) => backend.wrapLike(x, part, x.shape.with(axis, sizes[i])));
   });
-  register<{ axis: number }>('Unpack', ({ value }, { axis }, { id, backend }) => {
+  register<{ axis: number }>('Unpack', ({ value }, { axis }, { either, backend }) => {
     const along = axis < 0 ? axis + value.shape.length : axis;
     const shape = value.shape.toSpliced(along, 1);
-    const parts = backend.call('unbind.int', id(value), along) as TensorId[];
-    return parts.map((part) => backend.wrap(part, value.dtype, shape));
+    const parts = backend.call('unbind.int', either(value), along) as TensorId[];
+    return parts.map((part) => backend.wrapLike(value, part, shape));
   });
   register<{ shape: number[] }>('BroadcastTo', ({ x }, { shape }, { id, out }) =>
     out(x.dtype, 'expand', id(x), shape),
@@ -94,11 +94,13 @@ function registerViews(): void {
 }
 
 function registerCopies(): void {
-  register<{ axis: number }>('Concat', (inputs, { axis }, { id, out }) => {
+  register<{ axis: number }>('Concat', (inputs, { axis }, { id, either, out, outHalf, backend }) => {
     const tensors = Object.values(inputs);
-    return out(tensors[0].dtype, 'cat', tensors.map(id), axis < 0 ? axis + tensors[0].shape.length : axis);
+    const along = axis < 0 ? axis + tensors[0].shape.length : axis;
+    if (tensors.every((x) => backend.isHalf(x))) return outHalf('cat', tensors.map(either), along);
+    return out(tensors[0].dtype, 'cat', tensors.map(id), along);
   });
-  register<{ axis: number }>('Pack', (inputs, { axis }, { id, out }) => {
+  register<{ axis: number }>('Pack', (inputs, { axis }, { id, either, out, outHalf, backend }) => {
     const tensors = Object.values(inputs);
     for (const { shape, dtype } of tensors) {
       util.assertShapesMatch(
@@ -108,6 +110,7 @@ function registerCopies(): void {
       );
       util.assert(tensors[0].dtype === dtype, () => 'All tensors passed to stack must have matching dtypes');
     }
+    if (tensors.every((x) => backend.isHalf(x))) return outHalf('stack', tensors.map(either), axis);
     return out(tensors[0].dtype, 'stack', tensors.map(id), axis);
   });
   register<{ reps: number[] }>('Tile', ({ x }, { reps }, { id, out }) => out(x.dtype, 'repeat', id(x), reps));

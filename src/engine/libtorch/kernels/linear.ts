@@ -1,22 +1,30 @@
 import type { TensorInfo } from '@tensorflow/tfjs';
 import { EngineError } from '../../../errors.js';
 import { ScalarType } from '../backend.js';
-import { FEW_ROWS, LANES } from '../bridge.js';
-import { inHalf, inPrecision, ours } from './products.js';
+import { FEW_ROWS, LANES, type TensorId } from '../bridge.js';
+import {
+  alike,
+  asGiven,
+  inHalf,
+  inPrecision,
+  onCpu,
+  ours,
+  outGiven,
+  outProduct,
+  ownCuda,
+} from './products.js';
 import { register, sizeOf } from './register.js';
 
 /** Linear layers and what stands between them in a feed-forward part. */
 export function registerLinear(): void {
   register('alitok.Linear', ({ x, weight, bias }, _, kernel) => {
-    const { id, use, out } = kernel;
+    const { id, out } = kernel;
     const [factor, matrix] = [x, weight].map((tensor) => inPrecision(kernel, tensor));
     const width = weight.shape[1];
-    if (inHalf(kernel)) {
-      const y = use('linear', factor, matrix, bias ? inPrecision(kernel, bias) : null);
-      return out('float32', 'to.dtype', y, ScalarType.float32);
-    }
+    if (inHalf(kernel))
+      return outProduct(kernel, 'linear', factor, matrix, bias ? inPrecision(kernel, bias) : null);
     const offset = bias ? id(bias) : null;
-    if (!ours(kernel)) return out('float32', 'linear', factor, matrix, offset);
+    if (!onCpu(kernel)) return out('float32', 'linear', factor, matrix, offset);
     if (sizeOf(x.shape) > FEW_ROWS * width || width % LANES > 0)
       return out('float32', 'alitok::linear', factor, matrix, offset);
     return out('float32', 'alitok::linear_few', factor, matrix, null, offset);
@@ -27,17 +35,21 @@ export function registerLinear(): void {
     const rows = (tensor: TensorInfo) =>
       use('reshape', inPrecision(kernel, tensor), [-1, tensor.shape.at(-1)!]);
     const [gradient, factor, matrix] = [rows(dy), rows(x), inPrecision(kernel, weight)];
-    if (ours(kernel) && !inHalf(kernel))
+    if (onCpu(kernel) && !inHalf(kernel))
       return [
         out('float32', 'alitok::product', gradient, matrix, false, false),
         out('float32', 'alitok::product', gradient, factor, true, false),
       ];
-    const products = [use('mm', gradient, matrix), use('mm', use('t', gradient), factor)];
-    return products.map((product) => out('float32', 'to.dtype', product, ScalarType.float32));
+    // What is added up for a weight and scaled is float32 at once.
+    const dweight = use('mm', use('t', gradient), factor);
+    return [
+      outProduct(kernel, 'mm', gradient, matrix),
+      out('float32', 'to.dtype', dweight, ScalarType.float32),
+    ];
   });
   register<{ int8: boolean }>('alitok.PackWeight', ({ weight }, { int8 }, kernel) => {
     const { id, out, backend } = kernel;
-    if (!ours(kernel)) {
+    if (!onCpu(kernel)) {
       if (!int8) return [out('float32', 'to.dtype', id(weight), ScalarType.bfloat16)];
       throw new EngineError(
         `weights in int8 are for --device cpu, not ${backend.device}; use --weights bf16`,
@@ -48,25 +60,47 @@ export function registerLinear(): void {
     return [backend.wrap(packed, 'int32'), backend.wrap(scale, 'float32')];
   });
   register('alitok.PackedLinear', ({ x, weight, scale, bias }, _, kernel) => {
-    const { id, use, out, backend } = kernel;
+    const { id, out, backend } = kernel;
     const [factors, offset] = [scale, bias].map((tensor) => (tensor ? id(tensor) : null));
-    if (ours(kernel)) return out('float32', 'alitok::linear_few', id(x), id(weight), factors, offset);
-    const y = use('linear', backend.halfOf(x), id(weight), bias ? backend.halfOf(bias) : null);
-    return out('float32', 'to.dtype', y, ScalarType.float32);
+    if (onCpu(kernel)) return out('float32', 'alitok::linear_few', id(x), id(weight), factors, offset);
+    return outProduct(kernel, 'linear', backend.halfOf(x), id(weight), bias ? backend.halfOf(bias) : null);
   });
-  register('alitok.Gelu', ({ x }, _, { id, out }) => out('float32', 'gelu', id(x)));
-  register('alitok.GeluGrad', ({ dy, x }, _, { id, out }) => out('float32', 'gelu_backward', id(dy), id(x)));
+  // PyTorch's own kernels for these are one pass over memory, in either type.
+  register('alitok.Gelu', ({ x }, _, kernel) =>
+    outGiven(kernel, x, kernel.backend.call('gelu', asGiven(kernel, x))),
+  );
+  register('alitok.GeluGrad', ({ dy, x }, _, kernel) =>
+    outGiven(kernel, x, kernel.backend.call('gelu_backward', alike(kernel, x, dy), asGiven(kernel, x))),
+  );
   register('alitok.SwiGLU', ({ gate, value }, _, kernel) => {
-    const { id, use, out } = kernel;
-    if (ours(kernel)) return out('float32', 'alitok::swiglu', id(gate), id(value));
-    return out('float32', 'mul.Tensor', use('silu', id(gate)), id(value));
+    const { id, use, out, backend } = kernel;
+    if (!ours(kernel)) return out('float32', 'mul.Tensor', use('silu', id(gate)), id(value));
+    const y = backend.call('alitok::swiglu', asGiven(kernel, gate), alike(kernel, gate, value));
+    return outGiven(kernel, gate, y);
   });
   register('alitok.SwiGLUGrad', ({ dy, gate, value }, _, kernel) => {
-    const { id, use, out, outs } = kernel;
-    if (ours(kernel)) return outs('alitok::swiglu_grad', id(dy), id(gate), id(value));
+    const { id, use, out, backend } = kernel;
+    if (ours(kernel)) {
+      const inputs = [alike(kernel, gate, dy), asGiven(kernel, gate), alike(kernel, gate, value)];
+      const gradients = backend.call('alitok::swiglu_grad', ...inputs) as TensorId[];
+      return gradients.map((gradient) => outGiven(kernel, gate, gradient));
+    }
     return [
       out('float32', 'silu_backward', use('mul.Tensor', id(dy), id(value)), id(gate)),
       out('float32', 'mul.Tensor', id(dy), use('silu', id(gate))),
+    ];
+  });
+  // Decoding multiplies by w1 and w3 at once where a product costs a command to the device.
+  register<{ packed: boolean }>('alitok.JoinLayers', ({ w1, w3 }, { packed }, kernel) => {
+    const { id, out, outHalf, backend } = kernel;
+    if (!ownCuda(kernel)) return [];
+    if (packed || !inHalf(kernel)) return [out('float32', 'cat', [id(w1), id(w3)], 0)];
+    return [
+      outHalf(
+        'cat',
+        [w1, w3].map((x) => backend.halfOf(x)),
+        0,
+      ),
     ];
   });
 }

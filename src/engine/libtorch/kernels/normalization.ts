@@ -1,6 +1,6 @@
 import type { TensorInfo } from '@tensorflow/tfjs';
 import type { TensorId } from '../bridge.js';
-import { ours } from './products.js';
+import { asGiven, keepsHalf, ours, outGiven, ownCuda, staysHalf } from './products.js';
 import { type Kernel, register } from './register.js';
 
 /** (…, d) → (rows, d), a view. */
@@ -11,10 +11,28 @@ function rowsOf({ id, use }: Kernel, x: TensorInfo): TensorId {
 /** Layer, RMS and group normalisation. */
 export function registerNormalization(): void {
   type Epsilon = { epsilon: number };
-  register<Epsilon>('alitok.LayerNorm', ({ x, weight, bias }, { epsilon }, { id, out }) =>
-    out('float32', 'layer_norm', id(x), weight.shape, id(weight), id(bias), epsilon),
-  );
-  register<Epsilon>('alitok.LayerNormGrad', ({ dy, x, weight }, { epsilon }, { id, backend, drop }) => {
+  type Rounds = Epsilon & { rounds: boolean };
+  /** What a norm of ours gives: bfloat16 of bfloat16, and where only layers take it that multiply in it. */
+  const halves = (kernel: Kernel, x: TensorInfo, rounds: boolean) =>
+    staysHalf(kernel, x) || (rounds && keepsHalf(kernel));
+  const outNorm = ({ backend }: Kernel, half: boolean, y: TensorId) =>
+    half ? backend.wrapHalf(y) : backend.wrap(y, 'float32');
+
+  register<Rounds>('alitok.LayerNorm', ({ x, weight, bias }, { epsilon, rounds }, kernel) => {
+    const { id, out, backend } = kernel;
+    if (!ownCuda(kernel))
+      return out('float32', 'layer_norm', id(x), weight.shape, id(weight), id(bias), epsilon);
+    const half = halves(kernel, x, rounds);
+    const inputs = [asGiven(kernel, x), id(weight), id(bias)];
+    return outNorm(kernel, half, backend.call('alitok::layer_norm', ...inputs, epsilon, half));
+  });
+  register<Epsilon>('alitok.LayerNormGrad', ({ dy, x, weight }, { epsilon }, kernel) => {
+    const { id, backend, drop } = kernel;
+    if (ownCuda(kernel)) {
+      const inputs = [asGiven(kernel, dy), asGiven(kernel, x), id(weight)];
+      const [dx, ...others] = backend.call('alitok::layer_norm_grad', ...inputs, epsilon) as TensorId[];
+      return [outGiven(kernel, x, dx), ...others.map((gradient) => backend.wrap(gradient, 'float32'))];
+    }
     const [y, mean, rstd] = backend.call('native_layer_norm', id(x), weight.shape, null, null, epsilon);
     drop(y);
     const scale = id(weight);
@@ -38,14 +56,22 @@ export function registerNormalization(): void {
     const rstd = use('rsqrt', use('add.Scalar', meanSquare, epsilon));
     return { normalized: use('mul.Tensor', x, rstd), rstd };
   };
-  register<Epsilon>('alitok.RMSNorm', ({ x, weight }, { epsilon }, kernel) => {
-    const { id, out } = kernel;
-    if (ours(kernel)) return out('float32', 'alitok::rms_norm', id(x), id(weight), epsilon);
+  register<Rounds>('alitok.RMSNorm', ({ x, weight }, { epsilon, rounds }, kernel) => {
+    const { id, out, backend } = kernel;
+    const half = halves(kernel, x, rounds);
+    if (ours(kernel)) {
+      const y = backend.call('alitok::rms_norm', asGiven(kernel, x), id(weight), epsilon, half);
+      return outNorm(kernel, half, y);
+    }
     return out('float32', 'mul.Tensor', rms(kernel, id(x), epsilon).normalized, id(weight));
   });
   register<Epsilon>('alitok.RMSNormGrad', ({ dy, x, weight }, { epsilon }, kernel) => {
-    const { id, use, out, outs } = kernel;
-    if (ours(kernel)) return outs('alitok::rms_norm_grad', id(dy), id(x), id(weight), epsilon);
+    const { id, use, out, backend } = kernel;
+    if (ours(kernel)) {
+      const inputs = [asGiven(kernel, dy), asGiven(kernel, x), id(weight)];
+      const [dx, dweight] = backend.call('alitok::rms_norm_grad', ...inputs, epsilon) as TensorId[];
+      return [outGiven(kernel, x, dx), backend.wrap(dweight, 'float32')];
+    }
     const [xRows, dyRows] = [rowsOf(kernel, x), rowsOf(kernel, dy)];
     const { normalized, rstd } = rms(kernel, xRows, epsilon);
     const g = use('mul.Tensor', dyRows, id(weight));

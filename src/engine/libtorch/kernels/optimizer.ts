@@ -2,7 +2,7 @@ import type { TensorInfo } from '@tensorflow/tfjs';
 import { type AdamWAttributes, adamWLists } from '../../ops/index.js';
 import { ScalarType } from '../backend.js';
 import type { TensorId } from '../bridge.js';
-import { ours } from './products.js';
+import { onCpu } from './products.js';
 import { type Kernel, register } from './register.js';
 
 /** PyTorch's number for rows one after the other. */
@@ -14,8 +14,8 @@ export function registerOptimizer(): void {
     const [parameters, gradients, ms, vs] = adamWLists(inputs);
     const { lr, beta1, beta2, epsilon, weightDecay, step, gradientScale } = attributes;
     const { id, use, drop, out, backend } = kernel;
-    const fused = !ours(kernel) && backend.has('_fused_adamw_');
-    if (!ours(kernel) && !fused) return adamWOneByOne(kernel, [parameters, gradients, ms, vs], attributes);
+    const fused = !onCpu(kernel) && backend.has('_fused_adamw_');
+    if (!onCpu(kernel) && !fused) return adamWOneByOne(kernel, [parameters, gradients, ms, vs], attributes);
     const root = 1 / Math.sqrt(1 - beta2 ** step);
     const rate = lr / (1 - beta1 ** step);
     const own = (x: TensorInfo) => {
@@ -43,7 +43,7 @@ export function registerOptimizer(): void {
   });
   register('alitok.SumOfSquares', (inputs, _, kernel) => {
     const tensors = Object.values(inputs).map(kernel.id);
-    if (ours(kernel)) return kernel.out('float32', 'alitok::sum_of_squares', tensors);
+    if (onCpu(kernel)) return kernel.out('float32', 'alitok::sum_of_squares', tensors);
     const norms: TensorId[] = kernel.backend.call('_foreach_norm.Scalar', tensors, 2).map(kernel.drop);
     return kernel.out('float32', 'sum', kernel.use('square', kernel.use('stack', norms)));
   });

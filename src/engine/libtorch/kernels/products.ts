@@ -1,14 +1,48 @@
 import type { TensorInfo } from '@tensorflow/tfjs';
 import { ScalarType } from '../backend.js';
-import type { TensorId } from '../bridge.js';
+import type { Argument, TensorId } from '../bridge.js';
 import type { Kernel } from './register.js';
 
-/** Whether our own CPU operators (native/) take part; elsewhere ATen operators are composed. */
-export const ours = ({ backend }: Kernel): boolean => backend.device === 'cpu';
+/** Whether the processor computes, for which we have operators of our own (native/). */
+export const onCpu = ({ backend }: Kernel): boolean => backend.device === 'cpu';
 
-/** Whether operators multiply tensors of bfloat16; what these are made from and what comes out stays float32. */
+/** Whether a CUDA device computes for which we have kernels of our own (native/cuda). */
+export const ownCuda = (kernel: Kernel): boolean => !onCpu(kernel) && kernel.backend.ownKernels;
+
+/** Whether there are operators of ours; elsewhere ATen operators are composed. */
+export const ours = (kernel: Kernel): boolean => onCpu(kernel) || ownCuda(kernel);
+
+/**
+ * Whether operators multiply tensors of bfloat16; what these are made from stays float32, and what comes out does where not
+ * `keepsHalf`.
+ */
 export const inHalf = ({ backend }: Kernel): boolean =>
   backend.precision === 'bf16' && backend.multipliesHalf;
+
+/** Whether what products give stays in bfloat16 until somebody needs it in float32: our own kernels read it so. */
+export const keepsHalf = (kernel: Kernel): boolean => inHalf(kernel) && ownCuda(kernel);
+
+/** Whether to go on in bfloat16 from x, which a product gave in it. */
+export const staysHalf = (kernel: Kernel, x: TensorInfo): boolean =>
+  keepsHalf(kernel) && kernel.backend.isHalf(x);
+
+/** x as operators of ours take it that keep its type: in bfloat16 where `staysHalf`. */
+export const asGiven = (kernel: Kernel, x: TensorInfo): TensorId =>
+  staysHalf(kernel, x) ? kernel.backend.halfOf(x) : kernel.id(x);
+
+/** y of the type of `asGiven(x)`, as another input of the same operator. */
+export const alike = (kernel: Kernel, x: TensorInfo, y: TensorInfo): TensorId =>
+  staysHalf(kernel, x) ? kernel.backend.halfOf(y) : kernel.id(y);
+
+/** Makes the result of an operator that was given `asGiven(x)` a tensor. */
+export const outGiven = (kernel: Kernel, x: TensorInfo, result: TensorId): TensorInfo =>
+  staysHalf(kernel, x) ? kernel.backend.wrapHalf(result) : kernel.backend.wrap(result, 'float32');
+
+/** Runs a product of `inPrecision` factors, or the last operator after one, and makes its result a tfjs tensor. */
+export function outProduct(kernel: Kernel, name: string, ...args: Argument[]): TensorInfo {
+  if (keepsHalf(kernel)) return kernel.outHalf(name, ...args);
+  return kernel.out('float32', 'to.dtype', kernel.use(name, ...args), ScalarType.float32);
+}
 
 /**
  * x as layers multiply it, freed when the kernel ends. A processor without instructions for bfloat16 gets numbers rounded

@@ -23,10 +23,10 @@ function overAxes(
 }
 
 export function registerReductions(): void {
-  overAxes('Sum', (x, axes, keep, { id, out }) => {
+  overAxes('Sum', (x, axes, keep, { either, out }) => {
     const dtype = x.dtype === 'float32' ? 'float32' : 'int32';
     const type = dtype === 'float32' ? ScalarType.float32 : ScalarType.int32;
-    return out(dtype, 'sum.dim_IntList', id(x), axes, keep, type);
+    return out(dtype, 'sum.dim_IntList', either(x), axes, keep, type); // of bfloat16 too it adds up in `type`
   });
   overAxes('Mean', (x, axes, keep, { id, out }) =>
     out('float32', 'mean.dim', id(x), axes, keep, ScalarType.float32),

@@ -12,6 +12,9 @@ export class Kernel {
   /** The PyTorch tensor of a tfjs tensor. */
   readonly id = (tensor: tf.TensorInfo): TensorId => this.backend.id(tensor);
 
+  /** The same in bfloat16 where the tensor was made in it. */
+  readonly either = (tensor: tf.TensorInfo): TensorId => this.backend.either(tensor);
+
   /** Runs an operator whose one result is freed when the kernel ends. */
   readonly use = (name: string, ...args: Argument[]): TensorId => {
     const result = this.backend.call(name, ...args) as TensorId;
@@ -28,6 +31,14 @@ export class Kernel {
   /** Runs an operator and makes its one result a tfjs tensor. */
   readonly out = (dtype: tf.DataType, name: string, ...args: Argument[]): tf.TensorInfo =>
     this.backend.wrap(this.backend.call(name, ...args), dtype);
+
+  /** Runs an operator whose one result is bfloat16 and makes it a float tensor, which stays so while nobody needs float32. */
+  readonly outHalf = (name: string, ...args: Argument[]): tf.TensorInfo =>
+    this.backend.wrapHalf(this.backend.call(name, ...args));
+
+  /** Runs an operator that was given `either(x)` and keeps its type. */
+  readonly outLike = (x: tf.TensorInfo, name: string, ...args: Argument[]): tf.TensorInfo =>
+    this.backend.wrapLike(x, this.backend.call(name, ...args));
 
   /** Runs an operator and makes each of its results a float tensor. */
   readonly outs = (name: string, ...args: Argument[]): tf.TensorInfo[] =>

@@ -1,4 +1,4 @@
-// How operators start kernels; where, is decided elsewhere: on a CUDA device (device.cc).
+// What operators ask of a device (device.cc).
 #pragma once
 #include <ATen/ATen.h>
 
@@ -16,6 +16,9 @@ void launch(const std::string& kernel, const Grid& grid, void** arguments, c10::
 
 /** Why kernels cannot be launched on a device; empty where they can. Asked once before any is. */
 std::string why_not(c10::Device device);
+
+/** x·weightᵀ + bias by the device's library; the bias may be absent. */
+at::Tensor product(const at::Tensor& x, const at::Tensor& weight, const c10::optional<at::Tensor>& bias);
 
 /** Launches a kernel whose parameters have exactly the types of `values`. */
 template <typename... Values>

@@ -116,3 +116,100 @@ NORMS(f, h, float, bf16)
 NORMS(h, f, bf16, float)
 NORMS(h, h, bf16, bf16)
 #undef NORMS
+
+// Heads' vectors, normalised and turned (rotary): x (B, T, H, D) → the same, a warp to a vector. Vectors may lie apart, as those
+// of one projection do.
+
+/** What is between the first numbers of neighbours along an axis. */
+struct Apart {
+  i64 batch, token, head;
+};
+struct Vectors {
+  i64 count; // B·T·H
+  u32 tokens, heads, width;
+  float epsilon;
+};
+
+/** Where vector `i` of the order (B, T, H) begins. */
+DEVICE i64 place(const Vectors& all, const Apart& apart, i64 i) {
+  const i64 token = i / all.heads;
+  return token / all.tokens * apart.batch + token % all.tokens * apart.token + i % all.heads * apart.head;
+}
+
+template <typename T>
+DEVICE void norm_rotary(const T* x, const float* weight, const float* cos, const float* sin, T* y, const Vectors& all,
+                        const Apart& from, const Apart& to) {
+  const i64 i = static_cast<i64>(blockIdx.x) * warps_of_block() + warp_in_block();
+  if (i >= all.count) return;
+  x += place(all, from, i);
+  y += place(all, to, i);
+  const float scale = moments<false>(x, all.width, all.epsilon).scale;
+  const u32 angle = static_cast<u32>(i / all.heads % all.tokens) * (all.width / 2);
+  for (u32 pair = lane(); pair < all.width / 2; pair += WARP) {
+    const float even = to_float(x[2 * pair]) * scale * weight[2 * pair];
+    const float odd = to_float(x[2 * pair + 1]) * scale * weight[2 * pair + 1];
+    const float c = cos[angle + pair], s = sin[angle + pair];
+    assign(y[2 * pair], even * c - odd * s);
+    assign(y[2 * pair + 1], odd * c + even * s);
+  }
+}
+KERNEL norm_rotary_f(const float* x, const float* weight, const float* cos, const float* sin, float* y, Vectors all, Apart from,
+                     Apart to) {
+  norm_rotary(x, weight, cos, sin, y, all, from, to);
+}
+KERNEL norm_rotary_h(const bf16* x, const float* weight, const float* cos, const float* sin, bf16* y, Vectors all, Apart from,
+                     Apart to) {
+  norm_rotary(x, weight, cos, sin, y, all, from, to);
+}
+
+/** As norm_grad, of what norm_rotary gives: dx (B, T, H, D) lies together. */
+template <typename DY, typename X>
+DEVICE void norm_rotary_grad(const DY* dy, const X* x, const float* weight, const float* cos, const float* sin, X* dx,
+                             float* partial, const Vectors& all, const Apart& from, const Apart& through) {
+  DYNAMIC_SHARED(sums);
+  const u32 d = all.width, warps = warps_of_block();
+  float* own = sums + warp_in_block() * d;
+  for (u32 pair = lane(); pair < d / 2; pair += WARP) own[2 * pair] = own[2 * pair + 1] = 0;
+  for (i64 i = static_cast<i64>(blockIdx.x) * warps + warp_in_block(); i < all.count; i += static_cast<i64>(gridDim.x) * warps) {
+    const X* v = x + place(all, from, i);
+    const DY* g = dy + place(all, through, i);
+    const float scale = moments<false>(v, d, all.epsilon).scale;
+    const u32 angle = static_cast<u32>(i / all.heads % all.tokens) * (d / 2);
+    // The gradient, turned back.
+    const auto back = [&](u32 pair, float& even, float& odd) {
+      const float a = to_float(g[2 * pair]), b = to_float(g[2 * pair + 1]), c = cos[angle + pair], s = sin[angle + pair];
+      even = a * c + b * s;
+      odd = b * c - a * s;
+    };
+    float along = 0, even, odd;
+    for (u32 pair = lane(); pair < d / 2; pair += WARP) {
+      back(pair, even, odd);
+      along += even * weight[2 * pair] * to_float(v[2 * pair]) + odd * weight[2 * pair + 1] * to_float(v[2 * pair + 1]);
+    }
+    along = warp_sum(along) * scale * scale / d;
+    for (u32 pair = lane(); pair < d / 2; pair += WARP) {
+      back(pair, even, odd);
+      const float a = to_float(v[2 * pair]), b = to_float(v[2 * pair + 1]);
+      own[2 * pair] += even * a * scale;
+      own[2 * pair + 1] += odd * b * scale;
+      assign(dx[i * d + 2 * pair], (even * weight[2 * pair] - a * along) * scale);
+      assign(dx[i * d + 2 * pair + 1], (odd * weight[2 * pair + 1] - b * along) * scale);
+    }
+  }
+  __syncthreads();
+  for (u32 i = threadIdx.x; i < d; i += blockDim.x) {
+    float sum = 0;
+    for (u32 warp = 0; warp < warps; warp++) sum += sums[warp * d + i];
+    partial[static_cast<i64>(blockIdx.x) * d + i] = sum;
+  }
+}
+#define NORM_ROTARY_GRAD(y, x, Y, X)                                                                                          \
+  KERNEL norm_rotary_grad_##y##x(const Y* dy, const X* in, const float* weight, const float* cos, const float* sin, X* dx,    \
+                                 float* partial, Vectors all, Apart from, Apart through) {                                    \
+    norm_rotary_grad(dy, in, weight, cos, sin, dx, partial, all, from, through);                                              \
+  }
+NORM_ROTARY_GRAD(f, f, float, float)
+NORM_ROTARY_GRAD(f, h, float, bf16)
+NORM_ROTARY_GRAD(h, f, bf16, float)
+NORM_ROTARY_GRAD(h, h, bf16, bf16)
+#undef NORM_ROTARY_GRAD

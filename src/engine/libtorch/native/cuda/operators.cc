@@ -66,22 +66,26 @@ Tensor norm(const char* kernel, const Tensor& x_, const Tensor& weight_, const T
   return y;
 }
 
-/** How many blocks share the rows of a norm's gradient: as many as keep a large device busy. */
+/** How many blocks share the rows of a norm's gradient, at most: as many as keep a large device busy. */
 constexpr int64_t MOST_PARTS = 528;
+
+/** Blocks for the gradient of a norm, each of whose warps has room for `columns` sums. */
+Grid parts_of(int64_t rows, int64_t columns) {
+  const int64_t warps = std::min<int64_t>(THREADS / WARP, SHARED_FLOATS / columns);
+  TORCH_CHECK(warps > 0, "rows of ", columns, " numbers are too long for a gradient of a norm");
+  const int64_t count = std::max<int64_t>(1, std::min(MOST_PARTS, (rows + warps - 1) / warps));
+  return {static_cast<uint32_t>(count), static_cast<uint32_t>(warps * WARP), static_cast<uint32_t>(warps * columns * sizeof(float))};
+}
 
 /** dx, and the gradients by weight and bias (`sums`, d). */
 std::tuple<Tensor, Tensor> norm_grad(const char* kernel, const Tensor& dy_, const Tensor& x_, const Tensor& weight_, double epsilon,
                                      int64_t sums) {
   const Tensor dy = dy_.contiguous(), x = x_.contiguous(), weight = float32(weight_);
   const int64_t d = weight.numel(), rows = x.numel() / d;
-  const int64_t warps = std::min<int64_t>(THREADS / WARP, SHARED_FLOATS / (sums * d));
-  TORCH_CHECK(warps > 0, "rows of ", d, " numbers are too long for a gradient of a norm");
-  Tensor dx = at::empty_like(x);
-  const int64_t parts = std::max<int64_t>(1, std::min(MOST_PARTS, (rows + warps - 1) / warps));
-  const Tensor partial = at::empty({parts, sums, d}, weight.options());
-  const auto shared = static_cast<uint32_t>(warps * sums * d * sizeof(float));
-  const Grid grid{static_cast<uint32_t>(parts), static_cast<uint32_t>(warps * WARP), shared};
-  run(named(kernel, dy, x), grid, x.device(), data(dy), data(x), data(weight), data(dx), data(partial), rows, static_cast<uint32_t>(d), static_cast<float>(epsilon));
+  const Grid grid = parts_of(rows, sums * d);
+  const Tensor dx = at::empty_like(x), partial = at::empty({grid.blocks, sums, d}, weight.options());
+  run(named(kernel, dy, x), grid, x.device(), data(dy), data(x), data(weight), data(dx), data(partial), rows,
+      static_cast<uint32_t>(d), static_cast<float>(epsilon));
   return {dx, partial.sum(0)};
 }
 
@@ -139,6 +143,52 @@ Tensor rotary(const Tensor& x_, const Tensor& cos_, const Tensor& sin_, bool inv
     run(named("rotary", x), {blocks(x.size(0) * tokens, 1), threads}, x.device(), data(x), data(cos), data(sin), data(y),
         static_cast<uint32_t>(tokens), static_cast<uint32_t>(row), static_cast<uint32_t>(width), inverse ? -1.0f : 1.0f);
   return y;
+}
+
+namespace {
+
+/** As normalization.cuh has them. */
+struct Apart {
+  int64_t batch, token, head;
+};
+struct Vectors {
+  int64_t count;
+  uint32_t tokens, heads, width;
+  float epsilon;
+};
+
+Apart apart(const Tensor& x) { return {x.stride(0), x.stride(1), x.stride(2)}; }
+/** x with the numbers of each vector together. */
+Tensor whole_vectors(const Tensor& x) { return x.stride(3) == 1 ? x : x.contiguous(); }
+
+Vectors vectors_of(const Tensor& x, const Tensor& cos, const Tensor& sin, double epsilon) {
+  const int64_t tokens = x.size(1), width = x.size(3);
+  TORCH_CHECK(cos.size(0) == tokens && sin.size(0) == tokens && cos.size(1) * 2 == width, "cos and sin are to be (T, D/2)");
+  return {x.numel() / width, static_cast<uint32_t>(tokens), static_cast<uint32_t>(x.size(2)), static_cast<uint32_t>(width),
+          static_cast<float>(epsilon)};
+}
+
+}  // namespace
+
+Tensor norm_rotary(const Tensor& x_, const Tensor& weight_, const Tensor& cos_, const Tensor& sin_, double epsilon) {
+  const Tensor x = whole_vectors(x_), weight = float32(weight_), cos = float32(cos_), sin = float32(sin_);
+  const Vectors all = vectors_of(x, cos, sin, epsilon);
+  const Tensor y = at::empty({x.size(0), x.size(2), x.size(1), x.size(3)}, x.options()).permute({0, 2, 1, 3});
+  if (all.count > 0)
+    run(named("norm_rotary", x), {blocks(all.count, THREADS / WARP), THREADS}, x.device(), data(x), data(weight), data(cos), data(sin),
+        data(y), all, apart(x), apart(y));
+  return y;
+}
+
+std::tuple<Tensor, Tensor> norm_rotary_grad(const Tensor& dy_, const Tensor& x_, const Tensor& weight_, const Tensor& cos_,
+                                            const Tensor& sin_, double epsilon) {
+  const Tensor dy = whole_vectors(dy_), x = whole_vectors(x_), weight = float32(weight_), cos = float32(cos_), sin = float32(sin_);
+  const Vectors all = vectors_of(x, cos, sin, epsilon);
+  const Grid grid = parts_of(all.count, all.width);
+  const Tensor dx = at::empty(x.sizes(), x.options()), partial = at::empty({grid.blocks, all.width}, weight.options());
+  run(named("norm_rotary_grad", dy, x), grid, x.device(), data(dy), data(x), data(weight), data(cos), data(sin), data(dx),
+      data(partial), all, apart(x), apart(dy));
+  return {dx, partial.sum(0)};
 }
 
 Tensor swiglu(const Tensor& gate_, const Tensor& value_) {
@@ -216,22 +266,20 @@ Tensor generator_step(const Tensor& x_, const Tensor& cos_, const Tensor& sin_, 
   add_norm(residual, Tensor(), norms[NORM1]);
   for (size_t block = 0; block < count; block++) {
     const Tensor *norm = &norms[block * NORMS], *weight = &weights[block * LAYERS];
-    const auto linear = [&](const Tensor& from, int layer) {
-      return at::linear(from, weight[layer], biases.get(block * LAYERS + layer));
-    };
+    const auto layer = [&](int i, const Tensor& from) { return product(from, weight[i], biases.get(block * LAYERS + i)); };
     const Tensor &k = caches[2 * block], &v = caches[2 * block + 1];
     TORCH_CHECK(k.is_contiguous() && v.is_contiguous(), "contiguous caches are expected");
-    const Tensor qkv = linear(n, QKV), attended = at::empty({rows, d}, options);
+    const Tensor qkv = layer(QKV, n), attended = at::empty({rows, d}, options);
     run(named("attend", qkv, k), {static_cast<uint32_t>(rows * heads), DECODE_THREADS}, device, data(qkv), data(float32(norm[Q_NORM])),
         data(float32(norm[K_NORM])), data(cos), data(sin), data(position), data(k), data(v), data(attended), sizes);
-    add_norm(residual, linear(attended, PROJ), norm[NORM2]);
+    add_norm(residual, layer(PROJ, attended), norm[NORM2]);
     residual = h;
-    const Tensor both = linear(n, W13);
+    const Tensor both = layer(W13, n);
     const int64_t hidden = both.size(1) / 2, all = rows * hidden;
     const Tensor gated = at::empty({rows, hidden}, options);
     run(named("swiglu_joined", both), {blocks(all, THREADS), THREADS}, device, data(both), data(gated), all,
         static_cast<uint32_t>(hidden));
-    add_norm(h, linear(gated, W2), norms[(block + 1) * NORMS]); // the next block's norm1, or the last
+    add_norm(h, layer(W2, gated), norms[(block + 1) * NORMS]); // the next block's norm1, or the last
   }
   return n.view({rows, 1, d});
 }

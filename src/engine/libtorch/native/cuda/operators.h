@@ -17,6 +17,10 @@ std::tuple<Tensor, Tensor> rms_norm_grad(const Tensor& dy, const Tensor& x, cons
 Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, double epsilon, bool half);
 std::tuple<Tensor, Tensor, Tensor> layer_norm_grad(const Tensor& dy, const Tensor& x, const Tensor& weight, double epsilon);
 Tensor rotary(const Tensor& x, const Tensor& cos, const Tensor& sin, bool inverse);
+/** rotary(rms_norm(x)) of vectors x (B, T, H, D), which may lie apart; the result lies in memory as (B, H, T, D). */
+Tensor norm_rotary(const Tensor& x, const Tensor& weight, const Tensor& cos, const Tensor& sin, double epsilon);
+std::tuple<Tensor, Tensor> norm_rotary_grad(const Tensor& dy, const Tensor& x, const Tensor& weight, const Tensor& cos,
+                                            const Tensor& sin, double epsilon);
 Tensor swiglu(const Tensor& gate, const Tensor& value);
 std::tuple<Tensor, Tensor> swiglu_grad(const Tensor& dy, const Tensor& gate, const Tensor& value);
 Tensor dropout(const Tensor& x, double rate, int64_t seed);
@@ -33,7 +37,8 @@ void draw_step(const Tensor& logits, const Tensor& uniforms, const optional<Tens
                const Tensor& ids, const Tensor& codes, double temperature, int64_t top_k, double top_p);
 
 #define FOR_EACH_OPERATOR(X)                                                                                       \
-  X(rms_norm) X(rms_norm_grad) X(layer_norm) X(layer_norm_grad) X(rotary) X(swiglu) X(swiglu_grad) X(dropout)      \
+  X(rms_norm) X(rms_norm_grad) X(layer_norm) X(layer_norm_grad) X(rotary) X(norm_rotary) X(norm_rotary_grad)  \
+  X(swiglu) X(swiglu_grad) X(dropout)                                                                              \
   X(attention_weights) X(attention_weights_grad) X(generator_step) X(draw_step)
 
 }  // namespace alitok::cuda

@@ -6,6 +6,9 @@
 TORCH_LIBRARY_FRAGMENT(alitok, library) {
   library.def("layer_norm(Tensor x, Tensor weight, Tensor bias, float epsilon, bool half) -> Tensor");
   library.def("layer_norm_grad(Tensor dy, Tensor x, Tensor weight, float epsilon) -> (Tensor, Tensor, Tensor)");
+  library.def("norm_rotary(Tensor x, Tensor weight, Tensor cos, Tensor sin, float epsilon) -> Tensor");
+  library.def(
+      "norm_rotary_grad(Tensor dy, Tensor x, Tensor weight, Tensor cos, Tensor sin, float epsilon) -> (Tensor, Tensor)");
   library.def("attention_weights(Tensor(a!) scores, bool causal, float scale, float rate, int seed) -> ()");
   library.def(
       "attention_weights_grad(Tensor(a!) scores, Tensor(b!) dp, bool causal, float scale, float rate, int seed) -> ()");
