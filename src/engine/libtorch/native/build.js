@@ -188,7 +188,7 @@ async function make(libtorch, compiler, flags, conditions, headers, nvcc) {
   if (headers && sourcesIn(CUDA).length > 0) {
     parts.kernels = true;
     kernels = await writeKernels(CUDA, nvcc, OBJECTS);
-    if (kernels.error) console.error(`build:libtorch: nvcc: ${kernels.error}`);
+    if (kernels.error) console.error(`build:libtorch: nvcc failed: ${kernels.error}`);
   } else if (hasCuda(libtorch) && sourcesIn(CUDA).length > 0) {
     without('kernels', 'the headers of its CUDA are missing (set CUDA_HOME)');
   }

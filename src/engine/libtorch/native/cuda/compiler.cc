@@ -59,13 +59,10 @@ fs::path torch_folder() {
   return fs::path(info.dli_fname).parent_path();
 }
 
-/** Whether a file is NVRTC itself, also under the names that PyTorch's archives give it, and none of its parts. */
-bool is_nvrtc(const std::string& name) {
-  const auto has = [&](const char* part) { return name.find(part) != std::string::npos; };
-  return name.rfind("libnvrtc", 0) == 0 && has(".so") && !has("builtins") && !has(".alt.");
-}
-
-/** Where NVRTC may be, best first. */
+/**
+ * Where NVRTC may be, best first. It opens a part of itself by name alone, and that finds only what the one that loaded it
+ * would find, or what is loaded already: so the part is, where the folder is ours to name.
+ */
 std::vector<std::string> places() {
   std::vector<std::string> found;
   const fs::path torch = torch_folder();
@@ -75,8 +72,13 @@ std::vector<std::string> places() {
   const std::string together = "cu" + std::to_string(CUDA_MAJOR);
   for (const fs::path& folder : {packages / together / "lib", packages / "cuda_nvrtc" / "lib", torch}) {
     std::error_code missing;
-    for (const auto& entry : fs::directory_iterator(folder, missing))
-      if (is_nvrtc(entry.path().filename().string())) found.push_back(entry.path().string());
+    for (const auto& entry : fs::directory_iterator(folder, missing)) {
+      const std::string name = entry.path().filename().string(), path = entry.path().string();
+      // PyTorch's archives put a hash into the name; "alt" is another build of the same.
+      if (name.rfind("libnvrtc", 0) != 0 || name.find(".so") == name.npos || name.find(".alt.") != name.npos) continue;
+      if (name.rfind("libnvrtc-builtins", 0) == 0) dlopen(path.c_str(), RTLD_LAZY | RTLD_LOCAL);
+      else found.push_back(path);
+    }
   }
   found.push_back("libnvrtc.so." + std::to_string(CUDA_MAJOR));
   if (CUDA_MAJOR == 11) found.push_back("libnvrtc.so.11.2"); // what all versions from 11.2 to 11.8 are called

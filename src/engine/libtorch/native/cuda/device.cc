@@ -92,6 +92,26 @@ std::mutex mutex;
 
 std::string text() { return {reinterpret_cast<const char*>(KERNEL_TEXT), sizeof KERNEL_TEXT}; }
 
+/** The name of the first kernel in the text; empty where there is none. */
+std::string some_kernel() {
+  const std::string text = cuda::text(), before = "\nKERNEL ";
+  const size_t at = text.find(before);
+  if (at == std::string::npos) return "";
+  const size_t start = at + before.size();
+  return text.substr(start, text.find('(', start) - start);
+}
+
+/**
+ * Loads the build's code. It fails for a device that no code was made for, and for PTX of a newer nvcc than the driver knows;
+ * as the driver may look at the code no sooner than when a kernel is asked for, one is.
+ */
+bool load_built(CUmodule& module) {
+  if (!HAS_KERNEL_CODE || driver().load(&module, KERNEL_CODE) != CUDA_SUCCESS) return false;
+  const std::string name = some_kernel();
+  CUfunction function;
+  return name.empty() || driver().function(&function, module, name.c_str()) == CUDA_SUCCESS;
+}
+
 /** Loads the build's code, or else what NVRTC makes of the text. Throws c10::Error. */
 CUmodule load(c10::DeviceIndex device) {
   TORCH_CHECK(driver().missing.empty(), driver().missing);
@@ -101,8 +121,7 @@ CUmodule load(c10::DeviceIndex device) {
   // Loading takes memory of the device, which a capture of a graph by this thread would take amiss.
   const c10::cuda::CUDAStreamCaptureModeGuard relaxed(cudaStreamCaptureModeRelaxed);
   CUmodule module;
-  // It fails for a device that no code was made for, and for PTX of a newer nvcc than the driver knows.
-  if (HAS_KERNEL_CODE && driver().load(&module, KERNEL_CODE) == CUDA_SUCCESS) return module;
+  if (load_built(module)) return module;
   int major, minor;
   C10_CUDA_CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
   C10_CUDA_CHECK(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device));

@@ -46,7 +46,7 @@ enum class State {
 
 struct Graph {
   std::unique_ptr<at::cuda::CUDAGraph> graph;
-  at::cuda::MempoolId_t pool;
+  decltype(at::cuda::graph_pool_handle()) pool;
   CUDAStream stream, before;
   State state = State::Open;
 };
@@ -134,7 +134,8 @@ int64_t graph_open(at::Device device) {
   auto graph = std::make_unique<at::cuda::CUDAGraph>();
   wait(stream, before);
   owner = std::this_thread::get_id();
-  const int64_t number = graphs.empty() ? 0 : graphs.rbegin()->first + 1;
+  static int64_t next = 0; // a number is not used again, so that it never means another graph
+  const int64_t number = next++;
   graphs.emplace(number, Graph{std::move(graph), at::cuda::graph_pool_handle(), stream, before});
   open_graph = number;
   c10::cuda::setCurrentCUDAStream(stream);
