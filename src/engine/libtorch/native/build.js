@@ -132,7 +132,7 @@ async function build() {
   const conditions = fingerprint(libtorch);
   const headers = cudaHeaders(libtorch);
   const nvcc = headers && findNvcc(headers.major);
-  const from = [conditions, ...ownFiles(), nvcc ? `${nvcc.path} ${nvcc.version}` : ''].join('\n');
+  const from = [conditions, ...ownFiles(), JSON.stringify([headers, nvcc])].join('\n');
   // What could not be compiled is not tried again unless somebody asks for it.
   if (optional && record.from === from && (record.failed || existsSync(output))) return;
   const compiler = process.env.CXX || 'c++';
@@ -156,8 +156,22 @@ async function build() {
   console.log(`built ${output} against ${lib ?? 'the system’s libtorch'}${what}`);
 }
 
-const sourcesIn = (folder) =>
-  existsSync(folder) ? readdirSync(folder).filter((name) => name.endsWith('.cc')) : [];
+const filesOf = (folder, ending) =>
+  readdirSync(folder)
+    .filter((name) => name.endsWith(ending))
+    .map((name) => join(folder, name));
+
+/** What is compiled for CUDA devices, with CUDA's `headers` and the header of the kernels. */
+function cudaSources(flags, headers, kernels) {
+  const own = [...headers.include.map((path) => `-idirafter${path}`), `-I${OBJECTS}`];
+  return filesOf(CUDA, '.cc').map((file) => ({
+    file,
+    name: `cuda-${basename(file)}`, // one without it may have the same name
+    flags: [...flags, ...own],
+    optional: basename(file) === GRAPH,
+    includes: [...filesOf(here, '.h'), ...(basename(file) === DEVICE ? [kernels] : [])],
+  }));
+}
 
 /** What the bridge can be without, and how to say so. */
 const PARTS = { kernels: 'CUDA kernels', distributed: 'work over several processes' };
@@ -182,36 +196,19 @@ async function make(libtorch, compiler, flags, conditions, headers, nvcc) {
   const objects = { folder: OBJECTS, conditions };
   const partial = `${output}.partial`;
   const distributed = distributedFlags(compiler, libtorch);
+  const parts = { distributed: distributed.length > 0, kernels: headers !== undefined };
   const without = (part, reason) => console.error(`build:libtorch: without ${PARTS[part]}: ${reason}`);
-  const parts = { distributed: distributed.length > 0, kernels: false };
-  let kernels;
-  if (headers && sourcesIn(CUDA).length > 0) {
-    parts.kernels = true;
-    kernels = await writeKernels(CUDA, nvcc, OBJECTS);
-    if (kernels.error) console.error(`build:libtorch: nvcc failed: ${kernels.error}`);
-  } else if (hasCuda(libtorch) && sourcesIn(CUDA).length > 0) {
+  if (hasCuda(libtorch) && !headers)
     without('kernels', 'the headers of its CUDA are missing (set CUDA_HOME)');
-  }
+  const kernels = headers && (await writeKernels(CUDA, nvcc, OBJECTS));
+  if (kernels?.error) console.error(`build:libtorch: nvcc failed: ${kernels.error}`);
   const makeWith = async () => {
-    const sources = sourcesIn(here).map((name) => ({
-      file: join(here, name),
-      flags: name === DISTRIBUTED && parts.distributed ? [...flags, ...distributed] : flags,
-      optional: name === MEASUREMENTS,
+    const sources = filesOf(here, '.cc').map((file) => ({
+      file,
+      flags: basename(file) === DISTRIBUTED && parts.distributed ? [...flags, ...distributed] : flags,
+      optional: basename(file) === MEASUREMENTS,
     }));
-    const forCuda = [
-      ...flags,
-      ...(headers?.include.map((path) => `-idirafter${path}`) ?? []),
-      `-I${OBJECTS}`,
-    ];
-    if (parts.kernels)
-      for (const name of sourcesIn(CUDA))
-        sources.push({
-          file: join(CUDA, name),
-          name: `cuda-${name}`,
-          flags: forCuda,
-          optional: name === GRAPH,
-          includes: name === DEVICE ? [kernels.header] : [],
-        });
+    if (parts.kernels) sources.push(...cudaSources(flags, headers, kernels.header));
     const files = await compileObjects(compiler, sources, objects);
     await runCompiler(compiler, ['-o', partial, ...files, ...linkFlags(libtorch)]);
   };
