@@ -2,7 +2,7 @@ import * as tf from '@tensorflow/tfjs';
 import * as ops from '../engine/ops/index.js';
 import { normal, zeros } from '../nn/initializers.js';
 import { type Layer, linear, rmsNorm } from '../nn/layers.js';
-import { Parameters, type Scope } from '../nn/parameters.js';
+import { type Parameter, Parameters, type Scope } from '../nn/parameters.js';
 import type { Random } from '../random.js';
 import type { GeneratorConfig, GeneratorGeometry } from './geometry.js';
 import { rotaryTable } from './rotary-table.js';
@@ -21,7 +21,9 @@ export interface Dropout {
 
 /** Keys and values of the condition and the first T − 1 codes, (B, T, H, D) for each layer: nothing comes after the last code. */
 export interface KVCache {
-  layers: { k: tf.Variable<tf.Rank.R4>; v: tf.Variable<tf.Rank.R4> }[];
+  layers: { k: tf.Variable<tf.Rank.R4>; v: tf.Variable<tf.Rank.R4>; joined?: tf.Tensor }[];
+  /** Whether the engine makes a step of all layers in one kernel, which needs no more than a position on its device. */
+  fused: boolean;
   /** How many positions are filled. */
   length: number;
   dispose(): void;
@@ -103,7 +105,7 @@ function mlp(scope: Scope, width: number): Layer {
   return (x) => w2(ops.swiGLU(w1(x), w3(x)));
 }
 
-/** A block's parameters, for a step in one kernel. */
+/** A block's parameters, for a step of all blocks in one kernel. */
 function stepBlock(block: Scope): ops.StepBlock {
   const norm = (name: string) => block.get(`${name}.weight`)!.value;
   const layer = (name: string): ops.StepLayer => {
@@ -117,7 +119,8 @@ function stepBlock(block: Scope): ops.StepBlock {
     norm2: norm('norm2'),
   };
   const attention = { qkv: layer('attn.qkv'), proj: layer('attn.proj') };
-  return { norms, layers: { ...attention, w1: layer('mlp.w1'), w3: layer('mlp.w3'), w2: layer('mlp.w2') } };
+  const layers = { ...attention, w1: layer('mlp.w1'), w3: layer('mlp.w3'), w2: layer('mlp.w2') };
+  return { norms, layers, packed: block.get('attn.qkv.weight')!.packed !== undefined };
 }
 
 /** The decoder-only transformer over [condition, T codes] (AliTok, arXiv 2506.05289). */
@@ -127,7 +130,9 @@ export class Generator {
   private rotary?: ReturnType<typeof rotaryTable>;
   private readonly embeddings;
   private readonly blocks;
+  private readonly stepBlocks: () => ops.StepBlock[];
   private readonly norm;
+  private readonly normWeight: Parameter;
   private readonly output;
 
   constructor(config: GeneratorConfig) {
@@ -136,8 +141,9 @@ export class Generator {
     this.geometry = geometry;
     const scope = this.parameters.scope();
     this.embeddings = scope.parameter('embeddings.weight', [codebook_size + classes + 2, width], INIT);
-    this.blocks = Array.from({ length: layers }, (_, i) => {
-      const block = scope.at('blocks').at(i);
+    const scopes = Array.from({ length: layers }, (_, i) => scope.at('blocks').at(i));
+    this.stepBlocks = () => scopes.map(stepBlock);
+    this.blocks = scopes.map((block, i) => {
       const norm1 = rmsNorm(block.at('norm1'), width);
       const attn = attention(block.at('attn'), geometry, i);
       const norm2 = rmsNorm(block.at('norm2'), width);
@@ -148,12 +154,6 @@ export class Generator {
       };
       const { declared } = block;
       return (x: tf.Tensor, pass: Pass) => {
-        const { cache, cos, sin } = pass;
-        if (cache && x.shape[1] === 1) {
-          const parts = stepBlock(block);
-          const place = { cos, sin, ...cache.layers[i], position: cache.length };
-          if (ops.hasGeneratorStep(x, parts)) return ops.generatorStep(x, parts, place);
-        }
         const own = forBlock(pass);
         if (!pass.recompute) return run(x, own);
         const values = declared.map((p) => p.value);
@@ -161,6 +161,7 @@ export class Generator {
       };
     });
     this.norm = rmsNorm(scope.at('norm'), width);
+    this.normWeight = scope.at('norm').get('weight')!;
     this.output = linear(scope.at('output'), width, codebook_size, { init: zeros });
   }
 
@@ -203,18 +204,40 @@ export class Generator {
   createCache(batch: number): KVCache {
     const { layers, tokens, heads, headWidth } = this.geometry;
     const empty = () => ops.newCache([batch, tokens, heads, headWidth]);
-    const stored = Array.from({ length: layers }, () => ({ k: empty(), v: empty() }));
+    const blocks = this.stepBlocks();
+    const fused = ops.hasGeneratorStep(batch, blocks);
+    const stored = Array.from({ length: layers }, (_, i) => {
+      const joined = fused ? ops.joinLayers(blocks[i]) : undefined;
+      return { k: empty(), v: empty(), joined: joined && tf.keep(joined) };
+    });
     return {
       layers: stored,
+      fused,
       length: 0,
       dispose: () => {
-        for (const { k, v } of stored) tf.dispose([k, v]);
+        for (const { k, v, joined } of stored) tf.dispose([k, v, joined ?? []]);
       },
     };
   }
 
+  /**
+   * Decoding step at a position (1) int32 that the device knows, for caches that are `fused`: ids (B) int32 → logits (B, N).
+   * It takes nothing else from the host, so that an engine can record it and run it again for the next position.
+   */
+  stepAt(position: tf.Tensor1D, ids: tf.Tensor1D, { layers: caches }: KVCache): tf.Tensor2D {
+    const x = ops.embedding(this.embeddings.value, ids.expandDims(1));
+    const place = { ...this.table, position, caches };
+    const y = ops.generatorStep(x, this.stepBlocks(), this.normWeight.value, place);
+    return this.output(y).squeeze([1]) as tf.Tensor2D;
+  }
+
   /** Decoding step. ids (B) int32 at the cache's next position → logits (B, N) of the code that follows it. */
   step(ids: tf.Tensor1D, cache: KVCache): tf.Tensor2D {
+    if (cache.fused) {
+      const logits = this.stepAt(tf.tensor1d([cache.length], 'int32'), ids, cache);
+      cache.length += 1;
+      return logits;
+    }
     const row = (x: tf.Tensor2D) => x.slice([cache.length, 0], [1, -1]);
     const logits = this.run(ids.expandDims(1), { cos: row(this.table.cos), sin: row(this.table.sin), cache });
     cache.length += 1;

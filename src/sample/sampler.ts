@@ -1,5 +1,5 @@
 import * as tf from '@tensorflow/tfjs';
-import { type DrawOptions, drawCodes } from '../engine/ops/index.js';
+import { type DrawOptions, drawCodes, drawStep, Replayed } from '../engine/ops/index.js';
 import { turn } from '../job/turn.js';
 import type { Generator, KVCache } from '../models/generator.js';
 import type { Random } from '../random.js';
@@ -28,17 +28,75 @@ export function sampleOptions(
   return { guidance: { scale, power }, temperature, top_k, top_p };
 }
 
-/** Logits (B, N) of the next code; with guidance the cache holds 2B rows, with the class and without. */
-function nextLogits(
-  generator: Generator,
-  ids: tf.Tensor1D,
-  cache: KVCache,
-  scale: number | undefined,
-): tf.Tensor2D {
-  const logits = generator.step(ids, cache);
-  if (scale === undefined) return logits;
-  const [conditional, free] = tf.split(logits, 2);
-  return free.add(conditional.sub(free).mul(scale));
+/** What is sampled: conditions in the order of the cache's rows, and each step's random numbers and scale of guidance. */
+interface Plan {
+  /** Vocabulary indices: of the images' classes and, with guidance, as many of "no class". */
+  conditions: readonly number[];
+  images: number;
+  /** For each of the T steps a number for each image. */
+  uniforms: readonly (readonly number[])[];
+  /** For each step; absent without guidance. */
+  scales?: readonly number[];
+  draw: DrawOptions;
+}
+
+/** Makes one step after the other, and in the end gives the codes (B, T) int32. */
+interface Steps {
+  next(): void;
+  codes(): tf.Tensor2D;
+  close(): void;
+}
+
+/** Each step told to the engine by its operations, with what the host knows of it. */
+function fromHost(generator: Generator, cache: KVCache, plan: Plan): Steps {
+  const { conditions, uniforms, scales, draw } = plan;
+  const drawn: tf.Tensor1D[] = [];
+  return {
+    next() {
+      const i = drawn.length;
+      const last = drawn.at(-1);
+      // The codes stay where they are computed: a step does not wait for the one before it to be read.
+      const codes = tf.tidy(() => {
+        const ids = !last ? tf.tensor1d([...conditions], 'int32') : scales ? tf.concat1d([last, last]) : last;
+        let logits = generator.step(ids, cache);
+        if (scales) {
+          const [conditional, free] = tf.split(logits, 2);
+          logits = free.add(conditional.sub(free).mul(scales[i]));
+        }
+        return drawCodes(logits, tf.tensor1d([...uniforms[i]]), draw);
+      });
+      drawn.push(codes);
+    },
+    codes: () => tf.stack(drawn, 1) as tf.Tensor2D,
+    close: () => tf.dispose(drawn),
+  };
+}
+
+/** The same steps for engines that need the host for none of them: all that changes is on the device. */
+function onDevice(generator: Generator, cache: KVCache, plan: Plan): Steps {
+  const { conditions, images, uniforms, scales, draw } = plan;
+  const steps = uniforms.length;
+  const state = tf.tidy(() => {
+    const variable = <T extends tf.Tensor>(values: T) => tf.variable(values, false) as unknown as T;
+    return {
+      position: variable(tf.tensor1d([0], 'int32')),
+      ids: variable(tf.tensor1d([...conditions], 'int32')),
+      codes: variable(tf.fill([images, steps], 0, 'int32') as tf.Tensor2D),
+      uniforms: variable(tf.tensor2d(uniforms.flat(), [steps, images])),
+      ...(scales && { scales: variable(tf.tensor1d([...scales])) }),
+    };
+  });
+  const step = new Replayed(() =>
+    tf.tidy(() => drawStep(generator.stepAt(state.position, state.ids, cache), state, draw)),
+  );
+  return {
+    next: () => step.run(),
+    codes: () => state.codes.clone(),
+    close() {
+      step.close();
+      tf.dispose(state);
+    },
+  };
 }
 
 /**
@@ -54,35 +112,28 @@ export async function sampleCodes(
   { onStep = () => {}, steps }: { onStep?: (done: number) => void; steps?: number } = {},
 ): Promise<tf.Tensor2D> {
   const { tokens: all } = generator.geometry;
-  const tokens = steps ?? all;
+  const count = steps ?? all;
+  const eachStep = <T>(value: (i: number) => T) => Array.from({ length: count }, (_, i) => value(i));
   const guided = guidance.scale !== 0;
-  const conditions = guided ? [...classes, ...classes.map(() => generator.noClass)] : [...classes];
-  const cache = generator.createCache(conditions.length);
-  const drawn: tf.Tensor1D[] = [];
+  const without = guided ? classes.map(() => generator.noClass) : [];
+  const plan: Plan = {
+    conditions: [...classes, ...without].map((c) => generator.conditionOf(c)),
+    images: classes.length,
+    uniforms: eachStep(() => classes.map((_, b) => (draw.temperature === 0 ? 0 : randoms[b].uniform()))),
+    scales: guided ? eachStep((i) => guidanceScale(i, all, guidance)) : undefined,
+    draw,
+  };
+  const cache = generator.createCache(plan.conditions.length);
+  const sampling = (cache.fused ? onDevice : fromHost)(generator, cache, plan);
   try {
-    for (let i = 0; i < tokens; i++) {
-      const scale = guided ? guidanceScale(i, all, guidance) : undefined;
-      const uniforms = classes.map((_, b) => (draw.temperature === 0 ? 0 : randoms[b].uniform()));
-      // The codes stay where they are computed: a step does not wait for the one before it to be read.
-      const codes = tf.tidy(() => {
-        const ids =
-          i === 0
-            ? tf.tensor1d(
-                conditions.map((c) => generator.conditionOf(c)),
-                'int32',
-              )
-            : guided
-              ? tf.concat1d([drawn[i - 1], drawn[i - 1]])
-              : drawn[i - 1];
-        return drawCodes(nextLogits(generator, ids, cache, scale), tf.tensor1d(uniforms), draw);
-      });
-      drawn.push(codes);
+    for (let i = 0; i < count; i++) {
+      sampling.next();
       onStep(i + 1);
       await turn();
     }
-    return tf.stack(drawn, 1) as tf.Tensor2D;
+    return sampling.codes();
   } finally {
+    sampling.close();
     cache.dispose();
-    tf.dispose(drawn);
   }
 }

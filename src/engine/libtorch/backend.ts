@@ -30,6 +30,9 @@ const ARRAY_OF: Record<
   bool: Uint8Array,
 };
 
+/** The widest head that kernels of ours on CUDA devices have room for (native/cuda/decode.cuh). */
+const MOST_HEAD_WIDTH = 128;
+
 const READING = 'reading a tensor';
 
 export type Precision = 'float32' | 'bf16';
@@ -57,6 +60,8 @@ export class LibtorchBackend extends tf.KernelBackend {
   private count = 0;
   private processorMultipliesHalf?: boolean;
   private roundsToTF32 = false;
+  /** Whether a CUDA device has kernels of ours. */
+  ownKernels = false;
   /** Frees what JavaScript lost without disposing of it. */
   private readonly lost = new FinalizationRegistry<TensorId>((id) => this.native.free(id));
 
@@ -233,10 +238,11 @@ export class LibtorchBackend extends tf.KernelBackend {
     return this.processorMultipliesHalf;
   }
 
-  /** Whether `alitok.GeneratorStep` does a step of so many sequences, with layers of such widths. */
-  takesStep(sequences: number, widths: number[]): boolean {
-    const plain = this.device === 'cpu' && this.precision === 'float32';
-    return plain && sequences <= FEW_ROWS && widths.every((width) => width % LANES === 0);
+  /** Whether `alitok.GeneratorStep` does a step of so many sequences, with layers and heads of such widths. */
+  takesStep(sequences: number, widths: readonly number[], headWidth: number): boolean {
+    if (this.device !== 'cpu') return this.ownKernels && headWidth % 2 === 0 && headWidth <= MOST_HEAD_WIDTH;
+    const few = this.precision === 'float32' && sequences <= FEW_ROWS;
+    return few && widths.every((width) => width % LANES === 0);
   }
 
   /** The PyTorch tensor behind a tfjs tensor. */

@@ -3,9 +3,16 @@ export { gelu, swiGLU } from './activation.js';
 export { type AdamWAttributes, type AdamWTensors, adamW, adamWLists } from './adamw.js';
 export { attention, cacheWrite, newCache, rotary } from './attention.js';
 export { type DrawOptions, drawCodes } from './draw-codes.js';
+export { type DrawState, drawStep } from './draw-step.js';
 export { dropout, seedAt } from './dropout.js';
 export { fixedConv2d, fixedDepthwiseConv2d, fixedLinear } from './fixed.js';
-export { generatorStep, hasGeneratorStep, type StepBlock, type StepLayer } from './generator-step.js';
+export {
+  generatorStep,
+  hasGeneratorStep,
+  joinLayers,
+  type StepBlock,
+  type StepLayer,
+} from './generator-step.js';
 export { linear } from './linear.js';
 export { crossEntropy, embedding, nearestCode } from './lookup.js';
 export { groupNorm, layerNorm, rmsNorm } from './normalization.js';
@@ -16,5 +23,6 @@ export {
   type WeightKind,
 } from './packed-linear.js';
 export { recomputed } from './recomputed.js';
+export { type Recording, Replayed } from './replayed.js';
 export { stopGradient } from './stop-gradient.js';
 export { sumOfSquares } from './sum-of-squares.js';

@@ -30,6 +30,9 @@ class Chunks {
     for (int64_t first; (first = next_.fetch_add(chunk)) < count;) body(first, std::min(first + chunk, count));
   }
 
+  /** For the next work; nobody may be at this one any more. */
+  void restart() { next_ = 0; }
+
  private:
   std::atomic<int64_t> next_{0};
 };

@@ -1,6 +1,6 @@
-// A decoding step of one block of the generator, for few sequences: y = h + w2(silu(w1 n2)·w3 n2) with n2 = norm2(h) and
+// A decoding step of the generator's blocks, for few sequences: y = h + w2(silu(w1 n2)·w3 n2) with n2 = norm2(h) and
 // h = x + proj(attention(norm1(x))). Between its products there is so little to do that calling one operation after the
-// other would take longer; and threads that go through all of it together need not be woken for each.
+// other would take longer; and threads that go through all of a block together need not be woken for each.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <torch/library.h>
@@ -97,69 +97,82 @@ struct Step {
 };
 
 /**
- * x (B, 1, d) → (B, 1, d), for the position after `position` others; cos and sin (1, D/2) are that position's. Writes to row
- * `position` of the caches (B, Tmax, H, D). norms: norm1, q_norm, k_norm, norm2; weights, scales and biases: qkv, proj, w1, w3,
- * w2, as `linear_few` takes them.
+ * All blocks for one position, and the norm after the last: x (B, 1, d) → (B, 1, d). cos and sin (T, D/2), position (1) int32;
+ * writes to that row of the caches (B, T, H, D): k and v of each block. norms: norm1, q_norm, k_norm and norm2 of each block,
+ * then the last; weights, scales and biases: qkv, proj, w1, w3 and w2 of each, as `linear_few` takes them.
  */
-Tensor generator_step(const Tensor& x_, const Tensor& cos_, const Tensor& sin_, const Tensor& k_cache,
-                      const Tensor& v_cache, int64_t position, at::TensorList norms, at::TensorList weights,
+Tensor generator_step(const Tensor& x_, const Tensor& cos_, const Tensor& sin_, const Tensor& position_,
+                      at::TensorList caches, at::TensorList norms, at::TensorList weights,
                       const c10::List<c10::optional<Tensor>>& scales, const c10::List<c10::optional<Tensor>>& biases,
                       double epsilon) {
-  TORCH_CHECK(norms.size() == NORMS && weights.size() == LAYERS && scales.size() == LAYERS && biases.size() == LAYERS,
-              "a block has ", +NORMS, " norms and ", +LAYERS, " layers");
-  TORCH_CHECK(k_cache.is_contiguous() && v_cache.is_contiguous(), "contiguous caches are expected");
-  TORCH_CHECK(position < k_cache.size(1), "position ", position, " is beyond caches of ", k_cache.size(1));
+  const size_t count = caches.size() / 2;
+  TORCH_CHECK(count > 0 && norms.size() == count * NORMS + 1 && weights.size() == count * LAYERS &&
+                  scales.size() == weights.size() && biases.size() == weights.size(),
+              "a block has 2 caches, ", +NORMS, " norms and ", +LAYERS, " layers");
+  const int64_t position = position_.item<int>();
+  TORCH_CHECK(position < caches[0].size(1), "position ", position, " is beyond caches of ", caches[0].size(1));
   const Tensor x = dense(x_), cos = dense(cos_), sin = dense(sin_);
-  std::vector<Tensor> kept; // what the step points to
-  const auto data = [&](const Tensor& t) {
-    kept.push_back(dense(t));
-    return in(kept.back());
-  };
   Step step;
-  for (int i = 0; i < NORMS; i++) step.norms[i] = data(norms[i]);
-  for (int i = 0; i < LAYERS; i++) {
-    const auto given = [&](const c10::List<c10::optional<Tensor>>& list) {
-      const c10::optional<Tensor> t = list.get(i);
-      if (!t.has_value() || !t->defined()) return Tensor();
-      kept.push_back(dense(*t));
-      return kept.back();
-    };
-    const Tensor weight = weights[i].contiguous(), scale = given(scales), bias = given(biases);
-    kept.push_back(weight);
-    step.layers[i] = few_rows_layer(weight, scale, bias);
-  }
   step.epsilon = static_cast<float>(epsilon);
-  step.heads = k_cache.size(2);
-  step.head_width = k_cache.size(3);
-  step.longest = k_cache.size(1);
+  step.heads = caches[0].size(2);
+  step.head_width = caches[0].size(3);
+  step.longest = caches[0].size(1);
   step.position = position;
   step.rows = x.size(0);
   step.width = x.size(-1);
-  step.hidden = step.layers[W1].outputs;
-  step.x = in(x);
-  step.cos = in(cos);
-  step.sin = in(sin);
-  step.k_cache = out(k_cache);
-  step.v_cache = out(v_cache);
-  Tensor y = at::empty(x.sizes(), x.options());
-  step.y = out(y);
-  const int64_t sizes[] = {3 * step.width, step.width, step.width, step.hidden, step.hidden};
-  float** parts[] = {&step.qkv, &step.attended, &step.h, &step.gate, &step.value};
-  const Tensor room = at::empty({step.rows * (5 * step.width + 2 * step.hidden)}, x.options());
-  float* next = out(room);
-  for (int i = 0; i < 5; i++) {
-    *parts[i] = next;
-    next += step.rows * sizes[i];
-  }
+  step.cos = in(cos) + position * cos.size(1);
+  step.sin = in(sin) + position * sin.size(1);
+  Tensor from = x.clone(), to = at::empty(x.sizes(), x.options());
+  Tensor room;
+  for (size_t block = 0; block < count; block++) {
+    std::vector<Tensor> kept; // what the step points to
+    const auto data = [&](const Tensor& t) {
+      kept.push_back(dense(t));
+      return in(kept.back());
+    };
+    for (int i = 0; i < NORMS; i++) step.norms[i] = data(norms[block * NORMS + i]);
+    for (int i = 0; i < LAYERS; i++) {
+      const size_t at = block * LAYERS + i;
+      const auto given = [&](const c10::List<c10::optional<Tensor>>& list) {
+        const c10::optional<Tensor> t = list.get(at);
+        if (!t.has_value() || !t->defined()) return Tensor();
+        kept.push_back(dense(*t));
+        return kept.back();
+      };
+      const Tensor weight = weights[at].contiguous(), scale = given(scales), bias = given(biases);
+      kept.push_back(weight);
+      step.layers[i] = few_rows_layer(weight, scale, bias);
+    }
+    const Tensor &k = caches[2 * block], &v = caches[2 * block + 1];
+    TORCH_CHECK(k.is_contiguous() && v.is_contiguous(), "contiguous caches are expected");
+    step.hidden = step.layers[W1].outputs;
+    step.x = in(from);
+    step.y = out(to);
+    step.k_cache = out(k);
+    step.v_cache = out(v);
+    const int64_t sizes[] = {3 * step.width, step.width, step.width, step.hidden, step.hidden};
+    float** parts[] = {&step.qkv, &step.attended, &step.h, &step.gate, &step.value};
+    const int64_t all = step.rows * (5 * step.width + 2 * step.hidden);
+    if (!room.defined() || room.numel() < all) room = at::empty({all}, x.options());
+    float* next = out(room);
+    for (int i = 0; i < 5; i++) {
+      *parts[i] = next;
+      next += step.rows * sizes[i];
+    }
+    for (Chunks& chunks : step.chunks) chunks.restart();
 #pragma omp parallel num_threads(at::get_num_threads())
-  step.run();
-  return y;
+    step.run();
+    std::swap(from, to);
+  }
+  const Tensor last = dense(norms[count * NORMS]);
+  rms_rows(in(from), in(last), out(to), step.width, step.epsilon, 0, step.rows);
+  return to;
 }
 
 TORCH_LIBRARY_FRAGMENT(alitok, library) {
   library.def(
-      "generator_step(Tensor x, Tensor cos, Tensor sin, Tensor(a!) k_cache, Tensor(b!) v_cache, int position, "
-      "Tensor[] norms, Tensor[] weights, Tensor?[] scales, Tensor?[] biases, float epsilon) -> Tensor",
+      "generator_step(Tensor x, Tensor cos, Tensor sin, Tensor position, Tensor(a!)[] caches, Tensor[] norms, "
+      "Tensor[] weights, Tensor?[] scales, Tensor?[] biases, float epsilon) -> Tensor",
       generator_step);
 }
 

@@ -27,7 +27,9 @@ VECTORIZED void rms_rows(const float* x, const float* w, float* y, int64_t d, fl
 
 namespace {
 
-Tensor rms_norm(const Tensor& x_, const Tensor& weight_, double epsilon) {
+/** `half`, for a result in bfloat16, is for other devices. */
+Tensor rms_norm(const Tensor& x_, const Tensor& weight_, double epsilon, bool half) {
+  TORCH_CHECK(!half, "results of the CPU are float32");
   const Tensor x = dense(x_), weight = dense(weight_);
   const int64_t d = weight.numel();
   Tensor y = at::empty(x.sizes(), x.options());
@@ -157,7 +159,7 @@ Tensor dropout(const Tensor& x_, double rate, int64_t seed) {
 }
 
 TORCH_LIBRARY_FRAGMENT(alitok, library) {
-  library.def("rms_norm(Tensor x, Tensor weight, float epsilon) -> Tensor", rms_norm);
+  library.def("rms_norm(Tensor x, Tensor weight, float epsilon, bool half=False) -> Tensor", rms_norm);
   library.def("rms_norm_grad(Tensor dy, Tensor x, Tensor weight, float epsilon) -> (Tensor, Tensor)", rms_norm_grad);
   library.def("rotary(Tensor x, Tensor cos, Tensor sin, bool inverse) -> Tensor", rotary);
   library.def("swiglu(Tensor gate, Tensor value) -> Tensor", swiglu);

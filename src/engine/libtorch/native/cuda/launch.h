@@ -8,7 +8,7 @@ namespace alitok::cuda {
 
 /** Blocks, threads of each, and bytes of memory that a block's threads share beside what the kernel declares. */
 struct Grid {
-  uint32_t x, threads, y = 1, shared = 0;
+  uint32_t blocks, threads, shared = 0;
 };
 
 /** Queues a kernel behind all work of `device`'s current stream. `arguments` point to values of the kernel's types. */

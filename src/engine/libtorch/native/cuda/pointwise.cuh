@@ -22,3 +22,62 @@ DEVICE void dropout(const T* x, T* y, i64 n, u32 threshold, float scale, u32 see
 }
 KERNEL dropout_f(const float* x, float* y, i64 n, u32 threshold, float scale, u32 seed) { dropout(x, y, n, threshold, scale, seed); }
 KERNEL dropout_h(const bf16* x, bf16* y, i64 n, u32 threshold, float scale, u32 seed) { dropout(x, y, n, threshold, scale, seed); }
+
+// SwiGLU: silu(gate)·value
+
+template <typename T>
+DEVICE void swiglu(const T* gate, const T* value, T* y, i64 n) {
+  const i64 i = own_four();
+  if (i >= n) return;
+  float g[4], v[4];
+  load(gate, i, n, g);
+  load(value, i, n, v);
+  for (int j = 0; j < 4; j++) v[j] *= silu(g[j]);
+  store(y, i, n, v);
+}
+KERNEL swiglu_f(const float* gate, const float* value, float* y, i64 n) { swiglu(gate, value, y, n); }
+KERNEL swiglu_h(const bf16* gate, const bf16* value, bf16* y, i64 n) { swiglu(gate, value, y, n); }
+
+template <typename T>
+DEVICE void swiglu_grad(const T* dy, const T* gate, const T* value, T* dgate, T* dvalue, i64 n) {
+  const i64 i = own_four();
+  if (i >= n) return;
+  float d[4], g[4], v[4];
+  load(dy, i, n, d);
+  load(gate, i, n, g);
+  load(value, i, n, v);
+  for (int j = 0; j < 4; j++) {
+    const float sigmoid = 1 / (1 + expf(-g[j])), s = g[j] * sigmoid;
+    g[j] = d[j] * v[j] * (sigmoid + s * (1 - sigmoid));
+    v[j] = d[j] * s;
+  }
+  store(dgate, i, n, g);
+  store(dvalue, i, n, v);
+}
+KERNEL swiglu_grad_f(const float* dy, const float* gate, const float* value, float* dgate, float* dvalue, i64 n) {
+  swiglu_grad(dy, gate, value, dgate, dvalue, n);
+}
+KERNEL swiglu_grad_h(const bf16* dy, const bf16* gate, const bf16* value, bf16* dgate, bf16* dvalue, i64 n) {
+  swiglu_grad(dy, gate, value, dgate, dvalue, n);
+}
+
+// Rotary embedding of adjacent pairs: x (B, T, H, D), cos and sin (T, D/2). A block turns one token's heads; `sign` −1 turns
+// them back.
+
+template <typename T>
+DEVICE void rotary(const T* x, const float* cos, const float* sin, T* y, u32 tokens, u32 row, u32 width, float sign) {
+  const i64 begin = static_cast<i64>(blockIdx.x) * row;
+  const u32 pairs = width / 2, at = blockIdx.x % tokens * pairs;
+  for (u32 i = 2 * threadIdx.x; i < row; i += 2 * blockDim.x) {
+    const u32 pair = at + i / 2 % pairs;
+    const float even = to_float(x[begin + i]), odd = to_float(x[begin + i + 1]), c = cos[pair], s = sign * sin[pair];
+    assign(y[begin + i], even * c - odd * s);
+    assign(y[begin + i + 1], odd * c + even * s);
+  }
+}
+KERNEL rotary_f(const float* x, const float* cos, const float* sin, float* y, u32 tokens, u32 row, u32 width, float sign) {
+  rotary(x, cos, sin, y, tokens, row, width, sign);
+}
+KERNEL rotary_h(const bf16* x, const float* cos, const float* sin, bf16* y, u32 tokens, u32 row, u32 width, float sign) {
+  rotary(x, cos, sin, y, tokens, row, width, sign);
+}

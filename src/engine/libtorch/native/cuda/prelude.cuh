@@ -16,6 +16,11 @@ constexpr u32 WARP = 32;
 constexpr u32 ALL_LANES = 0xffffffffu;
 #define INFINITE __uint_as_float(0x7f800000u)
 
+// Memory of a block whose size is the launch's `shared`.
+#ifndef DYNAMIC_SHARED
+#define DYNAMIC_SHARED(name) extern __shared__ float name[]
+#endif
+
 /** A number in bfloat16: the upper half of a float32. */
 struct bf16 {
   u16 bits;
@@ -79,3 +84,5 @@ DEVICE float warp_max(float x) {
   for (u32 step = WARP / 2; step > 0; step /= 2) x = fmaxf(x, __shfl_xor_sync(ALL_LANES, x, step));
   return x;
 }
+
+DEVICE float silu(float x) { return x / (1 + expf(-x)); }

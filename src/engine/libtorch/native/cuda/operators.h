@@ -1,0 +1,39 @@
+// The operators that kernels of ours (*.cuh) compute: `FOR_EACH_OPERATOR(X)` names them all. Where they are registered for
+// PyTorch's CUDA devices is register.cc.
+#pragma once
+#include <ATen/ATen.h>
+
+#include <tuple>
+
+namespace alitok::cuda {
+
+using at::Tensor;
+using c10::optional;
+
+// Of what pointwise.cc says of the CPU's operators of the same names this is the same: float32 and bfloat16 are taken, a result
+// is of its input's type unless `half` asks for bfloat16, and weights of norms and their gradients are float32.
+Tensor rms_norm(const Tensor& x, const Tensor& weight, double epsilon, bool half);
+std::tuple<Tensor, Tensor> rms_norm_grad(const Tensor& dy, const Tensor& x, const Tensor& weight, double epsilon);
+Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, double epsilon, bool half);
+std::tuple<Tensor, Tensor, Tensor> layer_norm_grad(const Tensor& dy, const Tensor& x, const Tensor& weight, double epsilon);
+Tensor rotary(const Tensor& x, const Tensor& cos, const Tensor& sin, bool inverse);
+Tensor swiglu(const Tensor& gate, const Tensor& value);
+std::tuple<Tensor, Tensor> swiglu_grad(const Tensor& dy, const Tensor& gate, const Tensor& value);
+Tensor dropout(const Tensor& x, double rate, int64_t seed);
+
+/** scores (B, H, queries, keys) = q·kᵀ → attention's weights in their place: softmax(scale·scores), masked, after dropout. */
+void attention_weights(const Tensor& scores, bool causal, double scale, double rate, int64_t seed);
+/** The same, and dp, the gradient by these weights → the gradient by q·kᵀ in its place. */
+void attention_weights_grad(const Tensor& scores, const Tensor& dp, bool causal, double scale, double rate, int64_t seed);
+
+Tensor generator_step(const Tensor& x, const Tensor& cos, const Tensor& sin, const Tensor& position, at::TensorList caches,
+                      at::TensorList norms, at::TensorList weights, const c10::List<optional<Tensor>>& scales,
+                      const c10::List<optional<Tensor>>& biases, double epsilon);
+void draw_step(const Tensor& logits, const Tensor& uniforms, const optional<Tensor>& scales, const Tensor& position,
+               const Tensor& ids, const Tensor& codes, double temperature, int64_t top_k, double top_p);
+
+#define FOR_EACH_OPERATOR(X)                                                                                       \
+  X(rms_norm) X(rms_norm_grad) X(layer_norm) X(layer_norm_grad) X(rotary) X(swiglu) X(swiglu_grad) X(dropout)      \
+  X(attention_weights) X(attention_weights_grad) X(generator_step) X(draw_step)
+
+}  // namespace alitok::cuda

@@ -1,0 +1,18 @@
+// The operators for tensors on CUDA devices. Those that the CPU has as well are declared with its own.
+#include <torch/library.h>
+
+#include "operators.h"
+
+TORCH_LIBRARY_FRAGMENT(alitok, library) {
+  library.def("layer_norm(Tensor x, Tensor weight, Tensor bias, float epsilon, bool half) -> Tensor");
+  library.def("layer_norm_grad(Tensor dy, Tensor x, Tensor weight, float epsilon) -> (Tensor, Tensor, Tensor)");
+  library.def("attention_weights(Tensor(a!) scores, bool causal, float scale, float rate, int seed) -> ()");
+  library.def(
+      "attention_weights_grad(Tensor(a!) scores, Tensor(b!) dp, bool causal, float scale, float rate, int seed) -> ()");
+}
+
+TORCH_LIBRARY_IMPL(alitok, CUDA, library) {
+#define IMPLEMENT(name) library.impl(#name, alitok::cuda::name);
+  FOR_EACH_OPERATOR(IMPLEMENT)
+#undef IMPLEMENT
+}

@@ -1,0 +1,80 @@
+// What stands between the products of attention: softmax of the scores q·kᵀ, scaled, with the causal mask and dropout, a warp to
+// a row of keys. A hidden score counts as −∞, whatever it is.
+
+/** How attention looks at its scores (rows, keys), rows in order of batch, head and query. */
+struct Sight {
+  i64 rows;
+  u32 queries, keys;
+  int causal; // the last query sees all keys, the one before it all but the last
+  float scale;
+  u32 threshold; // of dropout; 0 drops nothing
+  float keep;
+  u32 seed;
+};
+
+DEVICE u32 visible(const Sight& sight, i64 row) {
+  return sight.causal ? sight.keys - sight.queries + static_cast<u32>(row % sight.queries) + 1 : sight.keys;
+}
+
+/** The largest score of a row and the sum of e to the power of all others' distance to it. */
+struct Peak {
+  float score, sum;
+};
+
+template <typename T>
+DEVICE Peak peak(const T* scores, u32 seen, float scale) {
+  float largest = -INFINITE, sum = 0;
+  for (u32 i = lane(); i < seen; i += WARP) largest = fmaxf(largest, to_float(scores[i]));
+  largest = warp_max(largest);
+  for (u32 i = lane(); i < seen; i += WARP) sum += expf((to_float(scores[i]) - largest) * scale);
+  return {largest, warp_sum(sum)};
+}
+
+DEVICE float factor(const Sight& sight, i64 row, u32 i) {
+  return sight.threshold == 0 ? 1 : kept(static_cast<u32>(row * sight.keys + i), sight.seed, sight.threshold, sight.keep);
+}
+
+/** scores → attention's weights, after dropout, in their place. */
+template <typename T>
+DEVICE void softmax(T* scores, const Sight& sight) {
+  const i64 row = static_cast<i64>(blockIdx.x) * warps_of_block() + warp_in_block();
+  if (row >= sight.rows) return;
+  scores += row * sight.keys;
+  const u32 seen = visible(sight, row);
+  const Peak top = peak(scores, seen, sight.scale);
+  for (u32 i = lane(); i < sight.keys; i += WARP) {
+    const float p = i < seen ? expf((to_float(scores[i]) - top.score) * sight.scale) / top.sum * factor(sight, row, i) : 0;
+    assign(scores[i], p);
+  }
+}
+KERNEL softmax_f(float* scores, Sight sight) { softmax(scores, sight); }
+KERNEL softmax_h(bf16* scores, Sight sight) { softmax(scores, sight); }
+
+/** scores → weights as above; dp, the gradient by these weights → the gradient by q·kᵀ; each in its place. */
+template <typename T>
+DEVICE void softmax_grad(T* scores, T* dp, const Sight& sight) {
+  const i64 row = static_cast<i64>(blockIdx.x) * warps_of_block() + warp_in_block();
+  if (row >= sight.rows) return;
+  scores += row * sight.keys;
+  dp += row * sight.keys;
+  const u32 seen = visible(sight, row);
+  const Peak top = peak(scores, seen, sight.scale);
+  float along = 0;
+  for (u32 i = lane(); i < seen; i += WARP) {
+    const float p = expf((to_float(scores[i]) - top.score) * sight.scale) / top.sum;
+    along += p * to_float(dp[i]) * factor(sight, row, i);
+  }
+  along = warp_sum(along);
+  for (u32 i = lane(); i < sight.keys; i += WARP) {
+    float dropped = 0, gradient = 0;
+    if (i < seen) {
+      const float p = expf((to_float(scores[i]) - top.score) * sight.scale) / top.sum, keep = factor(sight, row, i);
+      dropped = p * keep;
+      gradient = p * (to_float(dp[i]) * keep - along) * sight.scale;
+    }
+    assign(scores[i], dropped);
+    assign(dp[i], gradient);
+  }
+}
+KERNEL softmax_grad_f(float* scores, float* dp, Sight sight) { softmax_grad(scores, dp, sight); }
+KERNEL softmax_grad_h(bf16* scores, bf16* dp, Sight sight) { softmax_grad(scores, dp, sight); }

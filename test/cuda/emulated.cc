@@ -1,0 +1,65 @@
+// The operators of kernels of ours on tensors of the CPU, by the emulator: a module of Node.js beside the bridge, whose operators
+// are `alitok_emulated::NAME`.
+#include <node_api.h>
+#include <torch/library.h>
+
+#include <map>
+#include <string>
+#include <utility>
+
+#include "launch.h"
+#include "operators.h"
+// The emulator names what the kernels' text needs, so it comes last.
+#include "emulator.h"
+// That text, which emulate.ts puts together.
+#include "kernels.inc"
+
+namespace alitok::cuda {
+namespace {
+
+template <typename... Values, size_t... I>
+void call(void (*kernel)(Values...), void** arguments, std::index_sequence<I...>) {
+  kernel(*static_cast<std::remove_reference_t<Values>*>(arguments[I])...);
+}
+template <typename... Values>
+std::function<void(void**)> caller(void (*kernel)(Values...)) {
+  return [kernel](void** arguments) { call(kernel, arguments, std::index_sequence_for<Values...>()); };
+}
+
+const std::map<std::string, std::function<void(void**)>>& kernels() {
+  static const std::map<std::string, std::function<void(void**)>> all = {
+#define ENTRY(name) {#name, caller(::name)},
+#include "names.inc"
+  };
+  return all;
+}
+
+bool backwards = false;
+int64_t launches = 0;
+
+}  // namespace
+
+void launch(const std::string& kernel, const Grid& grid, void** arguments, c10::Device) {
+  const auto found = kernels().find(kernel);
+  TORCH_CHECK(found != kernels().end(), "there is no kernel ", kernel);
+  TORCH_CHECK(grid.threads % 32 == 0 && grid.threads <= 1024 && grid.blocks > 0 && grid.shared <= 48 << 10, kernel,
+              ": a launch that a device would refuse");
+  launches += 1;
+  emulator::run([&] { found->second(arguments); }, grid.blocks, grid.threads, grid.shared, backwards);
+}
+
+TORCH_LIBRARY_FRAGMENT(alitok_emulated, library) {
+#define DEFINE(name) library.def(#name, name);
+  FOR_EACH_OPERATOR(DEFINE)
+#undef DEFINE
+  library.def("set_backwards", [](bool wanted) { backwards = wanted; });
+  library.def("launches", []() { return launches; });
+  library.def("address", [](const at::Tensor& x) { return reinterpret_cast<int64_t>(x.data_ptr()); });
+}
+
+}  // namespace alitok::cuda
+
+namespace {
+napi_value initialize(napi_env, napi_value exports) { return exports; }
+}  // namespace
+NAPI_MODULE(alitok_emulated, initialize)
