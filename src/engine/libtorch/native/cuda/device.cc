@@ -24,8 +24,8 @@
 namespace alitok::cuda {
 namespace {
 
-/** More memory than this a block's threads share only where the kernel was told so, in bytes. */
-constexpr uint32_t PLAIN_SHARED = 48 << 10;
+/** More memory than this, in bytes, the threads of a block share only where the kernel was allowed to. */
+constexpr int PLAIN_SHARED = 48 << 10;
 
 /** The driver's functions. PyTorch does not link the driver either: a machine without one shall load the bridge. */
 struct Driver {
@@ -33,6 +33,7 @@ struct Driver {
   decltype(&cuCtxGetCurrent) current_context;
   decltype(&cuModuleLoadData) load;
   decltype(&cuModuleGetFunction) function;
+  decltype(&cuFuncGetAttribute) attribute;
   decltype(&cuFuncSetAttribute) set_attribute;
   decltype(&cuLaunchKernel) launch;
   std::string missing;
@@ -51,6 +52,7 @@ struct Driver {
     find("cuCtxGetCurrent", current_context);
     find("cuModuleLoadData", load);
     find("cuModuleGetFunction", function);
+    find("cuFuncGetAttribute", attribute);
     find("cuFuncSetAttribute", set_attribute);
     find("cuLaunchKernel", launch);
   }
@@ -69,6 +71,7 @@ const Driver& driver() {
 
 /** Makes the current device's context this thread's, which the runtime does no sooner than at a call that needs it. */
 void ensure_context() {
+  TORCH_CHECK(driver().missing.empty(), driver().missing);
   CUcontext context = nullptr;
   driver().current_context(&context);
   if (!context) C10_CUDA_CHECK(cudaFree(nullptr));
@@ -76,8 +79,8 @@ void ensure_context() {
 
 struct Kernel {
   CUfunction function;
-  /** What it may share beside what it declares, in bytes. */
-  uint32_t shared;
+  /** What its threads may share beside what it declares, in bytes. */
+  int shared;
 };
 
 /** A device's code, loaded when it is first asked for, and never unloaded: the driver may be gone when the process ends. */
@@ -114,7 +117,6 @@ bool load_built(CUmodule& module) {
 
 /** Loads the build's code, or else what NVRTC makes of the text. Throws c10::Error. */
 CUmodule load(c10::DeviceIndex device) {
-  TORCH_CHECK(driver().missing.empty(), driver().missing);
   TORCH_CHECK(device >= 0 && device < c10::cuda::device_count(), "there is no device cuda:", static_cast<int>(device));
   const c10::cuda::CUDAGuard guard(device);
   ensure_context();
@@ -149,8 +151,11 @@ Code& code_of(c10::DeviceIndex device) {
   return *code;
 }
 
-/** A kernel that may share so many bytes. */
-CUfunction find(const std::string& name, uint32_t shared, c10::DeviceIndex device) {
+/** A kernel whose threads may share so many bytes. */
+CUfunction find(const std::string& name, int shared, c10::DeviceIndex device) {
+  const auto check = [&](CUresult result) {
+    TORCH_CHECK(result == CUDA_SUCCESS, "kernel ", name, " with ", shared, " shared bytes: ", driver().words(result));
+  };
   const std::lock_guard<std::mutex> lock(mutex);
   Code& code = code_of(device);
   TORCH_CHECK(code.module, "kernel ", name, ": ", code.error);
@@ -158,15 +163,14 @@ CUfunction find(const std::string& name, uint32_t shared, c10::DeviceIndex devic
   if (found == code.kernels.end()) {
     const c10::cuda::CUDAStreamCaptureModeGuard relaxed(cudaStreamCaptureModeRelaxed); // it may be loaded only now
     CUfunction function;
-    const CUresult result = driver().function(&function, code.module, name.c_str());
-    TORCH_CHECK(result == CUDA_SUCCESS, "kernel ", name, ": ", driver().words(result));
-    found = code.kernels.emplace(name, Kernel{function, PLAIN_SHARED}).first;
+    int declared = 0;
+    check(driver().function(&function, code.module, name.c_str()));
+    check(driver().attribute(&declared, CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES, function));
+    found = code.kernels.emplace(name, Kernel{function, PLAIN_SHARED - declared}).first;
   }
   Kernel& kernel = found->second;
   if (shared > kernel.shared) {
-    const CUresult result =
-        driver().set_attribute(kernel.function, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, static_cast<int>(shared));
-    TORCH_CHECK(result == CUDA_SUCCESS, "kernel ", name, ": ", shared, " bytes of shared memory: ", driver().words(result));
+    check(driver().set_attribute(kernel.function, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, shared));
     kernel.shared = shared;
   }
   return kernel.function;
@@ -180,16 +184,16 @@ c10::DeviceIndex index_of(c10::Device device) {
 }  // namespace
 
 void launch(const std::string& kernel, const Grid& grid, void** arguments, c10::Device device) {
-  if (grid.x == 0 || grid.y == 0) return; // nothing to do, which the driver calls an error
+  if (grid.blocks == 0) return; // nothing to do, which the driver calls an error
   const c10::DeviceIndex index = index_of(device);
   const c10::cuda::CUDAGuard guard(index);
-  const CUfunction function = find(kernel, grid.shared, index);
   ensure_context();
+  const CUfunction function = find(kernel, static_cast<int>(grid.shared), index);
   const cudaStream_t stream = c10::cuda::getCurrentCUDAStream(index).stream();
   const CUresult result =
-      driver().launch(function, grid.x, grid.y, 1, grid.threads, 1, 1, grid.shared, stream, arguments, nullptr);
-  TORCH_CHECK(result == CUDA_SUCCESS, "kernel ", kernel, " (", grid.x, " × ", grid.y, " blocks of ", grid.threads,
-              " threads, ", grid.shared, " bytes): ", driver().words(result));
+      driver().launch(function, grid.blocks, 1, 1, grid.threads, 1, 1, grid.shared, stream, arguments, nullptr);
+  TORCH_CHECK(result == CUDA_SUCCESS, "kernel ", kernel, " (", grid.blocks, " blocks of ", grid.threads, " threads, ",
+              grid.shared, " bytes): ", driver().words(result));
 }
 
 std::string why_not(c10::Device device) {
