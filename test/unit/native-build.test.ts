@@ -1,37 +1,16 @@
-import { spawnSync } from 'node:child_process';
-import { chmod, cp, mkdir, mkdtemp, readFile, rm, utimes, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { readFile, rm, utimes, writeFile } from 'node:fs/promises';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 // @ts-expect-error plain JavaScript, which runs while packages are being installed
 import { CompilerError, compileObjects, NoCompiler } from '../../src/engine/libtorch/native/compile.js';
+import { NativeProject } from '../native-project.js';
 
-let folder: string;
-const at = (name: string) => join(folder, name);
-
-/** A compiler that notes what it compiles, and copies it; sources that say `error` it refuses. It links the last object. */
-const COMPILER = `#!/bin/sh
-source=; object=
-while [ $# -gt 0 ]; do
-  case $1 in
-    --version) exit ;;
-    *.o) source=$1 ;;
-    -c) source=$2; shift ;;
-    -o) object=$2; shift ;;
-  esac
-  shift
-done
-if grep -q error "$source"; then echo "$source: error: no" >&2; exit 1; fi
-basename "$source" >> "$(dirname "$0")/compiled"
-cp "$source" "$object"
-`;
+let project: NativeProject;
+const at = (name: string) => project.at(name);
 
 beforeAll(async () => {
-  folder = await mkdtemp(join(tmpdir(), 'native-'));
-  await writeFile(at('compiler'), COMPILER);
-  await chmod(at('compiler'), 0o755);
+  project = await NativeProject.create();
 });
-afterAll(() => rm(folder, { recursive: true }));
+afterAll(() => project.remove());
 
 /** Makes files older than the objects of the next build, whatever the clock's resolution. */
 async function write(name: string, content: string, seconds: number) {
@@ -48,17 +27,11 @@ async function build(
   const sources = ['a.cc', 'b.cc', 'c.cc'].map((name) => ({ file: at(name), flags: flags[name] ?? ['-O3'] }));
   const objects = await compileObjects(compiler, sources, { folder: at('objects'), conditions });
   expect(objects).toEqual(['a.cc.o', 'b.cc.o', 'c.cc.o'].map((name) => at(`objects/${name}`)));
-  return (await readFile(at('compiled'), 'utf8')).split('\n').filter(Boolean).sort();
+  return project.compiled();
 }
 
 const ALL = ['a.cc', 'b.cc', 'c.cc'];
-/** Writes small files, with the folders that they are in. */
-async function files(contents: Record<string, string>) {
-  for (const [name, content] of Object.entries(contents)) {
-    await mkdir(dirname(at(name)), { recursive: true });
-    await writeFile(at(name), content);
-  }
-}
+const files = (contents: Record<string, string>) => project.files(contents);
 
 beforeEach(async () => {
   const past = Date.now() / 1000 - 100;
@@ -105,12 +78,8 @@ describe('the bridge', () => {
 
   /** A project of two sources, headers of Node.js, and two libtorches, of which the second includes its version. */
   beforeEach(async () => {
-    for (const name of ['project', 'one', 'two', 'napi'])
-      await rm(at(name), { recursive: true, force: true });
-    await files({ [`${NATIVE}/a.cc`]: 'a', [`${NATIVE}/b.cc`]: 'b', 'napi/node_api.h': '' });
-    for (const name of ['build.js', 'compile.js', 'libtorch.js'])
-      await cp(`src/engine/libtorch/native/${name}`, at(`${NATIVE}/${name}`));
-    await files({ 'project/package.json': '{"type": "module"}' });
+    for (const name of ['one', 'two']) await rm(at(name), { recursive: true, force: true });
+    await project.copyScripts({ 'a.cc': 'a', 'b.cc': 'b' });
     for (const [name, header] of [
       ['one', 'torch/csrc/api/include/torch/version.h'],
       ['two', 'torch/headeronly/version.h'],
@@ -124,19 +93,7 @@ describe('the bridge', () => {
       });
   });
 
-  /** Runs it, and gives what it compiled and linked beside what it said. */
-  async function run(libtorch: string, { args = ['--if-found'], env = {} as NodeJS.ProcessEnv } = {}) {
-    await writeFile(at('compiled'), '');
-    const { stdout, stderr, status } = spawnSync(process.execPath, [at(`${NATIVE}/build.js`), ...args], {
-      encoding: 'utf8',
-      env: {
-        ...process.env,
-        ...{ LIBTORCH: libtorch && at(libtorch), CXX: at('compiler'), NAPI_INCLUDE: at('napi'), ...env },
-      },
-    });
-    const made = (await readFile(at('compiled'), 'utf8')).split('\n').filter(Boolean).sort();
-    return { made, said: `${stdout}${stderr}`, status };
-  }
+  const run = (...args: Parameters<NativeProject['build']>) => project.build(...args);
   const everything = { made: ['a.cc', 'b.cc', 'b.cc.o'], status: 0 };
   const nothing = { made: [], said: '', status: 0 };
 

@@ -195,6 +195,9 @@ napi_value result(napi_env env, IValue&& value) {
     napi_create_double(env, value.toDouble(), &out);
   } else if (value.isBool()) {
     napi_get_boolean(env, value.toBool(), &out);
+  } else if (value.isString()) {
+    const std::string& text = value.toStringRef();
+    napi_create_string_utf8(env, text.data(), text.size(), &out);
   } else {
     napi_get_null(env, &out);
   }
@@ -349,7 +352,7 @@ napi_value schema(napi_env env, napi_callback_info info) {
   });
 }
 
-/** call(operator, ...arguments) → a tensor, number or null; an array of them where the operator gives several. */
+/** call(operator, ...arguments) → a tensor, number, boolean, string or null; an array of them where the operator gives several. */
 napi_value call(napi_env env, napi_callback_info info) {
   napi_value values[MOST_ARGUMENTS + 1];
   const size_t count = arguments(env, info, values);

@@ -10,14 +10,24 @@ import {
   statSync,
   writeFileSync,
 } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join, sep } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { CompilerError, compileObjects, NoCompiler, runCompiler } from './compile.js';
-import { cxx11Abi, distributedFlags, findLibtorch, fingerprint, hasCuda, isLibtorch } from './libtorch.js';
+import { CompilerError, compileObjects, firstError, NoCompiler, runCompiler } from './compile.js';
+import {
+  cudaHeaders,
+  cxx11Abi,
+  distributedFlags,
+  findLibtorch,
+  fingerprint,
+  hasCuda,
+  isLibtorch,
+} from './libtorch.js';
+import { findNvcc, writeKernels } from './nvcc.js';
 
 const here = dirname(fileURLToPath(import.meta.url));
 const root = join(here, '../../../..');
 const output = join(root, 'dist/engine/libtorch/bridge.node');
+const OBJECTS = `${output}.objects`;
 /** What the bridge is built from, whatever the compiler, and whether that has failed. */
 const RECORD = `${output}.json`;
 const optional = process.argv.includes('--if-found');
@@ -25,6 +35,12 @@ const optional = process.argv.includes('--if-found');
 const DISTRIBUTED = 'distributed.cc';
 /** The one source whose interfaces an older PyTorch lacks: what it tells of is left out then (src/engine/measurements.ts). */
 const MEASUREMENTS = 'measurements.cc';
+/** The sources for CUDA devices, which need CUDA's headers, and the kernels' texts. */
+const CUDA = join(here, 'cuda');
+/** The one of them whose interfaces an older PyTorch lacks: nothing is captured then. */
+const GRAPH = 'graph.cc';
+/** The one of them that includes the kernels. */
+const DEVICE = 'device.cc';
 
 const REMEDY =
   'install one (Debian, Ubuntu: apt-get install libtorch-dev; anywhere: pip install torch), or set LIBTORCH to its folder';
@@ -69,7 +85,7 @@ function linkFlags(libtorch) {
     '-ltorch',
     '-ltorch_cpu',
     '-lc10',
-    ...(hasCuda(libtorch) ? ['-ltorch_cuda', '-lc10_cuda'] : []),
+    ...(hasCuda(libtorch) ? ['-ltorch_cuda', '-lc10_cuda', '-ldl'] : []),
   ];
 }
 
@@ -114,52 +130,101 @@ async function build() {
   if (!libtorch) throw new NotFound(`no libtorch found: ${REMEDY}`);
   const { lib } = libtorch;
   const conditions = fingerprint(libtorch);
-  const from = [conditions, ...ownFiles()].join('\n');
+  const headers = cudaHeaders(libtorch);
+  const nvcc = headers && findNvcc(headers.major);
+  const from = [conditions, ...ownFiles(), JSON.stringify([headers, nvcc])].join('\n');
   // What could not be compiled is not tried again unless somebody asks for it.
   if (optional && record.from === from && (record.failed || existsSync(output))) return;
   const compiler = process.env.CXX || 'c++';
   const flags = compileFlags(libtorch, findNodeHeaders());
   await runCompiler(compiler, ['--version']);
   console.log('building the libtorch engine, which can take a few minutes');
-  mkdirSync(dirname(output), { recursive: true });
+  mkdirSync(OBJECTS, { recursive: true });
   const cuda = hasCuda(libtorch);
   const made = { libtorch: lib ?? '/usr', cuda, named, from };
+  let kernels;
   try {
-    await make(libtorch, compiler, flags, conditions);
+    kernels = await make(libtorch, compiler, flags, conditions, headers, nvcc);
   } catch (error) {
     if (error instanceof CompilerError) writeFileSync(RECORD, JSON.stringify({ ...made, failed: true }));
     throw error;
   }
   writeFileSync(RECORD, JSON.stringify(made));
-  console.log(`built ${output} against ${lib ?? 'the system’s libtorch'}${cuda ? ', with CUDA' : ''}`);
+  let what = cuda ? ', with CUDA' : '';
+  if (kernels?.length > 0) what += ` kernels for ${kernels.join(', ')}`;
+  else if (kernels) what += '; CUDA kernels are compiled when they are first used';
+  console.log(`built ${output} against ${lib ?? 'the system’s libtorch'}${what}`);
 }
 
-/** Compiles and links the bridge; without work over several processes where that cannot be compiled. */
-async function make(libtorch, compiler, flags, conditions) {
-  const objects = { folder: `${output}.objects`, conditions };
+const filesOf = (folder, ending) =>
+  readdirSync(folder)
+    .filter((name) => name.endsWith(ending))
+    .map((name) => join(folder, name));
+
+/** What is compiled for CUDA devices, with CUDA's `headers` and the header of the kernels. */
+function cudaSources(flags, headers, kernels) {
+  const own = [...headers.include.map((path) => `-idirafter${path}`), `-I${OBJECTS}`];
+  return filesOf(CUDA, '.cc').map((file) => ({
+    file,
+    name: `cuda-${basename(file)}`, // one without it may have the same name
+    flags: [...flags, ...own],
+    optional: basename(file) === GRAPH,
+    includes: [...filesOf(here, '.h'), ...(basename(file) === DEVICE ? [kernels] : [])],
+  }));
+}
+
+/** What the bridge can be without, and how to say so. */
+const PARTS = { kernels: 'CUDA kernels', distributed: 'work over several processes' };
+
+/** The part that an error is the fault of, of those that are still to be built; undefined where it is another's. */
+function culprit({ file, stderr }, parts) {
+  if (file) {
+    if (dirname(file) === CUDA) return 'kernels';
+    return basename(file) === DISTRIBUTED && parts.distributed ? 'distributed' : undefined;
+  }
+  // The linker names the object, as far as it says anything.
+  const named = stderr.includes(`${sep}cuda-`) ? ['kernels', 'distributed'] : ['distributed', 'kernels'];
+  return named.find((part) => parts[part]);
+}
+
+/**
+ * Compiles and links the bridge; without kernels for CUDA, or without work over several processes, where that cannot be
+ * compiled: everything else is worth having without it. Gives the devices that it has kernels for; undefined where it is
+ * without them.
+ */
+async function make(libtorch, compiler, flags, conditions, headers, nvcc) {
+  const objects = { folder: OBJECTS, conditions };
   const partial = `${output}.partial`;
-  const makeWith = async (distributed) => {
-    const sources = readdirSync(here)
-      .filter((name) => name.endsWith('.cc'))
-      .map((name) => ({
-        file: join(here, name),
-        flags: name === DISTRIBUTED ? [...flags, ...distributed] : flags,
-        optional: name === MEASUREMENTS,
-      }));
+  const distributed = distributedFlags(compiler, libtorch);
+  const parts = { distributed: distributed.length > 0, kernels: headers !== undefined };
+  const without = (part, reason) => console.error(`build:libtorch: without ${PARTS[part]}: ${reason}`);
+  if (hasCuda(libtorch) && !headers)
+    without('kernels', 'the headers of its CUDA are missing (set CUDA_HOME)');
+  const kernels = headers && (await writeKernels(CUDA, nvcc, OBJECTS));
+  if (kernels?.error) console.error(`build:libtorch: nvcc failed: ${kernels.error}`);
+  const makeWith = async () => {
+    const sources = filesOf(here, '.cc').map((file) => ({
+      file,
+      flags: basename(file) === DISTRIBUTED && parts.distributed ? [...flags, ...distributed] : flags,
+      optional: basename(file) === MEASUREMENTS,
+    }));
+    if (parts.kernels) sources.push(...cudaSources(flags, headers, kernels.header));
     const files = await compileObjects(compiler, sources, objects);
     await runCompiler(compiler, ['-o', partial, ...files, ...linkFlags(libtorch)]);
   };
-  const distributed = distributedFlags(compiler, libtorch);
-  try {
-    await makeWith(distributed);
-  } catch (error) {
-    if (!(error instanceof CompilerError) || distributed.length === 0) throw error;
-    // Everything else is worth having without it.
-    await makeWith([]);
-    const reason = error.stderr.split('\n').find((line) => line.includes('error')) ?? error.stderr;
-    console.error(`build:libtorch: without work over several processes: ${reason}`);
+  for (let done = false; !done; ) {
+    try {
+      await makeWith();
+      done = true;
+    } catch (error) {
+      const part = error instanceof CompilerError ? culprit(error, parts) : undefined;
+      if (!part) throw error;
+      parts[part] = false;
+      without(part, firstError(error));
+    }
   }
   renameSync(partial, output);
+  return parts.kernels ? kernels.devices : undefined;
 }
 
 try {

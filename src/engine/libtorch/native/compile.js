@@ -18,13 +18,17 @@ const MEMORY_OF_ONE = 1.5 * 2 ** 30;
 /** A compiler that cannot be started. */
 export class NoCompiler extends Error {}
 
-/** A compiler that refused; `stderr` is what it said. */
+/** A compiler that refused; `stderr` is what it said, and `file` the source, where it was compiling one. */
 export class CompilerError extends Error {
   constructor(compiler, stderr) {
     super(`${compiler} failed:\n${stderr}`);
     this.stderr = stderr;
+    this.file = undefined;
   }
 }
+
+/** The line of what it said that tells what is wrong. */
+export const firstError = ({ stderr }) => stderr.split('\n').find((line) => line.includes('error')) ?? stderr;
 
 /** Runs a compiler. Throws NoCompiler or CompilerError. */
 export function runCompiler(compiler, args) {
@@ -56,17 +60,19 @@ function jobs() {
 }
 
 /**
- * The object files of `sources`, each `{ file, flags, optional }`, in `folder`. An optional one that the compiler refuses is
- * left out. One is compiled again where its source or a header beside it is newer, or where its flags or `conditions` (text:
+ * The object files of `sources`, each `{ file, flags, optional, name, includes }`, in `folder`. An optional one that the compiler
+ * refuses is left out; `name` is the object's, if not the source's; `includes` are further files that it is made of. One is
+ * compiled again where its source, a header beside it or what it includes is newer, or where its flags or `conditions` (text:
  * all else that it depends on) are others than the last time.
  * Throws NoCompiler or CompilerError, once no compiler runs any more.
  */
 export async function compileObjects(compiler, sources, { folder, conditions }) {
   mkdirSync(folder, { recursive: true });
-  const waiting = sources.map(({ file, flags, optional = false }) => {
-    const object = join(folder, `${basename(file)}.o`);
+  const waiting = sources.map(({ file, flags, optional = false, name = basename(file), includes = [] }) => {
+    const object = join(folder, `${name}.o`);
     return {
       file,
+      includes,
       flags,
       optional,
       object,
@@ -74,11 +80,12 @@ export async function compileObjects(compiler, sources, { folder, conditions }) 
       how: [compiler, ...flags, conditions].join('\n'),
     };
   });
-  const isCurrent = ({ file, object, made, how }) =>
+  const isCurrent = ({ file, includes, object, made, how }) =>
     existsSync(object) &&
     existsSync(made) &&
     readFileSync(made, 'utf8') === how &&
-    statSync(object).mtimeMs > Math.max(statSync(file).mtimeMs, headersChanged(dirname(file)));
+    statSync(object).mtimeMs >
+      Math.max(...[file, ...includes].map((path) => statSync(path).mtimeMs), headersChanged(dirname(file)));
   const stale = waiting.filter((one) => !isCurrent(one));
   const errors = [];
   const leftOut = new Set();
@@ -90,6 +97,7 @@ export async function compileObjects(compiler, sources, { folder, conditions }) 
         renameSync(`${object}.partial`, object);
         writeFileSync(made, how);
       } catch (error) {
+        if (error instanceof CompilerError) error.file = file;
         if (optional && error instanceof CompilerError) leftOut.add(object);
         else errors.push(error);
       }

@@ -58,6 +58,35 @@ export function fingerprint({ include, lib, core }) {
 /** Whether the library was built for CUDA. */
 export const hasCuda = ({ lib }) => lib !== undefined && existsSync(join(lib, 'libtorch_cuda.so'));
 
+/** The version of CUDA that the library was built for, such as 13; undefined where its files do not say. */
+function cudaMajor({ lib }) {
+  const library = join(lib, 'libc10_cuda.so');
+  if (!existsSync(library)) return undefined;
+  const [, major] = /libcudart(?:-[0-9a-f]+)?\.so\.(\d+)/.exec(readFileSync(library, 'latin1')) ?? [];
+  return major === undefined ? undefined : Number(major);
+}
+
+/**
+ * CUDA's headers for a libtorch: the folders, best first, and their version, such as 13. They are those of Python's packages
+ * beside torch, of $CUDA_HOME, or of the system. Undefined where there are none, or only those of another version than the
+ * library's: functions that they name may be missing in it, and then the whole bridge would not load.
+ */
+export function cudaHeaders(libtorch) {
+  if (!hasCuda(libtorch)) return undefined;
+  const nvidia = join(libtorch.lib, '../../nvidia');
+  const parts = existsSync(nvidia) ? readdirSync(nvidia).map((name) => join(nvidia, name, 'include')) : [];
+  const cudaHome = process.env.CUDA_HOME || '/usr/local/cuda';
+  const include = [...parts, join(cudaHome, 'include'), '/usr/include'].filter((path) => existsSync(path));
+  const [runtime] = include
+    .map((path) => join(path, 'cuda_runtime_api.h'))
+    .filter((path) => existsSync(path));
+  const [, version] =
+    (runtime && /#define\s+CUDART_VERSION\s+(\d+)/.exec(readFileSync(runtime, 'utf8'))) ?? [];
+  if (version === undefined) return undefined;
+  const major = Math.floor(Number(version) / 1000);
+  return major === (cudaMajor(libtorch) ?? major) ? { include, major } : undefined;
+}
+
 /** Whether the library was built with the C++11 ABI of std::string, which the bridge must share. */
 export function cxx11Abi({ lib }) {
   const library = join(lib, 'libc10.so');
@@ -81,15 +110,9 @@ export function distributedFlags(compiler, libtorch) {
   const flags = [];
   if (hasGroup(compiler, 'torch_cpu', lib, 'ProcessGroupGloo')) flags.push('-DUSE_C10D_GLOO');
   if (hasCuda(libtorch) && hasGroup(compiler, 'torch_cuda', lib, 'ProcessGroupNCCL')) {
-    // Beside Python's torch package lie those of CUDA's parts, each with its headers.
-    const nvidia = join(lib, '../../nvidia');
-    const parts = existsSync(nvidia) ? readdirSync(nvidia).map((name) => join(nvidia, name, 'include')) : [];
-    const cudaHome = process.env.CUDA_HOME ?? '/usr/local/cuda';
-    const found = [...parts, join(cudaHome, 'include'), '/usr/include'].filter((path) => existsSync(path));
-    const all = ['nccl.h', 'cuda_runtime_api.h'].every((name) =>
-      found.some((path) => existsSync(join(path, name))),
-    );
-    if (all) flags.push('-DUSE_C10D_NCCL', ...found.map((path) => `-idirafter${path}`));
+    const { include: found = [] } = cudaHeaders(libtorch) ?? {};
+    if (found.some((path) => existsSync(join(path, 'nccl.h'))))
+      flags.push('-DUSE_C10D_NCCL', ...found.map((path) => `-idirafter${path}`));
   }
   return flags.length > 0 ? [...flags, `-idirafter${join(here, 'declarations')}`] : [];
 }

@@ -2,6 +2,7 @@
 // interfaces are of recent versions and not PyTorch's most stable, so build.js leaves this file out where it does not compile.
 #include <ATen/ATen.h>
 #include <c10/core/CachingDeviceAllocator.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 #include <torch/csrc/autograd/profiler_kineto.h>
 #include <torch/library.h>
 
@@ -48,6 +49,8 @@ at::Tensor profile_end(bool cuda) {
 /** Gives unused memory back to the device, and begins to look for the most that tensors take. */
 void memory_begin(at::Device device) {
   auto* allocator = c10::getDeviceAllocator(device.type());
+  // The allocator waits for the stream that memory was taken on, which need not be the one that reads it (cuda/graph.cc).
+  c10::impl::VirtualGuardImpl(device.type()).synchronizeDevice(device.index());
   allocator->emptyCache();
   allocator->resetPeakStats(device.index());
 }

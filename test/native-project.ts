@@ -1,0 +1,80 @@
+import { spawnSync } from 'node:child_process';
+import { chmod, cp, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+
+/** A compiler that notes what it compiles, and copies it; sources that say `error` it refuses. It links the last object. */
+const COMPILER = `#!/bin/sh
+source=; object=
+while [ $# -gt 0 ]; do
+  case $1 in
+    --version) exit ;;
+    *.o) source=$1 ;;
+    -c) source=$2; shift ;;
+    -o) object=$2; shift ;;
+  esac
+  shift
+done
+if grep -q error "$source"; then echo "$source: error: no" >&2; exit 1; fi
+basename "$source" >> "$(dirname "$0")/compiled"
+cp "$source" "$object"
+`;
+
+const NATIVE = 'project/src/engine/libtorch/native';
+const SCRIPTS = ['build.js', 'compile.js', 'libtorch.js', 'nvcc.js'];
+
+/** A folder for the bridge's build scripts, with a compiler and headers of Node.js that are none. */
+export class NativeProject {
+  private constructor(readonly folder: string) {}
+
+  static async create(): Promise<NativeProject> {
+    const project = new NativeProject(await mkdtemp(join(tmpdir(), 'native-')));
+    await project.script('compiler', COMPILER);
+    return project;
+  }
+
+  remove = () => rm(this.folder, { recursive: true });
+
+  at = (name: string) => join(this.folder, name);
+
+  /** Writes small files, with the folders that they are in. */
+  files = async (contents: Record<string, string>) => {
+    for (const [name, content] of Object.entries(contents)) {
+      await mkdir(dirname(this.at(name)), { recursive: true });
+      await writeFile(this.at(name), content);
+    }
+  };
+
+  /** Writes a program. */
+  script = async (name: string, content: string) => {
+    await this.files({ [name]: content });
+    await chmod(this.at(name), 0o755);
+  };
+
+  /** The scripts, once more, beside sources. */
+  copyScripts = async (sources: Record<string, string>) => {
+    await rm(this.at('project'), { recursive: true, force: true });
+    await this.files({ 'napi/node_api.h': '', 'project/package.json': '{"type": "module"}' });
+    for (const name of SCRIPTS) await cp(`src/engine/libtorch/native/${name}`, this.at(`${NATIVE}/${name}`));
+    await this.files(
+      Object.fromEntries(Object.entries(sources).map(([name, text]) => [`${NATIVE}/${name}`, text])),
+    );
+  };
+
+  /** Runs build.js, and gives what it compiled and linked beside what it said. */
+  build = async (libtorch: string, { args = ['--if-found'], env = {} as NodeJS.ProcessEnv } = {}) => {
+    const { at } = this;
+    await writeFile(at('compiled'), '');
+    const { stdout, stderr, status } = spawnSync(process.execPath, [at(`${NATIVE}/build.js`), ...args], {
+      encoding: 'utf8',
+      env: {
+        ...process.env,
+        ...{ LIBTORCH: libtorch && at(libtorch), CXX: at('compiler'), NAPI_INCLUDE: at('napi'), ...env },
+      },
+    });
+    return { made: await this.compiled(), said: `${stdout}${stderr}`, status };
+  };
+
+  /** What the compiler has compiled and linked. */
+  compiled = async () => (await readFile(this.at('compiled'), 'utf8')).split('\n').filter(Boolean).sort();
+}
