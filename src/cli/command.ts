@@ -97,7 +97,8 @@ export async function openJob(
       `this command runs in one process, but the environment names ${place.size}; start it without \`alitok launch\` and the like`,
     );
   const threads = options.threads ?? (place && sharedThreads(place.localSize));
-  const engine = await openEngine(options.engine, { ...options, threads, localRank: place?.localRank });
+  const warn = (message: string) => log.warn(message);
+  const engine = await openEngine(options.engine, { ...options, threads, localRank: place?.localRank, warn });
   log.logger.debug({ engine }, 'engine started');
   if (place) {
     endWithLauncher();

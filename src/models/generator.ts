@@ -9,7 +9,7 @@ import { rotaryTable } from './rotary-table.js';
 
 const INIT = normal(0.02);
 const HIDDEN_MULTIPLE = 256;
-/** All norms are read by products alone. */
+/** What only layers take, or give: an engine may round it as they do. */
 const ROUNDS = { rounds: true };
 
 /** Dropout during training. */
@@ -60,10 +60,10 @@ function forBlock({ dropout, recompute: _, ...pass }: Pass): BlockPass {
   return { ...pass, dropout: { rate, first, ...seeds } };
 }
 
-/** Drops elements of x (B, …), with the draws of those images in the whole batch. */
-function drop(x: tf.Tensor, drops: Drops | undefined, seed = 0): tf.Tensor {
+/** Drops elements of x (B, …), with the draws of those images in the whole batch; `rounds` where x is of a layer. */
+function drop(x: tf.Tensor, drops: Drops | undefined, seed = 0, options = {}): tf.Tensor {
   if (!drops) return x;
-  return ops.dropout(x, drops.rate, ops.seedAt(seed, (drops.first * x.size) / x.shape[0]));
+  return ops.dropout(x, drops.rate, ops.seedAt(seed, (drops.first * x.size) / x.shape[0]), options);
 }
 
 /** Causal self-attention with normalised, rotated queries and keys: (B, n, d) → (B, n, d). */
@@ -89,7 +89,7 @@ function attention(scope: Scope, { width, heads, headWidth }: GeneratorGeometry,
       seed: ops.seedAt(dropout.attention, dropout.first * heads * n * n),
     };
     const y = ops.attention(q, k, v, { causal: true, keyLength, ...weightDropout });
-    return drop(proj(y.reshape([batch, n, width])), dropout, dropout?.projection);
+    return drop(proj(y.reshape([batch, n, width])), dropout, dropout?.projection, ROUNDS);
   };
 }
 
@@ -152,7 +152,7 @@ export class Generator {
       const ff = mlp(block.at('mlp'), width);
       const run = (x: tf.Tensor, pass: BlockPass) => {
         const h = x.add(attn(norm1(x), pass));
-        return h.add(drop(ff(norm2(h)), pass.dropout, pass.dropout?.mlp));
+        return h.add(drop(ff(norm2(h)), pass.dropout, pass.dropout?.mlp, ROUNDS));
       };
       const { declared } = block;
       return (x: tf.Tensor, pass: Pass) => {

@@ -16,6 +16,14 @@ const SEVERAL: Record<string, number> = {
   searchsorted: 1,
 };
 
+/** Operators of PyTorch that operators of ours call: sums over parts, and the next position. */
+const WITHIN: Record<string, number> = {
+  rms_norm_grad: 1,
+  layer_norm_grad: 1,
+  norm_rotary_grad: 1,
+  draw_step: 1,
+};
+
 /** Whether a tensor's first axes are one in memory, so that its matrices need not be copied for a batch of products. */
 function isBatch(x: TensorId, native: Native): boolean {
   const shape = native.shape(x);
@@ -31,9 +39,9 @@ function ofLists(args: readonly Argument[], native: Native): number {
   return Math.max(Math.ceil(list.length / LISTS.tensors), Math.ceil(chunks / LISTS.chunks));
 }
 
-/** The commands for one call, without those of kernels of ours, which are counted where they are launched. */
+/** The commands for one call, but for kernels of ours, which are counted where they are launched. */
 export function launchesOf(name: string, args: readonly Argument[], result: unknown, native: Native): number {
-  if (name.startsWith('alitok::')) return 0;
+  if (name.startsWith('alitok::')) return WITHIN[name.slice('alitok::'.length)] ?? 0;
   if (/^(_foreach|_fused_adamw)/.test(name)) return ofLists(args, native);
   if (name === 'matmul') return 1 + [args[0], args[1]].filter((x) => !isBatch(x as TensorId, native)).length;
   const [results] = [result].flat();

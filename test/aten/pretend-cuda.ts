@@ -103,6 +103,11 @@ function compositions(call: (name: string, ...args: Argument[]) => TensorId, nat
   }
 
   return {
+    'mm.dtype': (a: TensorId, b: TensorId, type: number) => {
+      const half = (x: TensorId) => native.call(native.find('aten::result_type', 'Tensor')!, x, x) === HALF;
+      require(half(a) && half(b) && type === FLOAT, 'other types than bfloat16, and float32 of it');
+      return call('mm', float(a), float(b));
+    },
     _fused_sdp_choice: (q: TensorId, k: TensorId, v: TensorId) => {
       require(native.shape(q).length === 4 && native.shape(k).join() === native.shape(v).join(), 'shapes');
       return (tf.backend() as LibtorchBackend).precision === 'bf16' ? 1 : 2;
@@ -316,7 +321,7 @@ export function pretendCuda(
     if (operator < FIRST_COMPOSED) return run(name, operator, args.map(onCpu));
     temporary = [];
     const result = composed[name](...args) as TensorId | TensorId[];
-    const kept = new Set(Array.isArray(result) ? result : []);
+    const kept = new Set([result].flat());
     for (const id of temporary) if (!kept.has(id)) real.free(id);
     return result;
   };
@@ -378,7 +383,9 @@ export function pretendCuda(
         observed.sent += values.length;
         graphs.forbid('a copy from memory of JavaScript');
       }
-      return real.fromArray(values.slice(), shape, 'cpu'); // a copy, as a device has
+      const made = real.fromArray(values.slice(), shape, 'cpu'); // a copy, as a device has
+      graphs.made(made);
+      return made;
     },
     free(tensor) {
       graphs.freed(tensor);

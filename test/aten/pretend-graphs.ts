@@ -117,6 +117,15 @@ export class Graphs {
     return result;
   }
 
+  /** To be told of a tensor that is made of a single number, which becomes part of what is recorded. */
+  made(id: TensorId): void {
+    const graph = this.recording;
+    if (!graph) return;
+    const own = this.hold(id);
+    graph.given.set(id, own);
+    graph.calls.push({ name: 'a number', operator: -1, args: [], held: [own] });
+  }
+
   /** To be told of a tensor that JavaScript frees. */
   freed(id: TensorId): void {
     for (const graph of this.graphs.values()) {
@@ -130,7 +139,7 @@ export class Graphs {
     if (known) return [name, known] as const;
     // The kernels' emulation does not tell what they write to; the bridge does where the CPU has the operator too.
     const own = this.real.find(name, '');
-    return parseSchema(this.real.schema(own ?? operator));
+    return parseSchema(this.real.schema(own ?? operator).replace(/^\w+::/, ''));
   }
 
   private place(graph: Graph, id: TensorId): Place {
@@ -148,7 +157,7 @@ export class Graphs {
   private end(graph: Graph): void {
     graph.state = 'ready';
     for (const { tensor, copy } of graph.before) {
-      this.direct('copy_', tensor, copy);
+      this.copy(tensor, copy);
       this.real.free(tensor);
       this.real.free(copy);
     }
@@ -160,6 +169,7 @@ export class Graphs {
     if (graph.broken) throw new Error(`an illegal memory access was encountered: ${graph.broken}`);
     const found = (place: Place) => ('held' in place ? place.held : place.outside);
     for (const { operator, args, held } of graph.calls) {
+      if (operator < 0) continue;
       const resolved = args.map((arg) => {
         if (Array.isArray(arg))
           return arg.map((one) => (one && typeof one === 'object' ? found(one as Place) : one));
@@ -169,10 +179,14 @@ export class Graphs {
       held.forEach((own, i) => {
         const result = results[i];
         if (own === null || result === null) return;
-        if (this.address(own) !== this.address(result)) this.direct('copy_', own, result);
+        if (this.address(own) !== this.address(result)) this.copy(own, result);
         this.real.free(result);
       });
     }
+  }
+
+  private copy(to: TensorId, from: TensorId): void {
+    this.real.free(this.direct('copy_', to, from)); // another number for `to`
   }
 
   private address(id: TensorId): number {

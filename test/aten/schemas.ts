@@ -75,7 +75,7 @@ export function schemaOf(name: string): Schema | undefined {
 
 /** Operators that the engine asks for before it calls them, because not every version has them. */
 export const MAY_LACK =
-  /^(_fused_adamw_|_fused_sdp_choice|_scaled_dot_product_(flash|efficient)_attention(_backward)?)$/;
+  /^(mm\.dtype|_fused_adamw_|_fused_sdp_choice|_scaled_dot_product_(flash|efficient)_attention(_backward)?)$/;
 
 const IS: Record<string, (value: unknown) => boolean> = {
   Tensor: (value) => Number.isInteger(value) && (value as number) >= 0,

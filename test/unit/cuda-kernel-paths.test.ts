@@ -1,12 +1,27 @@
 import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
+import * as tf from '@tensorflow/tfjs';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { openCase } from '../../src/bench/cases.js';
+import { parseConfig } from '../../src/config/schema.js';
+import { openEngine } from '../../src/engine/index.js';
+import type { LibtorchBackend } from '../../src/engine/libtorch/backend.js';
+import { Generator } from '../../src/models/generator.js';
+import { Random } from '../../src/random.js';
+import { packWeights } from '../../src/sample/pack-weights.js';
+import { type SampleOptions, sampleCodes } from '../../src/sample/sampler.js';
+import { type Observed, pretendCuda } from '../aten/pretend-cuda.js';
+import { loadEmulated } from '../cuda/emulate.js';
 
-import { vi } from 'vitest';
+// What the engine does on a CUDA device for which it has kernels of its own, on one that is none: operator tests and goldens
+// once more, steps that are recorded as graphs, and how many commands the device gets.
 
 const BRIDGE = fileURLToPath(new URL('../../dist/engine/libtorch/bridge.node', import.meta.url));
 const built = existsSync(BRIDGE);
+
+// As in cuda-paths.test.ts: the pretended device must not need the processor's instructions for bfloat16.
 vi.stubEnv('ONEDNN_MAX_CPU_ISA', 'AVX2');
-vi.stubEnv('DNNL_MAX_CPU_ISA', 'AVX2'); // its name in the versions of PyTorch 1
+vi.stubEnv('DNNL_MAX_CPU_ISA', 'AVX2');
 
 if (built) {
   vi.stubEnv('ALITOK_TEST_ENGINES', 'libtorch');
@@ -14,7 +29,210 @@ if (built) {
   await import('./ops.test.js');
   await import('./large-shapes.test.js');
   await import('./draw.test.js');
+  await import('./optimizer.test.js');
   await import('../golden/generator.test.js');
   await import('../golden/tokenizer.test.js');
   await import('../golden/bf16.test.js');
 }
+
+type Precision = 'float32' | 'bf16';
+const SIZES = { width: 96, layers: 3, heads: 2, classes: 10, codebook_size: 96, prefix_tokens: 3, grid: 3 };
+const TOKENS = 12;
+
+describe.skipIf(!built)('on a CUDA device with kernels of ours', () => {
+  let seen: Observed;
+  const backend = () => tf.backend() as LibtorchBackend;
+  const open = async (precision: Precision = 'float32') => {
+    await openEngine('libtorch', { device: 'cpu', precision });
+    await loadEmulated();
+    seen = pretendCuda({}, { ownKernels: true });
+  };
+  beforeEach(() => open(), 300_000);
+  afterEach(() => vi.restoreAllMocks());
+
+  /** A generator whose logits say something; fresh, its last layer is zero. */
+  function fresh(): Generator {
+    const generator = new Generator(SIZES);
+    generator.parameters.initialize(Random.of(1, 'test'));
+    const last = generator.parameters.get('output.weight')!;
+    last.value = tf.randomNormal(last.shape as number[], 0, 0.3, 'float32', 2);
+    return generator;
+  }
+
+  async function sampled(
+    generator: Generator,
+    images: number,
+    options: Partial<SampleOptions> = {},
+  ): Promise<number[][]> {
+    const classes = Array.from({ length: images }, (_, i) => i % SIZES.classes);
+    const randoms = classes.map((_, i) => Random.of(3, `image ${i}`));
+    const all = { guidance: { scale: 3, power: 1 }, temperature: 1, top_k: 0, top_p: 1, ...options };
+    const codes = await sampleCodes(generator, classes, all, randoms);
+    const values = (await codes.array()) as number[][];
+    codes.dispose();
+    return values;
+  }
+
+  describe('codes are drawn', () => {
+    it.each<[string, number, Partial<SampleOptions>]>([
+      ['of many images', 20, {}],
+      ['of one image', 1, {}],
+      ['without guidance', 3, { guidance: { scale: 0, power: 1 } }],
+      ['the most likely ones', 5, { temperature: 0 }],
+      ['with a temperature', 5, { temperature: 0.7 }],
+      ['of the most likely few', 5, { top_k: 7 }],
+      ['of those that reach a share', 5, { top_p: 0.8 }],
+      ['of both', 5, { top_k: 20, top_p: 0.5, temperature: 1.3 }],
+    ])('as the CPU draws them: %s', async (_, images, options) => {
+      const generator = fresh();
+      const found = await sampled(generator, images, options);
+      const replayed = seen.calls.get('alitok::graph_replay');
+      await openEngine('cpu'); // tfjs's own
+      const other = fresh();
+      expect(found).toEqual(await sampled(other, images, options));
+      expect(replayed).toBe(TOKENS - 1);
+      expect(new Set(found.flat()).size).toBeGreaterThan(images === 1 ? 3 : 8);
+    });
+
+    it.each<[Precision, 'float32' | 'bf16']>([
+      ['bf16', 'float32'],
+      ['bf16', 'bf16'],
+      ['float32', 'bf16'],
+    ])(
+      'alike when a step is recorded and when it is not, in %s with weights in %s',
+      async (precision, weights) => {
+        await open(precision);
+        const generator = fresh();
+        if (weights === 'bf16') packWeights(generator, 'bf16');
+        const recorded = await sampled(generator, 4);
+        vi.spyOn(backend(), 'record').mockReturnValue(undefined);
+        expect(await sampled(generator, 4)).toEqual(recorded);
+        generator.dispose();
+      },
+    );
+
+    it('by one call of the device a step, from the second on, and without waiting', async () => {
+      const generator = fresh();
+      await sampled(generator, 2); // which makes the table of rotations
+      const calls = () => [...seen.calls.values()].reduce((a, b) => a + b, 0);
+      const perStep: number[] = [];
+      seen.waits.length = 0;
+      let before = calls();
+      const guidance = { scale: 3, power: 1 };
+      const randoms = [0, 1].map((i) => Random.of(3, `image ${i}`));
+      const options = { guidance, temperature: 1, top_k: 0, top_p: 1 };
+      const codes = await sampleCodes(generator, [0, 1], options, randoms, {
+        onStep: () => {
+          perStep.push(calls() - before);
+          before = calls();
+        },
+      });
+      expect(seen.waits).toEqual([]);
+      expect(perStep.slice(1)).toEqual(new Array(TOKENS - 1).fill(1));
+      codes.dispose();
+      generator.dispose();
+    });
+
+    it('and nothing is left, neither tensors nor graphs', async () => {
+      const generator = fresh();
+      await sampled(generator, 2);
+      const before = [backend().native.count(), tf.memory().numTensors];
+      await sampled(generator, 3);
+      expect([backend().native.count(), tf.memory().numTensors]).toEqual(before);
+      expect(seen.graphs).toBe(0);
+    });
+
+    it('as ever where a step cannot be recorded, of which the user is told once', async () => {
+      const generator = fresh();
+      const recorded = await sampled(generator, 2);
+      const told: string[] = [];
+      backend().warn = (message) => told.push(message);
+      // A step that reads from the device cannot be recorded.
+      const step = vi.spyOn(generator, 'stepAt').mockImplementation((position, ids, cache) => {
+        position.dataSync();
+        return Generator.prototype.stepAt.call(generator, position, ids, cache);
+      });
+      expect(await sampled(generator, 2)).toEqual(recorded);
+      expect(await sampled(generator, 2)).toEqual(recorded);
+      expect(step).toHaveBeenCalled();
+      expect(told).toEqual([
+        expect.stringMatching(
+          /^a step cannot be recorded on cuda:0, so each takes longer: .*capturing: read$/,
+        ),
+      ]);
+      expect(seen.graphs).toBe(0);
+    });
+
+    it('a number of the host that was recorded would show', async () => {
+      const generator = fresh();
+      const right = await sampled(generator, 2);
+      let step = 0;
+      vi.spyOn(generator, 'stepAt').mockImplementation((_, ids, cache) => {
+        const position = tf.tensor1d([Math.min(step, TOKENS - 1)], 'int32'); // of the host
+        step += 1;
+        return Generator.prototype.stepAt.call(generator, position, ids, cache);
+      });
+      expect(await sampled(generator, 2)).not.toEqual(right);
+    });
+  });
+
+  it('a graph that reads memory which is gone is found out', () => {
+    const x = tf.keep(tf.tensor1d([1, 2]));
+    const y = tf.variable(tf.tensor1d([0, 0]), false);
+    const recording = backend().record(() => {
+      backend().call(
+        'copy_',
+        backend().id(y),
+        backend().call('add.Tensor', backend().id(y), backend().id(x)),
+      );
+    })!;
+    recording.replay();
+    expect([...y.dataSync()]).toEqual([2, 4]); // once for real, and once again
+    x.dispose();
+    expect(() => recording.replay()).toThrow(/illegal memory access/);
+    recording.close();
+  });
+
+  describe('the device gets few commands', () => {
+    /** The published AR-B, but for its widths, which make no difference here. */
+    const CONFIG = parseConfig(
+      {
+        tokenizer: { image_size: 32, patch_size: 8, codebook_size: 64, token_size: 4 },
+        generator: { width: 32, layers: 24, heads: 2, classes: 10, dropout: 0.1 },
+      },
+      'test',
+    );
+
+    it('for a decoding step: no more than 220', async () => {
+      await open('bf16');
+      const sampling = openCase({ name: 'sample', batch: 1, steps: 3 }, CONFIG);
+      await sampling.run();
+      const launches: number[] = [];
+      vi.spyOn(backend(), 'record').mockImplementation((step) => {
+        const before = seen.launches;
+        step();
+        launches.push(seen.launches - before);
+        return { replay: step, close() {} };
+      });
+      await sampling.run();
+      sampling.dispose();
+      console.log('decode', launches);
+      expect(launches[0]).toBeLessThanOrEqual(220);
+      expect(launches[0]).toBeGreaterThan(8 * 24);
+    });
+
+    it('for a training step: no more than 1500', async () => {
+      await open('bf16');
+      const training = openCase({ name: 'train', batch: 2 }, CONFIG);
+      await training.run();
+      const before = seen.launches;
+      const calls = new Map(seen.calls);
+      await training.run();
+      for (const [name, count] of [...seen.calls].sort((a, b) => b[1] - a[1]).slice(0, 45))
+        console.log(name, count - (calls.get(name) ?? 0));
+      console.log('train', seen.launches - before);
+      training.dispose();
+      expect(seen.launches - before).toBeLessThanOrEqual(1500);
+    });
+  });
+});

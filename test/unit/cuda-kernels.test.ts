@@ -77,7 +77,7 @@ describe.skipIf(!existsSync(BRIDGE))('kernels for CUDA devices', () => {
       ['some more than that', [7, 3, 31]],
     ])('drop the elements that the CPU drops: %s', (_, shape) => {
       const x = draw(shape, 1, type);
-      const y = inBothOrders(() => emulated('dropout', x, 0.3, 77));
+      const y = inBothOrders(() => emulated('dropout', x, 0.3, 77, false));
       const expected = call('to.dtype', call('alitok::dropout', float(x), 0.3, 77), TYPES[type]);
       expect(values(y)).toEqual(values(expected));
     });
@@ -85,7 +85,7 @@ describe.skipIf(!existsSync(BRIDGE))('kernels for CUDA devices', () => {
     it('drop elements of a view that begins anywhere', () => {
       const x = call('narrow', draw([1000], 1, type), 0, 3, 501);
       const expected = call('alitok::dropout', float(x), 0.5, 5);
-      expect(error(emulated('dropout', x, 0.5, 5), expected)).toBeLessThan(LIMIT[type]);
+      expect(error(emulated('dropout', x, 0.5, 5, false), expected)).toBeLessThan(LIMIT[type]);
     });
 
     it.each([
@@ -244,7 +244,7 @@ describe.skipIf(!existsSync(BRIDGE))('kernels for CUDA devices', () => {
   it('keep NaN and infinities', () => {
     const x = native.fromArray(Float32Array.from([1, Number.NaN, 3, 4]), [1, 4], 'cpu');
     const half = call('to.dtype', x, HALF);
-    for (const y of [emulated('dropout', half, 0.5, 3), emulated('dropout', x, 0.5, 3)])
+    for (const y of [emulated('dropout', half, 0.5, 3, false), emulated('dropout', x, 0.5, 3, false)])
       expect(Number.isNaN(values(y)[1])).toBe(true);
     const ones = call('ones', [4], FLOAT, null, 'cpu');
     expect([...values(emulated('rms_norm', x, ones, 1e-5, true))].every(Number.isNaN)).toBe(true);
@@ -252,19 +252,163 @@ describe.skipIf(!existsSync(BRIDGE))('kernels for CUDA devices', () => {
     expect([...values(emulated('layer_norm', large, ones, ones, 1e-5, false))].every(Number.isNaN)).toBe(
       true,
     );
-    expect([
-      ...values(
-        emulated(
-          'dropout',
-          call(
-            'to.dtype',
-            native.fromArray(Float32Array.of(Number.POSITIVE_INFINITY, 3.4e38), [2], 'cpu'),
-            HALF,
-          ),
-          0,
-          1,
-        ),
-      ),
-    ]).toEqual([Number.POSITIVE_INFINITY, Number.POSITIVE_INFINITY]);
+    const largest = native.fromArray(Float32Array.of(Number.POSITIVE_INFINITY, 3.4e38), [2], 'cpu');
+    expect([...values(emulated('dropout', call('to.dtype', largest, HALF), 0, 1, false))]).toEqual([
+      Number.POSITIVE_INFINITY,
+      Number.POSITIVE_INFINITY,
+    ]);
+  });
+
+  it('round many tensors at once, as PyTorch rounds them', () => {
+    const sizes = [1, 7, 4096, 4097, 0, 10_000, ...new Array(100).fill(3)];
+    const all = sizes.map((size, i) => draw([size], i));
+    const rounded = inBothOrders<TensorId[]>(() => emulated('round_all', all));
+    rounded.forEach((x, i) => {
+      expect(values(x)).toEqual(values(call('to.dtype', all[i], HALF)));
+    });
+  });
+
+  it('drop into bfloat16 what layers take', () => {
+    const x = draw([33], 1);
+    const y = inBothOrders(() => emulated('dropout', x, 0.3, 77, true));
+    expect(values(y)).toEqual(values(call('to.dtype', call('alitok::dropout', x, 0.3, 77), HALF)));
+  });
+
+  describe('a decoding step', () => {
+    const [layers, d, hidden, heads, longest] = [2, 96, 256, 2, 70];
+    const width = d / heads;
+
+    it.each([
+      ['float32', 0],
+      ['float32', 1],
+      ['float32', 69],
+      ['bfloat16', 0],
+      ['bfloat16', 41],
+    ] as [Type, number][])('in %s at position %i', (type, at) => {
+      const rows = 3;
+      const scaled = (shape: number[], seed: number) => call('mul.Scalar', draw(shape, seed), 0.2);
+      const as = (x: TensorId) => call('to.dtype', x, TYPES[type]);
+      const [x, cos, sin] = [
+        draw([rows, 1, d], 1),
+        draw([longest, width / 2], 2),
+        draw([longest, width / 2], 3),
+      ];
+      const blocks = Array.from({ length: layers }, (_, i) => ({
+        caches: [4, 5].map((seed) => draw([rows, longest, heads, width], seed + 100 * i, type)),
+        norms: [d, width, width, d].map((n, j) => draw([n], 10 + j + 100 * i)),
+        weights: [
+          [3 * d, d],
+          [d, d],
+          [hidden, d],
+          [hidden, d],
+          [d, hidden],
+        ].map((shape, j) => as(scaled(shape, 20 + j + 100 * i))),
+        biases: [as(scaled([3 * d], 30 + i)), as(scaled([d], 40 + i)), null, null, null],
+      }));
+      const last = draw([d], 50);
+      const norms = [...blocks.flatMap((block) => block.norms), last];
+      const caches = (widen: boolean) =>
+        blocks.flatMap((block) => block.caches.map((c) => (widen ? float(c) : call('clone', c))));
+      const position = () => native.fromArray(Int32Array.of(at), [1], 'cpu');
+      // The CPU takes w1 and w3 apart, and float32.
+      const kept = caches(true);
+      const wide = (list: (TensorId | null)[]) => list.map((x) => (x === null ? null : float(x)));
+      const none = (count: number) => new Array(count * layers).fill(null);
+      const expected = call(
+        'alitok::generator_step',
+        x,
+        cos,
+        sin,
+        position(),
+        kept,
+        norms,
+        wide(blocks.flatMap((b) => b.weights)),
+        none(5),
+        wide(blocks.flatMap((b) => b.biases)),
+        1e-5,
+      );
+      const joined = blocks.flatMap(({ weights: [qkv, proj, w1, w3, w2] }) => [
+        qkv,
+        proj,
+        call('cat', [w1, w3], 0),
+        w2,
+      ]);
+      const found = inBothOrders<TensorId[]>(() => {
+        const own = caches(false);
+        const biases = blocks.flatMap(({ biases: [qkv, proj] }) => [qkv, proj, null, null]);
+        const y = emulated(
+          'generator_step',
+          x,
+          cos,
+          sin,
+          position(),
+          own,
+          norms,
+          joined,
+          none(4),
+          biases,
+          1e-5,
+        );
+        return [y, ...own];
+      });
+      const limit = type === 'float32' ? 5e-6 : 2e-2;
+      expect(error(found[0], expected)).toBeLessThan(limit);
+      kept.forEach((cache, i) => {
+        expect(error(found[i + 1], cache)).toBeLessThan(limit);
+      });
+    });
+
+    it.each([
+      ['everything', 1, 0, 1],
+      ['the most likely', 0, 0, 1],
+      ['a few', 0.8, 5, 1],
+      ['a share', 1.2, 0, 0.7],
+      ['a share of a few', 1, 40, 0.6],
+      ['one of all', 1, 1, 1],
+    ])('draws of %s as the CPU does, with guidance and without', (_, temperature, top_k, top_p) => {
+      const [images, entries, steps, at] = [9, 1031, 4, 2];
+      const state = () => ({
+        position: native.fromArray(Int32Array.of(at), [1], 'cpu'),
+        codes: call('zeros', [images, steps], 3, null, 'cpu'),
+      });
+      const uniforms = call('sigmoid', draw([steps, images], 2));
+      for (const guided of [false, true]) {
+        const rows = guided ? 2 * images : images;
+        const logits = draw([rows, entries], 1);
+        // Equal weights, of which the first are the largest.
+        call('copy_', call('narrow', logits, 1, 700, 300), call('zeros', [rows, 300], FLOAT, null, 'cpu'));
+        const scales = guided ? draw([steps], 3) : null;
+        const run = (name: string) => {
+          const { position, codes } = state();
+          const ids = call('zeros', [rows], 3, null, 'cpu');
+          call(name, logits, uniforms, scales, position, ids, codes, temperature, top_k, top_p);
+          return [ids, codes, position].map((x) => [...native.read(x)]);
+        };
+        emulated('set_backwards', true);
+        const backwards = run('alitok_emulated::draw_step');
+        emulated('set_backwards', false);
+        const found = run('alitok_emulated::draw_step');
+        expect(found).toEqual(backwards);
+        expect(found).toEqual(run('alitok::draw_step'));
+        expect(found[2]).toEqual([at + 1]);
+      }
+    });
+
+    it('takes the first NaN, or else the first infinity', () => {
+      const rows = [
+        [1, Number.NaN, 3, Number.NaN],
+        [1, 2, Number.POSITIVE_INFINITY, Number.POSITIVE_INFINITY],
+        [Number.NEGATIVE_INFINITY, 5, 5, 1],
+      ];
+      const logits = native.fromArray(Float32Array.from(rows.flat()), [3, 4], 'cpu');
+      for (const name of ['alitok', 'alitok_emulated'])
+        for (const temperature of [0, 1]) {
+          const [position, ids] = [call('zeros', [1], 3, null, 'cpu'), call('zeros', [3], 3, null, 'cpu')];
+          const codes = call('zeros', [3, 1], 3, null, 'cpu');
+          const uniforms = call('zeros', [1, 3], FLOAT, null, 'cpu');
+          call(`${name}::draw_step`, logits, uniforms, null, position, ids, codes, temperature, 0, 1);
+          expect([...native.read(ids)]).toEqual([1, 2, 1]);
+        }
+    });
   });
 });

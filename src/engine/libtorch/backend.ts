@@ -79,7 +79,7 @@ export class LibtorchBackend extends tf.KernelBackend {
   private roundsToTF32 = false;
   private refusesGraphs = false;
   /** Where the user is told of what goes on, but slower. */
-  warn: (message: string) => void = (message) => process.emitWarning(message);
+  warn: (message: string) => void = () => {};
   /**
    * Whether the device, a CUDA device, has kernels of ours (native/cuda), which read and give bfloat16: what layers give then
    * stays in it until somebody needs it in float32.
@@ -272,12 +272,18 @@ export class LibtorchBackend extends tf.KernelBackend {
   }
 
   /**
-   * Records what `step` asks of a CUDA device as a graph, without doing it. Undefined on the CPU, in builds without graphs, and
-   * where it fails, of which the user is told once: then the same is asked again each time.
+   * Does `step` once, and records what it asks of a CUDA device as a graph. Undefined, with nothing done, on the CPU and in builds
+   * without graphs. Where recording fails the user is told of it once, and what it gives does the step as ever.
    */
   record(step: () => void): Recording | undefined {
     if (this.device === 'cpu' || this.refusesGraphs || !this.has('alitok::graph_open')) return undefined;
     const graph = this.call('alitok::graph_open', this.device) as number;
+    try {
+      step(); // what is made once and stays, such as weights in another precision, is not to be recorded
+    } catch (error) {
+      this.call('alitok::graph_abort', graph);
+      throw error;
+    }
     try {
       this.call('alitok::graph_begin', graph);
       step();
@@ -286,9 +292,9 @@ export class LibtorchBackend extends tf.KernelBackend {
       this.call('alitok::graph_abort', graph);
       this.refusesGraphs = true;
       this.warn(
-        `a step cannot be recorded on ${this.device}, and takes longer so: ${(error as Error).message}`,
+        `a step cannot be recorded on ${this.device}, so each takes longer: ${(error as Error).message}`,
       );
-      return undefined;
+      return { replay: step, close() {} };
     }
     return {
       replay: () => this.call('alitok::graph_replay', graph),
@@ -358,6 +364,17 @@ export class LibtorchBackend extends tf.KernelBackend {
     if (tensors.half === NONE)
       tensors.half = this.call('to.dtype', tensors.full, ScalarType.bfloat16) as TensorId;
     return tensors.half;
+  }
+
+  /** Whether a float32 tensor's numbers are there in bfloat16 as well. */
+  hasRounded(tensor: tf.TensorInfo): boolean {
+    const { tensors, madeHalf } = tensor.dataId as TensorData;
+    return tensors.half !== NONE && !madeHalf;
+  }
+
+  /** Takes over the numbers of float32 tensors in bfloat16, which somebody has rounded; `overwritten` has been told. */
+  takeRounded(all: readonly tf.TensorInfo[], halves: readonly TensorId[]): void {
+    for (const [i, { dataId }] of all.entries()) (dataId as TensorData).tensors.half = halves[i];
   }
 
   /** To be told where a kernel has changed, or is about to change, what a tensor holds: then only what `id` gives is left. */

@@ -49,6 +49,13 @@ function chooseDevice(native: Native, wanted: string | undefined, localRank = 0)
   return device;
 }
 
+/** Why a device has no kernels of ours (native/cuda); undefined where it has them. */
+function withoutKernels(native: Native, device: string): string | undefined {
+  const asked = native.find('alitok::cuda_kernels', '');
+  if (asked === null) return 'the bridge was built without them';
+  return (native.call(asked, device) as string) || undefined;
+}
+
 /**
  * Starts the libtorch engine. Returns the library, its version, and on what and how it computes.
  * Throws EngineError where it is not built, does not load, or has no such device.
@@ -67,7 +74,11 @@ export function startLibtorch(options: EngineOptions & { threads: number }): str
     const memory = Math.min(totalmem(), process.constrainedMemory() || Number.POSITIVE_INFINITY);
     native.call(native.find('alitok::keep_memory', '')!, Math.floor(memory * KEPT_MEMORY));
   }
-  Object.assign(tf.engine().findBackend('libtorch'), { device, precision, tf32 });
+  const missing = device === 'cpu' ? undefined : withoutKernels(native, device);
+  const ownKernels = device !== 'cpu' && missing === undefined;
+  const { warn = (message: string) => process.emitWarning(message) } = options;
+  Object.assign(tf.engine().findBackend('libtorch'), { device, precision, tf32, ownKernels, warn });
   const products = precision === 'bf16' ? ', products in bf16' : tf32 ? ', products in TF32' : '';
-  return `PyTorch ${native.version} on ${device}${products}`;
+  const kernels = missing === undefined ? '' : `, without alitok's own kernels: ${missing}`;
+  return `PyTorch ${native.version} on ${device}${products}${kernels}`;
 }

@@ -28,7 +28,8 @@ export function dropoutMask(shape: number[], rate: number, seed: number): tf.Ten
   return tf.tensor(mask, shape);
 }
 
-type DropoutAttributes = { rate: number; seed: number };
+/** `rounds`: whether x is of a layer, so that result and gradient may be in the precision that layers multiply. */
+type DropoutAttributes = { rate: number; seed: number; rounds: boolean };
 
 const run: Op<DropoutAttributes> = defineOp<DropoutAttributes>({
   name: 'alitok.Dropout',
@@ -36,7 +37,10 @@ const run: Op<DropoutAttributes> = defineOp<DropoutAttributes>({
   gradient: (dy, _, attributes) => ({ x: run({ x: dy }, attributes) as tf.Tensor }),
 });
 
-/** Multiplies each element by zero with probability `rate`, and the others by 1/(1−rate). */
-export function dropout(x: tf.Tensor, rate: number, seed: number): tf.Tensor {
-  return run({ x }, { rate, seed }) as tf.Tensor;
+/**
+ * Multiplies each element by zero with probability `rate`, and the others by 1/(1−rate). Of a layer's result, `rounds`, an engine
+ * may give it, and its gradient, in the precision that layers multiply.
+ */
+export function dropout(x: tf.Tensor, rate: number, seed: number, { rounds = false } = {}): tf.Tensor {
+  return run({ x }, { rate, seed, rounds }) as tf.Tensor;
 }

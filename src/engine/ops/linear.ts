@@ -1,17 +1,17 @@
 import * as tf from '@tensorflow/tfjs';
 import { defineOp, rows } from './define.js';
 
-const run = defineOp({
+const run = defineOp<{ biased: boolean }>({
   name: 'alitok.Linear',
   compose: ({ x, weight, bias }) => {
     const y = tf.matMul(rows(x), weight as tf.Tensor2D, false, true);
     return (bias ? y.add(bias) : y).reshape([...x.shape.slice(0, -1), weight.shape[0]]);
   },
   save: ['x', 'weight'],
-  gradient: (dy, { x, weight }) => {
+  gradient: (dy, { x, weight }, { biased }) => {
     const dyRows = rows(dy);
     const [dx, dweight] = linearGrad({ dy: dyRows, x, weight }, {}) as tf.Tensor[];
-    return { x: dx.reshape(x.shape), weight: dweight, bias: dyRows.sum(0) };
+    return { x: dx.reshape(x.shape), weight: dweight, ...(biased && { bias: dyRows.sum(0) }) };
   },
 });
 
@@ -25,5 +25,5 @@ const linearGrad = defineOp({
 
 /** y = x·weightᵀ + bias, for x (…, in), weight (out, in) as PyTorch keeps it, bias (out). Gives (…, out). */
 export function linear(x: tf.Tensor, weight: tf.Tensor, bias?: tf.Tensor): tf.Tensor {
-  return run({ x, weight, bias }, {}) as tf.Tensor;
+  return run({ x, weight, bias }, { biased: bias !== undefined }) as tf.Tensor;
 }

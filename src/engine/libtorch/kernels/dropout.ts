@@ -1,6 +1,6 @@
 import { ScalarType } from '../backend.js';
 import type { TensorId } from '../bridge.js';
-import { asGiven, ours, outGiven } from './products.js';
+import { asGiven, givesHalf, ours, outEither } from './products.js';
 import { type Kernel, register, sizeOf } from './register.js';
 
 /** 1/(1−rate) where an element is kept and 0 where it is dropped, by the hash that all engines share. */
@@ -31,9 +31,12 @@ export function dropoutFactors(
 }
 
 export function registerDropout(): void {
-  register<{ rate: number; seed: number }>('alitok.Dropout', ({ x }, { rate, seed }, kernel) => {
-    if (ours(kernel))
-      return outGiven(kernel, x, kernel.backend.call('alitok::dropout', asGiven(kernel, x), rate, seed));
+  type Attributes = { rate: number; seed: number; rounds: boolean };
+  register<Attributes>('alitok.Dropout', ({ x }, { rate, seed, rounds }, kernel) => {
+    if (ours(kernel)) {
+      const half = givesHalf(kernel, x, rounds);
+      return outEither(kernel, half, 'alitok::dropout', asGiven(kernel, x), rate, seed, half);
+    }
     const factors = dropoutFactors(kernel, sizeOf(x.shape), rate, seed, x.shape);
     return kernel.out('float32', 'mul.Tensor', kernel.id(x), factors);
   });

@@ -30,7 +30,7 @@ export function registerLinear(): void {
     return out('float32', 'alitok::linear_few', factor, matrix, null, offset);
   });
   register('alitok.LinearGrad', ({ dy, x, weight }, _, kernel) => {
-    const { use, out } = kernel;
+    const { use, out, backend } = kernel;
     // The factors' rows are views of what the forward pass multiplied.
     const rows = (tensor: TensorInfo) =>
       use('reshape', inPrecision(kernel, tensor), [-1, tensor.shape.at(-1)!]);
@@ -40,12 +40,13 @@ export function registerLinear(): void {
         out('float32', 'alitok::product', gradient, matrix, false, false),
         out('float32', 'alitok::product', gradient, factor, true, false),
       ];
-    // What is added up for a weight and scaled is float32 at once.
-    const dweight = use('mm', use('t', gradient), factor);
-    return [
-      outProduct(kernel, 'mm', gradient, matrix),
-      out('float32', 'to.dtype', dweight, ScalarType.float32),
-    ];
+    // What is added up for a weight and scaled is float32 at once; CUDA's products can give it of bfloat16 since PyTorch 2.8.
+    const columns = use('t', gradient);
+    const dweight =
+      !onCpu(kernel) && inHalf(kernel) && backend.has('mm.dtype')
+        ? out('float32', 'mm.dtype', columns, factor, ScalarType.float32)
+        : out('float32', 'to.dtype', use('mm', columns, factor), ScalarType.float32);
+    return [outProduct(kernel, 'mm', gradient, matrix), dweight];
   });
   register<{ int8: boolean }>('alitok.PackWeight', ({ weight }, { int8 }, kernel) => {
     const { id, out, backend } = kernel;

@@ -1,6 +1,6 @@
 import type { TensorInfo } from '@tensorflow/tfjs';
 import type { TensorId } from '../bridge.js';
-import { asGiven, keepsHalf, ours, outGiven, ownCuda, staysHalf } from './products.js';
+import { asGiven, givesHalf, ours, outEither, outGiven, ownCuda } from './products.js';
 import { type Kernel, register } from './register.js';
 
 /** (…, d) → (rows, d), a view. */
@@ -12,19 +12,13 @@ function rowsOf({ id, use }: Kernel, x: TensorInfo): TensorId {
 export function registerNormalization(): void {
   type Epsilon = { epsilon: number };
   type Rounds = Epsilon & { rounds: boolean };
-  /** What a norm of ours gives: bfloat16 of bfloat16, and where only layers take it that multiply in it. */
-  const halves = (kernel: Kernel, x: TensorInfo, rounds: boolean) =>
-    staysHalf(kernel, x) || (rounds && keepsHalf(kernel));
-  const outNorm = ({ backend }: Kernel, half: boolean, y: TensorId) =>
-    half ? backend.wrapHalf(y) : backend.wrap(y, 'float32');
-
   register<Rounds>('alitok.LayerNorm', ({ x, weight, bias }, { epsilon, rounds }, kernel) => {
-    const { id, out, backend } = kernel;
+    const { id, out } = kernel;
     if (!ownCuda(kernel))
       return out('float32', 'layer_norm', id(x), weight.shape, id(weight), id(bias), epsilon);
-    const half = halves(kernel, x, rounds);
+    const half = givesHalf(kernel, x, rounds);
     const inputs = [asGiven(kernel, x), id(weight), id(bias)];
-    return outNorm(kernel, half, backend.call('alitok::layer_norm', ...inputs, epsilon, half));
+    return outEither(kernel, half, 'alitok::layer_norm', ...inputs, epsilon, half);
   });
   register<Epsilon>('alitok.LayerNormGrad', ({ dy, x, weight }, { epsilon }, kernel) => {
     const { id, backend, drop } = kernel;
@@ -57,12 +51,10 @@ export function registerNormalization(): void {
     return { normalized: use('mul.Tensor', x, rstd), rstd };
   };
   register<Rounds>('alitok.RMSNorm', ({ x, weight }, { epsilon, rounds }, kernel) => {
-    const { id, out, backend } = kernel;
-    const half = halves(kernel, x, rounds);
-    if (ours(kernel)) {
-      const y = backend.call('alitok::rms_norm', asGiven(kernel, x), id(weight), epsilon, half);
-      return outNorm(kernel, half, y);
-    }
+    const { id, out } = kernel;
+    const half = givesHalf(kernel, x, rounds);
+    if (ours(kernel))
+      return outEither(kernel, half, 'alitok::rms_norm', asGiven(kernel, x), id(weight), epsilon, half);
     return out('float32', 'mul.Tensor', rms(kernel, id(x), epsilon).normalized, id(weight));
   });
   register<Epsilon>('alitok.RMSNormGrad', ({ dy, x, weight }, { epsilon }, kernel) => {

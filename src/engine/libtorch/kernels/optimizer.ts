@@ -2,7 +2,7 @@ import type { TensorInfo } from '@tensorflow/tfjs';
 import { type AdamWAttributes, adamWLists } from '../../ops/index.js';
 import { ScalarType } from '../backend.js';
 import type { TensorId } from '../bridge.js';
-import { onCpu } from './products.js';
+import { keepsHalf, onCpu } from './products.js';
 import { type Kernel, register } from './register.js';
 
 /** PyTorch's number for rows one after the other. */
@@ -23,6 +23,8 @@ export function registerOptimizer(): void {
       backend.overwritten(x);
       return backend.alias(x);
     };
+    // Weights that were rounded for products will be so again.
+    const rounded = parameters.map((x) => keepsHalf(kernel) && backend.hasRounded(x));
     const lists = [parameters, ms, vs].map((tensors) => tensors.map(own));
     const [p, m, v] = lists.map((tensors) => tensors.map(id));
     if (fused) {
@@ -35,6 +37,8 @@ export function registerOptimizer(): void {
       const steps = parameters.map(() => count); // each is only read
       const numbers = [lr, beta1, beta2, weightDecay, epsilon, false, false];
       backend.call('_fused_adamw_', p, scaled, m, v, [], steps, ...numbers);
+      const again = lists[0].filter((_, i) => rounded[i]);
+      if (again.length > 0) backend.takeRounded(again, backend.call('alitok::round_all', again.map(id)));
     } else {
       const factors = [gradientScale, beta1, beta2, epsilon, 1 - lr * weightDecay, rate, root];
       backend.call('alitok::adamw', p, gradients.map(id), m, v, factors);

@@ -34,6 +34,14 @@ export const asGiven = (kernel: Kernel, x: TensorInfo): TensorId =>
 export const alike = (kernel: Kernel, x: TensorInfo, y: TensorInfo): TensorId =>
   staysHalf(kernel, x) ? kernel.backend.halfOf(y) : kernel.id(y);
 
+/** Whether an operator of ours gives bfloat16: of bfloat16, and where only layers take it (`rounds`) that multiply in it. */
+export const givesHalf = (kernel: Kernel, x: TensorInfo, rounds: boolean): boolean =>
+  staysHalf(kernel, x) || (rounds && keepsHalf(kernel));
+
+/** Runs an operator whose one result is bfloat16 if `half`, else float32. */
+export const outEither = (kernel: Kernel, half: boolean, name: string, ...args: Argument[]): TensorInfo =>
+  half ? kernel.outHalf(name, ...args) : kernel.out('float32', name, ...args);
+
 /** Makes the result of an operator that was given `asGiven(x)` a tensor. */
 export const outGiven = (kernel: Kernel, x: TensorInfo, result: TensorId): TensorInfo =>
   staysHalf(kernel, x) ? kernel.backend.wrapHalf(result) : kernel.backend.wrap(result, 'float32');

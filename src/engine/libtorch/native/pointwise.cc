@@ -27,9 +27,11 @@ VECTORIZED void rms_rows(const float* x, const float* w, float* y, int64_t d, fl
 
 namespace {
 
-/** `half`, for a result in bfloat16, is for other devices. */
+/** To whoever wants `half`, a result in bfloat16, which other devices give. */
+constexpr const char* FLOAT32_ONLY = "results of the CPU are float32";
+
 Tensor rms_norm(const Tensor& x_, const Tensor& weight_, double epsilon, bool half) {
-  TORCH_CHECK(!half, "results of the CPU are float32");
+  TORCH_CHECK(!half, FLOAT32_ONLY);
   const Tensor x = dense(x_), weight = dense(weight_);
   const int64_t d = weight.numel();
   Tensor y = at::empty(x.sizes(), x.options());
@@ -147,7 +149,8 @@ VECTORIZED void dropout_range(const float* x, float* y, uint32_t threshold, floa
     y[i] = x[i] * (hash(static_cast<uint32_t>(i), seed) >= threshold ? scale : 0);
 }
 
-Tensor dropout(const Tensor& x_, double rate, int64_t seed) {
+Tensor dropout(const Tensor& x_, double rate, int64_t seed, bool half) {
+  TORCH_CHECK(!half, FLOAT32_ONLY);
   const Tensor x = dense(x_);
   Tensor y = at::empty(x.sizes(), x.options());
   const auto threshold = static_cast<uint32_t>(rate * 4294967296.0);
@@ -164,7 +167,7 @@ TORCH_LIBRARY_FRAGMENT(alitok, library) {
   library.def("rotary(Tensor x, Tensor cos, Tensor sin, bool inverse) -> Tensor", rotary);
   library.def("swiglu(Tensor gate, Tensor value) -> Tensor", swiglu);
   library.def("swiglu_grad(Tensor dy, Tensor gate, Tensor value) -> (Tensor, Tensor)", swiglu_grad);
-  library.def("dropout(Tensor x, float rate, int seed) -> Tensor", dropout);
+  library.def("dropout(Tensor x, float rate, int seed, bool half=False) -> Tensor", dropout);
 }
 
 }  // namespace

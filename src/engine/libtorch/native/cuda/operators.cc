@@ -53,13 +53,18 @@ void each_element(const std::string& kernel, const Tensor& x, Values... values) 
   if (x.numel() > 0) run(kernel, {blocks(x.numel(), 4 * THREADS), THREADS}, x.device(), values...);
 }
 
+/** Room for a result of x's size, in bfloat16 if `half`, else of its type. */
+Tensor result_of(const Tensor& x, bool half) {
+  return at::empty(x.sizes(), half ? x.options().dtype(kBFloat16) : x.options());
+}
+
 uint32_t threshold_of(double rate) { return static_cast<uint32_t>(rate * 4294967296.0); }
 float keep_of(double rate) { return static_cast<float>(1 / (1 - rate)); }
 
 Tensor norm(const char* kernel, const Tensor& x_, const Tensor& weight_, const Tensor& bias_, double epsilon, bool half) {
   const Tensor x = x_.contiguous(), weight = float32(weight_), bias = bias_.defined() ? float32(bias_) : bias_;
   const int64_t d = weight.numel(), rows = x.numel() / d;
-  Tensor y = half ? at::empty(x.sizes(), x.options().dtype(kBFloat16)) : at::empty_like(x);
+  const Tensor y = result_of(x, half);
   if (rows > 0)
     run(named(kernel, x, y), {blocks(rows, THREADS / WARP), THREADS}, x.device(), data(x), data(weight), data(bias), data(y), rows,
         static_cast<uint32_t>(d), static_cast<float>(epsilon));
@@ -205,11 +210,43 @@ std::tuple<Tensor, Tensor> swiglu_grad(const Tensor& dy_, const Tensor& gate_, c
   return {dgate, dvalue};
 }
 
-Tensor dropout(const Tensor& x_, double rate, int64_t seed) {
-  const Tensor x = x_.contiguous();
-  Tensor y = at::empty_like(x);
-  each_element(named("dropout", x), x, data(x), data(y), x.numel(), threshold_of(rate), keep_of(rate), static_cast<uint32_t>(seed));
+Tensor dropout(const Tensor& x_, double rate, int64_t seed, bool half) {
+  const Tensor x = x_.contiguous(), y = result_of(x, half);
+  each_element(named("dropout", x, y), x, data(x), data(y), x.numel(), threshold_of(rate), keep_of(rate), static_cast<uint32_t>(seed));
   return y;
+}
+
+namespace {
+
+/** As pointwise.cuh has it. */
+constexpr int MOST_TENSORS = 48;
+constexpr int64_t ROUNDED_BY_BLOCK = 4096;
+struct Rounded {
+  const void* from[MOST_TENSORS];
+  void* to[MOST_TENSORS];
+  int64_t size[MOST_TENSORS];
+  uint32_t first[MOST_TENSORS + 1];
+  int count;
+};
+
+}  // namespace
+
+std::vector<Tensor> round_all(at::TensorList tensors) {
+  std::vector<Tensor> kept, results;
+  for (size_t begin = 0; begin < tensors.size(); begin += MOST_TENSORS) {
+    Rounded all{};
+    for (; all.count < MOST_TENSORS && begin + all.count < tensors.size(); all.count++) {
+      const Tensor x = float32(tensors[begin + all.count]);
+      kept.push_back(x);
+      results.push_back(result_of(x, true));
+      all.from[all.count] = data(x);
+      all.to[all.count] = data(results.back());
+      all.size[all.count] = x.numel();
+      all.first[all.count + 1] = all.first[all.count] + blocks(x.numel(), ROUNDED_BY_BLOCK);
+    }
+    if (all.first[all.count] > 0) run("round_all", {all.first[all.count], THREADS}, tensors[0].device(), all);
+  }
+  return results;
 }
 
 void attention_weights(const Tensor& scores, bool causal, double scale, double rate, int64_t seed) {

@@ -4,6 +4,7 @@
 #include <ATen/ATen.h>
 
 #include <tuple>
+#include <vector>
 
 namespace alitok::cuda {
 
@@ -23,7 +24,9 @@ std::tuple<Tensor, Tensor> norm_rotary_grad(const Tensor& dy, const Tensor& x, c
                                             const Tensor& sin, double epsilon);
 Tensor swiglu(const Tensor& gate, const Tensor& value);
 std::tuple<Tensor, Tensor> swiglu_grad(const Tensor& dy, const Tensor& gate, const Tensor& value);
-Tensor dropout(const Tensor& x, double rate, int64_t seed);
+Tensor dropout(const Tensor& x, double rate, int64_t seed, bool half);
+/** Each tensor in bfloat16, of many at once. */
+std::vector<Tensor> round_all(at::TensorList tensors);
 
 /** scores (B, H, queries, keys) = q·kᵀ → attention's weights in their place: softmax(scale·scores), masked, after dropout. */
 void attention_weights(const Tensor& scores, bool causal, double scale, double rate, int64_t seed);
@@ -38,7 +41,7 @@ void draw_step(const Tensor& logits, const Tensor& uniforms, const optional<Tens
 
 #define FOR_EACH_OPERATOR(X)                                                                                       \
   X(rms_norm) X(rms_norm_grad) X(layer_norm) X(layer_norm_grad) X(rotary) X(norm_rotary) X(norm_rotary_grad)  \
-  X(swiglu) X(swiglu_grad) X(dropout)                                                                              \
+  X(swiglu) X(swiglu_grad) X(dropout) X(round_all)                                                                 \
   X(attention_weights) X(attention_weights_grad) X(generator_step) X(draw_step)
 
 }  // namespace alitok::cuda

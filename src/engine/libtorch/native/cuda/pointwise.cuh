@@ -11,8 +11,8 @@ DEVICE u32 hash(u32 index, u32 seed) {
 /** What dropout multiplies an element by: zero, which keeps NaN, or `scale`. */
 DEVICE float kept(u32 index, u32 seed, u32 threshold, float scale) { return hash(index, seed) >= threshold ? scale : 0; }
 
-template <typename T>
-DEVICE void dropout(const T* x, T* y, i64 n, u32 threshold, float scale, u32 seed) {
+template <typename X, typename Y>
+DEVICE void dropout(const X* x, Y* y, i64 n, u32 threshold, float scale, u32 seed) {
   const i64 i = own_four();
   if (i >= n) return;
   float v[4];
@@ -20,8 +20,37 @@ DEVICE void dropout(const T* x, T* y, i64 n, u32 threshold, float scale, u32 see
   for (int j = 0; j < 4; j++) v[j] *= kept(static_cast<u32>(i + j), seed, threshold, scale);
   store(y, i, n, v);
 }
-KERNEL dropout_f(const float* x, float* y, i64 n, u32 threshold, float scale, u32 seed) { dropout(x, y, n, threshold, scale, seed); }
-KERNEL dropout_h(const bf16* x, bf16* y, i64 n, u32 threshold, float scale, u32 seed) { dropout(x, y, n, threshold, scale, seed); }
+#define DROPOUT(x, y, X, Y)                                                                                                   \
+  KERNEL dropout_##x##y(const X* in, Y* out, i64 n, u32 threshold, float scale, u32 seed) {                                   \
+    dropout(in, out, n, threshold, scale, seed);                                                                              \
+  }
+DROPOUT(f, f, float, float)
+DROPOUT(f, h, float, bf16)
+DROPOUT(h, h, bf16, bf16)
+#undef DROPOUT
+
+// float32 to bfloat16, of many tensors at once: a block takes a part of one.
+
+constexpr u32 MOST_TENSORS = 48;
+constexpr u32 ROUNDED_BY_BLOCK = 4096;
+struct Rounded {
+  const float* from[MOST_TENSORS];
+  bf16* to[MOST_TENSORS];
+  i64 size[MOST_TENSORS];
+  u32 first[MOST_TENSORS + 1]; // blocks before each tensor's
+  int count;
+};
+
+KERNEL round_all(Rounded all) {
+  int tensor = 0;
+  while (blockIdx.x >= all.first[tensor + 1]) tensor++;
+  const i64 begin = static_cast<i64>(blockIdx.x - all.first[tensor]) * ROUNDED_BY_BLOCK, n = all.size[tensor];
+  for (u32 i = 4 * threadIdx.x; i < ROUNDED_BY_BLOCK && begin + i < n; i += 4 * blockDim.x) {
+    float v[4];
+    load(all.from[tensor], begin + i, n, v);
+    store(all.to[tensor], begin + i, n, v);
+  }
+}
 
 // SwiGLU: silu(gate)·value
 

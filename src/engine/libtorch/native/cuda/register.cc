@@ -9,6 +9,7 @@ TORCH_LIBRARY_FRAGMENT(alitok, library) {
   library.def("norm_rotary(Tensor x, Tensor weight, Tensor cos, Tensor sin, float epsilon) -> Tensor");
   library.def(
       "norm_rotary_grad(Tensor dy, Tensor x, Tensor weight, Tensor cos, Tensor sin, float epsilon) -> (Tensor, Tensor)");
+  library.def("round_all(Tensor[] tensors) -> Tensor[]");
   library.def("attention_weights(Tensor(a!) scores, bool causal, float scale, float rate, int seed) -> ()");
   library.def(
       "attention_weights_grad(Tensor(a!) scores, Tensor(b!) dp, bool causal, float scale, float rate, int seed) -> ()");
