@@ -203,6 +203,66 @@ const drawn =
   (batch: number, entries: number, options: ops.DrawOptions): OperatorCheck['run'] =>
   () => ({ codes: ops.drawCodes(numbers([batch, entries], 1, 4), points(batch), options) });
 
+/** Codes of several steps, each of logits that the device finds by itself, and which it records where it can. */
+function drawnInSteps(guided: boolean): Values {
+  const [steps, images, entries] = [5, 3, 400];
+  const rows = guided ? 2 * images : images;
+  const logits = numbers([steps, rows * entries], 1, 4);
+  const variable = <R extends tf.Rank>(values: tf.Tensor<R>) => tf.variable(values, false) as tf.Variable<R>;
+  const position = variable(tf.tensor1d([0], 'int32'));
+  const ids = variable(tf.fill([rows], 0, 'int32') as tf.Tensor1D);
+  const codes = variable(tf.fill([images, steps], 0, 'int32') as tf.Tensor2D);
+  const uniforms = points(steps * images).reshape([steps, images]) as tf.Tensor2D;
+  const scales = guided ? (numbers([steps], 3).add(2) as tf.Tensor1D) : undefined;
+  const state = { position, ids, codes, uniforms, scales };
+  const options = { temperature: 1.1, top_k: 50, top_p: 0.9 };
+  /** The same for devices to which the host tells each step. */
+  const drawHere = () => {
+    const i = position.dataSync()[0];
+    const own = logits.slice([i, 0], [1, -1]).reshape([rows, entries]);
+    const [conditional, free] = tf.split(own, guided ? 2 : 1);
+    const mixed = scales ? free.add(conditional.sub(free).mul(scales.slice([i], [1]))) : conditional;
+    const next = ops.drawCodes(mixed as tf.Tensor2D, uniforms.slice([i, 0], [1, -1]).flatten(), options);
+    const columns = [codes.slice([0, 0], [-1, i]), next.expandDims(1), codes.slice([0, i + 1], [-1, -1])];
+    codes.assign(tf.concat(columns, 1));
+    ids.assign(guided ? tf.concat1d([next, next]) : next);
+    position.assign(position.add(tf.scalar(1, 'int32')));
+  };
+  const step = new ops.Replayed(() =>
+    tf.tidy(() => {
+      if (!ops.hasDrawStep()) return drawHere();
+      const own = ops.embedding(logits, position).reshape([rows, entries]) as tf.Tensor2D;
+      ops.drawStep(own, state, options);
+    }),
+  );
+  try {
+    for (let i = 0; i < steps; i++) step.run();
+    return { codes: codes.clone(), ids: ids.clone(), position: position.clone() };
+  } finally {
+    step.close();
+    tf.dispose([position, ids, codes]);
+  }
+}
+
+/** What a block of the generator trains through, each layer's result going on as the engine has it. */
+function block(): Values {
+  const [batch, count, width] = [2, 2, 48];
+  const [cos, sin] = [numbers<tf.Tensor2D>([37, 24], 5), numbers<tf.Tensor2D>([37, 24], 6)];
+  const weights = { qkv: [3 * 96, 96], proj: [96, 96], w1: [128, 96], w3: [128, 96], w2: [96, 128] };
+  const inputs = Object.entries(weights).map(([name, shape], i) => [name, numbers(shape, 10 + i, 0.2)]);
+  const norms = { norm: numbers([96], 21).add(1), head: numbers([width], 22).add(1) };
+  const rounds = { rounds: true };
+  return differentiated({ x: numbers([batch, 37, 96], 1), ...norms, ...Object.fromEntries(inputs) }, (t) => {
+    const qkv = ops.linear(ops.rmsNorm(t.x, t.norm, rounds), t.qkv).reshape([batch, 37, 3, count, width]);
+    const [q, k, v] = tf.unstack(qkv, 2) as tf.Tensor4D[];
+    const [turnedQ, turnedK] = [q, k].map((x) => ops.normRotary(x, t.head, cos, sin));
+    const y = ops.attention(turnedQ, turnedK, v, { causal: true, dropout: 0.1, seed: 7 });
+    const h = t.x.add(ops.dropout(ops.linear(y.reshape([batch, 37, 96]), t.proj), 0.1, 8, rounds));
+    const n = ops.rmsNorm(h, t.norm, rounds);
+    return h.add(ops.linear(ops.swiGLU(ops.linear(n, t.w1), ops.linear(n, t.w3)), t.w2));
+  });
+}
+
 function elementwise(): Values {
   const [a, b] = [numbers([3, 1, 37], 1, 3), numbers([2, 1, 5, 37], 2, 3)];
   const [c, positive] = [numbers([3, 1, 37], 3, 3), a.square().add(0.1)];
@@ -496,6 +556,15 @@ export const OPERATOR_CHECKS: readonly OperatorCheck[] = [
     },
   },
   {
+    name: 'normRotary',
+    rounding: 'sums',
+    run: () => {
+      const [cos, sin] = [numbers<tf.Tensor2D>([37, 24], 5), numbers<tf.Tensor2D>([37, 24], 6)];
+      const inputs = { x: heads([2, 37, 2, 48]).k, weight: numbers([48], 2) };
+      return differentiated(inputs, (t) => ops.normRotary(t.x, t.weight, cos, sin));
+    },
+  },
+  {
     name: 'rmsNorm',
     rounding: 'sums',
     run: () => {
@@ -578,6 +647,8 @@ export const OPERATOR_CHECKS: readonly OperatorCheck[] = [
     rounding: 'sums',
     run: drawn(9, 400, { temperature: 0.9, top_k: 30, top_p: 0.8 }),
   },
+  { name: 'steps of drawing', rounding: 'sums', run: () => drawnInSteps(false) },
+  { name: 'steps of drawing, guided', rounding: 'sums', run: () => drawnInSteps(true) },
   {
     name: 'sumOfSquares',
     rounding: 'sums',
@@ -633,6 +704,7 @@ export const OPERATOR_CHECKS: readonly OperatorCheck[] = [
     run: () => discriminating((discriminator, images) => ({ logits: discriminator.forward(images) })),
   },
   { name: "the discriminator's gradients", rounding: 'kinks', run: discriminatorGradients },
+  { name: 'a block in training', rounding: 'model', run: block },
   { name: 'decoding', rounding: 'model', run: () => decoding() },
   { name: 'decoding, packed', rounding: 'packed', run: () => decoding('bf16') },
 ];

@@ -353,11 +353,11 @@ describe.skipIf(!canRun('libtorch'))('numbers in bfloat16', () => {
       return tf.grads(run)(given);
     };
     const found = gradients();
-    // x, two weights, two biases, and dy become bfloat16; the weights' gradients become float32.
-    expect(conversions()).toBe(6 + 2);
+    // x, two weights, two biases, and dy become bfloat16; the products give the weights' gradients in float32.
+    expect(conversions()).toBe(6);
     await open(false);
     gradients();
-    expect(conversions()).toBeGreaterThan(8);
+    expect(conversions()).toBeGreaterThan(6);
     await open(true, 'float32');
     gradients().forEach((expected, i) => {
       expect(relativeError(found[i].dataSync(), expected.dataSync()), `${i}`).toBeLessThan(ROUNDING);

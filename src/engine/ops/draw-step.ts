@@ -1,5 +1,6 @@
 import * as tf from '@tensorflow/tfjs';
 import type { DrawOptions } from './draw-codes.js';
+import type { Stepping } from './generator-step.js';
 
 /** What a step of sampling on the device reads and writes. */
 export interface DrawState {
@@ -15,10 +16,16 @@ export interface DrawState {
   scales?: tf.Tensor1D;
 }
 
+/** Whether the engine has `drawStep`. */
+export function hasDrawStep(): boolean {
+  const { takesStep } = tf.backend() as Stepping;
+  return takesStep?.call(tf.backend(), 1, [], 2) ?? false;
+}
+
 /**
  * Draws the codes of one step as `drawCodes` does, from logits (B, N) or, with guidance, from those with the class and then
  * without, (2·B, N), mixed by the step's scale: free + scale·(conditional − free). Writes them to `codes` and `ids`, and moves
- * the position on. All it is told by the host is how to draw. Only for engines that have `generatorStep`.
+ * the position on. All it is told by the host is how to draw. Only where `hasDrawStep`.
  */
 export function drawStep(
   logits: tf.Tensor2D,

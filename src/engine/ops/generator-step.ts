@@ -26,8 +26,8 @@ export interface StepPlace {
   caches: readonly { k: tf.Tensor4D; v: tf.Tensor4D; joined?: tf.Tensor }[];
 }
 
-/** What an engine says of itself that has the kernel. */
-interface Stepping {
+/** What an engine says of itself that has kernels for steps of sampling. */
+export interface Stepping {
   /** Whether it would do a step of so many sequences, with layers and heads of such widths. */
   takesStep?(sequences: number, widths: readonly number[], headWidth: number): boolean;
 }

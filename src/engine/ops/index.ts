@@ -3,7 +3,7 @@ export { gelu, swiGLU } from './activation.js';
 export { type AdamWAttributes, type AdamWTensors, adamW, adamWLists } from './adamw.js';
 export { attention, cacheWrite, newCache, normRotary, rotary } from './attention.js';
 export { type DrawOptions, drawCodes } from './draw-codes.js';
-export { type DrawState, drawStep } from './draw-step.js';
+export { type DrawState, drawStep, hasDrawStep } from './draw-step.js';
 export { dropout, seedAt } from './dropout.js';
 export { fixedConv2d, fixedDepthwiseConv2d, fixedLinear } from './fixed.js';
 export {
