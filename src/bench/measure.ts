@@ -1,5 +1,11 @@
 import * as tf from '@tensorflow/tfjs';
-import { type KernelUse, profileKernels, watchMemory } from '../engine/measurements.js';
+import {
+  type Calls,
+  countCalls,
+  type KernelUse,
+  profileKernels,
+  watchMemory,
+} from '../engine/measurements.js';
 import { linear, packedLinear, packWeight } from '../engine/ops/index.js';
 import type { EngineOptions } from '../engine/options.js';
 import type { Case } from './cases.js';
@@ -25,6 +31,11 @@ export interface Measurement {
   limited_by: 'bandwidth' | 'matrix rate';
   /** Most memory that was taken meanwhile, bytes: of a CUDA device by tensors, else by this process. */
   peak_memory: number;
+  /** Decoding steps of one run; 1 for what has none. */
+  steps: number;
+  /** What the host asked for in one decoding step, on average, or in one run: kernels of tfjs, and calls of PyTorch. */
+  tfjs_kernels: number;
+  bridge_calls?: number;
   /** Kernels that a CUDA device ran in one run, those of one decoding step, and the seconds that they took together. */
   kernels?: number;
   kernels_per_step?: number;
@@ -126,7 +137,11 @@ function kernelCounts(used: KernelUse[] | undefined, steps: number): Partial<Mea
 /** Runs a case once to warm up and then `repeats` times; on a CUDA device once more, for its kernels. */
 export async function measure(what: Case, repeats: number, limits: Limits): Promise<Measurement> {
   const peak = watchMemory();
-  const { wall, cpu } = await times(what.run, repeats);
+  let asked: Calls | undefined;
+  const counted = async () => {
+    asked = await countCalls(what.run); // of the last run; to count takes nothing beside a call itself
+  };
+  const { wall, cpu } = await times(counted, repeats);
   const taken = peak();
   const used = await profileKernels(async () => {
     await what.run();
@@ -144,6 +159,9 @@ export async function measure(what: Case, repeats: number, limits: Limits): Prom
     share_of_limit: Math.max(atBandwidth, atRate) / middle,
     limited_by: atBandwidth > atRate ? 'bandwidth' : 'matrix rate',
     peak_memory: taken,
+    steps: what.steps,
+    tfjs_kernels: asked!.kernels / what.steps,
+    ...(asked!.bridge !== undefined && { bridge_calls: asked!.bridge / what.steps }),
     ...kernelCounts(used, what.steps),
   };
 }

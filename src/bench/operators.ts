@@ -224,7 +224,7 @@ function drawnInSteps(guided: boolean): Values {
     const mixed = scales ? free.add(conditional.sub(free).mul(scales.slice([i], [1]))) : conditional;
     const next = ops.drawCodes(mixed as tf.Tensor2D, uniforms.slice([i, 0], [1, -1]).flatten(), options);
     const columns = [codes.slice([0, 0], [-1, i]), next.expandDims(1), codes.slice([0, i + 1], [-1, -1])];
-    codes.assign(tf.concat(columns, 1));
+    codes.assign(tf.concat2d(columns as tf.Tensor2D[], 1));
     ids.assign(guided ? tf.concat1d([next, next]) : next);
     position.assign(position.add(tf.scalar(1, 'int32')));
   };

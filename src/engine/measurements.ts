@@ -12,6 +12,41 @@ export interface KernelUse {
 const libtorch = (): LibtorchBackend | undefined =>
   tf.getBackend() === 'libtorch' ? (tf.backend() as LibtorchBackend) : undefined;
 
+/** What the host asked for: what its own time for a step goes into. */
+export interface Calls {
+  /** Kernels that tfjs ran, each an operation of the models' or of the vocabulary. */
+  kernels: number;
+  /** Calls of PyTorch's operators and of ours, through the bridge; undefined for other engines than libtorch. */
+  bridge?: number;
+}
+
+/** Counts what `run` asks of the engine. */
+export async function countCalls(run: () => Promise<void>): Promise<Calls> {
+  const engine = tf.engine();
+  const backend = libtorch() as { native: LibtorchBackend['native'] } | undefined;
+  const native = backend?.native;
+  const calls: Calls = { kernels: 0, ...(backend && { bridge: 0 }) };
+  const { runKernel } = engine;
+  engine.runKernel = (...args: Parameters<typeof runKernel>) => {
+    calls.kernels += 1;
+    return runKernel.apply(engine, args) as never;
+  };
+  if (backend && native) {
+    const call: typeof native.call = (...args) => {
+      calls.bridge! += 1;
+      return native.call(...args);
+    };
+    backend.native = { ...native, call };
+  }
+  try {
+    await run();
+  } finally {
+    engine.runKernel = runKernel;
+    if (backend && native) backend.native = native;
+  }
+  return calls;
+}
+
 /** The engine where it is on a CUDA device and its bridge has the operators of native/measurements.cc. */
 function measurable(): LibtorchBackend | undefined {
   const backend = libtorch();

@@ -52,6 +52,10 @@ function table(measured: Measurement, repeats: number): [string, string][] {
     ['share of limit', `${(100 * measured.share_of_limit).toFixed(0)} % of the ${measured.limited_by}`],
     ['peak memory', `${(measured.peak_memory / 2 ** 30).toFixed(2)} GiB`],
   ];
+  const { steps, tfjs_kernels, bridge_calls } = measured;
+  const bridge = bridge_calls === undefined ? '' : `, ${Math.round(bridge_calls)} calls of PyTorch`;
+  const each = steps > 1 ? ' a decoding step' : '';
+  rows.push(['host', `${Math.round(tfjs_kernels)} operations of tfjs${bridge}${each}`]);
   if (kernels !== undefined) {
     const perStep = measured.kernels_per_step;
     const each = perStep === undefined ? '' : `, ${perStep.toFixed(0)} a decoding step`;
