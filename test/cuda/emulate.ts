@@ -1,20 +1,15 @@
 import { spawnSync } from 'node:child_process';
-import {
-  existsSync,
-  mkdirSync,
-  readdirSync,
-  readFileSync,
-  renameSync,
-  statSync,
-  writeFileSync,
-} from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 // @ts-expect-error plain JavaScript, which runs while packages are being installed
 import { compileObjects, runCompiler } from '../../src/engine/libtorch/native/compile.js';
 // @ts-expect-error plain JavaScript, which runs while packages are being installed
-import { findLibtorch, fingerprint } from '../../src/engine/libtorch/native/libtorch.js';
+import * as native from '../../src/engine/libtorch/native/libtorch.js';
+// @ts-expect-error plain JavaScript, which runs while packages are being installed
+import { kernelText } from '../../src/engine/libtorch/native/nvcc.js';
 
 // Kernels for CUDA devices, compiled for the processor (emulator.h).
 
@@ -25,12 +20,6 @@ const RECORD = here('../../dist/engine/libtorch/bridge.node.json');
 const CACHE = here('../../node_modules/.cache/alitok-emulator/');
 
 const compiler = process.env.CXX || 'c++';
-
-/** The kernels' text, its files in the order in which the bridge has them. */
-function kernelText(): string {
-  const names = readdirSync(KERNELS).filter((name) => name.endsWith('.cuh') && name !== 'prelude.cuh');
-  return ['prelude.cuh', ...names.sort()].map((name) => readFileSync(join(KERNELS, name), 'utf8')).join('\n');
-}
 
 /** The kernels that a text defines, by their names once its macros are expanded. */
 function namesOf(text: string): string[] {
@@ -46,38 +35,25 @@ function write(name: string, text: string): void {
 
 /** Compiles the module, for the libtorch that the bridge is built for; gives its path. */
 async function build(): Promise<string> {
-  mkdirSync(CACHE, { recursive: true });
   const { libtorch: lib } = JSON.parse(readFileSync(RECORD, 'utf8')) as { libtorch: string };
-  const libtorch = findLibtorch(lib.endsWith('/lib') && lib !== '/usr/lib' ? lib.slice(0, -4) : undefined);
-  const text = kernelText();
+  const libtorch = native.findLibtorch(native.isLibtorch(dirname(lib)) ? dirname(lib) : undefined);
+  const text = kernelText(KERNELS) as string;
+  const entries = namesOf(text).map((name) => `ENTRY(${name})\n`);
   write('kernels.inc', text);
-  write(
-    'names.inc',
-    `${namesOf(text)
-      .map((name) => `ENTRY(${name})`)
-      .join('\n')}\n`,
-  );
-  const include = [
-    CACHE,
-    KERNELS,
-    here('.'),
-    here('../../node_modules/node-api-headers/include'),
-    ...libtorch.include,
-  ];
+  write('names.inc', entries.join(''));
+  const own = [CACHE, KERNELS, here('.'), here('../../node_modules/node-api-headers/include')];
   const flags = [
-    '-std=c++20',
-    '-O2',
-    '-fPIC',
-    '-ffp-contract=off',
-    '-Wno-deprecated-declarations',
-    ...include.map((path: string) => `-I${path}`),
-    ...libtorch.include.map((path: string) => `-I${join(path, 'torch/csrc/api/include')}`),
+    ...['-std=c++20', '-O2', '-fPIC', '-ffp-contract=off', '-Wno-deprecated-declarations'],
+    ...own.map((path) => `-I${path}`),
+    ...native.headerFlags(libtorch),
   ];
+  const includes = ['launch.h', 'operators.h'].map((name) => join(KERNELS, name));
+  includes.push(...['kernels.inc', 'names.inc'].map((name) => join(CACHE, name)));
   const files = [here('emulator.cc'), here('emulated.cc'), join(KERNELS, 'operators.cc')];
-  const sources = files.map((file) => ({ file, flags }));
+  const sources = files.map((file) => ({ file, flags, includes }));
   const objects = await compileObjects(compiler, sources, {
     folder: join(CACHE, 'objects'),
-    conditions: [fingerprint(libtorch), text, ...files.map((file) => statSync(file).mtimeMs)].join('\n'),
+    conditions: native.fingerprint(libtorch),
   });
   const module = join(CACHE, 'emulated.node');
   const linked = libtorch.lib ? [`-L${libtorch.lib}`, `-Wl,-rpath,${libtorch.lib}`] : [];
@@ -94,6 +70,35 @@ async function build(): Promise<string> {
   return module;
 }
 
+/** Whether a process is there that a lock names. */
+function lives(lock: string): boolean {
+  try {
+    return process.kill(Number(readFileSync(lock, 'utf8')), 0);
+  } catch {
+    return false;
+  }
+}
+
+/** Builds while no other process does: several test files may need the module at once. */
+async function buildAlone(): Promise<string> {
+  mkdirSync(CACHE, { recursive: true });
+  const lock = join(CACHE, 'lock');
+  while (true) {
+    try {
+      writeFileSync(lock, String(process.pid), { flag: 'wx' });
+      break;
+    } catch {
+      if (existsSync(lock) && !lives(lock)) rmSync(lock, { force: true });
+      await delay(200);
+    }
+  }
+  try {
+    return await build();
+  } finally {
+    rmSync(lock);
+  }
+}
+
 let loaded: Promise<void> | undefined;
 
 /**
@@ -101,6 +106,6 @@ let loaded: Promise<void> | undefined;
  * loaded already, or to be loaded from the same libtorch.
  */
 export function loadEmulated(): Promise<void> {
-  loaded ??= build().then((module) => void createRequire(import.meta.url)(module));
+  loaded ??= buildAlone().then((module) => void createRequire(import.meta.url)(module));
   return loaded;
 }

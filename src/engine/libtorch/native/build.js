@@ -15,11 +15,11 @@ import { fileURLToPath } from 'node:url';
 import { CompilerError, compileObjects, firstError, NoCompiler, runCompiler } from './compile.js';
 import {
   cudaHeaders,
-  cxx11Abi,
   distributedFlags,
   findLibtorch,
   fingerprint,
   hasCuda,
+  headerFlags,
   isLibtorch,
 } from './libtorch.js';
 import { findNvcc, writeKernels } from './nvcc.js';
@@ -48,7 +48,7 @@ const REMEDY =
 /** There is no libtorch on this machine. */
 class NotFound extends Error {}
 
-function compileFlags({ include, lib }, nodeHeaders) {
+function compileFlags(libtorch, nodeHeaders) {
   return [
     '-std=c++20',
     '-O3',
@@ -64,9 +64,8 @@ function compileFlags({ include, lib }, nodeHeaders) {
     ],
     '-Wno-psabi',
     '-Wno-deprecated-declarations', // PyTorch's own headers
-    ...[nodeHeaders, ...include].map((path) => `-I${path}`),
-    ...include.map((path) => `-I${join(path, 'torch/csrc/api/include')}`),
-    ...(lib ? [`-D_GLIBCXX_USE_CXX11_ABI=${cxx11Abi({ lib }) ? 1 : 0}`] : []),
+    `-I${nodeHeaders}`,
+    ...headerFlags(libtorch),
     '-pthread',
   ];
 }

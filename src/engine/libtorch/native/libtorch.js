@@ -87,11 +87,17 @@ export function cudaHeaders(libtorch) {
   return major === (cudaMajor(libtorch) ?? major) ? { include, major } : undefined;
 }
 
-/** Whether the library was built with the C++11 ABI of std::string, which the bridge must share. */
-export function cxx11Abi({ lib }) {
+/** Whether the library was built with the C++11 ABI of std::string, which whatever uses it must share. */
+function cxx11Abi({ lib }) {
   const library = join(lib, 'libc10.so');
   return !existsSync(library) || readFileSync(library).includes('NSt7__cxx1112basic_string');
 }
+
+/** What a compiler is told of a libtorch's headers. */
+export const headerFlags = ({ include, lib }) => [
+  ...include.flatMap((path) => [`-I${path}`, `-I${join(path, 'torch/csrc/api/include')}`]),
+  ...(lib ? [`-D_GLIBCXX_USE_CXX11_ABI=${cxx11Abi({ lib }) ? 1 : 0}`] : []),
+];
 
 /** Whether a library has the class `c10d::NAME`, by linking its destructor. */
 function hasGroup(compiler, library, lib, name) {
