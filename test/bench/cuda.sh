@@ -95,6 +95,13 @@ times() {
   return "$found"
 }
 
+# composed CASES...: alitok in bf16 without its own kernels, which says what they gain.
+composed() {
+  precision bf16
+  ALITOK_CUDA_KERNELS=0 node bin/alitok.js "${ours[@]}" bench "$@" -c configs/alitok_b.yaml --repeats 1 --json | tee -a "$out/times.jsonl"
+  return "${PIPESTATUS[0]}"
+}
+
 # compiled CASES...: compiled PyTorch in bf16, whose kernels are in the compiler's cache.
 compiled() {
   precision bf16
@@ -120,6 +127,7 @@ run_part() {
       ;;
     compiled) stage times-compiled 120 "${part[@]}" compiled $compiled_cases ;;
     others)
+      stage times-composed 60 "${part[@]}" composed ${cases%% *} $train
       stage times-bf16-no-dropout 40 "${part[@]}" times bf16 b 2 $train generator.dropout=0
       stage times-bf16-l 40 "${part[@]}" times bf16 l 1 $large
       stage times-tf32 60 "${part[@]}" times tf32 b 1 $exact_cases

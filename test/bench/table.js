@@ -14,10 +14,13 @@ const sizeOf = ({ size, config }) => size ?? /alitok_(\w+)\.yaml$/.exec(config)?
 const withoutDropout = ({ case: name, dropout, description }) =>
   name.startsWith('train') && (dropout === 0 || /no dropout/.test(description));
 
+const composed = ({ engine_version: version = '' }) => /without alitok's own kernels/.test(version);
+
 const rows = new Map();
 for (const line of lines) {
   const who = line.engine ? 'alitok' : line.compiled ? 'compiled' : 'eager';
-  const name = `${sizeOf(line)} ${line.case}${withoutDropout(line) ? ', no dropout' : ''}`;
+  const how = [withoutDropout(line) && 'no dropout', composed(line) && 'without own kernels'];
+  const name = [`${sizeOf(line)} ${line.case}`, ...how.filter(Boolean)].join(', ');
   const key = `${name} ${line.precision}`;
   if (!rows.has(key)) rows.set(key, { name, precision: line.precision });
   rows.get(key)[who] = line;
