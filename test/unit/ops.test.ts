@@ -299,6 +299,25 @@ describeEngines('op vocabulary', () => {
     expectGradient((x) => ops.rotary(x as tf.Tensor4D, c, s), [shape]);
   });
 
+  it('normRotary', () => {
+    const [batch, tokens, heads, d] = [2, 3, 2, 8];
+    const shape = [batch, tokens, heads, d];
+    const [x, w] = [values('x', shape), values('w', [d])];
+    const [cos, sin] = [values('cos', [tokens, d / 2]), values('sin', [tokens, d / 2])];
+    const normed = Array.from(x, (value, i) => {
+      const row = x.subarray(i - (i % d), i - (i % d) + d);
+      return (value / Math.sqrt(row.reduce((s, v) => s + v * v, 0) / d + 1e-5)) * w[i % d];
+    });
+    const expected = normed.map((value, i) => {
+      const angle = (Math.floor(i / (d * heads)) % tokens) * (d / 2) + Math.floor((i % d) / 2);
+      const [c, s] = [cos[angle], sin[angle]];
+      return i % 2 === 0 ? value * c - normed[i + 1] * s : value * c + normed[i - 1] * s;
+    });
+    const [c, s] = [draw<tf.Tensor2D>('cos', [tokens, d / 2]), draw<tf.Tensor2D>('sin', [tokens, d / 2])];
+    expectNear(ops.normRotary(draw('x', shape), draw('w', [d]), c, s), expected);
+    expectGradient((x, w) => ops.normRotary(x as tf.Tensor4D, w, c, s), [shape, [d]]);
+  });
+
   describe('attention', () => {
     function reference(queries: number, keys: number, causal: boolean, used = keys) {
       const [B, H, D] = [2, 3, 8];
