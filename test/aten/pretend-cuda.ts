@@ -405,7 +405,7 @@ export function pretendCuda(
     },
   };
   reality.set(native, real);
-  const found = { operators: new Map(), schemas: new Map(), refusesGraphs: false };
+  const found = { operators: new Map(), schemas: new Map(), refusesGraphs: false, productsWiden: undefined };
   Object.assign(backend, { native, device: DEVICE, ownKernels, ...found });
   return Object.defineProperty(observed, 'graphs', { get: () => graphs.open }) as Observed;
 }

@@ -47,9 +47,15 @@ async function build(): Promise<string> {
     ...own.map((path) => `-I${path}`),
     ...native.headerFlags(libtorch),
   ];
-  const includes = ['launch.h', 'operators.h'].map((name) => join(KERNELS, name));
+  const includes = ['arguments.cuh', 'arguments.h', 'launch.h', 'operators.h', 'tensors.h'].map((name) =>
+    join(KERNELS, name),
+  );
   includes.push(...['kernels.inc', 'names.inc'].map((name) => join(CACHE, name)));
-  const files = [here('emulator.cc'), here('emulated.cc'), join(KERNELS, 'operators.cc')];
+  const files = [
+    here('emulator.cc'),
+    here('emulated.cc'),
+    ...['operators.cc', 'steps.cc'].map((name) => join(KERNELS, name)),
+  ];
   const sources = files.map((file) => ({ file, flags, includes }));
   const objects = await compileObjects(compiler, sources, {
     folder: join(CACHE, 'objects'),

@@ -7,10 +7,10 @@ import { parseConfig } from '../../src/config/schema.js';
 import { openEngine } from '../../src/engine/index.js';
 import type { LibtorchBackend } from '../../src/engine/libtorch/backend.js';
 import { Generator } from '../../src/models/generator.js';
-import { Random } from '../../src/random.js';
-import { type SampleOptions, sampleCodes } from '../../src/sample/sampler.js';
+import type { SampleOptions } from '../../src/sample/sampler.js';
 import { type Observed, pretendCuda } from '../aten/pretend-cuda.js';
 import { loadEmulated } from '../cuda/emulate.js';
+import { codesOf, drawingGenerator } from '../sampling.js';
 
 // What the engine does on a CUDA device for which it has kernels of its own, on one that is none: operator tests and goldens
 // once more, steps that are recorded as graphs, and how many commands the device gets.
@@ -50,28 +50,13 @@ describe.skipIf(!built)('on a CUDA device with kernels of ours', () => {
   beforeEach(() => open(), 300_000);
   afterEach(() => vi.restoreAllMocks());
 
-  /** A generator whose logits say something; fresh, its last layer is zero. */
-  function fresh(): Generator {
-    const generator = new Generator(SIZES);
-    generator.parameters.initialize(Random.of(1, 'test'));
-    const last = generator.parameters.get('output.weight')!;
-    last.value = tf.randomNormal(last.shape as number[], 0, 0.3, 'float32', 2);
-    return generator;
-  }
-
-  async function sampled(
-    generator: Generator,
-    images: number,
-    options: Partial<SampleOptions> = {},
-  ): Promise<number[][]> {
-    const classes = Array.from({ length: images }, (_, i) => i % SIZES.classes);
-    const randoms = classes.map((_, i) => Random.of(3, `image ${i}`));
-    const all = { guidance: { scale: 3, power: 1 }, temperature: 1, top_k: 0, top_p: 1, ...options };
-    const codes = await sampleCodes(generator, classes, all, randoms);
-    const values = (await codes.array()) as number[][];
-    codes.dispose();
-    return values;
-  }
+  const fresh = () => drawingGenerator(SIZES);
+  const sampled = (generator: Generator, images: number, options?: Partial<SampleOptions>) =>
+    codesOf(
+      generator,
+      Array.from({ length: images }, (_, i) => i % SIZES.classes),
+      options,
+    );
 
   describe('codes are drawn', () => {
     it.each<[string, number, Partial<SampleOptions>]>([
@@ -101,18 +86,12 @@ describe.skipIf(!built)('on a CUDA device with kernels of ours', () => {
       const perStep: number[] = [];
       seen.waits.length = 0;
       let before = calls();
-      const guidance = { scale: 3, power: 1 };
-      const randoms = [0, 1].map((i) => Random.of(3, `image ${i}`));
-      const options = { guidance, temperature: 1, top_k: 0, top_p: 1 };
-      const codes = await sampleCodes(generator, [0, 1], options, randoms, {
-        onStep: () => {
-          perStep.push(calls() - before);
-          before = calls();
-        },
+      await codesOf(generator, [0, 1], {}, () => {
+        perStep.push(calls() - before);
+        before = calls();
       });
-      expect(seen.waits).toEqual([]);
+      expect(seen.waits).toEqual(['read']); // of the codes, in the end
       expect(perStep.slice(1)).toEqual(new Array(TOKENS - 1).fill(1));
-      codes.dispose();
       generator.dispose();
     });
 

@@ -2,9 +2,9 @@ import * as tf from '@tensorflow/tfjs';
 import { afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
 import type { WeightKind } from '../../src/engine/ops/index.js';
 import { Generator } from '../../src/models/generator.js';
-import { Random } from '../../src/random.js';
 import { packWeights } from '../../src/sample/pack-weights.js';
 import { canRun, device, openTested } from '../engines.js';
+import { drawingGenerator } from '../sampling.js';
 
 const SIZES = { width: 64, layers: 2, heads: 4, classes: 10, codebook_size: 96, prefix_tokens: 3, grid: 3 };
 const STEPS = 4;
@@ -36,14 +36,7 @@ describe.runIf(canRun('libtorch') && device === 'cpu')('a decoding step in one k
   beforeAll(() => openTested('libtorch'));
   afterEach(() => vi.restoreAllMocks());
 
-  function fresh(kind: WeightKind): Generator {
-    const generator = new Generator(SIZES);
-    generator.parameters.initialize(Random.of(1, 'test'));
-    const last = generator.parameters.get('output.weight')!; // zero when it is fresh
-    last.value = tf.randomNormal(last.shape as number[], 0, 0.3, 'float32', 2);
-    if (kind !== 'float32') packWeights(generator, kind);
-    return generator;
-  }
+  const fresh = (kind: WeightKind) => drawingGenerator(SIZES, kind);
 
   it.each<[number, WeightKind]>([
     [1, 'float32'],

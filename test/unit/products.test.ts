@@ -62,6 +62,30 @@ describe.skipIf(!canRun('libtorch'))('products on a CUDA device', () => {
     expect(roundings).toHaveLength(3 + 1);
   });
 
+  it('gradients by weights are float32 at once where products can give it, else converted, to the same numbers', async () => {
+    const gradient = () => {
+      const [x, weight] = [draw([64, 16], 1), draw([8, 16], 2)];
+      const [, dweight] = tf.grads((x, weight) => ops.linear(x, weight).square().sum())([x, weight]);
+      return [...dweight.dataSync()];
+    };
+    const widened = gradient();
+    expect([seen.calls.get('mm.dtype'), seen.calls.get('mm')]).toEqual([1 + 1, 1]); // it is tried once
+    await open({ precision: 'bf16' });
+    const call = backend.native.call;
+    const find = backend.native.find('aten::mm', 'dtype')!;
+    backend.native.call = (operator, ...args) => {
+      if (operator === find) throw new Error('CUBLAS_STATUS_NOT_SUPPORTED');
+      return call(operator, ...args);
+    };
+    const converted = gradient();
+    expect([seen.calls.get('mm.dtype'), seen.calls.get('mm')]).toEqual([undefined, 2]);
+    const largest = Math.max(...widened.map(Math.abs));
+    converted.forEach((x, i) => {
+      expect(Math.abs(x - widened[i]) / largest).toBeLessThan(2 ** -8);
+    });
+    expect(converted).not.toEqual(widened); // it is rounded to bfloat16 on the way
+  });
+
   it('two layers of one input round it once', () => {
     const [x, first, second] = [draw([2, 16], 1), draw([8, 16], 2), draw([8, 16], 3)];
     ops.linear(x, first);

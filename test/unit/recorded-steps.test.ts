@@ -3,11 +3,10 @@ import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import type { EngineOptions } from '../../src/engine/index.js';
 import type { LibtorchBackend } from '../../src/engine/libtorch/backend.js';
 import type { WeightKind } from '../../src/engine/ops/index.js';
-import { Generator } from '../../src/models/generator.js';
-import { Random } from '../../src/random.js';
-import { packWeights } from '../../src/sample/pack-weights.js';
-import { type SampleOptions, sampleCodes } from '../../src/sample/sampler.js';
+import type { Generator } from '../../src/models/generator.js';
+import type { SampleOptions } from '../../src/sample/sampler.js';
 import { canRun, device, openTested } from '../engines.js';
+import { codesOf, drawingGenerator } from '../sampling.js';
 
 // Sampling on a CUDA device, or one that is none: a step that is recorded once gives what steps do that are made one by one.
 
@@ -19,24 +18,9 @@ describe.runIf(canRun('libtorch') && device !== 'cpu')('a decoding step that is 
   beforeEach(() => open('float32'), 300_000);
   afterEach(() => vi.restoreAllMocks());
 
-  function fresh(weights: WeightKind = 'float32'): Generator {
-    const generator = new Generator(SIZES);
-    generator.parameters.initialize(Random.of(1, 'test'));
-    const last = generator.parameters.get('output.weight')!; // zero when it is fresh
-    last.value = tf.randomNormal(last.shape as number[], 0, 0.3, 'float32', 2);
-    if (weights !== 'float32') packWeights(generator, weights);
-    return generator;
-  }
-
-  async function sampled(generator: Generator, options: Partial<SampleOptions> = {}): Promise<number[][]> {
-    const classes = [0, 7, 3, 9];
-    const randoms = classes.map((_, i) => Random.of(3, `image ${i}`));
-    const all = { guidance: { scale: 3, power: 1 }, temperature: 1, top_k: 0, top_p: 1, ...options };
-    const codes = await sampleCodes(generator, classes, all, randoms);
-    const values = (await codes.array()) as number[][];
-    codes.dispose();
-    return values;
-  }
+  const fresh = (weights?: WeightKind) => drawingGenerator(SIZES, weights);
+  const sampled = (generator: Generator, options?: Partial<SampleOptions>) =>
+    codesOf(generator, [0, 7, 3, 9], options);
 
   it.each<[NonNullable<EngineOptions['precision']>, WeightKind, Partial<SampleOptions>]>([
     ['float32', 'float32', {}],

@@ -31,7 +31,7 @@ const ARRAY_OF: Record<
   bool: Uint8Array,
 };
 
-/** The widest head that kernels of ours on CUDA devices have room for (native/cuda/decode.cuh). */
+/** The widest head that kernels of ours on CUDA devices have room for (native/cuda/arguments.cuh). */
 const MOST_HEAD_WIDTH = 128;
 
 const READING = 'reading a tensor';
@@ -76,6 +76,7 @@ export class LibtorchBackend extends tf.KernelBackend {
   private readonly schemas = new Map<string, string | null>();
   private count = 0;
   private processorMultipliesHalf?: boolean;
+  private productsWiden?: boolean;
   private roundsToTF32 = false;
   private refusesGraphs = false;
   /** Where the user is told of what goes on, but slower. */
@@ -262,6 +263,28 @@ export class LibtorchBackend extends tf.KernelBackend {
     if (this.device !== 'cpu') return true;
     this.processorMultipliesHalf ??= this.call('alitok::has_bf16') as boolean;
     return this.processorMultipliesHalf;
+  }
+
+  /**
+   * Whether products of bfloat16 numbers can give float32 at once, `mm.dtype`: on CUDA since PyTorch 2.8, as far as its library
+   * has them for the device, which one product tells.
+   */
+  get widensProducts(): boolean {
+    if (this.device === 'cpu' || !this.has('mm.dtype')) return false;
+    this.productsWiden ??= this.tryWidening();
+    return this.productsWiden;
+  }
+
+  private tryWidening(): boolean {
+    const x = this.call('zeros', [16, 16], ScalarType.bfloat16, null, this.device) as TensorId;
+    try {
+      this.native.free(this.call('mm.dtype', x, x, ScalarType.float32) as TensorId);
+      return true;
+    } catch {
+      return false;
+    } finally {
+      this.native.free(x);
+    }
   }
 
   /** Whether `alitok.GeneratorStep` does a step of so many sequences, with layers and heads of such widths. */

@@ -40,10 +40,10 @@ export function registerLinear(): void {
         out('float32', 'alitok::product', gradient, matrix, false, false),
         out('float32', 'alitok::product', gradient, factor, true, false),
       ];
-    // What is added up for a weight and scaled is float32 at once; CUDA's products can give it of bfloat16 since PyTorch 2.8.
+    // What is added up for a weight and scaled is float32 at once.
     const columns = use('t', gradient);
     const dweight =
-      !onCpu(kernel) && inHalf(kernel) && backend.has('mm.dtype')
+      inHalf(kernel) && backend.widensProducts
         ? out('float32', 'mm.dtype', columns, factor, ScalarType.float32)
         : out('float32', 'to.dtype', use('mm', columns, factor), ScalarType.float32);
     return [outProduct(kernel, 'mm', gradient, matrix), dweight];

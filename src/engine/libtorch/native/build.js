@@ -39,6 +39,8 @@ const MEASUREMENTS = 'measurements.cc';
 const CUDA = join(here, 'cuda');
 /** The one of them whose interfaces an older PyTorch lacks: nothing is captured then. */
 const GRAPH = 'graph.cc';
+/** What the kernels and those who launch them have in common. */
+const ARGUMENTS = 'arguments.cuh';
 /** The one of them that includes the kernels. */
 const DEVICE = 'device.cc';
 
@@ -168,7 +170,11 @@ function cudaSources(flags, headers, kernels) {
     name: `cuda-${basename(file)}`, // one without it may have the same name
     flags: [...flags, ...own],
     optional: basename(file) === GRAPH,
-    includes: [...filesOf(here, '.h'), ...(basename(file) === DEVICE ? [kernels] : [])],
+    includes: [
+      ...filesOf(here, '.h'),
+      ...filesOf(CUDA, ARGUMENTS),
+      ...(basename(file) === DEVICE ? [kernels] : []),
+    ],
   }));
 }
 

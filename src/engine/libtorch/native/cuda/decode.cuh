@@ -1,10 +1,8 @@
 // A decoding step: what stands between its products. The position that it is at stands in memory of the device, for a step that
 // is recorded once and then replayed.
 
-/** Widest head. */
-constexpr u32 MOST_WIDTH = 128;
 /** Warps of a block in these kernels. */
-constexpr u32 WARPS = 8;
+constexpr u32 WARPS = DECODE_THREADS / WARP;
 /** Keys that a warp looks at together. */
 constexpr u32 TOGETHER = 4;
 
@@ -51,12 +49,6 @@ DEVICE void swiglu_joined(const T* x, T* y, i64 n, u32 hidden) {
 }
 KERNEL swiglu_joined_f(const float* x, float* y, i64 n, u32 hidden) { swiglu_joined(x, y, n, hidden); }
 KERNEL swiglu_joined_h(const bf16* x, bf16* y, i64 n, u32 hidden) { swiglu_joined(x, y, n, hidden); }
-
-/** What attention of one query is given besides its tensors. */
-struct Heads {
-  u32 heads, width, longest; // the caches are (rows, longest, heads, width)
-  float epsilon;
-};
 
 /** A head's vector, normalised and turned, by one warp. */
 template <typename T>

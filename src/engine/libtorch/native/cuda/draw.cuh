@@ -1,14 +1,5 @@
 // Drawing codes from logits, a block to an image.
 
-/** How a code is drawn (engine/ops/draw-codes.ts), and the sizes of what is drawn from. */
-struct Draw {
-  u32 images, entries, steps;
-  float temperature; // 0 for the most likely code
-  u32 top_k;         // 0 for all
-  float top_p;       // 1 for all
-};
-
-constexpr u32 DRAW_THREADS = 512;
 constexpr u32 DRAW_WARPS = DRAW_THREADS / WARP;
 
 /** The sum over a block's threads, in each. Double: a code near the end is decided by the sum of thousands before it. */

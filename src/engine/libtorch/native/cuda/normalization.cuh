@@ -42,6 +42,16 @@ DEVICE void norm(const X* x, const float* weight, const float* bias, Y* y, i64 r
   }
 }
 
+/** The sums of a block's warps, each of which has `columns` of them, added up to its part of `partial`. */
+DEVICE void add_up(const float* sums, float* partial, u32 columns) {
+  __syncthreads();
+  for (u32 i = threadIdx.x; i < columns; i += blockDim.x) {
+    float sum = 0;
+    for (u32 warp = 0; warp < warps_of_block(); warp++) sum += sums[warp * columns + i];
+    partial[static_cast<i64>(blockIdx.x) * columns + i] = sum;
+  }
+}
+
 /**
  * Writes dx, and into `partial` (blocks, 1 or CENTRED 2, d) what the rows of each block add to the gradients of weight and bias.
  * Each warp adds up its rows in `sums`, of the size of its block's part of `partial` for each warp; a lane always has the same
@@ -88,12 +98,7 @@ DEVICE void norm_grad(const DY* dy, const X* x, const float* weight, X* dx, floa
       store(dx + row * d, i, d, v);
     }
   }
-  __syncthreads();
-  for (u32 i = threadIdx.x; i < columns; i += blockDim.x) {
-    float sum = 0;
-    for (u32 warp = 0; warp < warps; warp++) sum += sums[warp * columns + i];
-    partial[static_cast<i64>(blockIdx.x) * columns + i] = sum;
-  }
+  add_up(sums, partial, columns);
 }
 
 #define NORMS(x, y, X, Y)                                                                                                     \
@@ -119,16 +124,6 @@ NORMS(h, h, bf16, bf16)
 
 // Heads' vectors, normalised and turned (rotary): x (B, T, H, D) → the same, a warp to a vector. Vectors may lie apart, as those
 // of one projection do.
-
-/** What is between the first numbers of neighbours along an axis. */
-struct Apart {
-  i64 batch, token, head;
-};
-struct Vectors {
-  i64 count; // B·T·H
-  u32 tokens, heads, width;
-  float epsilon;
-};
 
 /** Where vector `i` of the order (B, T, H) begins. */
 DEVICE i64 place(const Vectors& all, const Apart& apart, i64 i) {
@@ -196,12 +191,7 @@ DEVICE void norm_rotary_grad(const DY* dy, const X* x, const float* weight, cons
       assign(dx[i * d + 2 * pair + 1], (odd * weight[2 * pair + 1] - b * along) * scale);
     }
   }
-  __syncthreads();
-  for (u32 i = threadIdx.x; i < d; i += blockDim.x) {
-    float sum = 0;
-    for (u32 warp = 0; warp < warps; warp++) sum += sums[warp * d + i];
-    partial[static_cast<i64>(blockIdx.x) * d + i] = sum;
-  }
+  add_up(sums, partial, d);
 }
 #define NORM_ROTARY_GRAD(y, x, Y, X)                                                                                          \
   KERNEL norm_rotary_grad_##y##x(const Y* dy, const X* in, const float* weight, const float* cos, const float* sin, X* dx,    \

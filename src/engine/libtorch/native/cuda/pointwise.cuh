@@ -31,16 +31,6 @@ DROPOUT(h, h, bf16, bf16)
 
 // float32 to bfloat16, of many tensors at once: a block takes a part of one.
 
-constexpr u32 MOST_TENSORS = 48;
-constexpr u32 ROUNDED_BY_BLOCK = 4096;
-struct Rounded {
-  const float* from[MOST_TENSORS];
-  bf16* to[MOST_TENSORS];
-  i64 size[MOST_TENSORS];
-  u32 first[MOST_TENSORS + 1]; // blocks before each tensor's
-  int count;
-};
-
 KERNEL round_all(Rounded all) {
   int tensor = 0;
   while (blockIdx.x >= all.first[tensor + 1]) tensor++;

@@ -1,17 +1,6 @@
 // What stands between the products of attention: softmax of the scores q·kᵀ, scaled, with the causal mask and dropout, a warp to
 // a row of keys. A hidden score counts as −∞, whatever it is.
 
-/** How attention looks at its scores (rows, keys), rows in order of batch, head and query. */
-struct Sight {
-  i64 rows;
-  u32 queries, keys;
-  int causal; // the last query sees all keys, the one before it all but the last
-  float scale;
-  u32 threshold; // of dropout; 0 drops nothing
-  float keep;
-  u32 seed;
-};
-
 DEVICE u32 visible(const Sight& sight, i64 row) {
   return sight.causal ? sight.keys - sight.queries + static_cast<u32>(row % sight.queries) + 1 : sight.keys;
 }
