@@ -1,7 +1,6 @@
-// What a training step is made of, for one image on one device: for test/bench/scale.js. Counted by hand from src/models
-// and src/engine/ops: which tensors a block makes and which of them have a gradient. tfjs keeps both until the backward
-// pass is over, so they are what activations take. FLOPs are those of src/models/operations.ts.
-import { dropoutFactors } from '../../dist/engine/libtorch/kernels/dropout.js';
+// What a training step is made of, for one image on one device: for test/bench/scale.js. Bytes are those of the tables in
+// scale-blocks.js, FLOPs those of src/models/operations.ts. tfjs keeps what gradients need, and the gradients, until the
+// backward pass is over, so they are what activations take.
 import { Discriminator, POOLED } from '../../dist/models/discriminator.js';
 import { Generator, hiddenWidth } from '../../dist/models/generator.js';
 import { tokenizerGeometry } from '../../dist/models/geometry.js';
@@ -11,82 +10,84 @@ import {
   tokenizerOperations,
 } from '../../dist/models/operations.js';
 import { FROZEN_IN_STAGE_2, Tokenizer } from '../../dist/models/tokenizer.js';
+import {
+  BF16,
+  bytesOf,
+  CONVNEXT,
+  CONVOLUTION,
+  ELEMENTWISE,
+  generatorBlock,
+  generatorEnds,
+  tokenizerBlock,
+  VGG16,
+} from './scale-blocks.js';
 
+/** Bytes of weights, gradients and moments, and of whatever is between convolutions. */
 export const FLOAT = 4;
 
 const sizeOf = (parameters, wanted = () => true) =>
   [...parameters].reduce((sum, p) => sum + (!p.buffer && wanted(p) ? p.size : 0), 0);
+/** Whether a copy of a parameter in bfloat16 is kept beside it, as of the matrices of linear layers; biases are few. */
+const isCopied = ({ name, shape }) =>
+  shape.length === 2 && /weight$/.test(name) && !/embeddings?\.weight$/.test(name);
 const sumOf = (operations, wanted = () => true) =>
   [...operations].reduce((sum, [name, count]) => sum + (wanted(name) ? count : 0), 0);
 /** Queries by keys and weights by values, forward. */
 const attentionOperations = (positions, width) => 4 * positions * positions * width;
 
-/**
- * Bytes that the mask of one element takes where dropout is composed of PyTorch's operators, as on CUDA: read and
- * written in all, and of results that live until the kernel ends. Counted by running the very function.
- */
-export function maskBytes() {
-  const bytes = { moved: 0, kept: 0 };
-  const sizes = [];
-  const use = (name, ...args) => {
-    // Whole numbers are 32 bits wide, as float32 is; a comparison gives bytes.
-    const inputs = name === 'arange' ? [] : [args[0]];
-    const size = name === 'ge.Scalar' ? 1 : FLOAT;
-    if (name === 'reshape') return sizes.push(size) - 1; // a view
-    const others = /\.Tensor$/.test(name) ? [args[1]] : [];
-    bytes.moved += size + [...inputs, ...others].reduce((sum, id) => sum + sizes[id], 0);
-    if (/_\./.test(name)) return args[0]; // in place
-    bytes.kept += size;
-    return sizes.push(size) - 1;
+/** A part of a step of so many positions: bytes that it moves in either direction, and those that stay of each. */
+function part({ forward, backward }, positions, widths) {
+  const [a, b] = [bytesOf(forward, widths), bytesOf(backward, widths)];
+  const times = (n) => positions * n;
+  return {
+    forward: { moved: times(a.moved), scores: times(a.scores) },
+    backward: { moved: times(b.moved), scores: times(b.scores) },
+    kept: times(a.kept),
+    gradients: times(b.kept),
   };
-  dropoutFactors({ use, backend: { device: 'cuda' } }, 1, 0.1, 1, [1]);
-  return bytes;
 }
 
-/** A stack of equal blocks as numbers a position: results, their gradients, what goes from block to block. */
-function stack({ positions, width, layers, made, gradients, operations }) {
-  const attention = layers * attentionOperations(positions, width);
-  const [a, b] = [layers * positions * made, layers * positions * gradients];
+/** A stack of equal blocks. `again`: how often its gradient computes attention's products once more. */
+function stack({ positions, width, layers, operations, again, block }, widths) {
+  const { atOnce } = block;
   return {
     operations,
-    attention,
-    made: a,
-    gradients: b,
-    /** With checkpointing: input and gradient of each block, and one block in full. */
-    checkpointed: 2 * layers * positions * width + (a + b) / layers,
+    attention: again * layers * attentionOperations(positions, width),
+    ...part(block, layers * positions, widths),
+    layers,
+    atOnce: bytesOf([['', {}, atOnce]], widths).kept * positions,
+    /** With checkpointing: the residual stream at each block, and as much for its gradient. */
+    input: layers * positions * width * FLOAT,
   };
 }
 
-/** The generator's step. */
-export function generatorStep(config) {
+/**
+ * The gradient of attention makes its scores again, one product of the two of the forward pass. PyTorch's flash attention does
+ * the forward pass again before that.
+ */
+const AGAIN = { own: 0.5, flash: 1.5 };
+
+/** The generator's step. `widths`: BF16 with kernels of ours on CUDA, or FLOAT32 on a CPU. */
+export function generatorStep(config, widths = BF16) {
   const { width, layers, heads, dropout } = config.generator;
   const { prefix_tokens, grid, tokens } = tokenizerGeometry(config.tokenizer);
   const { codebook_size } = config.tokenizer;
   const sizes = { ...config.generator, codebook_size, prefix_tokens, grid };
   const hidden = hiddenWidth(width);
   const n = tokens + 1;
-  const drops = dropout > 0 ? 2 : 0;
+  const drops = dropout > 0;
   const operations = generatorOperations(sizes, hidden);
-  const blocks = stack({
-    ...{ positions: n, width, layers, operations: operations.get('blocks') },
-    // norm, qkv, both norms and rotations, attention, proj, add; norm, w1, w3, SwiGLU, w2, add; two drops
-    made: (14 + drops) * width + 3 * hidden,
-    // the same, but for the adds; the split of qkv once more, and sums where two paths meet
-    gradients: (18 + drops) * width + 3 * hidden,
-  });
-  const parameters = sizeOf(new Generator(sizes).parameters);
-  const attentionMask = dropout > 0 ? heads * n * n : 0;
+  const block = generatorBlock({ width, hidden, dropout: drops, scores: drops ? heads * n : 0 });
+  const again = drops || widths !== BF16 ? AGAIN.own : AGAIN.flash;
+  const all = { positions: n, width, layers, operations: operations.get('blocks'), again, block };
+  const { parameters } = new Generator(sizes);
   return {
-    parameters,
-    trained: parameters,
-    stacks: [blocks],
-    /** Logits, their slice and the gradients of both, log-probabilities. */
-    made: 3 * n * codebook_size,
-    gradients: 2 * n * codebook_size,
+    parameters: sizeOf(parameters),
+    trained: sizeOf(parameters),
+    copied: sizeOf(parameters, isCopied),
+    stacks: [stack(all, widths)],
+    ends: part(generatorEnds({ width, codes: codebook_size, dropout: drops }), n, widths),
     operations: operations.get('output'),
-    /** Elements that dropout decides in one pass; attention's are those of one kernel. */
-    masks: dropout > 0 ? layers * (attentionMask + 2 * n * width) + n * width : 0,
-    attentionMask,
     operations32: 0,
     networks: 0,
   };
@@ -141,6 +142,19 @@ function discriminatorMade({ hidden_channels, stages }, side) {
   return made;
 }
 
+/** Numbers of results and of their gradients, float32, and the bytes that are moved for each. */
+function ends(made, { forward, backward }) {
+  const moved = (rows) => ({ moved: made * bytesOf(rows, BF16).moved, scores: 0 });
+  return { forward: moved(forward), backward: moved(backward), kept: FLOAT * made, gradients: FLOAT * made };
+}
+
+const together = (a, b) => ({
+  forward: { moved: a.forward.moved + b.forward.moved, scores: 0 },
+  backward: { moved: a.backward.moved + b.backward.moved, scores: 0 },
+  kept: a.kept + b.kept,
+  gradients: a.gradients + b.gradients,
+});
+
 /** A tokenizer's steps in one phase; `adversary` says whose turn it is, if there is one. */
 export function tokenizerStep(config, stage, { w_lpips, w_perc }, adversary) {
   const geometry = tokenizerGeometry(config.tokenizer);
@@ -148,66 +162,72 @@ export function tokenizerStep(config, stage, { w_lpips, w_perc }, adversary) {
   const { parameters: all } = new Tokenizer(config.tokenizer, stage);
   const operations = tokenizerOperations(config.tokenizer, stage);
   const front = stage === 1 ? 1 : decoder.class_tokens;
-  // norm, in_proj, attention, out_proj, add, norm, four times the width twice, back, add
-  const block = ({ width }) => ({ made: 18 * width, gradients: 21 * width });
-  const encoding = stack({
-    ...{ positions: grid * grid + tokens, ...encoder, ...block(encoder) },
-    operations: operations.get('encoder.transformer'),
-  });
-  const decoding = stack({
-    ...{ positions: front + tokens, ...decoder, ...block(decoder) },
-    operations: operations.get('decoder.transformer'),
-  });
+  const stackOf = (name, size, positions) =>
+    stack(
+      {
+        ...{ positions, ...size, again: AGAIN.flash, block: tokenizerBlock(size) },
+        operations: operations.get(`${name}.transformer`),
+      },
+      BF16,
+    );
+  const encoding = stackOf('encoder', encoder, grid * grid + tokens);
+  const decoding = stackOf('decoder', decoder, front + tokens);
   const d = new Discriminator(config.discriminator).parameters;
   const judged = {
     operations: sumOf(discriminatorOperations(config.discriminator, image_size, POOLED)),
     made: discriminatorMade(config.discriminator, image_size),
   };
+  const { forward, byInput, byWeight } = CONVOLUTION;
   const nothing = { operations: 0, made: 0 };
   const [lpips, classifier] = [w_lpips > 0 ? vgg16(image_size) : nothing, w_perc > 0 ? convNeXt() : nothing];
   const parameters = sizeOf(all);
-  const trained = sizeOf(all, (p) => stage === 1 || !FROZEN_IN_STAGE_2.test(p.name));
-  const ends = sumOf(operations, (name) => !/transformer|^quantize/.test(name));
+  const isTrained = (p) => stage === 1 || !FROZEN_IN_STAGE_2.test(p.name);
+  const trained = sizeOf(all, isTrained);
+  const others = sumOf(operations, (name) => !/transformer|^quantize/.test(name));
   const common = {
     parameters,
-    masks: 0,
-    attentionMask: 0,
+    copied: sizeOf(all, isCopied),
     // Distances of every latent to every entry, without a gradient.
     forwardOnly: operations.get('quantize'),
     latents: stage === 1 && config.tokenizer_training.stage1.clustering ? tokens : 0,
     entries: codebook_size,
     tokenSize: config.tokenizer.token_size,
   };
-  if (adversary === 'discriminator')
+  if (adversary === 'discriminator') {
+    // Two images, one drawn and one true, forward and backward.
+    const both = ends(2 * judged.made, { forward, backward: [...byInput, ...byWeight] });
+    const drawn = encoding.forward.moved + decoding.forward.moved;
     return {
       ...common,
       trained: sizeOf(d),
       beside: trained,
       stacks: [],
-      forwardOnly: common.forwardOnly + encoding.operations + decoding.operations + ends,
+      forwardOnly: common.forwardOnly + encoding.operations + decoding.operations + others,
       latents: 0,
-      // Two images, one drawn and one true, forward and backward.
       operations: 2 * judged.operations,
-      made: 2 * judged.made,
-      gradients: 2 * judged.made,
+      ends: { ...both, forward: { moved: both.forward.moved + drawn, scores: 0 } },
       operations32: 0,
       networks: 0,
     };
-  const frozen = stage === 2 && { ...encoding, gradients: 0, frozen: true };
+  }
+  const frozen = stage === 2 && { ...encoding, frozen: true };
+  // The image, its patches and what the losses make of it.
+  const image = ends(8 * 3 * image_size ** 2, {
+    forward: ELEMENTWISE.slice(0, 1),
+    backward: ELEMENTWISE.slice(1),
+  });
   return {
     ...common,
     trained,
     beside: adversary ? sizeOf(d) : 0,
     stacks: [frozen || encoding, decoding],
-    operations: ends,
-    // The image, its patches and what the losses make of it.
-    made: 8 * 3 * image_size ** 2 + (adversary ? judged.made : 0),
-    gradients: 8 * 3 * image_size ** 2 + (adversary ? judged.made : 0),
+    operations: others,
+    ends: adversary ? together(image, ends(judged.made, { forward, backward: byInput })) : image,
     // The discriminator is judged by, not trained: forward, and back to the image.
     inputOnly: adversary ? judged.operations : 0,
     // The networks see the image and its reconstruction, and go back to the latter.
     operations32: 3 * (lpips.operations + classifier.operations),
-    networks: Math.max(lpips.made, classifier.made),
-    networksMoved: lpips.made + classifier.made,
+    networks: FLOAT * Math.max(lpips.made, classifier.made),
+    networksMoved: lpips.made * bytesOf(VGG16, BF16).moved + classifier.made * bytesOf(CONVNEXT, BF16).moved,
   };
 }

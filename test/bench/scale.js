@@ -13,7 +13,8 @@
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { loadConfig } from '../../dist/config/load.js';
-import { FLOAT, generatorStep, maskBytes, tokenizerStep } from './scale-parts.js';
+import { BF16, bytesOf, FLOAT32, OPTIMIZER, ROUNDED_COPY, WEIGHT } from './scale-blocks.js';
+import { FLOAT, generatorStep, tokenizerStep } from './scale-parts.js';
 
 const { values, positionals: overrides } = parseArgs({
   allowPositionals: true,
@@ -33,9 +34,6 @@ const { values, positionals: overrides } = parseArgs({
     network: { type: 'string', default: '50e9' },
     'link-share': { type: 'string', default: '0.7' },
     'gpus-a-machine': { type: 'string', default: '8' },
-    // how often a number that a block makes is read or written in a step: twice forward with a cast to bf16 (4), and
-    // twice that backward
-    moves: { type: 'string', default: '12' },
     gpus: { type: 'string', default: '1,8,16,64' },
     rates: { type: 'string', default: '' },
     tables: { type: 'string', default: 'memory,image,fits,generators,tokenizers' },
@@ -48,8 +46,6 @@ const device = {
   products32: number('peak32') * number('peak-share'),
   bandwidth: number('bandwidth') * number('bandwidth-share'),
   memory: (number('memory') - number('reserve')) * 2 ** 30,
-  moves: number('moves'),
-  mask: maskBytes(),
 };
 const rates = Object.fromEntries(
   values.rates
@@ -63,46 +59,66 @@ const configOf = (name) => loadConfig(path(`configs/${name}.yaml`), overrides);
 const sum = (items, of) => items.reduce((total, item) => total + of(item), 0);
 
 /** Seconds that one image takes a device, forward and backward, and what of it each resource takes. */
-function imageSeconds(step, { products, products32, bandwidth, moves, mask }, checkpointed = false) {
+function imageSeconds(step, { products, products32, bandwidth }, checkpointed = false) {
   const trained = step.stacks.filter(({ frozen }) => !frozen);
   const forward = sum(trained, (s) => s.operations);
   const operations =
     3 * (forward + step.operations) +
-    sum(trained, (s) => s.attention) + // its gradient computes the scores again
+    sum(trained, (s) => s.attention) +
     sum(step.stacks, (s) => (s.frozen ? s.operations : 0)) +
     (checkpointed ? forward : 0) +
     2 * (step.inputOnly ?? 0) +
     (step.forwardOnly ?? 0);
-  const made = sum(step.stacks, (s) => (s.frozen ? s.made / 3 : s.made)) + step.made;
-  const again = checkpointed ? sum(trained, (s) => s.made) / 3 : 0;
-  const moved = FLOAT * moves * (made + again + (step.networksMoved ?? 0));
-  const masks = mask.moved * step.masks * (checkpointed ? 3 : 2);
+  const bytes = (kind) =>
+    sum([...step.stacks, step.ends], (s) => s.forward[kind] + (s.frozen ? 0 : s.backward[kind])) +
+    (checkpointed ? sum(trained, (s) => s.forward[kind]) : 0);
   return {
     products: operations / products,
     products32: step.operations32 / products32,
-    memory: moved / bandwidth,
-    masks: masks / bandwidth,
+    memory: (bytes('moved') + (step.networksMoved ?? 0)) / bandwidth,
+    scores: bytes('scores') / bandwidth,
   };
 }
 
 const totalOf = (parts) => sum(Object.values(parts), (seconds) => seconds);
 
 /** Bytes of one image's activations and their gradients at the most. */
-function imageBytes(step, checkpointed, { mask }) {
-  const stacks = sum(step.stacks, (s) => (checkpointed ? s.checkpointed : s.made + s.gradients));
-  const networks = 2 * step.networks; // gone before the backward pass, when gradients are not there yet
-  const ofBackward = sum(step.stacks, (s) => (checkpointed ? 0 : s.gradients));
-  const floats = stacks + step.made + step.gradients + Math.max(0, networks - ofBackward);
-  // A kernel's own results live until it ends: the mask, and six matrices of attention's scores.
-  return FLOAT * floats + (mask.kept + 6 * FLOAT) * step.attentionMask;
+function imageBytes({ stacks, ends, networks }, checkpointed) {
+  const gradientsOf = (s) => (s.frozen ? 0 : s.gradients);
+  const ofBackward = checkpointed ? 0 : sum(stacks, gradientsOf);
+  const inStacks = checkpointed
+    ? sum(stacks, (s) => (s.frozen ? 1 : 2) * s.input) +
+      Math.max(0, ...stacks.map((s) => (s.kept + gradientsOf(s)) / s.layers))
+    : sum(stacks, (s) => s.kept) + ofBackward;
+  // Networks' are gone before the backward pass, when gradients are not there yet. Attention's scores live in one kernel.
+  const ofNetworks = Math.max(0, 2 * networks - ofBackward);
+  return inStacks + ends.kept + ends.gradients + ofNetworks + Math.max(0, ...stacks.map((s) => s.atOnce));
 }
 
+/** Bytes of the weights: in float32, and the copies in bfloat16 that products read. */
+const weightBytes = ({ parameters, copied }) => FLOAT * parameters + BF16.half * copied;
+
 /** Bytes that do not depend on the batch: weights, AdamW's two moments, and gradients as often as they are there. */
-function stateBytes({ parameters, trained, beside = 0 }, { gpus, accumulation, sharded }) {
+function stateBytes(step, { gpus, accumulation, sharded }) {
+  const { trained, beside = 0 } = step;
   const moments = (2 * (trained + beside)) / (sharded ? gpus : 1);
   // Those of the tape, the sum of micro-batches, and the sum over processes.
   const gradients = (1 + (accumulation > 1 ? 1 : 0) + (gpus > 1 ? 1 : 0)) * trained;
-  return FLOAT * (parameters + beside + moments + gradients);
+  return weightBytes(step) + FLOAT * (beside + moments + gradients);
+}
+
+/** Seconds for weights and their gradients in one micro-batch, whatever its size. */
+function weightSeconds({ trained, copied }, { bandwidth }, { accumulation, checkpointed }, widths = BF16) {
+  const bytes = (rows) => bytesOf(rows, widths).moved;
+  const reads = checkpointed ? 3 : 2;
+  const sums = accumulation > 1 ? bytes(WEIGHT.accumulated) : 0;
+  return (reads * bytes(WEIGHT.product) * copied + (bytes(WEIGHT.gradient) + sums) * trained) / bandwidth;
+}
+
+/** Seconds of what happens once a step: the gradient's norm, AdamW, and the weights' copies. */
+function optimizerSeconds({ trained, copied }, { bandwidth }, widths = BF16) {
+  const bytes = (rows) => bytesOf(rows, widths).moved;
+  return (bytes(OPTIMIZER) * trained + bytes(ROUNDED_COPY) * Math.min(copied, trained)) / bandwidth;
 }
 
 /** Seconds of what is between the processes, and how much of it the backward pass does not hide. */
@@ -122,7 +138,7 @@ function exchange(step, gpus, images, backward) {
 
 /** A step of `images` a device, in the fewest micro-batches that fit. Undefined where not one image does. */
 function plan(step, { gpus, images, sharded = false, checkpointed = false, rate }) {
-  const each = imageBytes(step, checkpointed, device);
+  const each = imageBytes(step, checkpointed);
   for (let accumulation = 1; accumulation <= images; accumulation++) {
     if (images % accumulation !== 0) continue;
     const micro = images / accumulation;
@@ -131,13 +147,14 @@ function plan(step, { gpus, images, sharded = false, checkpointed = false, rate 
     if (state + activations > device.memory) continue;
     const parts = imageSeconds(step, device, checkpointed);
     const one = rate ? 1 / rate : totalOf(parts);
+    const weights = rate ? 0 : weightSeconds(step, device, { accumulation, checkpointed });
     const { bytes, seconds: link, exposed } = exchange(step, gpus, images, (2 / 3) * micro * one);
-    const optimizer = (7 * FLOAT * step.trained) / device.bandwidth / (sharded ? gpus : 1);
+    const optimizer = optimizerSeconds(step, device) / (sharded ? gpus : 1);
     const again = sharded ? exchange(step, gpus, 0, 0).seconds / 2 : 0;
     const clusters =
       (2 * gpus * images * (step.latents ?? 0) * (step.entries ?? 0) * (step.tokenSize ?? 0)) /
       device.products32;
-    const compute = images * one + clusters;
+    const compute = images * one + accumulation * weights + clusters;
     const seconds = compute + exposed + optimizer + again;
     return {
       accumulation,
@@ -174,12 +191,14 @@ const NAMES = {
   products: 'products',
   products32: 'float32 products',
   memory: 'memory traffic',
-  masks: 'dropout masks',
+  scores: 'attention scores',
 };
 /** What most of the time goes into. */
 function limit({ parts, compute, exposed, optimizer }) {
   if (exposed + optimizer > compute) return exposed > optimizer ? 'link' : 'optimizer';
-  return NAMES[Object.entries(parts).sort(([, a], [, b]) => b - a)[0][0]];
+  const { scores, ...others } = parts; // these are memory traffic too
+  others.memory += scores;
+  return NAMES[Object.entries(others).sort(([, a], [, b]) => b - a)[0][0]];
 }
 const counts = values.gpus.split(',').map(Number);
 
@@ -201,9 +220,7 @@ function printMemory() {
     ...generators.map(({ name, config }) => [`AR-${name.toUpperCase()}`, generatorStep(config)]),
     ...[1, 2].map((stage) => {
       const steps = phasesOf(stage).map(({ step }) => step);
-      const most = steps.reduce((a, b) =>
-        imageBytes(a, false, device) > imageBytes(b, false, device) ? a : b,
-      );
+      const most = steps.reduce((a, b) => (imageBytes(a, false) > imageBytes(b, false) ? a : b));
       return [`tokenizer, stage ${stage}`, most];
     }),
   ];
@@ -211,12 +228,12 @@ function printMemory() {
     name,
     (step.parameters / 1e6).toFixed(0),
     (step.trained / 1e6).toFixed(0),
-    gib(FLOAT * step.parameters),
+    gib(weightBytes(step)),
     gib(FLOAT * step.trained),
     gib(2 * FLOAT * (step.trained + (step.beside ?? 0))),
     gib((2 * FLOAT * (step.trained + (step.beside ?? 0))) / 8),
-    gib(imageBytes(step, false, device)),
-    gib(imageBytes(step, true, device)),
+    gib(imageBytes(step, false)),
+    gib(imageBytes(step, true)),
   ]);
   table(
     [
@@ -340,7 +357,7 @@ function printFits() {
   const most = (step, memory, { sharded, checkpointed }) => {
     const state = stateBytes(step, { gpus: 8, accumulation: 2, sharded });
     const free = (memory - number('reserve')) * 2 ** 30 - state;
-    return Math.max(0, Math.floor(free / imageBytes(step, checkpointed, device)));
+    return Math.max(0, Math.floor(free / imageBytes(step, checkpointed)));
   };
   const rows = models.flatMap(([name, steps]) =>
     [false, true].map((sharded) => [
@@ -355,22 +372,25 @@ function printFits() {
   table(['', ...memories.flatMap((memory) => [`${memory} GiB`, 'checkpointed'])], rows);
 }
 
-/** What the formulas say of a CPU, from its limits, beside measured training steps of AR-B without dropout. */
+/**
+ * What the formulas say of a CPU, from its limits, beside measured training steps of AR-B without dropout: the same tables, with
+ * all numbers in float32, so nothing is rounded.
+ */
 function check([rate, bandwidth, ...measured]) {
-  const step = generatorStep(loadConfig(path('configs/alitok_b.yaml'), ['generator.dropout=0']));
-  // float32 needs no casts, so a number is moved half as often
+  const config = loadConfig(path('configs/alitok_b.yaml'), ['generator.dropout=0']);
+  const step = generatorStep(config, FLOAT32);
   const products = Number(rate);
-  const cpu = { products, products32: products, bandwidth: Number(bandwidth), moves: device.moves / 2 };
-  const one = totalOf(imageSeconds(step, { ...cpu, mask: device.mask }));
-  const optimizer = (7 * FLOAT * step.trained) / cpu.bandwidth;
+  const cpu = { products, products32: products, bandwidth: Number(bandwidth) };
+  const one = totalOf(imageSeconds(step, cpu));
+  const once = weightSeconds(step, cpu, { accumulation: 1 }, FLOAT32) + optimizerSeconds(step, cpu, FLOAT32);
   const rows = measured.map((text) => {
     const [batch, seconds] = text.split(':').map(Number);
-    const derived = batch * one + optimizer;
+    const derived = batch * one + once;
     return [batch, derived.toFixed(2), seconds.toFixed(2), (derived / seconds).toFixed(2)];
   });
   table(['batch', 's, derived', 's, measured', 'ratio'], rows);
   for (const checkpointed of [false, true]) {
-    const bytes = 2 * FLOAT * step.parameters + 4 * imageBytes(step, checkpointed, device);
+    const bytes = 2 * FLOAT * step.parameters + 4 * imageBytes(step, checkpointed);
     const how = checkpointed ? 'computed again' : 'kept';
     console.log(`weights, gradients and activations at batch 4, ${how}: ${gib(bytes)} GiB`);
   }
