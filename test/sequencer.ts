@@ -13,6 +13,7 @@ const SLOW = [
   'unit/formats-fuzz',
   'unit/trainers',
   'e2e/trouble',
+  'unit/cuda-kernel-paths',
   'unit/cuda-paths',
   'e2e/bad-input',
   'e2e/published',

@@ -34,7 +34,7 @@ export function bytesOf(rows, { half, full }) {
 
 /**
  * Attention with its q, k and v `width` numbers wide each; `scores`, for each query, where it has dropout. Products want each
- * head's rows together: of q and k they are, as normRotary writes them, v and dy are copied. Without dropout it is PyTorch's
+ * head's rows together, and those of keys and values to a multiple of 8: of q they are, as normRotary writes it, k, v and dy are copied. Without dropout it is PyTorch's
  * flash attention, whose gradient begins with the forward pass; no scores are in memory.
  * `atOnce`: what the gradient has in memory at the most besides its results.
  */
@@ -52,21 +52,20 @@ function attention(d, scores) {
     forward: [
       ['q·kᵀ', { half: 2 * d }, { half: scores }, GONE_SCORES],
       ['softmax, mask and dropout, in place', { half: scores }, { half: scores }, GONE_SCORES],
-      ['v, heads first', { half: d }, { half: d }, GONE],
+      ['k and v, heads first', { half: 2 * d }, { half: 2 * d }, GONE],
       ['weights by v', { half: scores + d }, { half: d }, SCORES],
       ['heads of a position together', { half: d }, { half: d }],
     ],
     backward: [
       ['q·kᵀ again', { half: 2 * d }, { half: scores }, GONE_SCORES],
-      ['dy and v, heads first', { half: 2 * d }, { half: 2 * d }, GONE],
+      ['dy, k and v, heads first', { half: 3 * d }, { half: 3 * d }, GONE],
       ['dy·vᵀ', { half: 2 * d }, { half: scores }, GONE_SCORES],
       ['weights and their gradient, both in place', { half: 2 * scores }, { half: 2 * scores }, GONE_SCORES],
-      ['dy, heads first', { half: d }, { half: d }, GONE],
       ['dv: weights by dy', { half: scores + d }, { half: d }, SCORES],
       ['dq: gradient by k', { half: scores + d }, { half: d }, SCORES],
       ['dk: gradient by q', { half: scores + d }, { half: d }, SCORES],
     ],
-    atOnce: { half: 2 * scores + 2 * d },
+    atOnce: { half: 2 * scores + 3 * d },
   };
 }
 

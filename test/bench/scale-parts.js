@@ -77,7 +77,7 @@ export function generatorStep(config, widths = BF16) {
   const n = tokens + 1;
   const drops = dropout > 0;
   const operations = generatorOperations(sizes, hidden);
-  const block = generatorBlock({ width, hidden, dropout: drops, scores: drops ? heads * n : 0 });
+  const block = generatorBlock({ width, hidden, dropout: drops, scores: drops ? heads * 8 * Math.ceil(n / 8) : 0 });
   const again = drops || widths !== BF16 ? AGAIN.own : AGAIN.flash;
   const all = { positions: n, width, layers, operations: operations.get('blocks'), again, block };
   const { parameters } = new Generator(sizes);

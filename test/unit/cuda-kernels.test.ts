@@ -202,42 +202,60 @@ describe.skipIf(!existsSync(BRIDGE))('kernels for CUDA devices', () => {
     });
 
     it.each([
-      [5, 5, true, 0],
-      [5, 5, true, 0.4],
-      [3, 70, true, 0.1],
-      [4, 33, false, 0.25],
-    ])('weigh %i queries and %i keys, causal %s, dropout %f', (queries, keys, causal, rate) => {
-      const shape = [2, 3, queries, keys];
-      const [scores, dp] = [draw(shape, 1, type), draw(shape, 2, type)];
-      const scale = 0.3;
-      const hidden = causal
-        ? call('triu', call('ones', [queries, keys], 11, null, 'cpu'), keys - queries + 1)
-        : call('zeros', [queries, keys], 11, null, 'cpu');
-      const masked = call(
-        'masked_fill.Scalar',
-        call('mul.Scalar', float(scores), scale),
-        hidden,
-        Number.NEGATIVE_INFINITY,
-      );
-      const p = call('_softmax', masked, -1, false);
-      const factors = call('alitok::dropout', call('ones', shape, FLOAT, null, 'cpu'), rate, 9);
-      const expected = call('mul.Tensor', p, factors);
-      const through = call('_softmax_backward_data', call('mul.Tensor', float(dp), factors), p, -1, FLOAT);
-      // What is hidden counts for nothing, whatever it is.
-      for (const x of [scores, dp]) call('masked_fill_.Scalar', x, hidden, Number.NaN);
-      const found = inBothOrders(() => {
-        const y = call('clone', scores);
-        emulated('attention_weights', y, causal, scale, rate, 9);
-        return y;
-      });
-      expect(error(found, expected)).toBeLessThan(LIMIT[type]);
-      const [again, ds] = inBothOrders<TensorId[]>(() => {
-        const both = [call('clone', scores), call('clone', dp)];
-        emulated('attention_weights_grad', ...both, causal, scale, rate, 9);
-        return both;
-      });
-      expect(error(again, expected)).toBeLessThan(LIMIT[type]);
-      expect(error(ds, call('mul.Scalar', through, scale))).toBeLessThan(LIMIT[type]);
+      [5, 5, true, 0, 0],
+      [5, 5, true, 0.4, 3],
+      [3, 70, true, 0.1, 2],
+      [4, 33, false, 0.25, 7],
+      [4, 40, false, 0.25, 0],
+    ])(
+      'weigh %i queries and %i keys, causal %s, dropout %f, %i behind',
+      (queries, keys, causal, rate, behind) => {
+        const shape = [2, 3, queries, keys];
+        const [scores, dp] = [draw(shape, 1, type), draw(shape, 2, type)];
+        const scale = 0.3;
+        const hidden = causal
+          ? call('triu', call('ones', [queries, keys], 11, null, 'cpu'), keys - queries + 1)
+          : call('zeros', [queries, keys], 11, null, 'cpu');
+        const masked = call(
+          'masked_fill.Scalar',
+          call('mul.Scalar', float(scores), scale),
+          hidden,
+          Number.NEGATIVE_INFINITY,
+        );
+        const p = call('_softmax', masked, -1, false);
+        const factors = call('alitok::dropout', call('ones', shape, FLOAT, null, 'cpu'), rate, 9);
+        const expected = call('mul.Tensor', p, factors);
+        const through = call('_softmax_backward_data', call('mul.Tensor', float(dp), factors), p, -1, FLOAT);
+        // What is hidden or behind the keys counts for nothing, whatever it is.
+        for (const x of [scores, dp]) call('masked_fill_.Scalar', x, hidden, Number.NaN);
+        const wide = (x: TensorId) => call('constant_pad_nd', x, [0, behind], Number.NaN);
+        const zeros = (x: TensorId) => call('constant_pad_nd', x, [0, behind], 0);
+        const found = inBothOrders(() => {
+          const y = wide(scores);
+          emulated('attention_weights', y, keys, causal, scale, rate, 9);
+          return y;
+        });
+        expect(error(found, zeros(expected))).toBeLessThan(LIMIT[type]);
+        const [again, ds] = inBothOrders<TensorId[]>(() => {
+          const both = [scores, dp].map(wide);
+          emulated('attention_weights_grad', ...both, keys, causal, scale, rate, 9);
+          return both;
+        });
+        expect(error(again, zeros(expected))).toBeLessThan(LIMIT[type]);
+        expect(error(ds, zeros(call('mul.Scalar', through, scale)))).toBeLessThan(LIMIT[type]);
+      },
+    );
+
+    it.each([
+      [2, 5, 3, 48, 8],
+      [1, 8, 2, 64, 8],
+      [3, 1, 1, 6, 4],
+    ])('put heads [%i, %i, %i, %i] together in %i rows', (batch, tokens, heads, width, rows) => {
+      const x = call('select.int', draw([batch, tokens, 3, heads, width], 1, type), 2, 1);
+      const y = inBothOrders(() => emulated('heads_first', x, rows));
+      const expected = call('constant_pad_nd', call('permute', x, [0, 2, 1, 3]), [0, 0, 0, rows - tokens], 0);
+      expect(native.shape(y)).toEqual(native.shape(expected));
+      expect(values(y)).toEqual(values(call('contiguous', expected)));
     });
   });
 

@@ -69,6 +69,15 @@ export function registerAttention(): void {
   /** The first rows of a tensor, heads first. */
   const used = (kernel: Kernel, x: TensorId, shape: number[], length: number) =>
     headsFirst(kernel, length === shape[1] ? x : kernel.use('narrow', x, 1, 0, length));
+  /**
+   * The first rows of keys or values with each head's together, and zeros to a multiple of 8: tensor cores take rows of scores
+   * that begin at a multiple of 16 bytes, and others at a fraction of their rate.
+   */
+  const padded = (kernel: Kernel, x: TensorInfo, length: number) => {
+    const whole = inPrecision(kernel, x);
+    const rows = length === x.shape[1] ? whole : kernel.use('narrow', whole, 1, 0, length);
+    return kernel.use('alitok::heads_first', rows, 8 * Math.ceil(length / 8));
+  };
   /** Numbers of 32 bits, which a cache on a CUDA device may not hold. */
   const full = ({ id, use }: Kernel, x: TensorInfo) => use('to.dtype', id(x), ScalarType.float32);
   const mask = (kernel: Kernel, shape: number[], { dropout, seed }: Attributes) =>
@@ -94,10 +103,14 @@ export function registerAttention(): void {
       return outProduct(kernel, 'permute', y, [0, 2, 1, 3]);
     }
     if (ownCuda(kernel)) {
-      const [queriesFirst, keys, values] = inputs();
-      const scores = use('matmul', queriesFirst, use('transpose.int', keys, -2, -1));
+      const [keys, values] = [k, v].map((x) => padded(kernel, x, keyLength));
+      const scores = use(
+        'matmul',
+        headsFirst(kernel, inPrecision(kernel, q)),
+        use('transpose.int', keys, -2, -1),
+      );
       const scale = 1 / Math.sqrt(width);
-      backend.call('alitok::attention_weights', scores, hides, scale, dropout, attributes.seed);
+      backend.call('alitok::attention_weights', scores, keyLength, hides, scale, dropout, attributes.seed);
       return outProduct(kernel, 'permute', use('matmul', scores, values), [0, 2, 1, 3]);
     }
     const [keys, values] = [k, v].map((x) => used(kernel, full(kernel, x), x.shape, keyLength));
@@ -129,14 +142,25 @@ export function registerAttention(): void {
     }
     const keys = inputs.k.shape[1];
     if (ownCuda(kernel)) {
-      const [dy, q, k, v] = names.map(half);
+      const [k, v] = [inputs.k, inputs.v].map((x) => padded(kernel, x, keys));
+      const [q, dy] = [half('q'), use('alitok::heads_first', inPrecision(kernel, inputs.dy), queries)];
       const scores = use('matmul', q, use('transpose.int', k, -2, -1));
       const ds = use('matmul', dy, use('transpose.int', v, -2, -1));
       const hides = causal && queries > 1;
       const scale = 1 / Math.sqrt(width);
-      backend.call('alitok::attention_weights_grad', scores, ds, hides, scale, dropout, attributes.seed);
-      const dv = use('matmul', use('transpose.int', scores, -2, -1), dy);
-      return [use('matmul', ds, k), use('matmul', use('transpose.int', ds, -2, -1), q), dv].map((x) =>
+      backend.call(
+        'alitok::attention_weights_grad',
+        scores,
+        ds,
+        keys,
+        hides,
+        scale,
+        dropout,
+        attributes.seed,
+      );
+      const byKeys = (x: TensorId, y: TensorId) =>
+        use('narrow', use('matmul', use('transpose.int', x, -2, -1), y), 2, 0, keys);
+      return [use('matmul', ds, k), byKeys(ds, q), byKeys(scores, dy)].map((x) =>
         outProduct(kernel, 'permute', x, [0, 2, 1, 3]),
       );
     }

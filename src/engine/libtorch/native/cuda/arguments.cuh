@@ -22,10 +22,10 @@ struct Apart {
   i64 batch, token, head;
 };
 
-/** How attention looks at its scores (rows, keys), rows in order of batch, head and query. */
+/** How attention looks at its scores (rows, stride), rows in order of batch, head and query. */
 struct Sight {
   i64 rows;
-  u32 queries, keys;
+  u32 queries, keys, stride; // what is behind a row's keys counts for nothing
   int causal; // the last query sees all keys, the one before it all but the last
   float scale;
   u32 threshold; // of dropout; 0 drops nothing

@@ -58,12 +58,13 @@ std::tuple<Tensor, Tensor> norm_grad(const char* kernel, const Tensor& dy_, cons
   return {dx, partial.sum(0)};
 }
 
-Sight sight_of(const Tensor& scores, bool causal, double scale, double rate, int64_t seed) {
+Sight sight_of(const Tensor& scores, int64_t keys, bool causal, double scale, double rate, int64_t seed) {
   TORCH_CHECK(scores.dim() == 4 && scores.is_contiguous(), "contiguous scores (B, H, queries, keys) are expected");
-  const int64_t queries = scores.size(2), keys = scores.size(3);
+  const int64_t queries = scores.size(2), stride = scores.size(3);
+  TORCH_CHECK(keys > 0 && keys <= stride, keys, " keys of rows of ", stride);
   TORCH_CHECK(!causal || keys >= queries, "more queries than keys under a causal mask");
-  return {scores.numel() / keys, static_cast<uint32_t>(queries), static_cast<uint32_t>(keys), causal, static_cast<float>(scale),
-          threshold_of(rate), keep_of(rate), static_cast<uint32_t>(seed)};
+  return {scores.numel() / stride, static_cast<uint32_t>(queries), static_cast<uint32_t>(keys), static_cast<uint32_t>(stride),
+          causal, static_cast<float>(scale), threshold_of(rate), keep_of(rate), static_cast<uint32_t>(seed)};
 }
 
 template <typename... Values>
@@ -139,6 +140,18 @@ std::tuple<Tensor, Tensor> norm_rotary_grad(const Tensor& dy_, const Tensor& x_,
   return {dx, partial.sum(0)};
 }
 
+Tensor heads_first(const Tensor& x_, int64_t rows) {
+  const Tensor x = whole_vectors(x_);
+  const int64_t batch = x.size(0), tokens = x.size(1), heads = x.size(2), width = x.size(3);
+  TORCH_CHECK(rows >= tokens, rows, " rows for ", tokens, " of each head");
+  const Tensor y = at::empty({batch, heads, rows, width}, x.options());
+  const Vectors all{batch * heads * rows, static_cast<u32>(tokens), static_cast<u32>(heads), static_cast<u32>(width), 0};
+  if (all.count > 0)
+    run(named("heads_first", x), {blocks(all.count, THREADS / WARP), THREADS}, x.device(), data(x), data(y), all, apart(x),
+        static_cast<u32>(rows));
+  return y;
+}
+
 Tensor swiglu(const Tensor& gate_, const Tensor& value_) {
   const Tensor gate = gate_.contiguous(), value = as(value_, gate);
   Tensor y = at::empty_like(gate);
@@ -177,14 +190,15 @@ std::vector<Tensor> round_all(at::TensorList tensors) {
   return results;
 }
 
-void attention_weights(const Tensor& scores, bool causal, double scale, double rate, int64_t seed) {
-  each_row(named("softmax", scores), scores, sight_of(scores, causal, scale, rate, seed), data(scores));
+void attention_weights(const Tensor& scores, int64_t keys, bool causal, double scale, double rate, int64_t seed) {
+  each_row(named("softmax", scores), scores, sight_of(scores, keys, causal, scale, rate, seed), data(scores));
 }
 
-void attention_weights_grad(const Tensor& scores, const Tensor& dp, bool causal, double scale, double rate, int64_t seed) {
+void attention_weights_grad(const Tensor& scores, const Tensor& dp, int64_t keys, bool causal, double scale, double rate,
+                            int64_t seed) {
   TORCH_CHECK(dp.sizes() == scores.sizes() && dp.is_contiguous() && dp.scalar_type() == scores.scalar_type(),
               "scores and their gradient are to lie in memory alike");
-  each_row(named("softmax_grad", scores), scores, sight_of(scores, causal, scale, rate, seed), data(scores), data(dp));
+  each_row(named("softmax_grad", scores), scores, sight_of(scores, keys, causal, scale, rate, seed), data(scores), data(dp));
 }
 
 }  // namespace alitok::cuda

@@ -28,10 +28,17 @@ Tensor dropout(const Tensor& x, double rate, int64_t seed, bool half);
 /** Each tensor in bfloat16, of many at once. */
 std::vector<Tensor> round_all(at::TensorList tensors);
 
-/** scores (B, H, queries, keys) = q·kᵀ → attention's weights in their place: softmax(scale·scores), masked, after dropout. */
-void attention_weights(const Tensor& scores, bool causal, double scale, double rate, int64_t seed);
+/** Vectors x (B, T, H, D), which may lie apart, together as (B, H, rows, D); zeros behind the T. */
+Tensor heads_first(const Tensor& x, int64_t rows);
+
+/**
+ * scores (B, H, queries, at least `keys`) = q·kᵀ → attention's weights in their place: softmax(scale·scores), masked, after
+ * dropout; zeros behind the keys.
+ */
+void attention_weights(const Tensor& scores, int64_t keys, bool causal, double scale, double rate, int64_t seed);
 /** The same, and dp, the gradient by these weights → the gradient by q·kᵀ in its place. */
-void attention_weights_grad(const Tensor& scores, const Tensor& dp, bool causal, double scale, double rate, int64_t seed);
+void attention_weights_grad(const Tensor& scores, const Tensor& dp, int64_t keys, bool causal, double scale, double rate,
+                            int64_t seed);
 
 Tensor generator_step(const Tensor& x, const Tensor& cos, const Tensor& sin, const Tensor& position, at::TensorList caches,
                       at::TensorList norms, at::TensorList weights, const c10::List<optional<Tensor>>& scales,
@@ -41,7 +48,7 @@ void draw_step(const Tensor& logits, const Tensor& uniforms, const optional<Tens
 
 #define FOR_EACH_OPERATOR(X)                                                                                       \
   X(rms_norm) X(rms_norm_grad) X(layer_norm) X(layer_norm_grad) X(rotary) X(norm_rotary) X(norm_rotary_grad)  \
-  X(swiglu) X(swiglu_grad) X(dropout) X(round_all)                                                                 \
+  X(swiglu) X(swiglu_grad) X(dropout) X(round_all) X(heads_first)                                                  \
   X(attention_weights) X(attention_weights_grad) X(generator_step) X(draw_step)
 
 }  // namespace alitok::cuda

@@ -29,6 +29,25 @@ DROPOUT(f, h, float, bf16)
 DROPOUT(h, h, bf16, bf16)
 #undef DROPOUT
 
+// Heads' vectors x (B, T, H, D), which may lie apart, as (B, H, rows, D), a warp to a vector; zeros behind the T of a head.
+
+template <typename T>
+DEVICE void heads_first(const T* x, T* y, const Vectors& all, const Apart& from, u32 rows) {
+  const i64 i = static_cast<i64>(blockIdx.x) * warps_of_block() + warp_in_block();
+  if (i >= all.count) return;
+  const u32 token = static_cast<u32>(i % rows);
+  const i64 head = i / rows;
+  x += head / all.heads * from.batch + head % all.heads * from.head + token * from.token;
+  y += i * all.width;
+  float v[4] = {0, 0, 0, 0};
+  for (u32 j = 4 * lane(); j < all.width; j += 4 * WARP) {
+    if (token < all.tokens) load(x, j, all.width, v);
+    store(y, j, all.width, v);
+  }
+}
+KERNEL heads_first_f(const float* x, float* y, Vectors all, Apart from, u32 rows) { heads_first(x, y, all, from, rows); }
+KERNEL heads_first_h(const bf16* x, bf16* y, Vectors all, Apart from, u32 rows) { heads_first(x, y, all, from, rows); }
+
 // float32 to bfloat16, of many tensors at once: a block takes a part of one.
 
 KERNEL round_all(Rounded all) {

@@ -9,10 +9,12 @@ TORCH_LIBRARY_FRAGMENT(alitok, library) {
   library.def("norm_rotary(Tensor x, Tensor weight, Tensor cos, Tensor sin, float epsilon) -> Tensor");
   library.def(
       "norm_rotary_grad(Tensor dy, Tensor x, Tensor weight, Tensor cos, Tensor sin, float epsilon) -> (Tensor, Tensor)");
+  library.def("heads_first(Tensor x, int rows) -> Tensor");
   library.def("round_all(Tensor[] tensors) -> Tensor[]");
-  library.def("attention_weights(Tensor(a!) scores, bool causal, float scale, float rate, int seed) -> ()");
+  library.def("attention_weights(Tensor(a!) scores, int keys, bool causal, float scale, float rate, int seed) -> ()");
   library.def(
-      "attention_weights_grad(Tensor(a!) scores, Tensor(b!) dp, bool causal, float scale, float rate, int seed) -> ()");
+      "attention_weights_grad(Tensor(a!) scores, Tensor(b!) dp, int keys, bool causal, float scale, float rate, int seed) "
+      "-> ()");
 }
 
 TORCH_LIBRARY_IMPL(alitok, CUDA, library) {

@@ -1,5 +1,5 @@
 // What stands between the products of attention: softmax of the scores q·kᵀ, scaled, with the causal mask and dropout, a warp to
-// a row of keys. A hidden score counts as −∞, whatever it is.
+// a row of keys. A hidden score counts as −∞, whatever it is, and so does what a row has behind its keys.
 
 DEVICE u32 visible(const Sight& sight, i64 row) {
   return sight.causal ? sight.keys - sight.queries + static_cast<u32>(row % sight.queries) + 1 : sight.keys;
@@ -28,10 +28,10 @@ template <typename T>
 DEVICE void softmax(T* scores, const Sight& sight) {
   const i64 row = static_cast<i64>(blockIdx.x) * warps_of_block() + warp_in_block();
   if (row >= sight.rows) return;
-  scores += row * sight.keys;
+  scores += row * sight.stride;
   const u32 seen = visible(sight, row);
   const Peak top = peak(scores, seen, sight.scale);
-  for (u32 i = lane(); i < sight.keys; i += WARP) {
+  for (u32 i = lane(); i < sight.stride; i += WARP) {
     const float p = i < seen ? expf((to_float(scores[i]) - top.score) * sight.scale) / top.sum * factor(sight, row, i) : 0;
     assign(scores[i], p);
   }
@@ -44,8 +44,8 @@ template <typename T>
 DEVICE void softmax_grad(T* scores, T* dp, const Sight& sight) {
   const i64 row = static_cast<i64>(blockIdx.x) * warps_of_block() + warp_in_block();
   if (row >= sight.rows) return;
-  scores += row * sight.keys;
-  dp += row * sight.keys;
+  scores += row * sight.stride;
+  dp += row * sight.stride;
   const u32 seen = visible(sight, row);
   const Peak top = peak(scores, seen, sight.scale);
   float along = 0;
@@ -54,7 +54,7 @@ DEVICE void softmax_grad(T* scores, T* dp, const Sight& sight) {
     along += p * to_float(dp[i]) * factor(sight, row, i);
   }
   along = warp_sum(along);
-  for (u32 i = lane(); i < sight.keys; i += WARP) {
+  for (u32 i = lane(); i < sight.stride; i += WARP) {
     float dropped = 0, gradient = 0;
     if (i < seen) {
       const float p = expf((to_float(scores[i]) - top.score) * sight.scale) / top.sum, keep = factor(sight, row, i);
