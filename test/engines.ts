@@ -10,7 +10,7 @@ const BRIDGE = fileURLToPath(new URL('../dist/engine/libtorch/bridge.node', impo
 const here = ['wasm', ...(existsSync(BRIDGE) ? ['libtorch'] : [])];
 const engines = (process.env.ALITOK_TEST_ENGINES?.split(',') ?? here) as EngineName[];
 
-/** What ALITOK_TEST_DEVICE is for a CUDA device that is none (aten/pretend-cuda.ts), without kernels of ours and with them. */
+/** What ALITOK_TEST_DEVICE is for a CUDA device that is none (aten/pretend-cuda.ts), without our own kernels and with them. */
 export const PRETENDED = 'pretended-cuda';
 export const PRETENDED_WITH_KERNELS = 'pretended-cuda-with-kernels';
 

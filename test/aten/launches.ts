@@ -16,7 +16,7 @@ const SEVERAL: Record<string, number> = {
   searchsorted: 1,
 };
 
-/** Operators of PyTorch that operators of ours call: sums over parts, and the next position. */
+/** Operators of PyTorch that our own operators call: sums over parts, and the next position. */
 const WITHIN: Record<string, number> = {
   rms_norm_grad: 1,
   layer_norm_grad: 1,
@@ -39,7 +39,7 @@ function ofLists(args: readonly Argument[], native: Native): number {
   return Math.max(Math.ceil(list.length / LISTS.tensors), Math.ceil(chunks / LISTS.chunks));
 }
 
-/** The commands for one call, but for kernels of ours, which are counted where they are launched. */
+/** The commands for one call, but for our own kernels, which are counted where they are launched. */
 export function launchesOf(name: string, args: readonly Argument[], result: unknown, native: Native): number {
   if (name.startsWith('alitok::')) return WITHIN[name.slice('alitok::'.length)] ?? 0;
   if (/^(_foreach|_fused_adamw)/.test(name)) return ofLists(args, native);

@@ -26,7 +26,7 @@ export interface Observed {
   waits: string[];
   /** How many numbers the host sent, scalars aside. */
   sent: number;
-  /** How many commands the device got, those of graphs aside (launches.ts). Counted with kernels of ours only. */
+  /** How many commands the device got, those of graphs aside (launches.ts). Counted with our own kernels only. */
   launches: number;
   /** Graphs that are there. */
   readonly graphs: number;
@@ -211,7 +211,7 @@ function compositions(call: (name: string, ...args: Argument[]) => TensorId, nat
 /**
  * Makes the current engine, libtorch on the CPU, work as if it had a CUDA device. Gives what it observes from then on.
  * @param others schemas of a PyTorch that is not like those of the fixtures, by operator
- * @param ownKernels whether there are kernels of ours, by the emulator (../cuda/emulate.ts), which is to be loaded before
+ * @param ownKernels whether there are our own kernels, by the emulator (../cuda/emulate.ts), which is to be loaded before
  */
 export function pretendCuda(
   others: Readonly<Record<string, string>> = {},

@@ -16,7 +16,7 @@ const CUDA = { cuda: true };
 const SCORES = { scores: true };
 const GONE_SCORES = { gone: true, scores: true };
 
-/** Bytes of a number on CUDA devices with `--precision bf16` and kernels of ours, and on a CPU in float32. */
+/** Bytes of a number on CUDA devices with `--precision bf16` and our own kernels, and on a CPU in float32. */
 export const BF16 = { half: 2, full: 4 };
 export const FLOAT32 = { half: 4, full: 4 };
 

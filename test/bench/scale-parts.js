@@ -67,7 +67,7 @@ function stack({ positions, width, layers, operations, again, block }, widths) {
  */
 const AGAIN = { own: 0.5, flash: 1.5 };
 
-/** The generator's step. `widths`: BF16 with kernels of ours on CUDA, or FLOAT32 on a CPU. */
+/** The generator's step. `widths`: BF16 with our own kernels on CUDA, or FLOAT32 on a CPU. */
 export function generatorStep(config, widths = BF16) {
   const { width, layers, heads, dropout } = config.generator;
   const { prefix_tokens, grid, tokens } = tokenizerGeometry(config.tokenizer);
@@ -77,7 +77,12 @@ export function generatorStep(config, widths = BF16) {
   const n = tokens + 1;
   const drops = dropout > 0;
   const operations = generatorOperations(sizes, hidden);
-  const block = generatorBlock({ width, hidden, dropout: drops, scores: drops ? heads * 8 * Math.ceil(n / 8) : 0 });
+  const block = generatorBlock({
+    width,
+    hidden,
+    dropout: drops,
+    scores: drops ? heads * 8 * Math.ceil(n / 8) : 0,
+  });
   const again = drops || widths !== BF16 ? AGAIN.own : AGAIN.flash;
   const all = { positions: n, width, layers, operations: operations.get('blocks'), again, block };
   const { parameters } = new Generator(sizes);

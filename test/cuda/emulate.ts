@@ -108,7 +108,7 @@ async function buildAlone(): Promise<string> {
 let loaded: Promise<void> | undefined;
 
 /**
- * Adds the operators of kernels of ours to PyTorch, for tensors on the CPU, as `alitok_emulated::NAME`. The bridge is to be
+ * Adds the operators of our own kernels to PyTorch, for tensors on the CPU, as `alitok_emulated::NAME`. The bridge is to be
  * loaded already, or to be loaded from the same libtorch.
  */
 export function loadEmulated(): Promise<void> {

@@ -1,4 +1,4 @@
-// The operators of kernels of ours on tensors of the CPU, by the emulator: a module of Node.js beside the bridge, whose operators
+// The operators of our own kernels on tensors of the CPU, by the emulator: a module of Node.js beside the bridge, whose operators
 // are `alitok_emulated::NAME`.
 #include <node_api.h>
 #include <torch/library.h>

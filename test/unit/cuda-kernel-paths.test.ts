@@ -39,7 +39,7 @@ type Precision = 'float32' | 'bf16';
 const SIZES = { width: 96, layers: 3, heads: 2, classes: 10, codebook_size: 96, prefix_tokens: 3, grid: 3 };
 const TOKENS = 12;
 
-describe.skipIf(!built)('on a CUDA device with kernels of ours', () => {
+describe.skipIf(!built)('on a CUDA device with our own kernels', () => {
   let seen: Observed;
   const backend = () => tf.backend() as LibtorchBackend;
   const open = async (precision: Precision = 'float32') => {

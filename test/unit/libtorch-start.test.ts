@@ -33,7 +33,7 @@ beforeEach(() => {
   answer.kernels = undefined;
 });
 
-it('with kernels of ours where the device takes them', () => {
+it('with our own kernels where the device takes them', () => {
   answer.kernels = '';
   expect(start('cuda')).toEqual({ description: 'PyTorch 9.9.0 on cuda:0', ownKernels: true });
 });

@@ -20,11 +20,11 @@ const NAMES = OPERATOR_CHECKS.map(({ name }) => name);
 const ENGINE = 'libtorch';
 type Precision = 'float32' | 'bf16';
 
-// On the CPU alone the device is one that pretends, without kernels of ours and with them; on a machine with another device it
+// On the CPU alone the device is one that pretends, without our own kernels and with them; on a machine with another device it
 // is that.
 const real = device !== 'cpu' && device !== PRETENDED;
 describe.skipIf(!canRun(ENGINE)).each(real ? ['with'] : ['without', 'with'])(
-  'operations on a device %s kernels of ours beside the CPU',
+  'operations on a device %s our own kernels beside the CPU',
   (kernels) => {
     let sidesOf: (precision: Precision) => Sides;
 
@@ -207,7 +207,7 @@ describe.skipIf(!canRun(ENGINE)).each(real ? ['with'] : ['without', 'with'])(
       });
     });
 
-    // Kernels of ours round it again at once.
+    // Our own kernels round it again at once.
     it.runIf(kernels === 'without')(
       'finds a copy in bfloat16 that outlived the numbers it was made of',
       async () => {

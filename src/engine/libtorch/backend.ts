@@ -31,7 +31,7 @@ const ARRAY_OF: Record<
   bool: Uint8Array,
 };
 
-/** The widest head that kernels of ours on CUDA devices have room for (native/cuda/arguments.cuh). */
+/** The widest head that our own kernels on CUDA devices have room for (native/cuda/arguments.cuh). */
 const MOST_HEAD_WIDTH = 128;
 
 const READING = 'reading a tensor';
@@ -82,7 +82,7 @@ export class LibtorchBackend extends tf.KernelBackend {
   /** Where the user is told of what goes on, but slower. */
   warn: (message: string) => void = () => {};
   /**
-   * Whether the device, a CUDA device, has kernels of ours (native/cuda), which read and give bfloat16: what layers give then
+   * Whether the device, a CUDA device, has our own kernels (native/cuda), which read and give bfloat16: what layers give then
    * stays in it until somebody needs it in float32.
    */
   ownKernels = false;

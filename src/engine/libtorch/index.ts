@@ -49,7 +49,7 @@ function chooseDevice(native: Native, wanted: string | undefined, localRank = 0)
   return device;
 }
 
-/** Why a device has no kernels of ours (native/cuda); undefined where it has them. */
+/** Why a device has none of our own kernels (native/cuda); undefined where it has them. */
 function withoutKernels(native: Native, device: string): string | undefined {
   const asked = native.find('alitok::cuda_kernels', '');
   if (asked === null) return 'the bridge was built without them';

@@ -9,7 +9,7 @@ export const onCpu = ({ backend }: Kernel): boolean => backend.device === 'cpu';
 /** Whether a CUDA device computes for which we have kernels of our own (native/cuda). */
 export const ownCuda = (kernel: Kernel): boolean => !onCpu(kernel) && kernel.backend.ownKernels;
 
-/** Whether there are operators of ours; elsewhere ATen operators are composed. */
+/** Whether there are our own operators; elsewhere ATen operators are composed. */
 export const ours = (kernel: Kernel): boolean => onCpu(kernel) || ownCuda(kernel);
 
 /**
@@ -26,7 +26,7 @@ export const keepsHalf = (kernel: Kernel): boolean => inHalf(kernel) && ownCuda(
 export const staysHalf = (kernel: Kernel, x: TensorInfo): boolean =>
   keepsHalf(kernel) && kernel.backend.isHalf(x);
 
-/** x as operators of ours take it that keep its type: in bfloat16 where `staysHalf`. */
+/** x as our own operators take it that keep its type: in bfloat16 where `staysHalf`. */
 export const asGiven = (kernel: Kernel, x: TensorInfo): TensorId =>
   staysHalf(kernel, x) ? kernel.backend.halfOf(x) : kernel.id(x);
 
@@ -34,7 +34,7 @@ export const asGiven = (kernel: Kernel, x: TensorInfo): TensorId =>
 export const alike = (kernel: Kernel, x: TensorInfo, y: TensorInfo): TensorId =>
   staysHalf(kernel, x) ? kernel.backend.halfOf(y) : kernel.id(y);
 
-/** Whether an operator of ours gives bfloat16: of bfloat16, and where only layers take it (`rounds`) that multiply in it. */
+/** Whether one of our own operators gives bfloat16: of bfloat16, and where only layers take it (`rounds`) that multiply in it. */
 export const givesHalf = (kernel: Kernel, x: TensorInfo, rounds: boolean): boolean =>
   staysHalf(kernel, x) || (rounds && keepsHalf(kernel));
 

@@ -1,4 +1,4 @@
-// Operators made of kernels of ours: what they check, how they divide their work, and which kernel they take. Nothing here
+// Operators made of our own kernels: what they check, how they divide their work, and which kernel they take. Nothing here
 // needs CUDA's headers.
 #include "operators.h"
 

@@ -1,4 +1,4 @@
-// The operators that kernels of ours (*.cuh) compute: `FOR_EACH_OPERATOR(X)` names them all. Where they are registered for
+// The operators that our own kernels (*.cuh) compute: `FOR_EACH_OPERATOR(X)` names them all. Where they are registered for
 // PyTorch's CUDA devices is register.cc.
 #pragma once
 #include <ATen/ATen.h>
