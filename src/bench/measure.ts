@@ -139,7 +139,7 @@ export async function measure(what: Case, repeats: number, limits: Limits): Prom
   const peak = watchMemory();
   let asked: Calls | undefined;
   const counted = async () => {
-    asked = await countCalls(what.run); // of the last run; to count takes nothing beside a call itself
+    asked = await countCalls(what.run); // the last run counts; counting costs little beside a call
   };
   const { wall, cpu } = await times(counted, repeats);
   const taken = peak();

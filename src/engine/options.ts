@@ -12,6 +12,6 @@ export interface EngineOptions {
   tf32?: boolean;
   /** Whether CUDA may only use algorithms that give the same bits each time. */
   deterministic?: boolean;
-  /** Who is told of what goes on, but slower than it might; Node.js's warnings if absent. */
+  /** Told when work goes on more slowly than it could; Node.js's own warnings if absent. */
   warn?: (message: string) => void;
 }

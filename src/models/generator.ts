@@ -9,7 +9,7 @@ import { rotaryTable } from './rotary-table.js';
 
 const INIT = normal(0.02);
 const HIDDEN_MULTIPLE = 256;
-/** What only layers take, or give: an engine may round it as they do. */
+/** Of what only layers read, or gave: an engine may keep it in the precision that they multiply. */
 const ROUNDS = { rounds: true };
 
 /** Dropout during training. */

@@ -124,8 +124,9 @@ export async function sampleCodes(
     draw,
   };
   const cache = generator.createCache(plan.conditions.length);
-  const sampling = (cache.fused ? onDevice : fromHost)(generator, cache, plan);
+  let sampling: Steps | undefined;
   try {
+    sampling = (cache.fused ? onDevice : fromHost)(generator, cache, plan);
     for (let i = 0; i < count; i++) {
       sampling.next();
       onStep(i + 1);
@@ -133,7 +134,7 @@ export async function sampleCodes(
     }
     return sampling.codes();
   } finally {
-    sampling.close();
+    sampling?.close();
     cache.dispose();
   }
 }

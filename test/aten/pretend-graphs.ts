@@ -13,7 +13,7 @@ export type Perform = (operator: number, args: readonly Argument[]) => Result;
 type Place = { outside: TensorId } | { held: TensorId };
 
 interface Call {
-  name: string;
+  /** −1 for a tensor that was made of a number. */
   operator: number;
   args: (Argument | Place | (Place | null)[])[];
   held: (TensorId | null)[];
@@ -90,7 +90,7 @@ export class Graphs {
   call(name: string, operator: number, args: readonly Argument[]): Result {
     const graph = this.recording;
     if (!graph) return this.perform(operator, args);
-    const [, { parameters, text }] = this.schema(name, operator);
+    const { parameters, text } = this.schema(name, operator);
     const tensors = (arg: Argument, i: number) =>
       parameters[i].type.startsWith('Tensor') && arg !== undefined && arg !== null;
     const marks = text.slice(text.indexOf('('), text.lastIndexOf(') ->')).split(', ');
@@ -113,7 +113,7 @@ export class Graphs {
       graph.given.set(id, own);
       return own;
     });
-    graph.calls.push({ name, operator, args: placed, held });
+    graph.calls.push({ operator, args: placed, held });
     return result;
   }
 
@@ -123,7 +123,7 @@ export class Graphs {
     if (!graph) return;
     const own = this.hold(id);
     graph.given.set(id, own);
-    graph.calls.push({ name: 'a number', operator: -1, args: [], held: [own] });
+    graph.calls.push({ operator: -1, args: [], held: [own] });
   }
 
   /** To be told of a tensor that JavaScript frees. */
@@ -136,10 +136,10 @@ export class Graphs {
 
   private schema(name: string, operator: number) {
     const known = schemaOf(name);
-    if (known) return [name, known] as const;
+    if (known) return known;
     // The kernels' emulation does not tell what they write to; the bridge does where the CPU has the operator too.
     const own = this.real.find(name, '');
-    return parseSchema(this.real.schema(own ?? operator).replace(/^\w+::/, ''));
+    return parseSchema(this.real.schema(own ?? operator).replace(/^\w+::/, ''))[1];
   }
 
   private place(graph: Graph, id: TensorId): Place {

@@ -14,6 +14,7 @@ import { openEngine } from '../../src/engine/index.js';
 import * as ops from '../../src/engine/ops/index.js';
 import { TokenizerTrainer } from '../../src/train/tokenizer-trainer.js';
 import { type Observed, pretendCuda } from '../aten/pretend-cuda.js';
+import { TOKENIZER, TRANSFORMER } from '../small-sizes.js';
 
 // What the engine does on a CUDA device, on one that is none: which kernels it takes, how often it waits for the device, and
 // operator tests and goldens once more.
@@ -39,17 +40,9 @@ if (built) {
   await import('../golden/bf16.test.js');
 }
 
-const TRANSFORMER = { width: 32, layers: 2, heads: 2 };
 const CONFIG = parseConfig(
   {
-    tokenizer: {
-      image_size: 16,
-      patch_size: 8,
-      codebook_size: 16,
-      token_size: 4,
-      encoder: TRANSFORMER,
-      decoder: { ...TRANSFORMER, class_tokens: 2 },
-    },
+    tokenizer: TOKENIZER,
     discriminator: { hidden_channels: 32, stages: 1 },
     tokenizer_training: {
       batch_size: 4,

@@ -14,6 +14,7 @@ import { type Observed, pretendCuda } from '../aten/pretend-cuda.js';
 import { loadEmulated } from '../cuda/emulate.js';
 import { canRun } from '../engines.js';
 import { relativeError } from '../golden/golden.js';
+import { TOKENIZER, TRANSFORMER } from '../small-sizes.js';
 
 // What layers give in bfloat16 and nobody has needed in float32 yet, on a CUDA device that is none.
 
@@ -365,17 +366,9 @@ describe.skipIf(!canRun('libtorch'))('numbers in bfloat16', () => {
   });
 
   describe('training the generator', () => {
-    const TRANSFORMER = { width: 32, layers: 2, heads: 2 };
     const CONFIG = parseConfig(
       {
-        tokenizer: {
-          image_size: 16,
-          patch_size: 8,
-          codebook_size: 16,
-          token_size: 4,
-          encoder: TRANSFORMER,
-          decoder: { ...TRANSFORMER, class_tokens: 2 },
-        },
+        tokenizer: TOKENIZER,
         generator: { ...TRANSFORMER, classes: 12, dropout: 0 },
       },
       'test',

@@ -79,10 +79,10 @@ export class LibtorchBackend extends tf.KernelBackend {
   private productsWiden?: boolean;
   private roundsToTF32 = false;
   private refusesGraphs = false;
-  /** Where the user is told of what goes on, but slower. */
+  /** Tells the user of work that goes on more slowly than it could. */
   warn: (message: string) => void = () => {};
   /**
-   * Whether the device, a CUDA device, has our own kernels (native/cuda), which read and give bfloat16: what layers give then
+   * Whether the device is a CUDA device with our own kernels (native/cuda), which read and give bfloat16: what layers give then
    * stays in it until somebody needs it in float32.
    */
   ownKernels = false;
@@ -296,7 +296,7 @@ export class LibtorchBackend extends tf.KernelBackend {
 
   /**
    * Does `step` once, and records what it asks of a CUDA device as a graph. Undefined, with nothing done, on the CPU and in builds
-   * without graphs. Where recording fails the user is told of it once, and what it gives does the step as ever.
+   * without graphs. Where recording fails the user is told once, and to replay is to do the step again.
    */
   record(step: () => void): Recording | undefined {
     if (this.device === 'cpu' || this.refusesGraphs || !this.has('alitok::graph_open')) return undefined;

@@ -6,7 +6,7 @@ import type { Kernel } from './register.js';
 /** Whether the processor computes, for which we have operators of our own (native/). */
 export const onCpu = ({ backend }: Kernel): boolean => backend.device === 'cpu';
 
-/** Whether a CUDA device computes for which we have kernels of our own (native/cuda). */
+/** Whether the device is a CUDA device with our own kernels (native/cuda). */
 export const ownCuda = (kernel: Kernel): boolean => !onCpu(kernel) && kernel.backend.ownKernels;
 
 /** Whether there are our own operators; elsewhere ATen operators are composed. */
@@ -34,7 +34,7 @@ export const asGiven = (kernel: Kernel, x: TensorInfo): TensorId =>
 export const alike = (kernel: Kernel, x: TensorInfo, y: TensorInfo): TensorId =>
   staysHalf(kernel, x) ? kernel.backend.halfOf(y) : kernel.id(y);
 
-/** Whether one of our own operators gives bfloat16: of bfloat16, and where only layers take it (`rounds`) that multiply in it. */
+/** Whether our own operators give bfloat16: for x in bfloat16, and where only layers read the result (`rounds`), in bfloat16. */
 export const givesHalf = (kernel: Kernel, x: TensorInfo, rounds: boolean): boolean =>
   staysHalf(kernel, x) || (rounds && keepsHalf(kernel));
 

@@ -53,8 +53,8 @@ DEVICE u64 rank(float x, u32 index) {
 DEVICE u32 index_of(u64 rank) { return 0xffffffffu - static_cast<u32>(rank); }
 
 /**
- * The largest rank of which `of` = Σ measure(weight) over all weights of this rank and above, and of `least` and above, reaches
- * `limit`; found bit by bit. 0 where there is none.
+ * The largest rank r for which Σ measure(weight), over the weights of rank r or higher and `least` or higher, reaches `limit`;
+ * found bit by bit. 0 where there is none.
  */
 template <typename Measure>
 DEVICE u64 reaching(const float* weights, u32 first, u32 last, u64 least, double limit, Measure measure) {

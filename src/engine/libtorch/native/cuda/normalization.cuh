@@ -54,8 +54,7 @@ DEVICE void add_up(const float* sums, float* partial, u32 columns) {
 
 /**
  * Writes dx, and into `partial` (blocks, 1 or CENTRED 2, d) what the rows of each block add to the gradients of weight and bias.
- * Each warp adds up its rows in `sums`, of the size of its block's part of `partial` for each warp; a lane always has the same
- * columns, so only the end is a matter of several.
+ * Each warp has a part of `sums` of its own, in which each lane adds up columns of its own: no barrier is needed before the end.
  */
 template <bool CENTRED, typename DY, typename X>
 DEVICE void norm_grad(const DY* dy, const X* x, const float* weight, X* dx, float* partial, i64 rows, u32 d, float epsilon) {

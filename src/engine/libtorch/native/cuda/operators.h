@@ -11,8 +11,8 @@ namespace alitok::cuda {
 using at::Tensor;
 using c10::optional;
 
-// Of what pointwise.cc says of the CPU's operators of the same names this is the same: float32 and bfloat16 are taken, a result
-// is of its input's type unless `half` asks for bfloat16, and weights of norms and their gradients are float32.
+// As the CPU's operators of the same names (pointwise.cc), for float32 and bfloat16: a result has its input's type unless `half`
+// asks for bfloat16. Weights of norms and their gradients are float32.
 Tensor rms_norm(const Tensor& x, const Tensor& weight, double epsilon, bool half);
 std::tuple<Tensor, Tensor> rms_norm_grad(const Tensor& dy, const Tensor& x, const Tensor& weight, double epsilon);
 Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, double epsilon, bool half);
