@@ -21,7 +21,7 @@ export { type ImageGenerator, openGenerator, type SampleSettings } from './api/g
 export { readImage, writeImage } from './api/images.js';
 export { type ImageTokenizer, openTokenizer } from './api/tokenizer.js';
 export type { Config } from './config/schema.js';
-export type { Image } from './data/image.js';
+export type { Image } from './data/images/decode.js';
 export {
   ENGINES,
   type Engine,

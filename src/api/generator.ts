@@ -1,6 +1,6 @@
 import { loadGenerator } from '../checkpoint/generator-file.js';
 import type { Config } from '../config/schema.js';
-import type { Image } from '../data/image.js';
+import type { Image } from '../data/images/decode.js';
 import { ConfigError } from '../errors.js';
 import { Random } from '../random.js';
 import { checkPair } from '../sample/load-models.js';

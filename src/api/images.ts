@@ -1,7 +1,7 @@
-import { decodeImage, encodePng, type Image } from '../data/image.js';
-import { admCenterCrop } from '../data/preprocess.js';
+import { decodeImage, encodePng, type Image } from '../data/images/decode.js';
+import { admCenterCrop } from '../data/images/preprocess.js';
 import { ConfigError } from '../errors.js';
-import { writeFileAtomic } from '../formats/atomic.js';
+import { writeFileAtomic } from '../files/atomic.js';
 
 /**
  * Reads an image file as the tokenizer is evaluated on it: RGB, ADM's centre crop to `size` × `size` pixels.

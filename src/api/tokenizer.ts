@@ -1,10 +1,10 @@
 import * as tf from '@tensorflow/tfjs';
 import { loadTokenizer } from '../checkpoint/tokenizer-file.js';
-import type { Image } from '../data/image.js';
+import type { Image } from '../data/images/decode.js';
 import { ConfigError } from '../errors.js';
 import type { Stage } from '../models/geometry.js';
 import { toPixels, toTensor } from '../models/pixels.js';
-import type { Tokenizer } from '../models/tokenizer.js';
+import type { Tokenizer } from '../models/tokenizer/tokenizer.js';
 import { join, split } from './images.js';
 
 /** A loaded tokenizer: images to codes and back. */

@@ -1,18 +1,18 @@
 import * as tf from '@tensorflow/tfjs';
 import type { Config } from '../config/schema.js';
-import type { TokenCache } from '../data/codes.js';
 import type { WeightKind } from '../engine/ops/index.js';
 import type { EngineOptions } from '../engine/options.js';
 import { ConfigError } from '../errors.js';
-import { Generator, hiddenWidth } from '../models/generator.js';
+import { Generator, hiddenWidth } from '../models/generator/generator.js';
 import { tokenizerGeometry } from '../models/geometry.js';
 import { generatorOperations, tokenizerOperations, totalOperations } from '../models/operations.js';
-import { Tokenizer } from '../models/tokenizer.js';
+import { Tokenizer } from '../models/tokenizer/tokenizer.js';
 import type { Parameters } from '../nn/parameters.js';
 import { Random } from '../random.js';
 import { packWeights } from '../sample/pack-weights.js';
 import { sampleCodes, sampleOptions } from '../sample/sampler.js';
-import { GeneratorTrainer } from '../train/generator-trainer.js';
+import type { TokenCache } from '../tokens/codes.js';
+import { GeneratorTrainer } from '../train/generator/trainer.js';
 
 /** What is timed: what it is called, and how much one run of it does. */
 export interface Case {

@@ -1,20 +1,20 @@
 import { differences } from '../config/differences.js';
 import { loadConfig } from '../config/load.js';
 import { CheckpointError, ConfigError } from '../errors.js';
-import { refuseForeign } from '../formats/mark.js';
-import { openTensorFile } from '../formats/open.js';
+import { refuseForeign } from '../files/mark.js';
 import { writePytorch } from '../formats/pytorch/write.js';
 import { writeSafetensors } from '../formats/safetensors.js';
 import type { TensorFile } from '../formats/tensor-file.js';
-import { Generator } from '../models/generator.js';
+import { Generator } from '../models/generator/generator.js';
 import { tokenizerGeometry } from '../models/geometry.js';
-import { Tokenizer } from '../models/tokenizer.js';
+import { Tokenizer } from '../models/tokenizer/tokenizer.js';
+import { resolveModel } from '../run/layout.js';
 import { describeGenerator, type GeneratorDescription } from './generator-file.js';
 import { recognise } from './infer.js';
 import { inferGenerator } from './infer-generator.js';
 import { inferTokenizer } from './infer-tokenizer.js';
 import { describe, type ModelDescription, metadataOf, type Say, sayChoice } from './model-file.js';
-import { resolveModel } from './run-files.js';
+import { openTensorFile } from './open.js';
 import { describeTokenizer, type TokenizerDescription, tokenizerTensors } from './tokenizer-file.js';
 
 export interface ConvertOptions {

@@ -1,6 +1,6 @@
-import { FeatureNetwork, type FeatureNetworkConfig } from '../models/feature-network.js';
+import { FeatureNetwork, type FeatureNetworkConfig } from '../models/judges/feature-network.js';
+import { resolveModel } from '../run/layout.js';
 import { type ModelDescription, saveModel, withModel } from './model-file.js';
-import { resolveModel } from './run-files.js';
 
 interface FeatureNetworkDescription extends ModelDescription {
   kind: 'feature-network';

@@ -1,12 +1,12 @@
 import { loadConfig } from '../config/load.js';
 import type { Config } from '../config/schema.js';
 import type { TensorFile } from '../formats/tensor-file.js';
-import { Generator } from '../models/generator.js';
+import { Generator } from '../models/generator/generator.js';
 import type { GeneratorConfig } from '../models/geometry.js';
 import type { Parameters } from '../nn/parameters.js';
+import { resolveModel } from '../run/layout.js';
 import { inferGenerator, publishedGenerator, type TokenGrid } from './infer-generator.js';
 import { type ModelDescription, type Say, saveModel, withModel } from './model-file.js';
-import { resolveModel } from './run-files.js';
 
 /** What belongs to a generator besides its parameters. */
 export interface GeneratorInfo {

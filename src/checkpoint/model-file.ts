@@ -1,11 +1,11 @@
 import { CheckpointError } from '../errors.js';
-import { openTensorFile } from '../formats/open.js';
-import { writeSafetensors } from '../formats/safetensors.js';
 import type { TensorFile } from '../formats/tensor-file.js';
+import { saveParameters } from '../nn/parameter-file.js';
 import type { Parameter } from '../nn/parameters.js';
-import { verifyFile } from './checksums.js';
+import { verifyFile } from '../run/checksums.js';
 import { parseDescription } from './description.js';
 import { recognise } from './infer.js';
+import { openTensorFile } from './open.js';
 
 /** Under which a model's own description stands in the file's metadata. */
 const KEY = 'alitok';
@@ -27,21 +27,6 @@ export async function saveModel(
   description: ModelDescription,
 ): Promise<void> {
   await saveParameters(path, parameters, metadataOf(description));
-}
-
-/** Writes parameters as float32, one tensor in memory at a time. Throws OutputError. */
-export async function saveParameters(
-  path: string,
-  parameters: Iterable<Parameter>,
-  metadata: Record<string, string> = {},
-): Promise<void> {
-  const tensors = Array.from(parameters, (p) => ({
-    name: p.name,
-    dtype: 'F32' as const,
-    shape: p.shape,
-    data: async () => (await p.value.data()) as Float32Array,
-  }));
-  await writeSafetensors(path, tensors, metadata);
 }
 
 /** Hears what a user should know of a file that is read. */

@@ -1,7 +1,7 @@
-import { ConvNeXtSmall } from '../models/convnext.js';
-import { Inception } from '../models/inception.js';
-import { LPIPS } from '../models/lpips.js';
-import { VGG16 } from '../models/vgg16.js';
+import { ConvNeXtSmall } from '../models/judges/convnext.js';
+import { Inception } from '../models/judges/inception.js';
+import { LPIPS } from '../models/judges/lpips.js';
+import { VGG16 } from '../models/judges/vgg16.js';
 import type { ParameterSource, Parameters } from '../nn/parameters.js';
 import { fromGraph } from './inception-graph.js';
 import { withNetwork } from './model-file.js';

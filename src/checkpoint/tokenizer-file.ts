@@ -2,10 +2,10 @@ import { createHash } from 'node:crypto';
 import { CheckpointError } from '../errors.js';
 import type { TensorFile } from '../formats/tensor-file.js';
 import type { Stage, TokenizerConfig } from '../models/geometry.js';
-import { FROZEN_IN_STAGE_2, Tokenizer } from '../models/tokenizer.js';
+import { FROZEN_IN_STAGE_2, Tokenizer } from '../models/tokenizer/tokenizer.js';
+import { resolveModel } from '../run/layout.js';
 import { inferTokenizer } from './infer-tokenizer.js';
 import { type ModelDescription, type Say, saveModel, withModel } from './model-file.js';
-import { resolveModel } from './run-files.js';
 
 export interface TokenizerDescription extends ModelDescription {
   kind: 'tokenizer';

@@ -1,4 +1,4 @@
-import { exit, exitOnClosedPipe } from './exit.js';
+import { exit, exitOnClosedPipe } from './base/exit.js';
 import { createProgram } from './program.js';
 
 /** Runs one command line; `argv` as Node gives it, the program's path included. */

@@ -1,7 +1,8 @@
-import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
 import type { EngineChoice } from '../engine/index.js';
-import { choice, examples, wholeNumber } from './command.js';
+import { packageVersion } from '../versions.js';
+import { choice, examples, wholeNumber } from './base/command.js';
+import type { LogLevel } from './base/log.js';
 import * as bench from './commands/bench.js';
 import * as completion from './commands/completion.js';
 import * as convert from './commands/convert.js';
@@ -19,7 +20,6 @@ import * as tokenize from './commands/tokenize.js';
 import * as trainAr from './commands/train-ar.js';
 import * as trainFeatures from './commands/train-features.js';
 import * as trainTokenizer from './commands/train-tokenizer.js';
-import type { LogLevel } from './log.js';
 
 /** Declares one command. Its file is src/cli/commands/NAME.ts and imports what is heavy inside the action only. */
 export type Register = (program: Command) => void;
@@ -62,15 +62,11 @@ const LOG_LEVELS: Record<LogLevel, true> = {
   silent: true,
 };
 
-function version(): string {
-  return JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')).version;
-}
-
 /** The command line as a commander program; it throws CommanderError in place of ending the process. */
 export function createProgram(commands: readonly Register[] = COMMANDS): Command {
   const program = new Command('alitok')
     .description('Train, sample and evaluate aligned image tokenizers and autoregressive generators.')
-    .version(version(), '-V, --version', 'print the version')
+    .version(packageVersion(), '-V, --version', 'print the version')
     .addOption(
       choice(
         '--engine <name>',

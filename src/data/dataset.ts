@@ -2,9 +2,9 @@ import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { DataError } from '../errors.js';
 import { someOf } from './found.js';
-import { MAX_PIXELS } from './image.js';
 import { openImageFolder } from './image-folder.js';
 import { type ImageSet, parseList } from './image-set.js';
+import { MAX_PIXELS } from './images/decode.js';
 import { findShards, openShards } from './tar-shards.js';
 
 export interface DatasetOptions {

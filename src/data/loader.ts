@@ -2,10 +2,16 @@ import { gatherArrays } from '../engine/distributed/gather-arrays.js';
 import type { Group } from '../engine/distributed/group.js';
 import { DataError } from '../errors.js';
 import { Random } from '../random.js';
-import { decodeImage, type Image } from './image.js';
 import type { ImageSet } from './image-set.js';
+import { decodeImage, type Image } from './images/decode.js';
+import {
+  admCenterCrop,
+  cropAndFlip,
+  randomCropAndFlip,
+  resizeShorterSide,
+  tenCrop,
+} from './images/preprocess.js';
 import { prefetch } from './prefetch.js';
-import { admCenterCrop, cropAndFlip, randomCropAndFlip, resizeShorterSide, tenCrop } from './preprocess.js';
 
 export interface Batch {
   /** (images, S, S, 3), 8 bits; the crops of one file follow each other. */
@@ -209,7 +215,7 @@ export class TrainingLoader {
    * what a checkpoint remembers.
    * @throws DataError where that is more than 1 % of the files
    */
-  async shareUnreadable(group: Group): Promise<void> {
+  async gatherUnreadable(group: Group): Promise<void> {
     if (group.size === 1) return;
     const all = await gatherArrays(group, { unreadable: Uint32Array.from(this.reader.known) });
     for (const { unreadable } of all) this.reader.pass(unreadable);

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import sharp from 'sharp';
 import { escapeXml } from '../formats/xml.js';
-import { toPng } from './png.js';
+import { toPng } from './images/png.js';
 
 /** Pictures of one size: (size, size, 3) bytes each, or all of them in one array (N, size, size, 3). */
 export type Pictures = readonly Uint8Array[] | Uint8Array;

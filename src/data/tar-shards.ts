@@ -4,7 +4,7 @@ import { setImmediate } from 'node:timers/promises';
 import { expand } from 'brace-expansion';
 import { glob } from 'tinyglobby';
 import { DataError } from '../errors.js';
-import { readFully } from '../formats/bytes.js';
+import { readFully } from '../files/bytes.js';
 import { HEAD_BYTES } from '../formats/image-kind.js';
 import { TarFile, type TarMember } from '../formats/tar.js';
 import { absentError, byCodePoint, classesByFolder, type ImageSet, PackedTexts } from './image-set.js';

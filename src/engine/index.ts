@@ -3,10 +3,10 @@ import * as tf from '@tensorflow/tfjs';
 import { EngineError } from '../errors.js';
 import { registerCompositions } from './ops/define.js';
 import './ops/index.js';
-import { libtorchDevices, startLibtorch } from './libtorch/index.js';
+import { libtorchDevices, startLibtorch } from './libtorch.js';
 import type { EngineOptions } from './options.js';
 import { startTensorFlow } from './tensorflow.js';
-import { startWasm } from './wasm/index.js';
+import { startWasm } from './wasm.js';
 
 export type { EngineOptions } from './options.js';
 

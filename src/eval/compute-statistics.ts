@@ -1,11 +1,11 @@
-import { refuseForeign } from '../formats/mark.js';
+import { refuseForeign } from '../files/mark.js';
 import { type NpzArray, writeNpz } from '../formats/npz.js';
 import type { Job } from '../job/job.js';
 import { featuresOf, warnOfFew } from './evaluate-samples.js';
 import { openFeatureExtractor } from './feature-extractor.js';
 import { extractFeatures } from './features.js';
 import { type ImageSource, openImages } from './image-batches.js';
-import type { Gaussian } from './statistics.js';
+import type { Gaussian } from './metrics/statistics.js';
 
 export interface ComputeStatisticsOptions {
   /** `.npz` with arr_0, or a folder of images. */

@@ -1,12 +1,12 @@
 import { basename } from 'node:path';
-import { fileChecksum } from '../formats/checksum.js';
+import { fileChecksum } from '../files/checksum.js';
 import type { Job } from '../job/job.js';
 import type { Reporter } from '../job/reporter.js';
 import { type FeatureExtractor, openFeatureExtractor } from './feature-extractor.js';
 import { extractFeatures } from './features.js';
-import { frechetDistance } from './frechet.js';
-import { type InceptionScore, SPLIT_SIZE } from './inception-score.js';
-import { NEIGHBOUR, precisionRecall } from './precision-recall.js';
+import { frechetDistance } from './metrics/frechet.js';
+import { type InceptionScore, SPLIT_SIZE } from './metrics/inception-score.js';
+import { NEIGHBOUR, precisionRecall } from './metrics/precision-recall.js';
 import { openEnough, openReference } from './reference.js';
 
 export interface EvaluateSamplesOptions {

@@ -2,11 +2,11 @@ import * as tf from '@tensorflow/tfjs';
 import { loadFeatureNetwork } from '../checkpoint/feature-network-file.js';
 import { kindOf } from '../checkpoint/model-file.js';
 import { loadInception } from '../checkpoint/network-files.js';
-import { modelChecksum, resolveModel } from '../checkpoint/run-files.js';
-import { inFloat32 } from '../engine/precision.js';
+import { inFloat32 } from '../engine/ops/precision.js';
 import { DataError } from '../errors.js';
-import type { Features } from '../models/feature-network.js';
+import type { Features } from '../models/judges/feature-network.js';
 import { toTensor } from '../models/pixels.js';
+import { modelChecksum, resolveModel } from '../run/layout.js';
 
 /** Features of B images, row-major. */
 export interface FeatureRows {

@@ -4,8 +4,8 @@ import type { Job } from '../job/job.js';
 import { turn } from '../job/turn.js';
 import type { FeatureExtractor, FeatureRows } from './feature-extractor.js';
 import type { ImageSource } from './image-batches.js';
-import { InceptionScore } from './inception-score.js';
-import { FeatureStatistics, type Gaussian } from './statistics.js';
+import { InceptionScore } from './metrics/inception-score.js';
+import { FeatureStatistics, type Gaussian } from './metrics/statistics.js';
 
 /** The Gaussians of both kinds of features. */
 export interface Gaussians {

@@ -3,7 +3,7 @@ import { openDataset } from '../data/dataset.js';
 import { reportFound } from '../data/found.js';
 import { type Share, sequentialBatches } from '../data/loader.js';
 import { ConfigError, DataError } from '../errors.js';
-import type { TypedArray } from '../formats/bytes.js';
+import type { TypedArray } from '../files/bytes.js';
 import { type Npz, openNpz } from '../formats/npz.js';
 import type { Job } from '../job/job.js';
 import { imageWarnings } from '../job/reporter.js';

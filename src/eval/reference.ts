@@ -4,8 +4,8 @@ import type { Job } from '../job/job.js';
 import type { FeatureExtractor } from './feature-extractor.js';
 import type { Gaussians } from './features.js';
 import { type ImageSource, openImages } from './image-batches.js';
-import { MIN_FEATURES } from './precision-recall.js';
-import type { Gaussian } from './statistics.js';
+import { MIN_FEATURES } from './metrics/precision-recall.js';
+import type { Gaussian } from './metrics/statistics.js';
 
 /** What samples are compared with. */
 export interface Reference {

@@ -1,7 +1,7 @@
 import type { FileHandle } from 'node:fs/promises';
 import { BinaryReader, WireType } from '@bufbuild/protobuf/wire';
 import { CheckpointError } from '../errors.js';
-import { readFully, sizeOf, type TypedArray } from './bytes.js';
+import { readFully, sizeOf, type TypedArray } from '../files/bytes.js';
 import { openRegularFile, readFloat32, type TensorFile, type TensorInfo } from './tensor-file.js';
 
 // The format: one GraphDef message of protocol buffers (tensorflow/core/framework: graph.proto, node_def.proto,

@@ -1,5 +1,5 @@
 import { DataError } from '../errors.js';
-import { sizeOf, type TypedArray, type TypedArrayConstructor } from './bytes.js';
+import { sizeOf, type TypedArray, type TypedArrayConstructor } from '../files/bytes.js';
 
 // The format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
 

@@ -2,9 +2,9 @@ import { Readable } from 'node:stream';
 import { type Entry, openPromise, type ZipFile as ZipReader } from 'yauzl';
 import { ZipFile as ZipWriter } from 'yazl';
 import { DataError } from '../errors.js';
-import { writeAtomic } from './atomic.js';
-import { bytesOf, sizeOf, type TypedArray } from './bytes.js';
-import { MARKED_ZIP } from './mark.js';
+import { writeAtomic } from '../files/atomic.js';
+import { bytesOf, sizeOf, type TypedArray } from '../files/bytes.js';
+import { MARKED_ZIP } from '../files/mark.js';
 import {
   decodeNpy,
   encodeNpyHeader,

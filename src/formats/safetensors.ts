@@ -1,8 +1,8 @@
 import type { FileHandle } from 'node:fs/promises';
 import { CheckpointError } from '../errors.js';
-import { AtomicFile, writeAtomic } from './atomic.js';
-import { bytesOf, readFully, sizeOf, type TypedArray } from './bytes.js';
-import { MARK } from './mark.js';
+import { AtomicFile, writeAtomic } from '../files/atomic.js';
+import { bytesOf, readFully, sizeOf, type TypedArray } from '../files/bytes.js';
+import { MARK } from '../files/mark.js';
 import {
   ARRAYS,
   bytesPerElement,

@@ -1,6 +1,6 @@
 import { type FileHandle, open } from 'node:fs/promises';
 import { CheckpointError } from '../errors.js';
-import type { TypedArray, TypedArrayConstructor } from './bytes.js';
+import type { TypedArray, TypedArrayConstructor } from '../files/bytes.js';
 import { bfloat16ToFloat32, float16ToFloat32 } from './half.js';
 
 /** The array type of each dtype; F16 and BF16 are raw 16-bit patterns. */

@@ -70,7 +70,7 @@ export function globalNorm(gradients: readonly Gradient[]): number {
  * Runs `f` as if no gradient were being taken around it: what it computes is not kept for a backward pass, and gradients
  * that it takes itself are of its own functions alone.
  */
-export function offTape<T>(f: () => T): T {
+export function noGrad<T>(f: () => T): T {
   const { state } = tf.engine();
   const { gradientDepth, kernelDepth, activeTape } = state;
   Object.assign(state, { gradientDepth: 0, kernelDepth: 0, activeTape: undefined });
@@ -90,7 +90,7 @@ export function withGradient<T extends tf.Tensor>(
   compute: (x: T) => { value: tf.Scalar; grad: tf.Tensor },
 ): tf.Scalar {
   return tf.customGrad((input, save) => {
-    const { value, grad } = offTape(() => compute(input as T));
+    const { value, grad } = noGrad(() => compute(input as T));
     (save as tf.GradSaveFunc)([grad]);
     return { value, gradFunc: (dy, saved) => saved[0].mul(dy) };
   })(x) as tf.Scalar;

@@ -1,4 +1,4 @@
-import { countsHistogram } from '../train/tensorboard.js';
+import { countsHistogram } from '../run/events.js';
 import { axis, type ChartSize, type ChartTheme, chartSvg } from './chart.js';
 
 /** How often each code was chosen by one run. */

@@ -1,5 +1,5 @@
 import sharp from 'sharp';
-import { toPng } from '../data/png.js';
+import { toPng } from '../data/images/png.js';
 import { renderSvg } from '../data/sheets.js';
 import { axis, type ChartSize, type ChartTheme, chartSvg, PAPER, textWidth } from './chart.js';
 

@@ -1,4 +1,4 @@
-import type { MetricsRow } from '../train/metrics-log.js';
+import type { MetricsRow } from '../run/metrics.js';
 
 /** One chart of a metric over the steps. */
 export interface Panel {

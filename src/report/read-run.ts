@@ -4,8 +4,8 @@ import { basename, join } from 'node:path';
 import { loadConfig } from '../config/load.js';
 import type { Config } from '../config/schema.js';
 import { AlitokError, DataError } from '../errors.js';
-import { type MetricsRow, readMetrics } from '../train/metrics-log.js';
-import { type RunRecord, readRecord, runFiles } from '../train/run-folder.js';
+import { type MetricsRow, readMetrics } from '../run/metrics.js';
+import { type RunRecord, readRecord, runFiles } from '../run/record.js';
 import { evaluationFolders, runName } from './run-folders.js';
 
 /** A picture that a run drew on its way. */

@@ -1,7 +1,7 @@
-import { writeFileAtomic } from '../formats/atomic.js';
-import { refuseForeign } from '../formats/mark.js';
-import { readMetrics } from '../train/metrics-log.js';
-import { runFiles } from '../train/run-folder.js';
+import { writeFileAtomic } from '../files/atomic.js';
+import { refuseForeign } from '../files/mark.js';
+import { readMetrics } from '../run/metrics.js';
+import { runFiles } from '../run/record.js';
 import { curvesSheet } from './curves.js';
 import { PANELS, pointsOf } from './panels.js';
 import { nothingRecorded, runName } from './run-folders.js';

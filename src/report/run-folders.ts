@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import { DataError } from '../errors.js';
-import { runFiles } from '../train/run-folder.js';
+import { runFiles } from '../run/record.js';
 
 /** The folders of the two stages of a tokenizer run. */
 const STAGE = /^stage\d$/;

@@ -1,5 +1,5 @@
 import { loadConfig } from '../config/load.js';
-import type { MetricsRow } from '../train/metrics-log.js';
+import type { MetricsRow } from '../run/metrics.js';
 import { codeCountsSvg } from './bars.js';
 import { PAGE, tick } from './chart.js';
 import { configDifferences } from './config-table.js';

@@ -1,7 +1,7 @@
-import { readFileSync } from 'node:fs';
 import { AlitokError } from '../errors.js';
-import { writeFileAtomic } from '../formats/atomic.js';
-import { MARK, refuseForeign } from '../formats/mark.js';
+import { writeFileAtomic } from '../files/atomic.js';
+import { MARK, refuseForeign } from '../files/mark.js';
+import { packageVersion } from '../versions.js';
 import { Html, html } from './html.js';
 import { SCRIPT } from './page-script.js';
 import { STYLE } from './page-style.js';
@@ -40,15 +40,14 @@ function withDistinctNames(runs: readonly sections.PageRun[]): sections.PageRun[
 }
 
 function page(title: string, parts: readonly sections.Section[], problems: readonly string[]): Html {
-  const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8'));
   return html`<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="generator" content="${MARK} ${version}">
+<meta name="generator" content="${MARK} ${packageVersion()}">
 <title>${title}</title>
 <link rel="icon" href="data:,">
 <style>${new Html(STYLE)}</style></head>
-<body><header><div><h1>${title}</h1><p>${new Date().toISOString().slice(0, 16).replace('T', ' ')} UTC, alitok ${version}</p></div>
+<body><header><div><h1>${title}</h1><p>${new Date().toISOString().slice(0, 16).replace('T', ' ')} UTC, alitok ${packageVersion()}</p></div>
 <button id="theme" type="button" hidden></button>
 <nav aria-label="Contents"><ul>${parts.map(({ id, title: name }) => html`<li><a href="#${id}">${name}</a></li>`)}</ul></nav></header>
 <main>

@@ -2,8 +2,8 @@ import { type GeneratorInfo, loadGenerator } from '../checkpoint/generator-file.
 import type { Say } from '../checkpoint/model-file.js';
 import { fingerprint, loadTokenizer } from '../checkpoint/tokenizer-file.js';
 import { CheckpointError } from '../errors.js';
-import type { Generator } from '../models/generator.js';
-import type { Tokenizer } from '../models/tokenizer.js';
+import type { Generator } from '../models/generator/generator.js';
+import type { Tokenizer } from '../models/tokenizer/tokenizer.js';
 
 /** Refuses a generator with another tokenizer than the one whose codes it models. Throws CheckpointError. */
 export async function checkPair(

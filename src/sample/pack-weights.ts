@@ -1,6 +1,6 @@
 import * as tf from '@tensorflow/tfjs';
 import type { WeightKind } from '../engine/ops/index.js';
-import type { Generator } from '../models/generator.js';
+import type { Generator } from '../models/generator/generator.js';
 
 /** Sequences and steps, as far as there are so many, that the logits are compared over. */
 const PROBE = { sequences: 2, steps: 16 };

@@ -1,23 +1,23 @@
 import { readdir, readFile, rm, stat } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import * as tf from '@tensorflow/tfjs';
-import { resolveModel } from '../checkpoint/run-files.js';
 import type { Config } from '../config/schema.js';
-import { encodePng } from '../data/image.js';
+import { encodePng } from '../data/images/decode.js';
 import { labelledGrid } from '../data/sheets.js';
 import { ALONE } from '../engine/distributed/group.js';
 import type { WeightKind } from '../engine/ops/index.js';
 import { Interrupted } from '../errors.js';
-import { makeFolder, removeTemporaries, writeFileAtomic } from '../formats/atomic.js';
-import { MARK, refuseForeign } from '../formats/mark.js';
+import { makeFolder, removeTemporaries, writeFileAtomic } from '../files/atomic.js';
+import { MARK, refuseForeign } from '../files/mark.js';
+import { PartialRows, type RowsJob } from '../files/partial-rows.js';
 import { writeNpz } from '../formats/npz.js';
-import { PartialRows, type RowsJob } from '../formats/partial-rows.js';
 import { parseWeightsPath } from '../formats/weights-path.js';
 import type { Job } from '../job/job.js';
-import type { Generator } from '../models/generator.js';
+import type { Generator } from '../models/generator/generator.js';
 import { toPixels } from '../models/pixels.js';
-import type { Tokenizer } from '../models/tokenizer.js';
+import type { Tokenizer } from '../models/tokenizer/tokenizer.js';
 import { Random } from '../random.js';
+import { resolveModel } from '../run/layout.js';
 import { className, parseClasses, readClassNames } from './classes.js';
 import { loadModels } from './load-models.js';
 import { packWeights } from './pack-weights.js';
@@ -123,7 +123,7 @@ async function sampleWith(
   const record = `${JSON.stringify(description, null, 2)}\n`;
   if (
     options.reuse &&
-    (await group.share(group.rank === 0 ? await isDone(options.out, record) : undefined))
+    (await group.broadcastObject(group.rank === 0 ? await isDone(options.out, record) : undefined))
   ) {
     job.reporter.info(
       `${join(options.out, DONE_FILE)} is of the same options: its images are taken as they are`,
@@ -136,7 +136,7 @@ async function sampleWith(
   try {
     if (partial && partial.count > 0)
       job.reporter.info(`goes on after ${partial.count} images of an interrupted run in ${partial.folder}`);
-    const start = await group.share(partial?.count ?? 0);
+    const start = await group.broadcastObject(partial?.count ?? 0);
     const from = { start, out: options.out };
     for await (const pixels of batches(model, tokenizer, all, settings, from, job, signal)) {
       if (!partial) continue;
@@ -288,7 +288,7 @@ async function* batches(
         pixels = tf.tidy(() => toPixels(tokenizer.detokenize(codes)));
         codes.dispose();
       }
-      for (const part of await group.gather(pixels)) if (part.length > 0) yield part;
+      for (const part of await group.allGatherBytes(pixels)) if (part.length > 0) yield part;
       progress.update(start + made);
     }
   } finally {

@@ -1,7 +1,7 @@
 import * as tf from '@tensorflow/tfjs';
 import { type DrawOptions, drawCodes, drawStep, Replayed } from '../engine/ops/index.js';
 import { turn } from '../job/turn.js';
-import type { Generator, KVCache } from '../models/generator.js';
+import type { Generator, KVCache } from '../models/generator/generator.js';
 import type { Random } from '../random.js';
 
 /** Classifier-free guidance that grows along the sequence (AliTok, arXiv 2506.05289). */

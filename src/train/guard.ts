@@ -1,12 +1,13 @@
 import { join } from 'node:path';
 import type { Config } from '../config/schema.js';
 import { TrainingError } from '../errors.js';
-import { writeFileAtomic } from '../formats/atomic.js';
-import { MARK } from '../formats/mark.js';
+import { writeFileAtomic } from '../files/atomic.js';
+import { MARK } from '../files/mark.js';
 import type { Reporter } from '../job/reporter.js';
 import { globalNorm } from '../nn/gradients.js';
-import { NonFiniteError, type Seen } from './optimize.js';
-import type { Metrics, Trainer } from './trainer.js';
+import type { Metrics } from '../run/metrics.js';
+import { NonFiniteError, type Seen } from './step/optimize.js';
+import type { Trainer } from './trainer.js';
 
 /** Makes a trainer's steps, and deals with batches whose loss or gradient is not finite as `guards` says. */
 export class Guard {

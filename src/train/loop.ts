@@ -1,15 +1,15 @@
-import { pruneCheckpoints } from '../checkpoint/retention.js';
-import { type CheckpointNote, saveCheckpoint } from '../checkpoint/training-checkpoint.js';
 import type { Config } from '../config/schema.js';
 import { ALONE, type Group } from '../engine/distributed/group.js';
 import { Interrupted } from '../errors.js';
 import type { Reporter } from '../job/reporter.js';
 import { turn } from '../job/turn.js';
+import { type CheckpointNote, saveCheckpoint } from '../run/checkpoint.js';
+import type { RunLog, Shown } from '../run/log.js';
+import type { Metrics, Timing } from '../run/metrics.js';
+import { pruneCheckpoints } from '../run/retention.js';
 import { Guard } from './guard.js';
 import { Means, type MeansState } from './means.js';
-import type { Timing } from './metrics-log.js';
-import type { RunLog, Shown } from './run-log.js';
-import type { Metrics, Trainer } from './trainer.js';
+import type { Trainer } from './trainer.js';
 
 /** Shows what was learned so far on held-out data. */
 export type Preview = () => Promise<Shown>;

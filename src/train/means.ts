@@ -1,4 +1,4 @@
-import type { Metrics } from './trainer.js';
+import type { Metrics } from '../run/metrics.js';
 
 /** Numbers as text: JSON has neither infinities nor NaN. */
 export type MeansState = [name: string, sum: string, count: number][];

@@ -1,11 +1,11 @@
 import * as tf from '@tensorflow/tfjs';
 import type { Config } from '../config/schema.js';
 import { labelledGrid, pairSheet } from '../data/sheets.js';
-import { psnr } from '../eval/psnr.js';
-import { CodebookUsage } from '../models/codebook-usage.js';
-import type { Generator } from '../models/generator.js';
+import { psnr } from '../eval/metrics/psnr.js';
+import type { Generator } from '../models/generator/generator.js';
 import { toPixels, toTensor } from '../models/pixels.js';
-import type { Tokenizer } from '../models/tokenizer.js';
+import { CodebookUsage } from '../models/tokenizer/codebook-usage.js';
+import type { Tokenizer } from '../models/tokenizer/tokenizer.js';
 import { Random } from '../random.js';
 import { sampleCodes, sampleOptions } from '../sample/sampler.js';
 import type { Preview } from './loop.js';

@@ -1,14 +1,14 @@
-import { pruneCheckpoints } from '../checkpoint/retention.js';
-import { loadNewestCheckpoint } from '../checkpoint/training-checkpoint.js';
 import type { Config } from '../config/schema.js';
 import { ALONE } from '../engine/distributed/group.js';
-import { type FolderLock, lockFolder } from '../formats/folder-lock.js';
+import { type FolderLock, lockFolder } from '../files/folder-lock.js';
 import type { Job } from '../job/job.js';
-import { compareRun } from './compare-run.js';
+import { loadNewestCheckpoint } from '../run/checkpoint.js';
+import { compareRun } from '../run/compare.js';
+import { NO_LOG, openRunLog } from '../run/log.js';
+import { findRun, openRun, type Resume } from '../run/record.js';
+import { pruneCheckpoints } from '../run/retention.js';
+import { broadcastState } from './broadcast-state.js';
 import { type Preview, train } from './loop.js';
-import { findRun, openRun, type Resume } from './run-folder.js';
-import { NO_LOG, openRunLog } from './run-log.js';
-import { shareState } from './share-state.js';
 import type { Trainer } from './trainer.js';
 
 /** How a command is to take the run that its folder may hold. */
@@ -50,7 +50,7 @@ export const runTraining: Runner = async (trainer, options, job) => {
       await runLocked(trainer, options, job, lock);
       return;
     }
-    await shareState(group, trainer);
+    await broadcastState(group, trainer);
     const { label, folder, config } = options;
     const { reporter } = job;
     await job.interruptible((signal) =>
@@ -87,7 +87,7 @@ async function runLocked(
   if (begun) compareRun(folder, begun, run, { decisive, allowChanges, reporter });
   const from = begun && (await loadNewestCheckpoint(folder, trainer, reporter.warn));
   if (!from) await initialize();
-  await shareState(group, trainer);
+  await broadcastState(group, trainer);
   await job.interruptible(async (signal) => {
     const files = await openRun(folder, run, begun);
     job.logTo(files.log);

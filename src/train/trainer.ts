@@ -1,7 +1,5 @@
-import type { Checkpointed } from '../checkpoint/training-checkpoint.js';
-
-/** Numbers of one step for the metrics log, by name. */
-export type Metrics = Record<string, number>;
+import type { Checkpointed } from '../run/checkpoint.js';
+import type { Metrics } from '../run/metrics.js';
 
 /** What the training loop runs: something that makes steps and can be saved. */
 export interface Trainer extends Checkpointed {

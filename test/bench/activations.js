@@ -5,11 +5,11 @@
 import * as tf from '@tensorflow/tfjs';
 import { loadConfig } from '../../dist/config/load.js';
 import { openEngine } from '../../dist/engine/index.js';
-import { Generator } from '../../dist/models/generator.js';
+import { Generator } from '../../dist/models/generator/generator.js';
 import { tokenizerGeometry } from '../../dist/models/geometry.js';
-import { sumGradients } from '../../dist/train/optimize.js';
+import { sumGradients } from '../../dist/train/step/optimize.js';
 
-const recompute = process.argv[2] === 'true';
+const checkpointActivations = process.argv[2] === 'true';
 const batch = Number(process.argv[3] ?? 4);
 await openEngine('libtorch');
 const { generator: sizes, tokenizer } = loadConfig(
@@ -25,12 +25,12 @@ const conditions = tf.keep(tf.fill([batch], codebook_size + 1, 'int32'));
 const before = process.cpuUsage();
 let held = 0;
 await sumGradients([...generator.parameters], 1, () => {
-  const logits = generator.forward(conditions, codes, { recompute });
+  const logits = generator.forward(conditions, codes, { checkpointActivations });
   held = tf.memory().numBytes;
   return { loss: generator.loss(logits, codes) };
 });
 const gib = (bytes) => `${(bytes / 2 ** 30).toFixed(2)} GiB`;
-console.log(`AR-B, batch ${batch}, activations ${recompute ? 'computed again' : 'kept'}`);
+console.log(`AR-B, batch ${batch}, activations ${checkpointActivations ? 'computed again' : 'kept'}`);
 console.log(`tensors after the forward pass  ${gib(held)}`);
 console.log(`peak of the process             ${gib(process.resourceUsage().maxRSS * 1024)}`);
 console.log(`processor time                  ${(process.cpuUsage(before).user / 1e6).toFixed(1)} s`);

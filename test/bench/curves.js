@@ -4,15 +4,15 @@
 //   node test/bench/curves.js [--device cuda] [--precision bf16] [--tf32] [--steps 60]
 import { parseArgs } from 'node:util';
 import * as tf from '@tensorflow/tfjs';
-import { uniformNumbers } from '../../dist/bench/formula.js';
 import { parseConfig } from '../../dist/config/schema.js';
+import { uniformNumbers } from '../../dist/doctor/formula.js';
 import { openEngine } from '../../dist/engine/index.js';
 import { tokenizerGeometry } from '../../dist/models/geometry.js';
 import { toTensor } from '../../dist/models/pixels.js';
 import { Random } from '../../dist/random.js';
 import { sampleCodes, sampleOptions } from '../../dist/sample/sampler.js';
-import { GeneratorTrainer } from '../../dist/train/generator-trainer.js';
-import { TokenizerTrainer } from '../../dist/train/tokenizer-trainer.js';
+import { GeneratorTrainer } from '../../dist/train/generator/trainer.js';
+import { TokenizerTrainer } from '../../dist/train/tokenizer/trainer.js';
 
 const { values: options } = parseArgs({
   options: {
@@ -114,7 +114,7 @@ function openPictures({ epoch, offset } = { epoch: 0, offset: 0 }) {
       return batchOf(Array.from({ length: count }, (_, i) => index(at - count + i)));
     },
     paths: ({ indices }) => Array.from(indices, (i) => `picture ${i}`),
-    async shareUnreadable() {},
+    async gatherUnreadable() {},
     async close() {},
   };
 }

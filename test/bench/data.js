@@ -8,8 +8,8 @@
 import { closeSync, ftruncateSync, openSync, rmSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { openDataset } from '../../dist/data/dataset.js';
-import { openTokenCache } from '../../dist/data/token-cache.js';
-import { TokenBatches } from '../../dist/train/token-batches.js';
+import { openTokenCache } from '../../dist/tokens/cache.js';
+import { TokenBatches } from '../../dist/train/generator/token-batches.js';
 
 const [kind, folder, given] = process.argv.slice(2);
 const images = Number(given ?? 1_281_167);

@@ -3,9 +3,9 @@
 //   node test/bench/evaluation.js [--engine libtorch] [--samples 50000] [--references 10000] [--dimensions 2048]
 import { parseArgs } from 'node:util';
 import { openEngine } from '../../dist/engine/index.js';
-import { frechetDistance } from '../../dist/eval/frechet.js';
-import { precisionRecall } from '../../dist/eval/precision-recall.js';
-import { FeatureStatistics } from '../../dist/eval/statistics.js';
+import { frechetDistance } from '../../dist/eval/metrics/frechet.js';
+import { precisionRecall } from '../../dist/eval/metrics/precision-recall.js';
+import { FeatureStatistics } from '../../dist/eval/metrics/statistics.js';
 
 const { values } = parseArgs({
   options: {

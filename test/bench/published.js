@@ -10,9 +10,9 @@ import { loadGenerator } from '../../dist/checkpoint/generator-file.js';
 import { publishedModels } from '../../dist/config/published.js';
 import { openEngine } from '../../dist/engine/index.js';
 import { writePytorch } from '../../dist/formats/pytorch/write.js';
-import { Generator } from '../../dist/models/generator.js';
+import { Generator } from '../../dist/models/generator/generator.js';
 import { tokenizerGeometry } from '../../dist/models/geometry.js';
-import { Tokenizer } from '../../dist/models/tokenizer.js';
+import { Tokenizer } from '../../dist/models/tokenizer/tokenizer.js';
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,

@@ -76,7 +76,7 @@ const back = (d, dropout) =>
 /** A layer's gradients: dx = dy·W, and dW = dyᵀ·x, which the other tables have. dy is read for both. */
 const layer = (name, inputs, outputs) => [name, { half: 2 * outputs + inputs }, { half: inputs }];
 
-/** A block of the generator (models/generator.ts), `hidden` numbers wide within its SwiGLU. */
+/** A block of the generator (models/generator/generator.ts), `hidden` numbers wide within its SwiGLU. */
 export function generatorBlock({ width: d, hidden: h, dropout, scores }) {
   const { forward, backward, atOnce } = attention(d, scores);
   // What only dropout reads is not kept for a gradient.
@@ -122,7 +122,7 @@ export function generatorBlock({ width: d, hidden: h, dropout, scores }) {
   };
 }
 
-/** A block of the tokenizer (models/transformer.ts), whose MLP is four times as wide. */
+/** A block of the tokenizer (models/tokenizer/transformer.ts), whose MLP is four times as wide. */
 export function tokenizerBlock({ width: d }) {
   const { forward, backward, atOnce } = attention(d, 0);
   return {
@@ -193,7 +193,7 @@ export function generatorEnds({ width: d, codes: n, dropout }) {
 
 /**
  * Where convolutions are, everything between operations is float32, and tables go by one number of a result.
- * A layer of the discriminator (models/discriminator.ts), with as many numbers before it as after it.
+ * A layer of the discriminator (models/tokenizer/discriminator.ts), with as many numbers before it as after it.
  */
 export const CONVOLUTION = {
   forward: [
@@ -235,7 +235,7 @@ export const CONVNEXT = [
   ['its gradient, which reads dy and x', { full: 2 }, { full: 1 }],
 ];
 
-/** AdamW and what is before and after it, for one weight (src/train/optimize.ts, kernels/optimizer.ts). */
+/** AdamW and what is before and after it, for one weight (src/train/step/optimize.ts, kernels/optimizer.ts). */
 export const OPTIMIZER = [
   ['norm of the gradient', { full: 1 }, {}],
   // PyTorch's AdamW would write its scale into the gradients; ours on the CPU takes it along.

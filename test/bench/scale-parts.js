@@ -1,15 +1,16 @@
 // What a training step is made of, for one image on one device: for test/bench/scale.js. Bytes are those of the tables in
 // scale-blocks.js, FLOPs those of src/models/operations.ts. tfjs keeps what gradients need, and the gradients, until the
 // backward pass is over, so they are what activations take.
-import { Discriminator, POOLED } from '../../dist/models/discriminator.js';
-import { Generator, hiddenWidth } from '../../dist/models/generator.js';
+
+import { Generator, hiddenWidth } from '../../dist/models/generator/generator.js';
 import { tokenizerGeometry } from '../../dist/models/geometry.js';
 import {
   discriminatorOperations,
   generatorOperations,
   tokenizerOperations,
 } from '../../dist/models/operations.js';
-import { FROZEN_IN_STAGE_2, Tokenizer } from '../../dist/models/tokenizer.js';
+import { Discriminator, POOLED } from '../../dist/models/tokenizer/discriminator.js';
+import { FROZEN_IN_STAGE_2, Tokenizer } from '../../dist/models/tokenizer/tokenizer.js';
 import {
   BF16,
   bytesOf,

@@ -1,10 +1,10 @@
 // The child of smoke.js: does one task after the other, as they are sent, and answers each with a line.
 import { createServer } from 'node:net';
 import * as tf from '@tensorflow/tfjs';
-import { besideCpu, compareOperators } from '../../dist/bench/compare-operators.js';
+import { besideCpu, compareOperators } from '../../dist/doctor/compare-operators.js';
 import { ProcessGroup } from '../../dist/engine/distributed/process-group.js';
 import { openEngine } from '../../dist/engine/index.js';
-import { programVersions } from '../../dist/train/run-folder.js';
+import { programVersions } from '../../dist/versions.js';
 
 process.env.ALITOK_JOIN_TIMEOUT ??= '60';
 const ENGINE = 'libtorch';
@@ -46,7 +46,7 @@ async function group({ name, device }) {
   const group = await ProcessGroup.join({ ...place, port: await freePort() });
   const met = performance.now();
   const x = tf.range(0, 1000);
-  const [[sum], all] = [await group.sum([x])(), await group.concat(x)];
+  const [[sum], all] = [await group.allReduce([x])(), await group.allGather(x)];
   const right = [sum, all].every((result) => result.sub(x).abs().max().dataSync()[0] === 0);
   await group.leave();
   const times = [met - start, performance.now() - met].map((time) => time.toFixed(0));

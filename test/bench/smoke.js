@@ -7,7 +7,7 @@
 import { fork, spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { OPERATOR_CHECKS } from '../../dist/bench/operators.js';
+import { OPERATOR_CHECKS } from '../../dist/doctor/operators.js';
 import { devices } from '../../dist/engine/index.js';
 
 const { values } = parseArgs({

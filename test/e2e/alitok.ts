@@ -6,8 +6,8 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll } from 'vitest';
 import { parse } from 'yaml';
-import { drawPictures } from '../../src/data/pictures.js';
-import { copyShared } from '../made-once.js';
+import { drawPictures } from '../../src/quickstart/pictures.js';
+import { copyShared } from '../support/made-once.js';
 
 const BINARY = fileURLToPath(new URL('../../bin/alitok.js', import.meta.url));
 export const TINY = fileURLToPath(new URL('../fixtures/tiny.yaml', import.meta.url));

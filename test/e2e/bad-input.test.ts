@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs';
 import { chmod, mkdir, readFile, writeFile } from 'node:fs/promises';
 import sharp from 'sharp';
 import { beforeAll, describe, expect, it } from 'vitest';
-import { drawPictures } from '../../src/data/pictures.js';
+import { drawPictures } from '../../src/quickstart/pictures.js';
 import { alitok, type Outcome, succeed, TINY, temporaryFolder, useOneThread } from './alitok.js';
 
 const at = await temporaryFolder();

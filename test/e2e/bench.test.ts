@@ -1,6 +1,6 @@
 import { spawnSync } from 'node:child_process';
 import { describe, expect, it } from 'vitest';
-import { canRun } from '../engines.js';
+import { canRun } from '../support/engines.js';
 import { alitok, TINY } from './alitok.js';
 
 const lines = (text: string) =>

@@ -2,9 +2,7 @@ import { existsSync } from 'node:fs';
 import { cp, mkdir, readFile, rename, rm, symlink, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { afterEach, beforeAll, describe, expect, it } from 'vitest';
-import { drawPictures, PICTURE_CLASSES } from '../../src/data/pictures.js';
-import { blocksOf, commandLines, PAGES, readPage, repository, wordsOf } from '../documented.js';
-import { canRun } from '../engines.js';
+import { drawPictures, PICTURE_CLASSES } from '../../src/quickstart/pictures.js';
 import {
   writeConvNeXt,
   writeInceptionGraph,
@@ -12,7 +10,9 @@ import {
   writeLPIPS,
   writeVGG16,
 } from '../golden/network-files.js';
-import { writeTrainingFile } from '../training-file.js';
+import { blocksOf, commandLines, PAGES, readPage, repository, wordsOf } from '../support/documented.js';
+import { canRun } from '../support/engines.js';
+import { writeTrainingFile } from '../support/training-file.js';
 import { runIn, succeed, TINY_VALUES, temporaryFolder, tinyRun, useOneThread } from './alitok.js';
 
 /** What lines of the pages begin with that is not run here, and why. */
@@ -25,11 +25,11 @@ const NOT_RUN: Record<string, string> = {
   'node test/bench/': 'measures for minutes',
   'python3 test/bench/peer.py': 'needs PyTorch, and measures for minutes',
   torchrun: "needs PyTorch and two machines; processes.test.ts starts ranks by torchrun's variables",
-  'alitok doctor --device cuda': 'needs a GPU; test/unit/doctor.test.ts runs it on a pretended one',
+  'alitok doctor --device cuda': 'needs a GPU; test/doctor/doctor.test.ts runs it on a pretended one',
   srun: 'needs a cluster; processes.test.ts starts ranks by variables',
   'export MASTER_ADDR=$(scontrol': 'needs a cluster',
-  tmux: 'shows a terminal; test/unit/cli-progress.test.ts reads the same lines off a screen of its own',
-  'tensorboard --logdir': "needs Python's TensorBoard; test/unit/tensorboard.test.ts reads the files",
+  tmux: 'shows a terminal; test/cli/progress.test.ts reads the same lines off a screen of its own',
+  'tensorboard --logdir': "needs Python's TensorBoard; test/run/events.test.ts reads the files",
 };
 
 /** Values of options that would take long, and the small ones that are run in their place. */

@@ -2,8 +2,8 @@ import { mkdir, readFile, symlink, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import sharp from 'sharp';
 import { describe, expect, it } from 'vitest';
-import { openTokenCache } from '../../src/data/token-cache.js';
-import { bmpOf } from '../bmp.js';
+import { openTokenCache } from '../../src/tokens/cache.js';
+import { bmpOf } from '../support/bmp.js';
 import { alitok, succeed, TINY, temporaryFolder, tinyRun, useOneThread } from './alitok.js';
 
 // Folders as people have them: those of a Mac, of a storage box, with links, with whatever cameras write.

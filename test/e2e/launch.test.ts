@@ -1,10 +1,10 @@
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import { beforeAll, describe, expect, it } from 'vitest';
-import { encodePng } from '../../src/data/image.js';
-import { drawPicture, PICTURE_CLASSES } from '../../src/data/pictures.js';
+import { encodePng } from '../../src/data/images/decode.js';
+import { drawPicture, PICTURE_CLASSES } from '../../src/quickstart/pictures.js';
 import { Random } from '../../src/random.js';
-import { tarOf } from '../tar.js';
+import { tarOf } from '../support/tar.js';
 import { startWith, succeed, TINY, temporaryFolder, tinyRun, useOneThread } from './alitok.js';
 
 const at = await temporaryFolder();

@@ -4,7 +4,7 @@ import { copyFile, cp, mkdir, readFile, symlink, writeFile } from 'node:fs/promi
 import { fileURLToPath } from 'node:url';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { loadNative } from '../../src/engine/libtorch/bridge.js';
-import { canRun } from '../engines.js';
+import { canRun } from '../support/engines.js';
 import { type Outcome, succeed, TINY, temporaryFolder } from './alitok.js';
 
 const at = await temporaryFolder();

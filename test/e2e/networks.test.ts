@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { beforeAll, describe, expect, it } from 'vitest';
-import { drawPictures } from '../../src/data/pictures.js';
+import { drawPictures } from '../../src/quickstart/pictures.js';
 import {
   writeConvNeXt,
   writeInceptionGraph,

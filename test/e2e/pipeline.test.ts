@@ -2,8 +2,8 @@ import { existsSync } from 'node:fs';
 import { readdir, readFile } from 'node:fs/promises';
 import sharp from 'sharp';
 import { beforeAll, describe, expect, it } from 'vitest';
-import { drawPictures } from '../../src/data/pictures.js';
 import { openNpz } from '../../src/formats/npz.js';
+import { drawPictures } from '../../src/quickstart/pictures.js';
 import { alitok, start, succeed, TINY, temporaryFolder } from './alitok.js';
 
 const at = await temporaryFolder();

@@ -4,9 +4,9 @@ import { readdir, readFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import { beforeAll, describe, expect, it } from 'vitest';
-import { drawPictures } from '../../src/data/pictures.js';
 import { openSafetensors } from '../../src/formats/safetensors.js';
-import { canRun } from '../engines.js';
+import { drawPictures } from '../../src/quickstart/pictures.js';
+import { canRun } from '../support/engines.js';
 import { alitok, type Outcome, startWith, succeed, TINY, temporaryFolder } from './alitok.js';
 
 const at = await temporaryFolder();

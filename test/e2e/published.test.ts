@@ -2,11 +2,11 @@ import { existsSync, statSync } from 'node:fs';
 import { readdir, readFile, rm } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import { beforeAll, describe, expect, it } from 'vitest';
-import { drawPictures, PICTURE_CLASSES } from '../../src/data/pictures.js';
+import { openTensorFile } from '../../src/checkpoint/open.js';
 import { openNpz } from '../../src/formats/npz.js';
-import { openTensorFile } from '../../src/formats/open.js';
+import { drawPictures, PICTURE_CLASSES } from '../../src/quickstart/pictures.js';
 import { writeInceptionGraph, writeInceptionPytorch } from '../golden/network-files.js';
-import { writeTrainingFile } from '../training-file.js';
+import { writeTrainingFile } from '../support/training-file.js';
 import { alitok, start, succeed, temporaryFolder, useOneThread } from './alitok.js';
 
 const at = await temporaryFolder();

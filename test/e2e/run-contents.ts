@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { readdir, readFile } from 'node:fs/promises';
 import { join, relative } from 'node:path';
-import { TIMING_COLUMNS } from '../../src/train/metrics-log.js';
+import { TIMING_COLUMNS } from '../../src/run/metrics.js';
 import { readEvents } from '../tensorboard/decode.js';
 
 /** Files that say when and how a run was made, not what it made. */

@@ -1,8 +1,8 @@
 import { execFile } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
-import { OPERATOR_CHECKS } from '../../src/bench/operators.js';
-import { canRun, device } from '../engines.js';
+import { OPERATOR_CHECKS } from '../../src/doctor/operators.js';
+import { canRun, device } from '../support/engines.js';
 
 /** Runs a script of test/bench on the device that is tested. */
 function run(script: string, args: string[], env: NodeJS.ProcessEnv = {}) {

@@ -1,7 +1,7 @@
 import { existsSync, readdirSync, statSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { beforeAll, expect, it } from 'vitest';
-import { drawPictures } from '../../src/data/pictures.js';
+import { drawPictures } from '../../src/quickstart/pictures.js';
 import { Random } from '../../src/random.js';
 import { start, succeed, TINY, temporaryFolder } from './alitok.js';
 import { contents } from './run-contents.js';

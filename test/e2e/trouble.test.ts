@@ -4,8 +4,8 @@ import { cp, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { drawPictures } from '../../src/data/pictures.js';
-import { openTensorFile } from '../../src/formats/open.js';
+import { openTensorFile } from '../../src/checkpoint/open.js';
+import { drawPictures } from '../../src/quickstart/pictures.js';
 import { alitok, type Outcome, start, startWith, succeed, TINY, temporaryFolder } from './alitok.js';
 import { contents } from './run-contents.js';
 

@@ -2,7 +2,7 @@ import * as tf from '@tensorflow/tfjs';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import type { LibtorchBackend } from '../../src/engine/libtorch/backend.js';
 import { linear } from '../../src/engine/ops/index.js';
-import { canRun, device, openTested } from '../engines.js';
+import { canRun, device, openTested } from '../support/engines.js';
 import { openGenerator } from './generator.js';
 import { relativeError } from './golden.js';
 import { openTokenizer } from './tokenizer.js';

@@ -1,8 +1,8 @@
 import * as tf from '@tensorflow/tfjs';
 import { it } from 'vitest';
-import { Discriminator } from '../../src/models/discriminator.js';
-import { adversarialLoss, hingeLoss } from '../../src/models/tokenizer-loss.js';
-import { describeEngines } from '../engines.js';
+import { Discriminator } from '../../src/models/tokenizer/discriminator.js';
+import { adversarialLoss, hingeLoss } from '../../src/models/tokenizer/losses.js';
+import { describeEngines } from '../support/engines.js';
 import { expectClose, NCHW_TO_NHWC, NHWC_TO_NCHW, openGolden } from './golden.js';
 
 describeEngines('discriminator goldens', () => {

@@ -1,10 +1,10 @@
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
-import { frechetDistance } from '../../src/eval/frechet.js';
-import { InceptionScore } from '../../src/eval/inception-score.js';
-import { precisionRecall } from '../../src/eval/precision-recall.js';
-import { psnr } from '../../src/eval/psnr.js';
-import { FeatureStatistics, type Gaussian } from '../../src/eval/statistics.js';
+import { frechetDistance } from '../../src/eval/metrics/frechet.js';
+import { InceptionScore } from '../../src/eval/metrics/inception-score.js';
+import { precisionRecall } from '../../src/eval/metrics/precision-recall.js';
+import { psnr } from '../../src/eval/metrics/psnr.js';
+import { FeatureStatistics, type Gaussian } from '../../src/eval/metrics/statistics.js';
 import { openNpz } from '../../src/formats/npz.js';
 import { openGolden, relativeError } from './golden.js';
 

@@ -1,8 +1,8 @@
 import * as tf from '@tensorflow/tfjs';
 import { expect, it } from 'vitest';
-import { rotaryTable } from '../../src/models/rotary-table.js';
+import { rotaryTable } from '../../src/models/generator/rotary-table.js';
 import { guidanceScale, sampleCodes } from '../../src/sample/sampler.js';
-import { describeEngines } from '../engines.js';
+import { describeEngines } from '../support/engines.js';
 import { openGenerator } from './generator.js';
 import { expectClose } from './golden.js';
 

@@ -1,5 +1,5 @@
 import * as tf from '@tensorflow/tfjs';
-import { Generator } from '../../src/models/generator.js';
+import { Generator } from '../../src/models/generator/generator.js';
 import { openGolden } from './golden.js';
 
 /** The reference's small generator, and the inputs that its values belong to. */

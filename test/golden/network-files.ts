@@ -2,11 +2,11 @@ import { readFile, writeFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import { writePytorch } from '../../src/formats/pytorch/write.js';
 import type { TensorData } from '../../src/formats/tensor-file.js';
-import { LPIPS } from '../../src/models/lpips.js';
-import { VGG16 } from '../../src/models/vgg16.js';
+import { LPIPS } from '../../src/models/judges/lpips.js';
+import { VGG16 } from '../../src/models/judges/vgg16.js';
 import type { Parameters } from '../../src/nn/parameters.js';
-import { constantNode, operationNode, versionField } from '../graph-file.js';
-import { linkShared } from '../made-once.js';
+import { constantNode, operationNode, versionField } from '../support/graph-file.js';
+import { linkShared } from '../support/made-once.js';
 import { formulaWeights, names } from './formula-weights.js';
 
 /** Scopes of TensorFlow's graph, and the layers that pytorch-fid made of them. */

@@ -4,9 +4,9 @@ import { join } from 'node:path';
 import * as tf from '@tensorflow/tfjs';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { loadConvNeXtSmall, loadInception, loadLPIPS } from '../../src/checkpoint/network-files.js';
-import { classifierTerm, lpipsTerm } from '../../src/models/perceptual.js';
-import { antialiasedResize, tf1Resize } from '../../src/models/resize.js';
-import { describeEngines } from '../engines.js';
+import { classifierTerm, lpipsTerm } from '../../src/models/judges/perceptual.js';
+import { antialiasedResize, tf1Resize } from '../../src/models/judges/resize.js';
+import { describeEngines } from '../support/engines.js';
 import { expectClose, NCHW_TO_NHWC, NHWC_TO_NCHW, openGolden } from './golden.js';
 import {
   writeConvNeXt,

@@ -1,8 +1,8 @@
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
-import { decodeImage, type Image } from '../../src/data/image.js';
-import { admCenterCrop, tenCrop } from '../../src/data/preprocess.js';
+import { decodeImage, type Image } from '../../src/data/images/decode.js';
+import { admCenterCrop, tenCrop } from '../../src/data/images/preprocess.js';
 
 // Photographs with what the reference's preprocessing (Pillow, torchvision) makes of them: the goldfish is
 // enlarged for the ten-crop and has odd sizes when halved, the cat carries a colour profile.

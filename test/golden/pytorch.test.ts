@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
-import { openTensorFile } from '../../src/formats/open.js';
+import { openTensorFile } from '../../src/checkpoint/open.js';
 
 const FOLDER = fileURLToPath(new URL('../fixtures/goldens', import.meta.url));
 

@@ -1,8 +1,8 @@
 import * as tf from '@tensorflow/tfjs';
 import { afterEach, expect, it } from 'vitest';
-import { GOLDEN_VALUES } from '../../src/bench/golden-values.js';
-import { selfTest } from '../../src/bench/self-test.js';
-import { describeEngines } from '../engines.js';
+import { GOLDEN_VALUES } from '../../src/doctor/golden-values.js';
+import { selfTest } from '../../src/doctor/self-test.js';
+import { describeEngines } from '../support/engines.js';
 
 describeEngines('the self-test of alitok doctor', (engine) => {
   let restore = () => {};

@@ -1,6 +1,6 @@
-"""Makes the values that `alitok doctor` tests an engine by: src/bench/golden-values.ts.
+"""Makes the values that `alitok doctor` tests an engine by: src/doctor/golden-values.ts.
 
-    /usr/bin/python3 test/golden/self_test.py > src/bench/golden-values.ts && npx biome format --write src/bench
+    /usr/bin/python3 test/golden/self_test.py > src/doctor/golden-values.ts && npx biome format --write src/bench
 
 Both models are written a second time here, in PyTorch and float64, on weights and inputs from a formula. That they are the
 reference's is checked first, against test/fixtures/goldens.

@@ -3,7 +3,7 @@ import * as tf from '@tensorflow/tfjs';
 import { expect, it } from 'vitest';
 import type { EngineName } from '../../src/engine/index.js';
 import * as ops from '../../src/engine/ops/index.js';
-import { describeEngines } from '../engines.js';
+import { describeEngines } from '../support/engines.js';
 
 // Zeros, denormals, the largest numbers, infinities and NaN through every operation, beside what PyTorch gives
 // (special_values.py). What a number is must agree exactly, its value to a tolerance.
@@ -159,10 +159,10 @@ const OPERATIONS: Record<string, Operation> = {
     ...SUM,
   },
   conv2dRelu: {
-    run: (x: tf.Tensor4D, w: T, b: T) => ops.fixedConv2d(x, w, b, { same: true, relu: true }),
+    run: (x: tf.Tensor4D, w: T, b: T) => ops.frozenConv2d(x, w, b, { same: true, relu: true }),
     ...SUM,
   },
-  depthwiseConv2d: { run: ops.fixedDepthwiseConv2d, ...SUM },
+  depthwiseConv2d: { run: ops.frozenDepthwiseConv2d, ...SUM },
   'maxPool halving': one((x) => tf.maxPool(x as tf.Tensor4D, 2, 2, 'valid')),
   'maxPool of three': one((x) => tf.maxPool(x as tf.Tensor4D, 3, 1, 'same')),
   'avgPool of three': one((x) => tf.avgPool(x as tf.Tensor4D, 3, 1, 'same'), SUM),

@@ -1,8 +1,8 @@
 import * as tf from '@tensorflow/tfjs';
 import { expect, it } from 'vitest';
-import { FROZEN_IN_STAGE_2, type Tokenizer } from '../../src/models/tokenizer.js';
-import { auxFactor, auxTarget, mse } from '../../src/models/tokenizer-loss.js';
-import { describeEngines } from '../engines.js';
+import { auxFactor, auxTarget, mse } from '../../src/models/tokenizer/losses.js';
+import { FROZEN_IN_STAGE_2, type Tokenizer } from '../../src/models/tokenizer/tokenizer.js';
+import { describeEngines } from '../support/engines.js';
 import { expectClose, NHWC_TO_NCHW, type openGolden } from './golden.js';
 import { openTokenizer } from './tokenizer.js';
 
@@ -56,8 +56,8 @@ describeEngines('tokenizer goldens', () => {
 
   it('stage 1: codebook and usage after the clustering update', async () => {
     const { golden, tokenizer, images } = await openTokenizer(1);
-    const { features, indices } = tokenizer.forward(images);
-    tokenizer.quantizer.updateClusters(features, indices, DECAY);
+    const { latents, indices } = tokenizer.forward(images);
+    tokenizer.quantizer.updateClusters(latents, indices, DECAY);
     for (const name of ['quantize.embedding.weight', 'quantize.embed_prob'])
       expectClose(name, tokenizer.parameters.get(name)!.value, golden.values(`after.${name}`));
   });

@@ -1,6 +1,6 @@
 import type * as tf from '@tensorflow/tfjs';
 import type { Stage } from '../../src/models/geometry.js';
-import { Tokenizer } from '../../src/models/tokenizer.js';
+import { Tokenizer } from '../../src/models/tokenizer/tokenizer.js';
 import { NCHW_TO_NHWC, openGolden } from './golden.js';
 
 /** The reference's small tokenizer, and the images that its values belong to. */

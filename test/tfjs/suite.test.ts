@@ -3,7 +3,7 @@ import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import * as vitest from 'vitest';
-import { device, openTested } from '../engines.js';
+import { device, openTested } from '../support/engines.js';
 import { EXCLUDED, OUT_OF_RANGE } from './excluded.js';
 
 // tfjs-core's own tests of all its operations, as its package ships them, on the libtorch engine.

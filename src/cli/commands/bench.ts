@@ -14,7 +14,7 @@ import {
   readConfig,
   weightsOption,
   wholeNumber,
-} from '../command.js';
+} from '../base/command.js';
 
 interface BenchOptions extends ConfigOptions {
   repeats: number;
@@ -72,7 +72,7 @@ async function run(invocation: Invocation<BenchOptions>): Promise<void> {
   const { engine } = await openJob(invocation);
   const { openCase } = await import('../../bench/cases.js');
   const { measure, measureLimits } = await import('../../bench/measure.js');
-  const { limitsText } = await import('../limits.js');
+  const { limitsText } = await import('../base/limits.js');
   const limits = await measureLimits(precision);
   const show = (rows: [string, string][]) => {
     const width = Math.max(...rows.map(([key]) => key.length));

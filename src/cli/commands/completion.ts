@@ -1,6 +1,6 @@
 import { Argument, type Command } from 'commander';
-import { examples } from '../command.js';
-import { completionScript, SHELLS, type Shell } from '../completion.js';
+import { examples } from '../base/command.js';
+import { completionScript, SHELLS, type Shell } from '../base/completion.js';
 
 export function register(program: Command): void {
   program

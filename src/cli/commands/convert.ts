@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { action, type ConfigOptions, examples, type Invocation } from '../command.js';
+import { action, type ConfigOptions, examples, type Invocation } from '../base/command.js';
 
 async function run({ args, options, log }: Invocation<ConfigOptions>): Promise<void> {
   const [source, target, overrides] = args as [string, string, string[]];

@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { action, examples, type Invocation } from '../command.js';
+import { action, examples, type Invocation } from '../base/command.js';
 
 async function run({ args, options }: Invocation<{ out: string }>): Promise<void> {
   const { drawRunCurves } = await import('../../report/run-curves.js');

@@ -1,12 +1,12 @@
 import type { Command } from 'commander';
-import { action, examples, type Invocation } from '../command.js';
+import { action, examples, type Invocation } from '../base/command.js';
 
 type Line = [name: string, value: string];
 
 async function run({ options }: Invocation<{ json?: boolean }>): Promise<void> {
-  const { examine, requireSound } = await import('../../bench/examine.js');
-  const { operatorsText } = await import('../operators.js');
-  const { limitsText } = await import('../limits.js');
+  const { examine, requireSound } = await import('../../doctor/examine.js');
+  const { operatorsText } = await import('../base/operators.js');
+  const { limitsText } = await import('../base/limits.js');
   const found = await examine(options.engine, options);
   if (options.json) {
     console.log(JSON.stringify(found));

@@ -11,8 +11,8 @@ import {
   maxPixelsOption,
   openJob,
   wholeNumber,
-} from '../command.js';
-import { refuseForeignResult, showResult } from '../show-result.js';
+} from '../base/command.js';
+import { refuseForeignResult, showResult } from '../base/show-result.js';
 
 /** Images of the published evaluation. */
 const PUBLISHED_COUNT = 50_000;
@@ -76,7 +76,7 @@ async function sampleFirst(options: GenerationOptions, job: Job): Promise<{ samp
   if (generator === undefined || tokenizer === undefined)
     throw new ConfigError('--generator and --tokenizer go together; name both, or evaluate --samples alone');
   const { DONE_FILE, sampleImages } = await import('../../sample/sample-images.js');
-  const { modelChecksum } = await import('../../checkpoint/run-files.js');
+  const { modelChecksum } = await import('../../run/layout.js');
   const settings = batch === undefined ? {} : { batch_size: batch };
   const images = { count };
   await sampleImages(

@@ -1,13 +1,13 @@
 import type { Command } from 'commander';
-import { action, examples, type Invocation } from '../command.js';
+import { action, examples, type Invocation } from '../base/command.js';
 
 async function run({ args }: Invocation<object>): Promise<void> {
   const [path, overrides] = args as [string, string[]];
-  const { inspectConfig, inspectFile } = await import('../inspect.js');
+  const { inspectConfig, inspectFile } = await import('../../inspect/inspect.js');
   const { enableProdMode } = await import('@tensorflow/tfjs');
   enableProdMode();
   const { loadConfig } = await import('../../config/load.js');
-  const { partsTable } = await import('../parts.js');
+  const { partsTable } = await import('../../inspect/parts.js');
   const { lines, parts } = /\.ya?ml$/.test(path)
     ? inspectConfig(loadConfig(path, overrides))
     : await inspectFile(path);

@@ -2,7 +2,7 @@ import { availableParallelism } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { Command } from 'commander';
 import { ConfigError } from '../../errors.js';
-import { action, examples, type GlobalOptions, type Invocation, wholeNumber } from '../command.js';
+import { action, examples, type GlobalOptions, type Invocation, wholeNumber } from '../base/command.js';
 
 const SCRIPT = fileURLToPath(new URL('../../../bin/alitok.js', import.meta.url));
 
@@ -55,7 +55,7 @@ async function run({ options, args }: Invocation<Options>, program: Command): Pr
     throw new ConfigError(
       `launch ${command?.name() ?? words[0]}: only ${SHARED.join(', ')} can be shared by several processes; write one of them after --`,
     );
-  const { launch } = await import('../launch.js');
+  const { launch } = await import('../base/launch.js');
   process.exitCode = await launch(
     SCRIPT,
     {

@@ -1,9 +1,9 @@
 import type { Command } from 'commander';
-import { action, examples, type Invocation, openJob } from '../command.js';
+import { action, examples, type Invocation, openJob } from '../base/command.js';
 
 async function run(invocation: Invocation<{ out: string }>): Promise<void> {
   const { out } = invocation.options;
-  const { quickstart } = await import('../quickstart.js');
+  const { quickstart } = await import('../../quickstart/quickstart.js');
   const job = await openJob(invocation);
   const results = await quickstart(out, invocation.args.at(-1) as string[], job);
   const width = Math.max(...results.map(([what]) => what.length));

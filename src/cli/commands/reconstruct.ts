@@ -7,7 +7,7 @@ import {
   maxPixelsOption,
   openJob,
   wholeNumber,
-} from '../command.js';
+} from '../base/command.js';
 
 interface Options extends Pick<ImageFlags, 'maxPixels'> {
   tokenizer: string;

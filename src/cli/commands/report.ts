@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { action, examples, type Invocation } from '../command.js';
+import { action, examples, type Invocation } from '../base/command.js';
 
 interface Options {
   out: string;

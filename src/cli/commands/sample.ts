@@ -1,6 +1,6 @@
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { WeightKind } from '../../engine/ops/index.js';
-import { action, examples, type Invocation, openJob, weightsOption, wholeNumber } from '../command.js';
+import { action, examples, type Invocation, openJob, weightsOption, wholeNumber } from '../base/command.js';
 
 interface Options {
   generator: string;

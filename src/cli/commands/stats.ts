@@ -7,8 +7,8 @@ import {
   maxPixelsOption,
   openJob,
   wholeNumber,
-} from '../command.js';
-import { showResult } from '../show-result.js';
+} from '../base/command.js';
+import { showResult } from '../base/show-result.js';
 
 interface Options extends Pick<ImageFlags, 'maxPixels'> {
   data: string;

@@ -10,7 +10,7 @@ import {
   openJob,
   readConfig,
   withConfig,
-} from '../command.js';
+} from '../base/command.js';
 
 interface Options extends ConfigOptions, ImageFlags {
   tokenizer: string;
@@ -22,7 +22,7 @@ interface Options extends ConfigOptions, ImageFlags {
 async function run(invocation: Invocation<Options>): Promise<void> {
   const { tokenizer, data, list, out, maxPixels, allowEmptyClasses } = invocation.options;
   const { tokenize } = await readConfig(invocation);
-  const { tokenizeDataset } = await import('../../train/tokenize-dataset.js');
+  const { tokenizeDataset } = await import('../../tokens/tokenize-dataset.js');
   const settings = { crops: tokenize.crops, batchSize: tokenize.batch_size };
   const job = await openJob(invocation, { shared: true });
   const taken = { folder: data, list, maxPixels, allowEmptyClasses };

@@ -11,7 +11,7 @@ import {
   readResume,
   withConfig,
   withResume,
-} from '../command.js';
+} from '../base/command.js';
 
 interface Options extends ConfigOptions, ResumeFlags {
   tokens: string;
@@ -24,10 +24,10 @@ async function run(invocation: Invocation<Options>): Promise<void> {
   const { tokens, tokenizer, run, dryRun } = invocation.options;
   const resuming = readResume(invocation.options);
   const config = await readConfig(invocation);
-  const { trainGenerator } = await import('../../train/train-generator.js');
+  const { trainGenerator } = await import('../../train/generator/train.js');
   const wanted = { config, run, tokens, tokenizer, ...resuming };
   if (!dryRun) return trainGenerator(wanted, await openJob(invocation, { shared: true }));
-  const { dryRun: rehearse } = await import('../dry-run.js');
+  const { dryRun: rehearse } = await import('../base/dry-run.js');
   await rehearse(invocation.log, async (runner) => trainGenerator(wanted, await openJob(invocation), runner));
 }
 

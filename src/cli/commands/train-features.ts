@@ -13,7 +13,7 @@ import {
   readResume,
   withConfig,
   withResume,
-} from '../command.js';
+} from '../base/command.js';
 
 interface Options extends ConfigOptions, ImageFlags, ResumeFlags {
   data?: string;
@@ -24,7 +24,7 @@ async function run(invocation: Invocation<Options>): Promise<void> {
   const { data, run, maxPixels, allowEmptyClasses } = invocation.options;
   if (data !== undefined) (invocation.args.at(-1) as string[]).push(`data.train=${JSON.stringify(data)}`);
   const config = await readConfig(invocation);
-  const { trainFeatures } = await import('../../train/train-features.js');
+  const { trainFeatures } = await import('../../train/features/train.js');
   await trainFeatures(
     { config, run, images: { maxPixels, allowEmptyClasses }, ...readResume(invocation.options) },
     await openJob(invocation, { shared: true }),

@@ -15,7 +15,7 @@ import {
   readResume,
   withConfig,
   withResume,
-} from '../command.js';
+} from '../base/command.js';
 
 interface Options extends ConfigOptions, ImageFlags, ResumeFlags {
   data?: string;
@@ -33,13 +33,13 @@ async function run(invocation: Invocation<Options>): Promise<void> {
   if (options.validation !== undefined)
     overrides.push(`data.validation=${JSON.stringify(options.validation)}`);
   const config = await readConfig(invocation);
-  const { trainTokenizer } = await import('../../train/train-tokenizer.js');
+  const { trainTokenizer } = await import('../../train/tokenizer/train.js');
   const stages = options.stage === 'all' ? ([1, 2] as const) : ([Number(options.stage) as 1 | 2] as const);
   const { run, from, dryRun, maxPixels, allowEmptyClasses } = options;
   const images = { maxPixels, allowEmptyClasses };
   const wanted = { config, run, stages, from, images, ...readResume(options) };
   if (!dryRun) return trainTokenizer(wanted, await openJob(invocation, { shared: true }));
-  const { dryRun: rehearse } = await import('../dry-run.js');
+  const { dryRun: rehearse } = await import('../base/dry-run.js');
   await rehearse(log, async (runner) => trainTokenizer(wanted, await openJob(invocation), runner));
 }
 

@@ -29,7 +29,7 @@ export class Buckets {
   flush(): void {
     if (this.waiting.length === 0) return;
     const tensors = this.waiting.map(({ tensor }) => tensor);
-    const sums = this.group.sum(tensors);
+    const sums = this.group.allReduce(tensors);
     tf.dispose(tensors);
     this.sent.push({ indices: this.waiting.map(({ index }) => index), sums });
     this.waiting = [];

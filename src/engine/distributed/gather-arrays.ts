@@ -15,7 +15,7 @@ export async function gatherArrays<T extends Record<string, Numbers>>(group: Gro
   const lengths = Uint32Array.from(own, ([, { byteLength }]) => byteLength);
   // Not a Buffer, whose parts would share its memory.
   const message = new Uint8Array(Buffer.concat([lengths, ...own.map(([, array]) => array)].map(bytesOf)));
-  return (await group.gather(message)).map((bytes) => {
+  return (await group.allGatherBytes(message)).map((bytes) => {
     let at = lengths.byteLength;
     const sizes = new Uint32Array(bytes.slice(0, at).buffer);
     const parts = own.map(([name, array], i) => {

@@ -15,15 +15,15 @@ export interface Group {
    * Starts to sum tensors over all processes, which need not live until it ends; what it gives are other tensors, of
    * the same shapes.
    */
-  sum(tensors: readonly tf.Tensor[]): Pending<tf.Tensor[]>;
+  allReduce(tensors: readonly tf.Tensor[]): Pending<tf.Tensor[]>;
   /** One behind the other along the first axis, by rank: tensors of one shape, from all processes. */
-  concat<T extends tf.Tensor>(tensor: T): Promise<T>;
+  allGather<T extends tf.Tensor>(tensor: T): Promise<T>;
   /** The tensor of one rank, 0 if it is not said; all give one of its shape. */
   broadcast<T extends tf.Tensor>(tensor: T, root?: number): Promise<T>;
   /** The bytes of each process, by rank; they may be of different lengths. */
-  gather(bytes: Uint8Array): Promise<Uint8Array[]>;
+  allGatherBytes(bytes: Uint8Array): Promise<Uint8Array[]>;
   /** What rank 0 gives, which must be data that JSON can hold. */
-  share<T>(value: T): Promise<T>;
+  broadcastObject<T>(value: T): Promise<T>;
   /** Whether any process says so. */
   any(flag: boolean): Promise<boolean>;
   /** Leaves in order, once all have come so far. */
@@ -36,14 +36,14 @@ export interface Group {
 export const ALONE: Group = {
   rank: 0,
   size: 1,
-  sum: (tensors) => {
+  allReduce: (tensors) => {
     const copies = tensors.map((tensor) => tf.keep(tensor.clone()));
     return async () => copies;
   },
-  concat: async (tensor) => tensor.clone(),
+  allGather: async (tensor) => tensor.clone(),
   broadcast: async (tensor) => tensor.clone(),
-  gather: async (bytes) => [bytes],
-  share: async (value) => value,
+  allGatherBytes: async (bytes) => [bytes],
+  broadcastObject: async (value) => value,
   any: async (flag) => flag,
   leave: async () => {},
   fail: async () => {},

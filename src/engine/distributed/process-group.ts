@@ -99,7 +99,7 @@ export class ProcessGroup implements Group {
 
   // Operations
 
-  sum(tensors: readonly tf.Tensor[]): Pending<tf.Tensor[]> {
+  allReduce(tensors: readonly tf.Tensor[]): Pending<tf.Tensor[]> {
     const dtypes = tensors.map(({ dtype }) => dtype);
     const work = this.start(() =>
       this.call(
@@ -110,7 +110,7 @@ export class ProcessGroup implements Group {
     return async () => (await this.finish(work)).map((id, i) => this.wrap(id, dtypes[i]));
   }
 
-  async concat<T extends tf.Tensor>(tensor: T): Promise<T> {
+  async allGather<T extends tf.Tensor>(tensor: T): Promise<T> {
     const [id] = await this.finish(this.start(() => this.call('all_gather', this.backend.id(tensor))));
     const all = this.wrap(id, tensor.dtype); // (size, rows, …)
     const [, rows, ...rest] = all.shape;
@@ -124,7 +124,7 @@ export class ProcessGroup implements Group {
     return this.wrap(id, tensor.dtype) as T;
   }
 
-  async gather(bytes: Uint8Array): Promise<Uint8Array[]> {
+  async allGatherBytes(bytes: Uint8Array): Promise<Uint8Array[]> {
     const sizes = new Int32Array((await this.exchange(Int32Array.of(bytes.length))).buffer);
     const longest = sizes.reduce((a, b) => Math.max(a, b));
     if (longest === 0) return Array.from(sizes, () => new Uint8Array());
@@ -134,9 +134,9 @@ export class ProcessGroup implements Group {
     return Array.from(sizes, (size, rank) => all.subarray(rank * longest, rank * longest + size));
   }
 
-  async share<T>(value: T): Promise<T> {
+  async broadcastObject<T>(value: T): Promise<T> {
     const own = this.rank === 0 ? new TextEncoder().encode(JSON.stringify(value)) : new Uint8Array();
-    const [first] = await this.gather(own);
+    const [first] = await this.allGatherBytes(own);
     return JSON.parse(new TextDecoder().decode(first)) as T;
   }
 

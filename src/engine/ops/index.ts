@@ -2,10 +2,11 @@
 export { gelu, swiGLU } from './activation.js';
 export { type AdamWAttributes, type AdamWTensors, adamW, adamWLists } from './adamw.js';
 export { attention, cacheWrite, newCache, normRotary, rotary } from './attention.js';
+export { checkpointActivations } from './checkpoint-activations.js';
 export { type DrawOptions, drawCodes } from './draw-codes.js';
 export { type DrawState, drawStep, hasDrawStep } from './draw-step.js';
 export { dropout, seedAt } from './dropout.js';
-export { fixedConv2d, fixedDepthwiseConv2d, fixedLinear } from './fixed.js';
+export { frozenConv2d, frozenDepthwiseConv2d, frozenLinear } from './frozen.js';
 export {
   generatorStep,
   hasGeneratorStep,
@@ -22,7 +23,6 @@ export {
   packWeight,
   type WeightKind,
 } from './packed-linear.js';
-export { recomputed } from './recomputed.js';
 export { type Recording, Replayed } from './replayed.js';
 export { stopGradient } from './stop-gradient.js';
 export { sumOfSquares } from './sum-of-squares.js';

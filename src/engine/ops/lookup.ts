@@ -1,6 +1,6 @@
 import * as tf from '@tensorflow/tfjs';
-import { inFloat32 } from '../precision.js';
 import { defineOp, rows } from './define.js';
+import { inFloat32 } from './precision.js';
 
 const runEmbedding = defineOp({
   name: 'alitok.Embedding',

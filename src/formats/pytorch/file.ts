@@ -1,6 +1,6 @@
 import type { FileHandle } from 'node:fs/promises';
 import { CheckpointError } from '../../errors.js';
-import { readFully, sizeOf, type TypedArray } from '../bytes.js';
+import { readFully, sizeOf, type TypedArray } from '../../files/bytes.js';
 import {
   ARRAYS,
   bytesPerElement,

@@ -1,5 +1,5 @@
 import { CheckpointError } from '../../errors.js';
-import { sizeOf } from '../bytes.js';
+import { sizeOf } from '../../files/bytes.js';
 import type { Dtype, TensorInfo } from '../tensor-file.js';
 import { STORAGE_CLASSES } from './values.js';
 

@@ -1,5 +1,5 @@
 import type { FileHandle } from 'node:fs/promises';
-import { readFully } from '../bytes.js';
+import { readFully } from '../../files/bytes.js';
 import { bytesPerElement } from '../tensor-file.js';
 import { type Archive, MAX_PICKLE_BYTES, unpickleAt } from './archive.js';
 import { damaged } from './damaged.js';

@@ -1,8 +1,8 @@
 import { Readable } from 'node:stream';
 import { ZipFile } from 'yazl';
-import { writeAtomic } from '../atomic.js';
-import { bytesOf, sizeOf } from '../bytes.js';
-import { MARKED_ZIP } from '../mark.js';
+import { writeAtomic } from '../../files/atomic.js';
+import { bytesOf, sizeOf } from '../../files/bytes.js';
+import { MARKED_ZIP } from '../../files/mark.js';
 import { bytesPerElement, type TensorData } from '../tensor-file.js';
 import { pickleStateDict } from './pickle-state-dict.js';
 import { METADATA } from './zip-archive.js';

@@ -1,7 +1,7 @@
 import type { FileHandle } from 'node:fs/promises';
 import { promisify } from 'node:util';
 import { inflateRaw, type ZlibOptions } from 'node:zlib';
-import { readFully } from '../bytes.js';
+import { readFully } from '../../files/bytes.js';
 import { damaged } from './damaged.js';
 
 // The format: https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT, sections 4.3 and 4.5.3. PyTorch stores its

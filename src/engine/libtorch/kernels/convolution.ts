@@ -169,7 +169,7 @@ function registerConvolutions(): void {
     );
   // A weight in PyTorch's own layout, whose bias and ReLU the same pass over memory takes along.
   type Fixed = { stride: number; same: boolean; relu: boolean };
-  register<Fixed>('alitok.FixedConv2d', ({ x, weight, bias }, { stride, same, relu }, kernel) => {
+  register<Fixed>('alitok.FrozenConv2d', ({ x, weight, bias }, { stride, same, relu }, kernel) => {
     const { id, use, out } = kernel;
     const [outputs, inputs, height, width] = weight.shape;
     const window: Window = { strides: [stride, stride], pad: same ? 'same' : 'valid' };

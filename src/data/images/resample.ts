@@ -1,0 +1,118 @@
+import type { Image } from './decode.js';
+
+/** A resampling filter: its half width in source pixels, and its weight at distance `x`. */
+interface Filter {
+  readonly support: number;
+  weight(x: number): number;
+}
+
+const FILTERS = {
+  box: { support: 0.5, weight: (x: number) => (x > -0.5 && x <= 0.5 ? 1 : 0) },
+  // Keys' cubic with a = −0.5
+  bicubic: {
+    support: 2,
+    weight: (x: number) => {
+      const t = Math.abs(x);
+      if (t < 1) return (1.5 * t - 2.5) * t * t + 1;
+      return t < 2 ? -0.5 * (((t - 5) * t + 8) * t - 4) : 0;
+    },
+  },
+} satisfies Record<string, Filter>;
+
+export type FilterName = keyof typeof FILTERS;
+
+/** Weights are integers of this many fractional bits: 255 times their sum stays within 32 bits. */
+const PRECISION = 22;
+const HALF = 1 << (PRECISION - 1);
+
+/** For each output position: the first source position, and `taps` weights. */
+interface Kernel {
+  readonly starts: Int32Array;
+  readonly weights: Int32Array;
+  readonly taps: number;
+}
+
+function kernel(source: number, target: number, { support, weight }: Filter): Kernel {
+  const scale = source / target;
+  // The filter widens with the reduction: that is the antialiasing.
+  const widening = Math.max(1, scale);
+  const radius = support * widening;
+  const taps = Math.min(source, Math.ceil(radius) * 2 + 1);
+  const starts = new Int32Array(target);
+  const weights = new Int32Array(target * taps);
+  const row = new Float64Array(taps);
+  for (let i = 0; i < target; i++) {
+    const centre = (i + 0.5) * scale;
+    const first = Math.max(0, Math.trunc(centre - radius + 0.5));
+    const end = Math.min(source, Math.trunc(centre + radius + 0.5));
+    let sum = 0;
+    for (let j = first; j < end; j++) {
+      row[j - first] = weight((j - centre + 0.5) / widening);
+      sum += row[j - first];
+    }
+    // All positions have `taps` weights; near the far end the window moves back and starts with zeros.
+    starts[i] = Math.min(first, source - taps);
+    for (let j = first; j < end; j++) {
+      const w = (row[j - first] / sum) * (1 << PRECISION);
+      weights[i * taps + j - starts[i]] = Math.trunc(w < 0 ? w - 0.5 : w + 0.5);
+    }
+  }
+  return { starts, weights, taps };
+}
+
+function resampleRows(source: Uint8Array, width: number, height: number, target: number, filter: Filter) {
+  const { starts, weights, taps } = kernel(width, target, filter);
+  const out = new Uint8ClampedArray(target * height * 3);
+  for (let y = 0, o = 0; y < height; y++) {
+    for (let x = 0; x < target; x++, o += 3) {
+      let p = (y * width + starts[x]) * 3;
+      let r = HALF;
+      let g = HALF;
+      let b = HALF;
+      for (let k = x * taps, end = k + taps; k < end; k++, p += 3) {
+        const w = weights[k];
+        r += Math.imul(source[p], w);
+        g += Math.imul(source[p + 1], w);
+        b += Math.imul(source[p + 2], w);
+      }
+      out[o] = r >> PRECISION;
+      out[o + 1] = g >> PRECISION;
+      out[o + 2] = b >> PRECISION;
+    }
+  }
+  return new Uint8Array(out.buffer);
+}
+
+function resampleColumns(source: Uint8Array, width: number, height: number, target: number, filter: Filter) {
+  const { starts, weights, taps } = kernel(height, target, filter);
+  const row = width * 3;
+  const out = new Uint8ClampedArray(target * row);
+  const sums = new Int32Array(row);
+  for (let y = 0; y < target; y++) {
+    sums.fill(HALF);
+    for (let k = 0; k < taps; k++) {
+      const w = weights[y * taps + k];
+      if (w === 0) continue;
+      const line = (starts[y] + k) * row;
+      for (let x = 0; x < row; x++) sums[x] += Math.imul(source[line + x], w);
+    }
+    for (let x = 0; x < row; x++) out[y * row + x] = sums[x] >> PRECISION;
+  }
+  return new Uint8Array(out.buffer);
+}
+
+/**
+ * Resamples an image (H, W, 3) to (`height`, `width`, 3) with an antialiased, half-pixel-centred filter in
+ * the fixed-point arithmetic of Pillow, which the reference's preprocessing uses: rows first, then columns.
+ * (libvips places its cubic upscale on the corners and has no box filter for odd sizes, hence this file.)
+ */
+export function resample(image: Image, width: number, height: number, filter: FilterName): Image {
+  let { data } = image;
+  if (width !== image.width) {
+    data = resampleRows(data, image.width, image.height, width, FILTERS[filter]);
+  }
+  if (height !== image.height) {
+    data = resampleColumns(data, width, image.height, height, FILTERS[filter]);
+  }
+  return { width, height, data };
+}

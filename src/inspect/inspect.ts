@@ -1,0 +1,198 @@
+import type { GeneratorDescription } from '../checkpoint/generator-file.js';
+import { recognise } from '../checkpoint/infer.js';
+import { inferGenerator, publishedGenerator } from '../checkpoint/infer-generator.js';
+import { inferTokenizer } from '../checkpoint/infer-tokenizer.js';
+import { describe } from '../checkpoint/model-file.js';
+import { checkNetwork, NETWORK_FILES } from '../checkpoint/network-files.js';
+import { openTensorFile } from '../checkpoint/open.js';
+import { type TokenizerDescription, tokenizerTensors } from '../checkpoint/tokenizer-file.js';
+import { differences } from '../config/differences.js';
+import { publishedModels } from '../config/published.js';
+import type { Config } from '../config/schema.js';
+import { CheckpointError } from '../errors.js';
+import { sizeOf } from '../files/bytes.js';
+import type { TensorFile } from '../formats/tensor-file.js';
+import { Generator } from '../models/generator/generator.js';
+import { type TransformerSize, tokenizerGeometry } from '../models/geometry.js';
+import { Tokenizer } from '../models/tokenizer/tokenizer.js';
+import { resolveModel } from '../run/layout.js';
+import { openTokenCache } from '../tokens/cache.js';
+import { discriminatorParts, generatorParts, type Part, tokenizerParts } from './parts.js';
+
+/** Lines of a table: what, and how much. */
+export type Lines = [name: string, value: string][];
+
+const grouped = (n: number) => n.toLocaleString('en-US');
+
+/** What is known of a config or a file: lines, and the parts of its models. */
+export interface Inspection {
+  lines: Lines;
+  parts: Part[];
+}
+
+/** The sizes of a config's models in parameters and operations; nothing is allocated. */
+export function inspectConfig(config: Config): Inspection {
+  const { grid, prefix_tokens, tokens } = tokenizerGeometry(config.tokenizer);
+  const { image_size, patch_size, codebook_size, token_size } = config.tokenizer;
+  const { width, layers, heads, classes } = config.generator;
+  return {
+    lines: [
+      ['image', `${image_size} × ${image_size} px, patches of ${patch_size}`],
+      [
+        'tokens',
+        `${tokens} an image: ${prefix_tokens} prefix + ${grid}²; ${codebook_size} codes of ${token_size}`,
+      ],
+    ],
+    parts: [
+      ...tokenizerParts(config.tokenizer, 1),
+      ...tokenizerParts(config.tokenizer, 2),
+      ...discriminatorParts(config.discriminator, image_size),
+      ...generatorParts({ width, layers, heads, classes, codebook_size, prefix_tokens, grid }),
+    ],
+  };
+}
+
+/** What a model file, run folder, token cache or other file of tensors is. */
+export async function inspectFile(path: string): Promise<Inspection> {
+  const file = await openTensorFile(await resolveModel(path));
+  try {
+    if (file.tensors.has('codes')) return { lines: await inspectTokens(file.path), parts: [] };
+    const sizes = [...file.tensors.values()].map(({ shape }) => sizeOf(shape));
+    const dtypes = new Set([...file.tensors.values()].map(({ dtype }) => dtype));
+    const { lines, parts } = inspectModel(file);
+    return {
+      lines: [
+        ['file', file.path],
+        ...choiceLines(file),
+        ...lines,
+        ['tensors', `${grouped(sizes.length)} of ${[...dtypes].join(', ')}`],
+        ['elements', grouped(sizes.reduce((a, b) => a + b, 0))],
+      ],
+      parts,
+    };
+  } finally {
+    await file.close();
+  }
+}
+
+/** Which weights are looked at of several, and how others are. */
+function choiceLines({ path, choice }: TensorFile): Lines {
+  if (!choice) return [];
+  const others = choice.others.map((key) => `${path}#${key}`);
+  return [['weights', `under ${choice.taken}; others are ${others.join(', ')}`]];
+}
+
+/** Which model it is, its sizes, and which config it fits; from its own description, else from its tensors. */
+function inspectModel(file: TensorFile): Inspection {
+  const description = describe(file);
+  const network = description?.kind ?? recognise(file.tensors);
+  if (network === 'tokenizer') return inspectTokenizer(file, description as TokenizerDescription | undefined);
+  if (network === 'generator') return inspectGenerator(file, description as GeneratorDescription | undefined);
+  if (network !== undefined && network in NETWORK_FILES) return inspectNetwork(file, network);
+  const lines: Lines = [
+    ['kind', network ?? 'tensors without a description'],
+    ...Object.entries(description ?? {})
+      .filter(([key]) => key !== 'kind')
+      .map(([key, value]): [string, string] => [key, JSON.stringify(value)]),
+  ];
+  return { lines, parts: [] };
+}
+
+function inspectTokenizer(file: TensorFile, description?: TokenizerDescription): Inspection {
+  const inferred = description ? undefined : inferTokenizer(file);
+  const { stage, tokenizer } = description ?? inferred!;
+  const unknown = inferred?.unknownHeads ?? [];
+  const { parameters } = new Tokenizer(tokenizer, stage);
+  const { grid, prefix_tokens, tokens } = tokenizerGeometry(tokenizer);
+  const { image_size, patch_size, codebook_size, token_size } = tokenizer;
+  const published = [...publishedModels().values()][0];
+  const differing = differences('tokenizer', tokenizer, published.tokenizer).filter(
+    (override) => !unknown.some((key) => override.startsWith(key)),
+  );
+  const lines: Lines = [
+    ['kind', `tokenizer, stage ${stage}`],
+    ['image', `${image_size} × ${image_size} px, patches of ${patch_size}`],
+    [
+      'tokens',
+      `${tokens} an image: ${prefix_tokens} prefix + ${grid}²; ${codebook_size} codes of ${token_size}`,
+    ],
+    ['encoder', transformerText(tokenizer.encoder, unknown.includes('tokenizer.encoder.heads'))],
+    ['decoder', transformerText(tokenizer.decoder, unknown.includes('tokenizer.decoder.heads'))],
+    ['parameters', grouped(parameters.count)],
+    ['config', configText('tokenizer', differing)],
+    ['names', verdict(() => parameters.check(file, tokenizerTensors(stage)))],
+  ];
+  return { lines, parts: tokenizerParts(tokenizer, stage) };
+}
+
+function inspectGenerator(file: TensorFile, description?: GeneratorDescription): Inspection {
+  const generator = description?.generator ?? inferGenerator(file);
+  const { parameters } = new Generator(generator);
+  const { width, layers, heads, classes, codebook_size } = generator;
+  const sizes = { width, layers, heads, classes };
+  const [name, config] = publishedGenerator(generator) ?? [...publishedModels()][0];
+  const differing = [
+    ...differences('generator', sizes, config.generator),
+    ...differences('tokenizer', { codebook_size }, config.tokenizer),
+  ];
+  const { guidance_scale, guidance_power, seed } = description?.sample ?? config.sample;
+  const known = description !== undefined || differing.length === 0;
+  const lines: Lines = [
+    ['kind', 'generator'],
+    ['transformer', transformerText(generator)],
+    ['vocabulary', `${codebook_size} codes, ${classes} classes`],
+    ['parameters', grouped(parameters.count)],
+    ['config', configText(name, differing)],
+    ...(known
+      ? ([
+          ['sampling', `guidance scale ${guidance_scale}, power ${guidance_power}, seed ${seed}`],
+        ] satisfies Lines)
+      : []),
+    ...(description?.tokenizer ? ([['its tokenizer', description.tokenizer]] satisfies Lines) : []),
+    ['names', verdict(() => parameters.check(file))],
+  ];
+  return { lines, parts: generatorParts(generator) };
+}
+
+/** A network that others trained. */
+function inspectNetwork(file: TensorFile, network: string): Inspection {
+  const { origin, declare } = NETWORK_FILES[network];
+  const lines: Lines = [
+    ['kind', `${network}, as ${origin}`],
+    ['parameters', grouped(declare().count)],
+    ['names', verdict(() => checkNetwork(network, file))],
+  ];
+  return { lines, parts: [] };
+}
+
+function transformerText({ width, layers, heads }: TransformerSize, unknownHeads = false): string {
+  return `width ${width}, ${layers} layers, ${unknownHeads ? 'heads not in the file' : `${heads} heads`}`;
+}
+
+function configText(name: string, overrides: readonly string[]): string {
+  return `configs/${name}.yaml${overrides.length > 0 ? ` with ${overrides.join(' ')}` : ', as published'}`;
+}
+
+/** Whether a check passes, and what it says if not. */
+function verdict(check: () => void): string {
+  try {
+    check();
+    return 'all names and shapes fit';
+  } catch (error) {
+    if (error instanceof CheckpointError) return error.message;
+    throw error;
+  }
+}
+
+async function inspectTokens(path: string): Promise<Lines> {
+  const cache = await openTokenCache(path);
+  await cache.close();
+  const { images, crops, tokens, classNames, provenance } = cache;
+  return [
+    ['file', path],
+    ['kind', 'token cache'],
+    ['images', `${grouped(images)} of ${classNames.length} classes`],
+    ['codes', `${crops} crops × ${tokens} tokens an image`],
+    ...Object.entries(provenance ?? {}).map(([key, value]): [string, string] => [key, String(value)]),
+  ];
+}

@@ -1,0 +1,131 @@
+import type { Config } from '../config/schema.js';
+import { Generator, hiddenWidth } from '../models/generator/generator.js';
+import type { GeneratorConfig, Stage, TokenizerConfig, TransformerSize } from '../models/geometry.js';
+import {
+  discriminatorOperations,
+  generatorOperations,
+  type Operations,
+  tokenizerOperations,
+  totalOperations,
+} from '../models/operations.js';
+import { Discriminator, POOLED } from '../models/tokenizer/discriminator.js';
+import { Tokenizer } from '../models/tokenizer/tokenizer.js';
+import type { Parameters } from '../nn/parameters.js';
+
+/** A row of a model's table. */
+export interface Part {
+  name: string;
+  /** 0 for a model, more for what it is made of. */
+  depth: number;
+  size?: string;
+  parameters: number;
+  /** Of one image's forward pass; 0 where nothing is multiplied. */
+  operations: number;
+}
+
+/** The beginning of a parameter's name that names its part: `encoder.transformer` of `encoder.transformer.3.ln_1.bias`. */
+const partOf = (name: string, depth: number) => name.split('.').slice(0, depth).join('.');
+
+/**
+ * The parts of a model, from its parameters' names: `depth` levels below the model. `sizes` describes single parts.
+ */
+function partsOf(
+  name: string,
+  parameters: Parameters,
+  operations: Operations,
+  depth: number,
+  sizes: Record<string, string> = {},
+): Part[] {
+  const sum = (prefix: string) => ({
+    parameters: [...parameters].reduce(
+      (total, p) => total + (!p.buffer && `${p.name}.`.startsWith(prefix) ? p.size : 0),
+      0,
+    ),
+    operations: totalOperations(operations, prefix),
+  });
+  const rows: Part[] = [{ name, depth: 0, size: sizes[''], ...sum('') }];
+  const below = (prefix: string, level: number) => {
+    const own = [...parameters].filter((p) => !p.buffer && `${p.name}.`.startsWith(prefix));
+    const names = [...new Set(own.map((p) => partOf(p.name, level)))];
+    if (level > depth || (names.length === 1 && own.length <= 2)) return;
+    for (const part of names) {
+      const title = part.split('.').at(-1)!;
+      // Of a layer's own parameters, weight and bias, nothing more is to be said.
+      if (/^(weight|bias)$/.test(title)) continue;
+      const found = { name: title, depth: level, size: sizes[part], ...sum(`${part}.`) };
+      rows.push(found);
+      if (!/transformer$/.test(part)) below(`${part}.`, level + 1);
+    }
+  };
+  below('', 1);
+  return rows;
+}
+
+const transformerSize = ({ width, layers, heads }: TransformerSize) =>
+  `${layers} layers, ${heads} heads, width ${width}`;
+
+export function tokenizerParts(config: TokenizerConfig, stage: Stage): Part[] {
+  const { encoder, decoder, codebook_size, token_size } = config;
+  return partsOf(
+    `tokenizer, stage ${stage}`,
+    new Tokenizer(config, stage).parameters,
+    tokenizerOperations(config, stage),
+    2,
+    {
+      'encoder.transformer': transformerSize(encoder),
+      'decoder.transformer': transformerSize(decoder),
+      quantize: `${codebook_size} codes of ${token_size}`,
+    },
+  );
+}
+
+export function generatorParts(config: GeneratorConfig): Part[] {
+  const { codebook_size, classes, width } = config;
+  return partsOf(
+    'generator',
+    new Generator(config).parameters,
+    generatorOperations(config, hiddenWidth(width)),
+    1,
+    {
+      embeddings: `${codebook_size} codes, ${classes} classes`,
+      blocks: transformerSize(config),
+    },
+  );
+}
+
+export function discriminatorParts(config: Config['discriminator'], imageSize: number): Part[] {
+  return partsOf(
+    'discriminator',
+    new Discriminator(config).parameters,
+    discriminatorOperations(config, imageSize, POOLED),
+    1,
+  );
+}
+
+/** A count of operations: `12.3 GFLOP`. */
+function operationsText(count: number): string {
+  if (count === 0) return '';
+  const [unit, size] = count >= 1e9 ? ['GFLOP', 1e9] : ['MFLOP', 1e6];
+  return `${Number((count / size).toPrecision(3)).toLocaleString('en-US')} ${unit}`;
+}
+
+/** The parts as lines of a table. */
+export function partsTable(parts: readonly Part[]): string[] {
+  const rows = [
+    ['part', 'size', 'parameters', 'an image'],
+    ...parts.map(({ name, depth, size, parameters, operations }) => [
+      `${'  '.repeat(depth)}${name}`,
+      size ?? '',
+      parameters.toLocaleString('en-US'),
+      operationsText(operations),
+    ]),
+  ];
+  const widths = rows[0].map((_, column) => Math.max(...rows.map((row) => row[column].length)));
+  const line = (row: string[]) =>
+    row
+      .map((cell, i) => (i < 2 ? cell.padEnd(widths[i]) : cell.padStart(widths[i])))
+      .join('  ')
+      .trimEnd();
+  const [head, ...body] = rows.map(line);
+  return [head, '─'.repeat(widths.reduce((a, b) => a + b + 2, -2)), ...body];
+}

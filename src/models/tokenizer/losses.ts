@@ -1,0 +1,65 @@
+import * as tf from '@tensorflow/tfjs';
+import { stopGradient } from '../../engine/ops/index.js';
+import type { TokenizerGeometry } from '../geometry.js';
+
+/** Mean squared error of two tensors of one shape. */
+export function mse(x: tf.Tensor, y: tf.Tensor): tf.Scalar {
+  return tf.mean(tf.squaredDifference(x, y)) as tf.Scalar;
+}
+
+/** Mean squared error of each image: x and y (B, S, S, 3) → (B). */
+export function msePerImage(x: tf.Tensor4D, y: tf.Tensor4D): tf.Tensor1D {
+  return tf.mean(tf.squaredDifference(x, y), [1, 2, 3]);
+}
+
+/** Mean over images of each one's PSNR in dB, from their mean squared errors (B) in [0, 1]; without a gradient. */
+export function meanPsnr(errors: tf.Tensor1D): tf.Scalar {
+  return stopGradient(errors)
+    .log()
+    .mul(-10 / Math.LN10)
+    .mean();
+}
+
+/** What the prefix must show: [top-left patch | first row of patches], (B, S, S, 3) → (B, p, k·p, 3). */
+export function auxTarget(images: tf.Tensor4D, p: number): tf.Tensor4D {
+  const firstRow = images.slice([0, 0, 0, 0], [-1, p, -1, -1]);
+  return tf.concat([firstRow.slice([0, 0, 0, 0], [-1, -1, p, -1]), firstRow], 2);
+}
+
+/** Weight of the auxiliary error: aux_weight·k/g², 10·17/256 in the paper. */
+export function auxFactor({ prefix_tokens, grid }: TokenizerGeometry, auxWeight: number): number {
+  return (auxWeight * prefix_tokens) / (grid * grid);
+}
+
+/** ½(mean relu(1 − D(x)) + mean relu(1 + D(x̂))) from the discriminator's logits. */
+export function hingeLoss(real: tf.Tensor, fake: tf.Tensor): tf.Scalar {
+  const onReal = tf.mean(tf.relu(tf.sub(1, real)));
+  const onFake = tf.mean(tf.relu(tf.add(1, fake)));
+  return onReal.add(onFake).mul(0.5) as tf.Scalar;
+}
+
+/** What the generator (here: the tokenizer) minimizes against the discriminator: −mean D(x̂). */
+export function adversarialLoss(fake: tf.Tensor): tf.Scalar {
+  return tf.mean(fake).neg() as tf.Scalar;
+}
+
+/** How much of the running means one discriminator step keeps. */
+const LECAM_DECAY = 0.999;
+
+/** LeCam regularisation (Tseng et al., 2021): keeps mean logits near the running mean of the other kind. */
+export class LeCam {
+  /** Running means of the logits. */
+  state = { real: 0, fake: 0 };
+
+  /** relu(D(x) − mean fake)² + relu(mean real − D(x̂))², from the batch's mean logits. */
+  loss(real: tf.Tensor, fake: tf.Tensor): tf.Scalar {
+    const onReal = tf.square(tf.relu(real.sub(this.state.fake)));
+    const onFake = tf.square(tf.relu(tf.sub(this.state.real, fake)));
+    return onReal.add(onFake) as tf.Scalar;
+  }
+
+  update(real: number, fake: number): void {
+    const mix = (mean: number, value: number) => LECAM_DECAY * mean + (1 - LECAM_DECAY) * value;
+    this.state = { real: mix(this.state.real, real), fake: mix(this.state.fake, fake) };
+  }
+}

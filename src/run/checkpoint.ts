@@ -1,0 +1,165 @@
+import { existsSync } from 'node:fs';
+import { readFile, rename } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { CheckpointError, OutputError } from '../errors.js';
+import { makeFolder, outputError, syncFolder, writeOwnFile } from '../files/atomic.js';
+import { openSafetensors } from '../formats/safetensors.js';
+import { saveParameters } from '../nn/parameter-file.js';
+import type { Parameters } from '../nn/parameters.js';
+import { DamagedError, verifyFolder, writeChecksums } from './checksums.js';
+import {
+  checkpointFolder,
+  listCheckpoints,
+  MODEL_FILE,
+  partialOf,
+  removeCheckpoint,
+  removePartial,
+  STATE_FILE,
+  type TrainingPart,
+} from './layout.js';
+
+/** Tensors that only training needs, by the name of their file. */
+export type TrainingParts = { optimizer: Parameters } & Partial<Record<TrainingPart, Parameters>>;
+
+/** What a checkpoint is made from and restored into. */
+export interface Checkpointed {
+  readonly steps: number;
+  readonly state: object;
+  saveModel(path: string): Promise<void>;
+  /** The model's parameters, as its own file holds them. */
+  readonly model: Parameters;
+  readonly trainingParts: TrainingParts;
+  restore(state: object): void;
+}
+
+/** What a checkpoint says besides the trainer's state. */
+export interface CheckpointNote {
+  /** The state of what makes the steps: all that the lines of the metrics log to come depend on. */
+  loop: object;
+  /** Numbers that were measured at this step. */
+  metrics: Record<string, number>;
+  /** Saved because the run was stopped, not because a checkpoint was due. */
+  interrupted: boolean;
+}
+
+interface State extends CheckpointNote {
+  trainer: object;
+}
+
+/** The files of a checkpoint by name, and what is loaded from them. */
+function filesOf(training: Checkpointed): Record<string, Parameters> {
+  const parts = Object.entries(training.trainingParts).map(([name, value]) => [`${name}.safetensors`, value]);
+  return { [MODEL_FILE]: training.model, ...Object.fromEntries(parts) };
+}
+
+/**
+ * Writes a checkpoint of a run: the folder appears under its name only when it is complete and on the disk, with
+ * checksums of its files. Throws OutputError if it cannot be written; older checkpoints stay.
+ */
+export async function saveCheckpoint(
+  run: string,
+  training: Checkpointed,
+  note: CheckpointNote,
+): Promise<void> {
+  const folder = checkpointFolder(run, training.steps);
+  const partial = partialOf(folder);
+  try {
+    await writeFolder(partial, training, note);
+    await removeCheckpoint(folder);
+    await rename(partial, folder);
+    await syncFolder(dirname(folder));
+    await syncFolder(run);
+  } catch (error) {
+    // What went wrong is to be said, also where it keeps these from their work.
+    await removeCheckpoint(partial).catch(() => {});
+    const failure = error instanceof OutputError ? error : outputError(folder, error);
+    const before = (await listCheckpoints(run).catch(() => [])).at(-1);
+    if (!before) throw failure;
+    throw new OutputError(
+      `${failure.message}; the checkpoint of step ${before.step} stays, --resume goes on from it`,
+      {
+        cause: error,
+      },
+    );
+  }
+}
+
+async function writeFolder(folder: string, training: Checkpointed, note: CheckpointNote): Promise<void> {
+  await removeCheckpoint(folder);
+  await makeFolder(folder);
+  await training.saveModel(join(folder, MODEL_FILE));
+  for (const [name, parameters] of Object.entries(training.trainingParts))
+    await saveParameters(join(folder, `${name}.safetensors`), parameters);
+  const state: State = { trainer: training.state, ...note };
+  await writeOwnFile(join(folder, STATE_FILE), `${JSON.stringify(state)}\n`);
+  await writeChecksums(folder);
+}
+
+/** What a checkpoint's folder says of it. Throws CheckpointError. */
+export async function readCheckpointState(folder: string): Promise<State> {
+  const path = join(folder, STATE_FILE);
+  try {
+    return JSON.parse(await readFile(path, 'utf8')) as State;
+  } catch (error) {
+    throw new CheckpointError(`${path} cannot be read; remove ${folder}`, { cause: error });
+  }
+}
+
+/**
+ * Loads the newest checkpoint of a run that is whole; gives what it says, or undefined if there is none. Newer ones
+ * that are damaged are renamed to `….damaged` once an older one has been loaded, and `warn` hears of each.
+ * @throws CheckpointError where all are damaged, or the newest whole one does not fit
+ */
+export async function loadNewestCheckpoint(
+  run: string,
+  training: Checkpointed,
+  warn: (message: string) => void,
+): Promise<CheckpointNote | undefined> {
+  await removePartial(run);
+  const damaged: { folder: string; reason: string }[] = [];
+  for (const { folder, step } of (await listCheckpoints(run)).reverse()) {
+    try {
+      await verifyFolder(folder);
+    } catch (error) {
+      if (!(error instanceof DamagedError)) throw error;
+      damaged.push({ folder, reason: error.message });
+      continue;
+    }
+    const note = await load(folder, training);
+    for (const { folder: bad, reason } of damaged) {
+      const aside = await setAside(bad);
+      warn(`${reason}; the run goes on from the checkpoint of step ${step}, and ${bad} is now ${aside}`);
+    }
+    return note;
+  }
+  if (damaged.length === 0) return undefined;
+  throw new CheckpointError(
+    `${run} has no checkpoint that is whole: ${damaged.map(({ reason }) => reason).join('; ')}; begin the run again in another folder`,
+  );
+}
+
+async function load(folder: string, training: Checkpointed): Promise<CheckpointNote> {
+  for (const [name, parameters] of Object.entries(filesOf(training))) {
+    const file = await openSafetensors(join(folder, name));
+    try {
+      await parameters.load(file);
+    } finally {
+      await file.close();
+    }
+  }
+  const { trainer, ...note } = await readCheckpointState(folder);
+  training.restore(trainer);
+  return note;
+}
+
+/** Renames a folder to a name that is free, which it gives. */
+async function setAside(folder: string): Promise<string> {
+  let aside = `${folder}.damaged`;
+  for (let i = 2; existsSync(aside); i++) aside = `${folder}.damaged-${i}`;
+  try {
+    await rename(folder, aside);
+  } catch (error) {
+    throw outputError(aside, error);
+  }
+  return aside;
+}

@@ -1,0 +1,110 @@
+import { fingerprint, loadTokenizer } from '../../checkpoint/tokenizer-file.js';
+import type { Config } from '../../config/schema.js';
+import { ConfigError, DataError } from '../../errors.js';
+import type { Job } from '../../job/job.js';
+import { tokenizerGeometry } from '../../models/geometry.js';
+import type { Tokenizer } from '../../models/tokenizer/tokenizer.js';
+import { checkTokenizer, openTokenCache } from '../../tokens/cache.js';
+import type { TokenCache } from '../../tokens/codes.js';
+import { checkGeneratorSchedule } from '../check-schedule.js';
+import { samplePreview } from '../previews.js';
+import { type ResumeOptions, type Runner, runTraining } from '../run-training.js';
+import { GeneratorTrainer } from './trainer.js';
+
+export interface TrainGeneratorOptions extends ResumeOptions {
+  config: Config;
+  /** The run folder. */
+  run: string;
+  /** The token cache. */
+  tokens: string;
+  /** A tokenizer to draw samples with during training; it must be the one that made the cache. */
+  tokenizer?: string;
+}
+
+/** Refuses a cache whose sizes are not those of the config's tokenizer and generator; warns where it has fewer classes. */
+function checkSizes(cache: TokenCache, { tokenizer, generator }: Config, { reporter }: Job): void {
+  const { tokens } = tokenizerGeometry(tokenizer);
+  const { image_size, patch_size, codebook_size } = tokenizer;
+  if (cache.tokens !== tokens)
+    throw new DataError(
+      `${cache.path} has ${cache.tokens} codes an image, but ${image_size} px at tokenizer.patch_size ${patch_size} have ${tokens}; use the tokenizer's config`,
+    );
+  const entries = cache.provenance?.codebookSize;
+  if (entries !== undefined && entries !== codebook_size)
+    throw new DataError(
+      `${cache.path} has codes of ${entries} entries, but tokenizer.codebook_size is ${codebook_size}; use the tokenizer's config`,
+    );
+  const highest = cache.classes.reduce((a, b) => Math.max(a, b), 0);
+  if (highest >= generator.classes)
+    throw new ConfigError(
+      `generator.classes is ${generator.classes}, but ${cache.path} has class ${highest}; set generator.classes=${cache.classNames.length}`,
+    );
+  const named = cache.classNames.length;
+  if (named > 0 && named < generator.classes)
+    reporter.warn(
+      `generator.classes is ${generator.classes}, but ${cache.path} has ${named} classes: the others would never be trained, yet sampled; generator.classes=${named} leaves them out`,
+    );
+}
+
+/** `tokens.safetensors: 60 images in 2 classes, each in 10 crops (ten-crop) of 73 codes`. */
+function foundText({ path, images, crops, tokens, classNames, provenance }: TokenCache): string {
+  const number = (n: number, one: string, many: string) =>
+    `${n.toLocaleString('en-US')} ${n === 1 ? one : many}`;
+  const way = provenance ? ` (${provenance.preprocessing})` : '';
+  return `${path}: ${number(images, 'image', 'images')} in ${number(classNames.length, 'class', 'classes')}, each in ${number(crops, 'crop', 'crops')}${way} of ${number(tokens, 'code', 'codes')}`;
+}
+
+/** The config's keys that decide what the training makes. */
+const DECISIVE = /^(seed$|tokenizer\.|generator\.|generator_training\.(?!shard_optimizer$))/;
+
+/** What tells one token cache from another: the same image under another tokenizer has codes that mean other images. */
+function inputsOf({ images, crops, tokens, provenance }: TokenCache): Record<string, string> {
+  return {
+    'the tokenizer of the codes': provenance?.fingerprint ?? 'not known',
+    'the codes': `${images} images, ${crops} crops (${provenance?.preprocessing ?? 'not known'}), ${tokens} codes each`,
+  };
+}
+
+/** Trains the generator on a token cache in a run folder; `run` says what is done with it once all is prepared. */
+export async function trainGenerator(
+  options: TrainGeneratorOptions,
+  job: Job,
+  run: Runner = runTraining,
+): Promise<void> {
+  const { config, run: folder, tokens, resume, allowChanges } = options;
+  checkGeneratorSchedule(config);
+  const cache = await openTokenCache(tokens);
+  let tokenizer: Tokenizer | undefined;
+  try {
+    if ((job.group?.rank ?? 0) === 0) job.reporter.info(foundText(cache));
+    checkSizes(cache, config, job);
+    if (options.tokenizer && (job.group?.rank ?? 0) === 0) {
+      tokenizer = await loadTokenizer(options.tokenizer, job.reporter.warn);
+      checkTokenizer(cache, await fingerprint(tokenizer));
+    }
+    const { grid, prefix_tokens } = tokenizerGeometry(config.tokenizer);
+    const { width, layers, heads, classes } = config.generator;
+    const { codebook_size } = config.tokenizer;
+    const sizes = { width, layers, heads, classes, codebook_size, prefix_tokens, grid };
+    const trainer = new GeneratorTrainer(config, cache, sizes, job.group);
+    const preview = tokenizer && samplePreview(trainer.generator, tokenizer, cache.classNames, config.sample);
+    await run(
+      trainer,
+      {
+        label: 'generator',
+        folder,
+        config,
+        resume,
+        allowChanges,
+        decisive: DECISIVE,
+        inputs: inputsOf(cache),
+        initialize: () => trainer.initialize(),
+        preview,
+      },
+      job,
+    ).finally(() => trainer.dispose());
+  } finally {
+    tokenizer?.parameters.dispose();
+    await cache.close();
+  }
+}

@@ -1,0 +1,84 @@
+import { linearDecay } from '../../nn/schedule.js';
+
+/** One phase of the tokenizer's recipe (config: tokenizer_training.stageN.phases). */
+export interface Phase {
+  steps: number;
+  /** Learning rate at the phase's start; along a line to `lr_end` at its end. */
+  lr: number;
+  lr_end: number;
+  w_lpips: number;
+  w_perc: number;
+  adversarial: boolean;
+  early_stop: { patience_steps: number; min_delta: number } | null;
+}
+
+/** How much of the running mean of the loss one step replaces. */
+const SMOOTHING = 0.01;
+
+/** Where a run stands in its phases. */
+export class PhaseSchedule {
+  /** Index of the phase. */
+  phase = 0;
+  /** Steps done in it. */
+  step = 0;
+  private loss?: number;
+  private best = Number.POSITIVE_INFINITY;
+  private bestStep = 0;
+
+  constructor(private readonly phases: readonly Phase[]) {}
+
+  /** All steps, if no phase ends early. */
+  get totalSteps(): number {
+    return this.phases.reduce((sum, phase) => sum + phase.steps, 0);
+  }
+
+  get finished(): boolean {
+    return this.phase >= this.phases.length;
+  }
+
+  get current(): Phase {
+    return this.phases[this.phase];
+  }
+
+  /** The current phase's learning rate, before warm-up. */
+  get lr(): number {
+    const { steps, lr, lr_end } = this.current;
+    return linearDecay(this.step, steps, lr, lr_end);
+  }
+
+  /**
+   * Counts one step; goes to the next phase after its last one, or when the loss has converged.
+   * `loss` is undefined on a discriminator's step.
+   */
+  advance(loss: number | undefined): void {
+    this.step += 1;
+    const { steps, early_stop } = this.current;
+    if (early_stop && loss !== undefined) {
+      this.loss = this.loss === undefined ? loss : this.loss + SMOOTHING * (loss - this.loss);
+      if (this.loss < this.best - early_stop.min_delta) [this.best, this.bestStep] = [this.loss, this.step];
+    }
+    const converged = early_stop !== null && this.step - this.bestStep >= early_stop.patience_steps;
+    if (this.step < steps && !converged) return;
+    this.phase += 1;
+    this.step = 0;
+    this.loss = undefined;
+    [this.best, this.bestStep] = [Number.POSITIVE_INFINITY, 0];
+  }
+
+  /** The states at the beginning of each phase. */
+  get beginnings(): { steps: number; state: PhaseSchedule['state'] }[] {
+    const fresh = new PhaseSchedule(this.phases).state;
+    return this.phases.map(({ steps }, phase) => ({ steps, state: { ...fresh, phase } }));
+  }
+
+  get state() {
+    const { phase, step, loss, bestStep } = this;
+    return { phase, step, loss: loss ?? null, best: Number.isFinite(this.best) ? this.best : null, bestStep };
+  }
+
+  restore(state: PhaseSchedule['state']): void {
+    [this.phase, this.step, this.bestStep] = [state.phase, state.step, state.bestStep];
+    this.loss = state.loss ?? undefined;
+    this.best = state.best ?? Number.POSITIVE_INFINITY;
+  }
+}

@@ -1,0 +1,47 @@
+import { execFileSync } from 'node:child_process';
+import { existsSync, readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const PACKAGE = fileURLToPath(new URL('..', import.meta.url));
+const require = createRequire(import.meta.url);
+
+export interface ProgramVersions {
+  versions: Record<'node' | 'alitok' | 'tfjs', string>;
+  /** Of this program's checkout, ending in `-dirty` if files were changed; null outside of one. */
+  git_revision: string | null;
+}
+
+/** The version of alitok, from its package.json. */
+export function packageVersion(): string {
+  return JSON.parse(readFileSync(join(PACKAGE, 'package.json'), 'utf8')).version;
+}
+
+let revision: string | null | undefined;
+
+/** Asked for once: it is the program's, which does not change while it runs. */
+function gitRevision(): string | null {
+  revision ??= describeCheckout();
+  return revision;
+}
+
+function describeCheckout(): string | null {
+  if (!existsSync(join(PACKAGE, '.git'))) return null;
+  try {
+    const arguments_ = ['-C', PACKAGE, 'describe', '--always', '--dirty', '--abbrev=40', '--exclude=*'];
+    return execFileSync('git', arguments_, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }).trim();
+  } catch {
+    return null; // no git here, or no commit yet
+  }
+}
+
+/** What ran. */
+export function programVersions(): ProgramVersions {
+  const versions = {
+    node: process.versions.node,
+    alitok: packageVersion(),
+    tfjs: require('@tensorflow/tfjs/package.json').version,
+  };
+  return { versions, git_revision: gitRevision() };
+}

@@ -1,0 +1,283 @@
+import * as tf from '@tensorflow/tfjs';
+import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
+import { operatorsText } from '../../src/cli/base/operators.js';
+import {
+  besideCpu,
+  compareOperators,
+  type OperatorResult,
+  type Sides,
+} from '../../src/doctor/compare-operators.js';
+import { requireSound } from '../../src/doctor/examine.js';
+import { OPERATOR_CHECKS } from '../../src/doctor/operators.js';
+import { selfTest } from '../../src/doctor/self-test.js';
+import { openEngine } from '../../src/engine/index.js';
+import type { LibtorchBackend } from '../../src/engine/libtorch/backend.js';
+import { pretendCuda } from '../aten/pretend-cuda.js';
+import { loadEmulated } from '../cuda/emulate.js';
+import { canRun, device, PRETENDED } from '../support/engines.js';
+
+const NAMES = OPERATOR_CHECKS.map(({ name }) => name);
+const ENGINE = 'libtorch';
+type Precision = 'float32' | 'bf16';
+
+// On the CPU alone the device is one that pretends, without our own kernels and with them; on a machine with another device it
+// is that.
+const real = device !== 'cpu' && device !== PRETENDED;
+describe.skipIf(!canRun(ENGINE)).each(real ? ['with'] : ['without', 'with'])(
+  'operations on a device %s our own kernels beside the CPU',
+  (kernels) => {
+    let sidesOf: (precision: Precision) => Sides;
+
+    beforeAll(async () => {
+      if (real) {
+        sidesOf = (precision) => besideCpu(ENGINE, { device, precision });
+        return;
+      }
+      await openEngine(ENGINE, { device: 'cpu' });
+      const backend = tf.backend() as LibtorchBackend;
+      const { native } = backend;
+      const ownKernels = kernels === 'with';
+      if (ownKernels) await loadEmulated();
+      pretendCuda({}, { ownKernels });
+      const side = (own: object, precision: Precision) => async () => {
+        await openEngine(ENGINE, { device: 'cpu', precision });
+        Object.assign(backend, own, { operators: new Map(), schemas: new Map() });
+      };
+      const pretended = { native: backend.native, device: backend.device, ownKernels };
+      sidesOf = (precision) => ({
+        reference: side({ native, device: 'cpu' }, 'float32'),
+        tested: side(pretended, precision),
+        precision: { precision },
+      });
+    }, 300_000);
+
+    afterAll(() => sidesOf('float32').reference()); // the next one begins with the CPU
+    let restore = () => {};
+    afterEach(() => {
+      restore();
+      restore = () => {};
+    });
+
+    /** Puts what `change` makes of a kernel's function in its place, on the device alone. */
+    function replace(name: string, change: (kernel: tf.KernelFunc) => tf.KernelFunc): void {
+      const config = tf.getKernel(name, ENGINE);
+      const changed = change(config.kernelFunc);
+      const kernelFunc: tf.KernelFunc = (params) =>
+        (tf.backend() as LibtorchBackend).device === 'cpu' ? config.kernelFunc(params) : changed(params);
+      tf.unregisterKernel(name, ENGINE);
+      tf.registerKernel({ ...config, kernelFunc });
+      restore = () => {
+        tf.unregisterKernel(name, ENGINE);
+        tf.registerKernel(config);
+      };
+    }
+
+    async function resultsOf(only?: string[], precision: Precision = 'float32'): Promise<OperatorResult[]> {
+      const results: OperatorResult[] = [];
+      for await (const result of compareOperators(sidesOf(precision), { only })) results.push(result);
+      return results;
+    }
+
+    /** The kernels that run in the meantime. */
+    async function kernelsOf(run: () => Promise<unknown>): Promise<Set<string>> {
+      const spy = vi.spyOn(tf.engine(), 'runKernel');
+      await run();
+      const names = new Set(spy.mock.calls.map(([name]) => name));
+      spy.mockRestore();
+      return names;
+    }
+
+    it.each(['float32', 'bf16'] as const)('agree in %s, and leave nothing behind', async (precision) => {
+      await sidesOf(precision).tested();
+      const before = tf.memory();
+      let results: OperatorResult[] = [];
+      const ran = await kernelsOf(async () => {
+        results = await resultsOf(undefined, precision);
+      });
+      expect(results.filter(({ passed }) => !passed)).toEqual([]);
+      expect(results.map(({ name }) => name)).toEqual(NAMES);
+      expect(tf.memory()).toMatchObject({
+        numTensors: before.numTensors,
+        numDataBuffers: before.numDataBuffers,
+      });
+      // An operation of the vocabulary that no check runs, or one that models use.
+      const vocabulary = tf.getKernelsForBackend(ENGINE).map(({ kernelName }) => kernelName);
+      const own = vocabulary.filter((name) => name.startsWith('alitok.'));
+      expect(own.filter((name) => !ran.has(name))).toEqual([]);
+      await sidesOf('float32').reference();
+      const used = await kernelsOf(selfTest);
+      expect([...used].filter((name) => !ran.has(name))).toEqual([]);
+    });
+
+    const rewritten =
+      (change: (attributes: Record<string, number | boolean>) => object) =>
+      (kernel: tf.KernelFunc): tf.KernelFunc =>
+      (params) =>
+        kernel({ ...params, attrs: { ...params.attrs, ...change(params.attrs as never) } as never });
+    const given =
+      (change: (inputs: Record<string, tf.TensorInfo>) => object) =>
+      (kernel: tf.KernelFunc): tf.KernelFunc =>
+      (params) =>
+        kernel({ ...params, inputs: { ...params.inputs, ...change(params.inputs as never) } as never });
+    const result = (kernel: tf.KernelFunc, params: Parameters<tf.KernelFunc>[0]) =>
+      tf.engine().makeTensorFromTensorInfo(kernel(params) as tf.TensorInfo);
+    const copyOf = (input: tf.TensorInfo): Float32Array => {
+      const backend = tf.backend() as LibtorchBackend;
+      return (backend.native.read(backend.id(input)) as Float32Array).slice();
+    };
+    /** Numbers with TF32's mantissa. */
+    const shortened = (values: Float32Array): Float32Array => {
+      const bits = new Int32Array(values.slice().buffer);
+      return new Float32Array(bits.map((value) => (value + 0x1000) & ~0x1fff).buffer);
+    };
+    /** The nearest codes as TF32's products find them. */
+    const byShortProducts = (): tf.KernelFunc => (params) => {
+      const [z, codebook] = ['z', 'codebook'].map((name) => {
+        const input = params.inputs[name] as tf.TensorInfo;
+        const values = copyOf(input);
+        const tensor = (data: Float32Array) => tf.tensor2d(data, input.shape as [number, number]);
+        return { exact: tensor(values), short: tensor(shortened(values)) };
+      });
+      const norms = codebook.exact.square().sum(-1);
+      return norms.sub(tf.matMul(z.short, codebook.short, false, true).mul(2)).argMin(-1);
+    };
+
+    describe.each(['float32', 'bf16'] as const)('in %s', (precision) => {
+      it.each<[string, string, string, (kernel: tf.KernelFunc) => tf.KernelFunc]>([
+        [
+          'a mask that is not there',
+          'alitok.Attention',
+          'attention, causal',
+          rewritten(() => ({ causal: false })),
+        ],
+        [
+          'a key too many',
+          'alitok.Attention',
+          'attention over a cache',
+          rewritten(() => ({ keyLength: 14 })),
+        ],
+        ['a bias that is not there', 'alitok.Linear', 'linear', given(() => ({ bias: undefined }))],
+        [
+          'a turn the other way',
+          'alitok.Rotary',
+          'rotary',
+          rewritten(({ inverse }) => ({ inverse: !inverse })),
+        ],
+        [
+          'swapped inputs',
+          'alitok.SwiGLU',
+          'swiGLU',
+          given(({ gate, value }) => ({ gate: value, value: gate })),
+        ],
+        kernels === 'with'
+          ? [
+              'a row of a cache too far',
+              'alitok.GeneratorStep',
+              'decoding',
+              given(() => ({ position: tf.tensor1d([8], 'int32') })),
+            ]
+          : ['a row of a cache too far', 'alitok.CacheWrite', 'decoding', rewritten(() => ({ position: 8 }))],
+        ['other draws', 'alitok.Dropout', 'dropout', rewritten(({ seed }) => ({ seed: Number(seed) + 1 }))],
+        ['a scale left out', 'alitok.AdamW', 'adamW', rewritten(() => ({ gradientScale: 1 }))],
+        ['short mantissas', 'alitok.NearestCode', 'nearestCode', byShortProducts],
+        [
+          'another share',
+          'alitok.DrawCodes',
+          'drawCodes of top_k and top_p',
+          rewritten(() => ({ top_p: 0.6 })),
+        ],
+        [
+          'numbers that are none',
+          'alitok.GeluGrad',
+          'gelu',
+          (kernel) => (params) => result(kernel, params).mul(Number.NaN),
+        ],
+        [
+          'a little too much',
+          'alitok.LayerNorm',
+          'layerNorm',
+          (kernel) => (params) => result(kernel, params).mul(1.0002),
+        ],
+      ])('finds %s', async (_, kernel, name, change) => {
+        replace(kernel, change);
+        const [result] = await resultsOf([name], precision);
+        expect(result).toMatchObject({ name, passed: false });
+        expect(result.failure).toBeUndefined();
+        expect(result.error).toBeGreaterThan(result.limit);
+      });
+    });
+
+    // Our own kernels round it again at once.
+    it.runIf(kernels === 'without')(
+      'finds a copy in bfloat16 that outlived the numbers it was made of',
+      async () => {
+        const spy = vi.spyOn(tf.backend() as LibtorchBackend, 'overwritten').mockReturnValue();
+        const results = await resultsOf(['linear after a step of AdamW'], 'bf16');
+        spy.mockRestore();
+        expect(results).toMatchObject([{ passed: false, worst: 'after' }]);
+      },
+    );
+
+    it('the nearest codes are so near that short mantissas find many others', async () => {
+      replace('alitok.NearestCode', byShortProducts);
+      const [{ error }] = await resultsOf(['nearestCode']);
+      expect(error).toBeGreaterThan(0.05);
+    });
+
+    const failing = (message: string) => () => () => {
+      throw new Error(`${message}\nand where in C++`);
+    };
+
+    it('one that fails is a result, and the next goes on', async () => {
+      replace('alitok.Gelu', failing('no kernel image is available for execution on the device'));
+      const [failed, next] = await resultsOf(['gelu', 'swiGLU']);
+      expect(failed).toMatchObject({
+        passed: false,
+        failure: 'no kernel image is available for execution on the device',
+      });
+      expect(failed.lost).toBeUndefined();
+      expect(next).toMatchObject({ name: 'swiGLU', passed: true });
+    });
+
+    it('ends where the device is lost', async () => {
+      replace('alitok.Gelu', failing('CUDA error: device-side assert triggered'));
+      const results = await resultsOf(['gelu', 'swiGLU']);
+      expect(results).toMatchObject([{ name: 'gelu', passed: false, lost: true }]);
+    });
+  },
+);
+
+describe('what doctor says of operations', () => {
+  const right = { name: 'linear', error: 1e-6, worst: 'y', limit: 1e-4, milliseconds: 1, passed: true };
+  const all = NAMES.map((name) => ({ ...right, name }));
+  const chosen = { name: 'libtorch', description: 'PyTorch', threads: 4 } as const;
+  const passed = { passed: true, worst: '', error: 0, compared: 1 };
+
+  it('one line where all are right', () => {
+    const farther = { ...right, name: 'attention', worst: 'gradient of k', error: 3.1e-5 };
+    expect(operatorsText([...all.slice(1), farther])).toEqual([
+      [
+        'operators',
+        `${NAMES.length} of ${NAMES.length} agree with the CPU; farthest off by 3.1e-5 (attention, gradient of k)`,
+      ],
+    ]);
+    expect(() => requireSound({ chosen, selfTest: passed, operators: all })).not.toThrow();
+    expect(() => requireSound({ chosen, selfTest: passed })).not.toThrow();
+  });
+
+  it('a line for each that is not, and an error', () => {
+    const wrong = { ...right, name: 'gelu', error: 0.3, worst: 'gradient of x', passed: false };
+    const failure = 'CUDA error: an illegal memory access was encountered';
+    const lost = { ...right, name: 'swiGLU', error: Number.NaN, passed: false, failure, lost: true };
+    const operators = [right, wrong, lost];
+    expect(operatorsText(operators)).toEqual([
+      ['operators', `1 of ${NAMES.length} agree with the CPU; farthest off by 1.0e-6 (linear, y)`],
+      ['', 'gelu is WRONG: gradient of x is off by 3.0e-1, more than 0.0001'],
+      ['', `swiGLU FAILED: ${failure}`],
+      ['', 'the device answers nothing after that: the others were not tried'],
+    ]);
+    expect(() => requireSound({ chosen, selfTest: passed, operators })).toThrow(
+      /libtorch does not compute on its device what it does on the CPU \(gelu; swiGLU\)/,
+    );
+  });
+});

@@ -1,0 +1,47 @@
+import * as tf from '@tensorflow/tfjs';
+import { beforeAll, describe, expect, it } from 'vitest';
+import { openEngine } from '../../src/engine/index.js';
+import type { LibtorchBackend } from '../../src/engine/libtorch/backend.js';
+import { loadNative } from '../../src/engine/libtorch/bridge.js';
+import { profileKernels, watchMemory } from '../../src/engine/measurements.js';
+import { pretendCuda } from '../aten/pretend-cuda.js';
+import { canRun } from '../support/engines.js';
+
+const MIB = 2 ** 20;
+
+describe.skipIf(!canRun('libtorch'))('what a run took', () => {
+  beforeAll(() => openEngine('libtorch', { device: 'cpu' }));
+  const told = canRun('libtorch') && loadNative().find('alitok::profile_begin', '') !== null;
+
+  it.runIf(told)('kernels by name, how often, and how long', async () => {
+    const backend = tf.backend() as LibtorchBackend;
+    const x = tf.fill([100], 1);
+    // The operators of the CPU, for there is no device here; `profileKernels` asks in the same way for those of CUDA.
+    backend.call('alitok::profile_begin', false);
+    for (let i = 0; i < 5; i++) x.add(x).dispose();
+    const noted = backend.call('alitok::profile_end', false) as number;
+    const text = new TextDecoder().decode(backend.native.read(noted) as Uint8Array);
+    const [, count, nanoseconds] = /^aten::add\t(\d+)\t(\d+)$/m.exec(text)!;
+    expect(Number(count)).toBe(5);
+    expect(Number(nanoseconds)).toBeGreaterThan(0);
+  });
+
+  it.runIf(process.platform === 'linux')(
+    'the most memory since it was asked, not since the program began',
+    () => {
+      const large = watchMemory();
+      tf.fill([64 * MIB], 1).dispose(); // 256 MiB
+      const most = large();
+      const small = watchMemory();
+      tf.fill([MIB], 1).dispose();
+      expect(most - small()).toBeGreaterThan(200 * MIB);
+    },
+  );
+
+  it('nothing is said where nothing can be', async () => {
+    expect(await profileKernels(async () => {})).toBeUndefined();
+    pretendCuda();
+    expect(await profileKernels(async () => {})).toBeUndefined();
+    expect(watchMemory()()).toBeGreaterThan(0);
+  });
+});

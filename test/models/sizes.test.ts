@@ -1,0 +1,112 @@
+import { fileURLToPath } from 'node:url';
+import * as tf from '@tensorflow/tfjs';
+import { beforeAll, expect, it } from 'vitest';
+import { loadConfig } from '../../src/config/load.js';
+import { openEngine } from '../../src/engine/index.js';
+import { inspectConfig } from '../../src/inspect/inspect.js';
+import { partsTable } from '../../src/inspect/parts.js';
+import { Generator, hiddenWidth } from '../../src/models/generator/generator.js';
+import {
+  discriminatorOperations,
+  generatorOperations,
+  tokenizerOperations,
+  totalOperations,
+} from '../../src/models/operations.js';
+import { Discriminator, POOLED } from '../../src/models/tokenizer/discriminator.js';
+import { Tokenizer } from '../../src/models/tokenizer/tokenizer.js';
+import { Random } from '../../src/random.js';
+
+const parts = (name: string) => {
+  const file = fileURLToPath(new URL(`../../configs/${name}.yaml`, import.meta.url));
+  return inspectConfig(loadConfig(file, [])).parts;
+};
+
+it('the published configs have the published numbers of parameters', () => {
+  const sizes = (name: string) => parts(name).map((part) => [part.name, part.parameters]);
+  expect(sizes('tokenizer')).toEqual(
+    expect.arrayContaining([
+      ['encoder', 86_079_008],
+      ['decoder', 303_479_564],
+      ['tokenizer, stage 2', 389_899_308],
+    ]),
+  );
+  expect(sizes('alitok_b')).toContainEqual(['generator', 177_048_064]);
+  expect(sizes('alitok_l')).toContainEqual(['generator', 317_851_648]);
+  expect(sizes('alitok_xl')).toContainEqual(['generator', 662_141_696]);
+});
+
+it('the parts of a model have all its parameters and operations, and none twice', () => {
+  const rows = parts('alitok_b');
+  rows.forEach((part, i) => {
+    const end = rows.findIndex(({ depth }, j) => j > i && depth <= part.depth);
+    const below = rows
+      .slice(i + 1, end < 0 ? undefined : end)
+      .filter(({ depth }) => depth === part.depth + 1);
+    if (below.length === 0) return;
+    expect(below.reduce((sum, one) => sum + one.parameters, 0)).toBe(part.parameters);
+    expect(below.reduce((sum, one) => sum + one.operations, 0)).toBe(part.operations);
+  });
+  const [head, rule, ...lines] = partsTable(rows);
+  expect(Math.max(...[head, ...lines].map((line) => line.length))).toBe(rule.length);
+  expect(rule.length).toBeLessThanOrEqual(100);
+});
+
+/** Multiplications and additions of the products and convolutions that a function runs. */
+async function counted(run: () => tf.Tensor): Promise<number> {
+  const { kernels } = await tf.profile(() => tf.tidy(() => [run()]));
+  const size = (shape: readonly number[]) => shape.reduce((a, b) => a * b, 1);
+  return kernels.reduce((sum, { name, inputShapes, outputShapes }) => {
+    const [a, b] = inputShapes as number[][];
+    const out = outputShapes[0];
+    if (name === 'BatchMatMul' || name === '_FusedMatMul')
+      return sum + 2 * size(out) * (size(a) / size(out.slice(0, -1))); // each output is a row of a by a column of b
+    if (name === 'Conv2D') return sum + 2 * size(out) * size(b.slice(0, 3));
+    if (name === 'DepthwiseConv2dNative') return sum + 2 * size(out) * size(b.slice(0, 2));
+    return sum;
+  }, 0);
+}
+
+beforeAll(async () => {
+  await openEngine('cpu'); // computes everything by tfjs's own kernels, which the profile shows
+});
+
+const TINY = {
+  image_size: 32,
+  patch_size: 8,
+  codebook_size: 24,
+  token_size: 6,
+  encoder: { width: 16, layers: 2, heads: 2 },
+  decoder: { width: 24, layers: 3, heads: 2, class_tokens: 3 },
+  l2_normalize: false,
+};
+
+it.each([1, 2] as const)(
+  'the tokenizer of stage %i makes as many operations as are counted',
+  async (stage) => {
+    const tokenizer = new Tokenizer(TINY, stage);
+    tokenizer.parameters.initialize(Random.of(0, 'test'));
+    const images = tf.zeros([1, 32, 32, 3]) as tf.Tensor4D;
+    expect(await counted(() => tokenizer.forward(images).image)).toBe(
+      totalOperations(tokenizerOperations(TINY, stage)),
+    );
+  },
+);
+
+it('the generator makes as many operations as are counted', async () => {
+  const config = { width: 32, layers: 2, heads: 2, classes: 3, codebook_size: 24, prefix_tokens: 5, grid: 4 };
+  const generator = new Generator(config);
+  generator.parameters.initialize(Random.of(0, 'test'));
+  const codes = tf.zeros([1, 21], 'int32') as tf.Tensor2D;
+  const forward = () => generator.forward(tf.tensor1d([25], 'int32'), codes);
+  expect(await counted(forward)).toBe(totalOperations(generatorOperations(config, hiddenWidth(32))));
+});
+
+it('the discriminator makes as many operations as are counted', async () => {
+  const config = { hidden_channels: 32, stages: 2 };
+  const discriminator = new Discriminator(config);
+  discriminator.parameters.initialize(Random.of(0, 'test'));
+  const images = tf.zeros([1, 20, 20, 3]) as tf.Tensor4D;
+  expect(await counted(() => discriminator.forward(images))).toBe(
+    totalOperations(discriminatorOperations(config, 20, POOLED)),
+  );
+});

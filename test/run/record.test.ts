@@ -1,0 +1,124 @@
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { loadConfig } from '../../src/config/load.js';
+import { CheckpointError, DataError, OutputError } from '../../src/errors.js';
+import { openMetricsLog, readMetrics } from '../../src/run/metrics.js';
+import { findRun, openRun, type RunOptions } from '../../src/run/record.js';
+
+let folder: string;
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), 'alitok-run-'));
+});
+afterEach(() => rmSync(folder, { recursive: true }));
+
+describe('a run folder', () => {
+  const options: RunOptions = {
+    config: loadConfig('configs/quickstart.yaml', ['seed=7']),
+    command: 'alitok train-ar --out run',
+    engine: { name: 'wasm', description: 'tfjs-backend-wasm 4', threads: 2 },
+    inputs: { 'training images': '36 images' },
+    training: { label: 'generator', steps: 100 },
+  };
+  const resume = { ...options, command: 'alitok train-ar --out run --resume' };
+  const readRun = (run: string) => JSON.parse(readFileSync(join(run, 'run.json'), 'utf8'));
+
+  it('holds all that is needed to repeat the run', async () => {
+    const run = join(folder, 'a/b');
+    const files = await openRun(run, options);
+    expect(readdirSync(run).sort()).toEqual(['config.yaml', 'run.json']);
+    expect(loadConfig(join(run, 'config.yaml'))).toEqual(options.config);
+    const { name, seed, training, starts } = readRun(run);
+    expect(training).toEqual(options.training);
+    expect([name, seed, starts.length]).toEqual(['quickstart', 7, 1]);
+    expect(starts[0]).toMatchObject({
+      command: options.command,
+      engine: options.engine,
+      versions: { node: process.versions.node, alitok: '0.1.0', tfjs: expect.stringMatching(/^4\./) },
+    });
+    expect(Math.abs(Date.parse(starts[0].time) - Date.now())).toBeLessThan(60_000);
+    expect(files).toMatchObject({ metrics: join(run, 'metrics.jsonl'), log: join(run, 'log.jsonl') });
+  });
+
+  it('takes one run only, which can be resumed', async () => {
+    for (const fresh of [false, 'auto'] as const) expect(await findRun(folder, fresh)).toBeUndefined();
+    await openRun(folder, options);
+    await expect(findRun(folder, false)).rejects.toThrow(OutputError);
+    await expect(findRun(folder, false)).rejects.toThrow(
+      `${folder} holds a run already; go on with it by --resume`,
+    );
+    const begun = await findRun(folder, 'auto');
+    expect(begun).toEqual(await findRun(folder, true));
+    expect(begun!.inputs).toEqual(options.inputs);
+    await openRun(folder, resume, begun);
+    expect(readRun(folder).starts.map(({ command }: { command: string }) => command)).toEqual([
+      options.command,
+      resume.command,
+    ]);
+  });
+
+  it.each(['config.yaml', 'metrics.jsonl', 'images', 'checkpoints', 'tensorboard'])(
+    'is no folder that has %s of something else, which stays',
+    async (name) => {
+      writeFileSync(join(folder, name), 'mine');
+      for (const resume of [false, 'auto', true] as const)
+        await expect(findRun(folder, resume)).rejects.toThrow(
+          `${folder} holds ${name} but no run.json, so it is of no run of alitok`,
+        );
+      writeFileSync(join(folder, 'run.json'), '{"name": "a run of something else"}');
+      await expect(findRun(folder, 'auto')).rejects.toThrow(/run\.json is no record of a run/);
+      expect(readFileSync(join(folder, name), 'utf8')).toBe('mine');
+    },
+  );
+
+  it('cannot be resumed before there is a run', async () => {
+    await expect(findRun(join(folder, 'none'), true)).rejects.toThrow(CheckpointError);
+  });
+
+  it('reports a damaged run.json and a path that is no folder', async () => {
+    writeFileSync(join(folder, 'run.json'), '{');
+    await expect(findRun(folder, true)).rejects.toThrow(CheckpointError);
+    await expect(openRun(join(folder, 'run.json/run'), options)).rejects.toThrow(OutputError);
+  });
+});
+
+describe('the metrics log', () => {
+  it('gives back what was appended', async () => {
+    const path = join(folder, 'metrics.jsonl');
+    const log = await openMetricsLog(path, 0);
+    await log.append({ step: 1, loss: 0.5, phase: 1 });
+    await log.append({ step: 2, loss: Number.NaN });
+    const [first, second] = await readMetrics(path);
+    expect(first).toEqual({ step: 1, time: expect.any(Number), loss: 0.5, phase: 1 });
+    expect(Math.abs(first.time - Date.now() / 1000)).toBeLessThan(60);
+    expect(second.loss).toBeNull();
+  });
+
+  it('drops the lines of steps that are made again, and a line that was cut off', async () => {
+    const path = join(folder, 'metrics.jsonl');
+    const rows = [1, 2, 2, 3, 4].map((step) => ({ step, time: step }));
+    writeFileSync(path, `${rows.map((row) => JSON.stringify(row)).join('\n')}\n{"step": 5, "ti`);
+    expect(await readMetrics(path)).toEqual(rows);
+    const log = await openMetricsLog(path, 2);
+    await log.append({ step: 3 });
+    const steps = (await readMetrics(path)).map(({ step }) => step);
+    expect(steps).toEqual([1, 2, 2, 3]);
+    await openMetricsLog(path, 0);
+    expect(await readMetrics(path)).toEqual([]);
+    await openMetricsLog(join(folder, 'deleted.jsonl'), 9);
+    expect(await readMetrics(join(folder, 'deleted.jsonl'))).toEqual([]);
+  });
+
+  it('names the line that is damaged, and a missing file', async () => {
+    const path = join(folder, 'metrics.jsonl');
+    await expect(readMetrics(path)).rejects.toThrow(DataError);
+    writeFileSync(path, '{"step": 1, "time": 1}\n{"step"\n{"step": 3, "time": 3}\n');
+    await expect(readMetrics(path)).rejects.toThrow(`${path}:2: damaged line`);
+    await expect(openMetricsLog(path, 3)).rejects.toThrow(DataError);
+    // What comes after the checkpoint is made again, damaged or not.
+    await openMetricsLog(path, 1);
+    expect(await readMetrics(path)).toEqual([{ step: 1, time: 1 }]);
+    await expect(openMetricsLog(join(path, 'x'), 0)).rejects.toThrow(OutputError);
+  });
+});

@@ -1,0 +1,49 @@
+import { existsSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { beforeAll, describe } from 'vitest';
+import { type EngineName, type EngineOptions, openEngine } from '../../src/engine/index.js';
+import { pretendCuda } from '../aten/pretend-cuda.js';
+import { loadEmulated } from '../cuda/emulate.js';
+
+/** The engines this machine can run, or those that ALITOK_TEST_ENGINES names (comma separated). */
+const BRIDGE = fileURLToPath(new URL('../../dist/engine/libtorch/bridge.node', import.meta.url));
+const here = ['wasm', ...(existsSync(BRIDGE) ? ['libtorch'] : [])];
+const engines = (process.env.ALITOK_TEST_ENGINES?.split(',') ?? here) as EngineName[];
+
+/** What ALITOK_TEST_DEVICE is for a CUDA device that is none (aten/pretend-cuda.ts), without our own kernels and with them. */
+export const PRETENDED = 'pretended-cuda';
+export const PRETENDED_WITH_KERNELS = 'pretended-cuda-with-kernels';
+
+/** Where the libtorch engine is tested. */
+export const device = process.env.ALITOK_TEST_DEVICE ?? 'cpu';
+
+/** Whether tests of an engine can run here. */
+export const canRun = (engine: EngineName): boolean => engines.includes(engine);
+
+/** How many threads an engine takes in a test; it is several (whole-run.ts). */
+export const threads = Number(process.env.ALITOK_TEST_THREADS);
+
+/** Opens an engine as it is to be tested. */
+export async function openTested(engine: EngineName, options: EngineOptions = {}): Promise<void> {
+  const ownKernels = device === PRETENDED_WITH_KERNELS;
+  const pretended = device === PRETENDED || ownKernels;
+  const own = engine === 'libtorch' ? { ...options, device: pretended ? 'cpu' : device } : {};
+  await openEngine(engine, { threads, ...own });
+  if (engine !== 'libtorch' || !pretended) return;
+  if (ownKernels) await loadEmulated();
+  pretendCuda({}, { ownKernels });
+}
+
+/** Runs a suite once for each engine. */
+export function describeEngines(
+  name: string,
+  suite: (engine: EngineName) => void,
+  extra: EngineName[] = [],
+): void {
+  for (const engine of new Set([...engines, ...extra])) {
+    describe(`${name} on ${engine}`, () => {
+      beforeAll(() => openTested(engine), 300_000);
+      suite(engine);
+    });
+  }
+}
