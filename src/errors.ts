@@ -2,9 +2,36 @@
 const UNPRINTABLE = /\s*[\p{Cc}\p{Zl}\p{Zp}]+\s*/gu;
 const MAX_LENGTH = 2000;
 
+/** Enclose the name of an option in a message, and its value, until it is known who reads the message. */
+const [OPEN, VALUE, CLOSE] = ['\uE000', '\uE001', '\uE002'];
+const OPTION = new RegExp(`${OPEN}([^${VALUE}]*)${VALUE}([^${CLOSE}]*)${CLOSE}`, 'g');
+
+/**
+ * Names an option in a message, by its name in the library. A program reads `maxPixels` or `engine: 'wasm'`, a user of the
+ * command line `--max-pixels` or `--engine wasm`.
+ */
+export function option(name: string, value: string | number = ''): string {
+  return `${OPEN}${name}${VALUE}${value}${CLOSE}`;
+}
+
+/** A message with options as the library has them. */
+export function forLibrary(text: string): string {
+  return text.replace(OPTION, (_, name, value) => {
+    if (value === '') return name;
+    return `${name}: ${/^\d+$/.test(value) ? value : `'${value}'`}`;
+  });
+}
+
+/** A message with options as they are written on the command line. */
+export function forCommandLine(text: string): string {
+  return text.replace(OPTION, (_, name: string, value) => {
+    const flag = `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
+    return value === '' ? flag : `${flag} ${value}`;
+  });
+}
+
 /** What to do where memory lacks, on the host or on a device. */
-export const LESS_MEMORY =
-  'lower the batch size (batch_size, --batch), raise accumulation, or train with checkpoint_activations';
+export const LESS_MEMORY = `lower the batch size (batch_size, ${option('batch')}), raise accumulation, or train with checkpoint_activations`;
 
 /**
  * The errors a user can cause or repair. Each carries one line that names the file, key or shape and the
@@ -14,8 +41,13 @@ export class AlitokError extends Error {
   /** Process exit code of the command that ends with this error. */
   readonly exitCode: number = 1;
 
-  constructor(message: string, options?: ErrorOptions) {
-    super(message.slice(0, MAX_LENGTH).replace(UNPRINTABLE, ' '), options);
+  /** The message with its options still marked: for a message that goes on where this one ends. */
+  readonly text: string;
+
+  constructor(text: string, options?: ErrorOptions) {
+    const printable = text.slice(0, MAX_LENGTH).replace(UNPRINTABLE, ' ');
+    super(forLibrary(printable), options);
+    this.text = printable;
     this.name = new.target.name;
   }
 }

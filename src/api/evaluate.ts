@@ -1,3 +1,4 @@
+import { forLibrary } from '../errors.js';
 import {
   type EvaluateSamplesOptions,
   evaluateSamples,
@@ -17,6 +18,15 @@ const silent: Reporter = {
   warn() {},
 };
 
+/** A reporter whose messages name options as the library does. */
+function forProgram(reporter: Reporter): Reporter {
+  return {
+    progress: (options) => reporter.progress(options),
+    info: (message) => reporter.info(forLibrary(message)),
+    warn: (message) => reporter.warn(forLibrary(message)),
+  };
+}
+
 /**
  * The generation metrics of samples against a reference, as `alitok eval generation` gives them; `reporter` hears of
  * progress and of files that are passed over. @throws DataError for the images, CheckpointError for the network's file
@@ -25,7 +35,7 @@ export async function evaluateGeneration(
   options: EvaluateSamplesOptions,
   reporter: Reporter = silent,
 ): Promise<GenerationResult> {
-  return (await evaluateSamples(options, { reporter }))!; // a process by itself has the result
+  return (await evaluateSamples(options, { reporter: forProgram(reporter) }))!; // a process by itself has the result
 }
 
 /**
@@ -36,5 +46,5 @@ export async function evaluateReconstruction(
   options: EvaluateTokenizerOptions,
   reporter: Reporter = silent,
 ): Promise<ReconstructionResult> {
-  return (await evaluateTokenizer(options, { reporter }))!;
+  return (await evaluateTokenizer(options, { reporter: forProgram(reporter) }))!;
 }

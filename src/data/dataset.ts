@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
-import { DataError } from '../errors.js';
+import { DataError, option } from '../errors.js';
 import { someOf } from './found.js';
 import { openImageFolder } from './image-folder.js';
 import { type ImageSet, parseList } from './image-set.js';
@@ -47,7 +47,7 @@ function checkClasses({ root, emptyClasses, leftOut }: ImageSet): void {
   if (length === 0) return;
   const folders = length === 1 ? '1 class folder' : `${length} class folders`;
   throw new DataError(
-    `${root} has ${folders} without an image (${someOf(emptyClasses)})${leftOut.text === '' ? '' : `, and was left out: ${leftOut.text}`}; put images in or remove ${length === 1 ? 'it' : 'them'}, or keep a class without images with --allow-empty-classes`,
+    `${root} has ${folders} without an image (${someOf(emptyClasses)})${leftOut.text === '' ? '' : `, and was left out: ${leftOut.text}`}; put images in or remove ${length === 1 ? 'it' : 'them'}, or keep a class without images with ${option('allowEmptyClasses')}`,
   );
 }
 

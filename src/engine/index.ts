@@ -1,6 +1,6 @@
 import { availableParallelism } from 'node:os';
 import * as tf from '@tensorflow/tfjs';
-import { EngineError } from '../errors.js';
+import { EngineError, option } from '../errors.js';
 import { registerCompositions } from './ops/define.js';
 import './ops/index.js';
 import { libtorchDevices, startLibtorch } from './libtorch.js';
@@ -51,12 +51,14 @@ function refuse(
   { device = 'cpu', precision = 'float32', tf32 = false }: EngineOptions,
 ): void {
   const asked = [
-    device === 'cpu' ? '' : `--device ${device}`,
-    precision === 'float32' ? '' : `--precision ${precision}`,
-    tf32 ? '--tf32' : '',
+    device === 'cpu' ? '' : `${option('device', device)}`,
+    precision === 'float32' ? '' : `${option('precision', precision)}`,
+    tf32 ? `${option('tf32')}` : '',
   ].filter((option) => option !== '');
   if (asked.length > 0)
-    throw new EngineError(`the engine ${name} cannot do ${asked.join(' ')}; use --engine libtorch`);
+    throw new EngineError(
+      `the engine ${name} cannot do ${asked.join(' ')}; use ${option('engine', 'libtorch')}`,
+    );
 }
 
 /** The running engine, for logs and run folders. */

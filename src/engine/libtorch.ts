@@ -1,6 +1,6 @@
 import { totalmem } from 'node:os';
 import * as tf from '@tensorflow/tfjs';
-import { EngineError } from '../errors.js';
+import { EngineError, option } from '../errors.js';
 import { LibtorchBackend } from './libtorch/backend.js';
 import { loadNative, type Native } from './libtorch/bridge.js';
 import { registerKernels } from './libtorch/kernels/index.js';
@@ -41,10 +41,10 @@ function chooseDevice(native: Native, wanted: string | undefined, localRank = 0)
   const device = wanted === 'cuda' ? own : (wanted ?? (devices > 0 ? own : 'cpu'));
   const [, index] = /^cuda:(\d+)$/.exec(device) ?? [];
   if (device !== 'cpu' && index === undefined)
-    throw new EngineError(`there is no --device ${device}; choose cpu, cuda, or cuda:N`);
+    throw new EngineError(`there is no ${option('device', device)}; choose cpu, cuda, or cuda:N`);
   if (index !== undefined && Number(index) >= devices)
     throw new EngineError(
-      `--device ${wanted}: this PyTorch sees ${devices === 0 ? 'no CUDA device' : `${devices} CUDA devices`}; choose ${devices === 0 ? '--device cpu, or install a PyTorch with CUDA' : `cuda:0 to cuda:${devices - 1}`}`,
+      `${option('device', wanted)}: this PyTorch sees ${devices === 0 ? 'no CUDA device' : `${devices} CUDA devices`}; choose ${devices === 0 ? `${option('device', 'cpu')}, or install a PyTorch with CUDA` : `cuda:0 to cuda:${devices - 1}`}`,
     );
   return device;
 }

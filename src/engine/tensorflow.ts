@@ -1,6 +1,6 @@
 import { createRequire } from 'node:module';
 import util from 'node:util';
-import { EngineError } from '../errors.js';
+import { EngineError, option } from '../errors.js';
 
 const PACKAGES = ['@tensorflow/tfjs-node-gpu', '@tensorflow/tfjs-node'];
 
@@ -14,7 +14,7 @@ const NEEDED = 'isNullOrUndefined';
 export function startTensorFlow(nodeUtilities: object = util): string {
   if (!(NEEDED in nodeUtilities))
     throw new EngineError(
-      `--engine tensorflow does not run on Node.js ${process.versions.node}: ${PACKAGES[0]} calls util.${NEEDED}, which Node.js 23 removed; use Node.js 20 or 22, or another --engine`,
+      `${option('engine', 'tensorflow')} does not run on Node.js ${process.versions.node}: ${PACKAGES[0]} calls util.${NEEDED}, which Node.js 23 removed; use Node.js 20 or 22, or another ${option('engine')}`,
     );
   const require = createRequire(import.meta.url);
   const failures: string[] = [];
@@ -27,7 +27,7 @@ export function startTensorFlow(nodeUtilities: object = util): string {
     }
   }
   throw new EngineError(
-    `--engine tensorflow needs ${PACKAGES.join(' or ')}: run "npm install ${PACKAGES[0]}", or choose --engine wasm`,
+    `${option('engine', 'tensorflow')} needs ${PACKAGES.join(' or ')}: run "npm install ${PACKAGES[0]}", or choose ${option('engine', 'wasm')}`,
     { cause: new Error(failures.join('; ')) },
   );
 }

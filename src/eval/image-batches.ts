@@ -2,7 +2,7 @@ import { stat } from 'node:fs/promises';
 import { openDataset } from '../data/dataset.js';
 import { reportFound } from '../data/found.js';
 import { type Share, sequentialBatches } from '../data/loader.js';
-import { ConfigError, DataError } from '../errors.js';
+import { ConfigError, DataError, option } from '../errors.js';
 import type { TypedArray } from '../files/bytes.js';
 import { type Npz, openNpz } from '../formats/npz.js';
 import type { Job } from '../job/job.js';
@@ -52,7 +52,7 @@ async function openFolder(
   { size, list, batch = BATCH, maxPixels, job }: OpenImagesOptions,
 ): Promise<ImageSource> {
   if (size === undefined)
-    throw new DataError(`the size of the images in ${folder} is not known; give --size`);
+    throw new DataError(`the size of the images in ${folder} is not known; give ${option('size')}`);
   const dataset = await openDataset({ folder, list, maxPixels });
   if (job) reportFound(dataset, job);
   const hears = job && imageWarnings(job.reporter);
@@ -71,7 +71,9 @@ async function openArray(
   { size, list, batch = BATCH }: OpenImagesOptions,
 ): Promise<ImageSource> {
   if (list !== undefined)
-    throw new ConfigError(`${list} names images of a folder, but ${path} is a file; leave --list out`);
+    throw new ConfigError(
+      `${list} names images of a folder, but ${path} is a file; leave ${option('list')} out`,
+    );
   const file = await openNpz(path);
   const { shape, dtype } = await file.header('arr_0').finally(() => file.close());
   const [count, height, width, channels] = shape;

@@ -1,6 +1,6 @@
 import { type FileHandle, open, readdir, readFile, rm, rmdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { Interrupted, OutputError } from '../errors.js';
+import { Interrupted, OutputError, option } from '../errors.js';
 import { outputError, removeTemporaries, writeOwnFile } from './atomic.js';
 import { readFully } from './bytes.js';
 import { type FolderLock, isLock, lockFolder } from './folder-lock.js';
@@ -122,7 +122,7 @@ async function openRows(
   const found = await readFile(join(folder, JOB_FILE), 'utf8').catch(() => undefined);
   if (found !== undefined && found !== description)
     throw new OutputError(
-      `${folder} holds images of an interrupted run with another ${differences(found, job)}; go on with that one, remove the folder or choose another --out`,
+      `${folder} holds images of an interrupted run with another ${differences(found, job)}; go on with that one, remove the folder or choose another ${option('out')}`,
     );
   const path = join(folder, name);
   try {
@@ -131,7 +131,7 @@ async function openRows(
       const foreign = (await readdir(folder)).find((file) => !isLock(file));
       if (foreign !== undefined)
         throw new OutputError(
-          `${folder} holds ${foreign}, which is of no interrupted run; move it away, or choose another --out`,
+          `${folder} holds ${foreign}, which is of no interrupted run; move it away, or choose another ${option('out')}`,
         );
       await writeOwnFile(join(folder, JOB_FILE), description);
     }

@@ -1,3 +1,5 @@
+import { AlitokError } from '../errors.js';
+
 /** Numbers and short texts shown beside a progress bar, such as the loss. */
 export type Fields = Record<string, number | string>;
 
@@ -36,7 +38,8 @@ interface SmallImages {
 /** Tells of what a loader does with single images: passes over a file that cannot be read, enlarges small ones. */
 export function imageWarnings(reporter: Reporter) {
   return {
-    onUnreadable(path: string, { message }: Error) {
+    onUnreadable(path: string, error: Error) {
+      const message = error instanceof AlitokError ? error.text : error.message;
       reporter.warn(`skipped ${message.includes(path) ? 'an image' : path}: ${message}`);
     },
     onSmall({ root, count, imageSize, example }: SmallImages) {

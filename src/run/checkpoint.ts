@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
 import { readFile, rename } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { CheckpointError, OutputError } from '../errors.js';
+import { CheckpointError, OutputError, option } from '../errors.js';
 import { makeFolder, outputError, syncFolder, writeOwnFile } from '../files/atomic.js';
 import { openSafetensors } from '../formats/safetensors.js';
 import { saveParameters } from '../nn/parameter-file.js';
@@ -76,7 +76,7 @@ export async function saveCheckpoint(
     const before = (await listCheckpoints(run).catch(() => [])).at(-1);
     if (!before) throw failure;
     throw new OutputError(
-      `${failure.message}; the checkpoint of step ${before.step} stays, --resume goes on from it`,
+      `${failure.text}; the checkpoint of step ${before.step} stays, ${option('resume')} goes on from it`,
       {
         cause: error,
       },

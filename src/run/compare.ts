@@ -2,7 +2,7 @@ import { join } from 'node:path';
 import { compareConfigs, type Difference, describeDifference } from '../config/compare.js';
 import { loadConfig } from '../config/load.js';
 import type { Config } from '../config/schema.js';
-import { ConfigError, DataError } from '../errors.js';
+import { ConfigError, DataError, option } from '../errors.js';
 import type { Reporter } from '../job/reporter.js';
 import { CONFIG_FILE, describeStart, type RunOptions, type RunRecord } from './record.js';
 
@@ -26,7 +26,7 @@ export function compareRun(
   now: RunOptions,
   { decisive, allowChanges, reporter }: CompareOptions,
 ): void {
-  const remedy = 'or accept the change by --allow-changes: the result is then not that of one run';
+  const remedy = `or accept the change by ${option('allowChanges')}: the result is then not that of one run`;
   const before: Config = loadConfig(join(folder, CONFIG_FILE));
   const differences = compareConfigs(before, now.config);
   const deciding = differences.filter(({ key }) => decisive.test(key));

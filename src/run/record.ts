@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { configToYaml } from '../config/load.js';
 import type { Config } from '../config/schema.js';
 import type { Engine } from '../engine/index.js';
-import { CheckpointError, OutputError } from '../errors.js';
+import { CheckpointError, OutputError, option } from '../errors.js';
 import { makeFolder, removeTemporaries, writeOwnFile } from '../files/atomic.js';
 import type { Job } from '../job/job.js';
 import { type ProgramVersions, programVersions } from '../versions.js';
@@ -99,7 +99,7 @@ export async function findRun(folder: string, resume: Resume): Promise<RunRecord
   const record = await readRecord(folder);
   if (record && resume === false)
     throw new OutputError(
-      `${folder} holds a run already; go on with it by --resume, or choose another folder`,
+      `${folder} holds a run already; go on with it by ${option('resume')}, or choose another folder`,
     );
   const foreign = record ? undefined : OWN_NAMES.find((name) => existsSync(join(folder, name)));
   if (foreign !== undefined)
@@ -107,7 +107,7 @@ export async function findRun(folder: string, resume: Resume): Promise<RunRecord
       `${folder} holds ${foreign} but no ${RUN_FILE}, so it is of no run of alitok; choose another folder, or move ${foreign} away`,
     );
   if (!record && resume === true)
-    throw new CheckpointError(`${folder} holds no run to resume; start one without --resume`);
+    throw new CheckpointError(`${folder} holds no run to resume; start one without ${option('resume')}`);
   await listCheckpoints(folder);
   return record;
 }

@@ -1,5 +1,5 @@
 import { readFile } from 'node:fs/promises';
-import { ConfigError } from '../errors.js';
+import { ConfigError, option } from '../errors.js';
 import { nearest } from '../suggest.js';
 
 /** Names that a message shows of the many that there may be. */
@@ -27,11 +27,11 @@ function parseClass(text: string, names: readonly string[], count: number): numb
   if (meanings.size === 1) return [...meanings][0];
   if (found.length > 1)
     throw new ConfigError(
-      `--classes: ${found.length} classes have the name ${text}; give one of their indices, ${found.map((i) => `#${i}`).join(', ')}`,
+      `${option('classes')}: ${found.length} classes have the name ${text}; give one of their indices, ${found.map((i) => `#${i}`).join(', ')}`,
     );
   if (found.length === 1)
     throw new ConfigError(
-      `--classes: ${text} is the name of class ${found[0]}, and an index; write #${found[0]} for the name, or #${index} for the index`,
+      `${option('classes')}: ${text} is the name of class ${found[0]}, and an index; write #${found[0]} for the name, or #${index} for the index`,
     );
   const known = names.filter((name) => name !== '');
   const close = nearest(text, known);
@@ -40,8 +40,10 @@ function parseClass(text: string, names: readonly string[], count: number): numb
       ? `; did you mean ${close}?`
       : known.length > 0
         ? `, or names such as ${known.slice(0, SHOWN).join(', ')}`
-        : '; this generator has no class names, which --class-names gives it';
-  throw new ConfigError(`--classes: there is no class ${text}; classes are 0 to ${count - 1}${hint}`);
+        : `; this generator has no class names, which ${option('classNames')} gives it`;
+  throw new ConfigError(
+    `${option('classes')}: there is no class ${text}; classes are 0 to ${count - 1}${hint}`,
+  );
 }
 
 /** Reads the names of `count` classes from a file, one a line in the order of the indices. Throws ConfigError. */
@@ -50,7 +52,7 @@ export async function readClassNames(path: string, count: number): Promise<strin
   try {
     text = await readFile(path, 'utf8');
   } catch (error) {
-    throw new ConfigError(`--class-names ${path}: ${(error as Error).message}`, { cause: error });
+    throw new ConfigError(`${option('classNames')} ${path}: ${(error as Error).message}`, { cause: error });
   }
   const names = text
     .trimEnd()
@@ -58,7 +60,7 @@ export async function readClassNames(path: string, count: number): Promise<strin
     .map((line) => line.trim());
   if (names.length !== count)
     throw new ConfigError(
-      `--class-names ${path} has ${names.length} lines, but the generator has ${count} classes; give one name a line`,
+      `${option('classNames')} ${path} has ${names.length} lines, but the generator has ${count} classes; give one name a line`,
     );
   return names;
 }

@@ -1,6 +1,6 @@
 import type { Config } from '../config/schema.js';
 import { ALONE, type Group } from '../engine/distributed/group.js';
-import { Interrupted } from '../errors.js';
+import { Interrupted, option } from '../errors.js';
 import type { Reporter } from '../job/reporter.js';
 import { turn } from '../job/turn.js';
 import { type CheckpointNote, saveCheckpoint } from '../run/checkpoint.js';
@@ -126,7 +126,7 @@ export async function train(trainer: Trainer, options: LoopOptions): Promise<voi
       if ((await group.any(signal.aborted)) && !trainer.finished) {
         if (saved !== trainer.steps) await checkpoint(true);
         throw new Interrupted(
-          `stopped at step ${trainer.steps}, which is saved in ${folder}; go on with --resume`,
+          `stopped at step ${trainer.steps}, which is saved in ${folder}; go on with ${option('resume')}`,
         );
       }
     }

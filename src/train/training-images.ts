@@ -2,7 +2,7 @@ import type { Config } from '../config/schema.js';
 import { datasetIdentity, openDataset } from '../data/dataset.js';
 import { reportFound } from '../data/found.js';
 import { type Position, type SmallImages, TrainingLoader } from '../data/loader.js';
-import { ConfigError } from '../errors.js';
+import { ConfigError, option } from '../errors.js';
 import type { Job } from '../job/job.js';
 import { imageWarnings } from '../job/reporter.js';
 
@@ -25,7 +25,7 @@ export async function openTraining(
   { maxPixels, allowEmptyClasses }: ImageLimits = {},
 ): Promise<{ openBatches: OpenBatches; classNames: readonly string[]; inputs: Record<string, string> }> {
   if (!data.train)
-    throw new ConfigError('data.train is not set: name the folder of training images with --data');
+    throw new ConfigError(`data.train is not set: name the folder of training images with ${option('data')}`);
   const dataset = await openDataset({
     folder: data.train,
     list: data.train_list ?? undefined,

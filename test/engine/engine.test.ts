@@ -16,6 +16,6 @@ it('TensorFlow on a Node.js that is too new for it says so in one line', () => {
   const start = () => startTensorFlow({});
   expect(start).toThrow(EngineError);
   expect(start).toThrow(
-    /^--engine tensorflow does not run on Node\.js \d+.*util\.isNullOrUndefined, .* use Node\.js 20 or 22/,
+    /^engine: 'tensorflow' does not run on Node\.js \d+.*util\.isNullOrUndefined, .* use Node\.js 20 or 22/,
   );
 });

@@ -136,7 +136,7 @@ describe('openImages', () => {
   it('names what is missing', async () => {
     await expect(openImages(at('absent'))).rejects.toThrow(DataError);
     await expect(openImages(at('absent'))).rejects.toThrow(/absent does not exist/);
-    await expect(openImages(allFolder)).rejects.toThrow(/give --size/);
+    await expect(openImages(allFolder)).rejects.toThrow(/give size/);
     await mkdir(at('empty'));
     await expect(openImages(at('empty'), { size: SIZE })).rejects.toThrow(/empty holds no images/);
   });

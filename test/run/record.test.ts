@@ -46,7 +46,7 @@ describe('a run folder', () => {
     await openRun(folder, options);
     await expect(findRun(folder, false)).rejects.toThrow(OutputError);
     await expect(findRun(folder, false)).rejects.toThrow(
-      `${folder} holds a run already; go on with it by --resume`,
+      `${folder} holds a run already; go on with it by resume`,
     );
     const begun = await findRun(folder, 'auto');
     expect(begun).toEqual(await findRun(folder, true));

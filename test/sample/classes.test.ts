@@ -43,7 +43,7 @@ it.each([
 
 it('says where names come from when there are none', () => {
   expect(() => parseClasses('goldfish', [], 1000)).toThrow(
-    /has no class names, which --class-names gives it/,
+    /has no class names, which classNames gives it/,
   );
 });
 

@@ -1,6 +1,6 @@
 import { inspect } from 'node:util';
 import { CommanderError } from 'commander';
-import { AlitokError, EngineError, Interrupted, LESS_MEMORY } from '../../errors.js';
+import { AlitokError, EngineError, forCommandLine, Interrupted, LESS_MEMORY } from '../../errors.js';
 
 const USAGE_CODE = 2;
 const SIGNALS = ['SIGINT', 'SIGTERM'] as const;
@@ -15,11 +15,12 @@ export function describeFailure(error: unknown, verbose: boolean): { text: strin
   if (error instanceof CommanderError) return { text: '', code: error.exitCode === 0 ? 0 : USAGE_CODE };
   const details = verbose ? `${inspect(error)}\n` : '';
   const message = error instanceof Error ? error.message : String(error);
-  const line = message.trim().replace(/\s*\n\s*/g, ' ');
+  const shown = error instanceof AlitokError ? forCommandLine(error.text) : message;
+  const line = shown.trim().replace(/\s*\n\s*/g, ' ');
   if (error instanceof Interrupted) return { text: `${line}\n${details}`, code: error.exitCode };
   if (error instanceof AlitokError) return { text: `error: ${line}\n${details}`, code: error.exitCode };
   if (error instanceof RangeError && NO_ROOM.test(line)) {
-    const text = `error: not enough memory for an array of numbers (${line}); ${LESS_MEMORY}\n${details}`;
+    const text = `error: not enough memory for an array of numbers (${line}); ${forCommandLine(LESS_MEMORY)}\n${details}`;
     return { text, code: new EngineError('').exitCode };
   }
   const hint = verbose ? details : 'run again with --verbose to see where\n';

@@ -1,6 +1,7 @@
 import { closeSync, openSync, writeSync } from 'node:fs';
 import pino from 'pino';
 import { prettyFactory } from 'pino-pretty';
+import { forCommandLine } from '../../errors.js';
 import { outputError } from '../../files/atomic.js';
 import type { Reporter } from '../../job/reporter.js';
 import { Terminal, type TextStream } from './progress.js';
@@ -42,8 +43,8 @@ export function openLog({ level, quiet = false, stream = process.stderr }: LogOp
   return {
     logger,
     progress: (options) => terminal.progress(options),
-    info: (message) => logger.info(message),
-    warn: (message) => logger.warn(message),
+    info: (message) => logger.info(forCommandLine(message)),
+    warn: (message) => logger.warn(forCommandLine(message)),
     toFile(path) {
       file?.close();
       file = new LogFile(path);

@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import sharp, { type Sharp } from 'sharp';
-import { DataError } from '../../errors.js';
+import { DataError, option } from '../../errors.js';
 import { bytesOf } from '../../files/bytes.js';
 import { readBmp } from '../../formats/bmp.js';
 import { cutOff } from '../../formats/image-end.js';
@@ -73,7 +73,7 @@ async function decodeBytes(bytes: Uint8Array, maxPixels: number): Promise<Image>
     if (width * height > maxPixels)
       throw new Refusal(
         `it has ${width} × ${height} = ${count(width * height)} pixels, over the limit of ${count(maxPixels)}`,
-        'scale it down, or raise the limit with --max-pixels',
+        `scale it down, or raise the limit with ${option('maxPixels')}`,
       );
   };
   if (kind === 'BMP') return readBmp(bytes, checkSize);

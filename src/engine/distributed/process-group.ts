@@ -1,6 +1,6 @@
 import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises';
 import * as tf from '@tensorflow/tfjs';
-import { EngineError, Interrupted, ProcessError } from '../../errors.js';
+import { EngineError, Interrupted, option, ProcessError } from '../../errors.js';
 import type { LibtorchBackend } from '../libtorch/backend.js';
 import type { Argument, TensorId } from '../libtorch/bridge.js';
 import type { Group, Pending } from './group.js';
@@ -27,7 +27,7 @@ enum Peer {
   Done,
 }
 
-const REMEDY = 'start all of them again (training goes on with --resume, with any number of processes)';
+const REMEDY = `start all of them again (training goes on with ${option('resume')}, with any number of processes)`;
 
 /** What each way of communication is called and its bit in `distributed_backends`. */
 const GLOO = 1;
@@ -61,7 +61,7 @@ export class ProcessGroup implements Group {
   static async join(place: Place): Promise<ProcessGroup> {
     if (tf.getBackend() !== 'libtorch')
       throw new EngineError(
-        `${place.size} processes work together only with --engine libtorch; use that, or one process`,
+        `${place.size} processes work together only with ${option('engine', 'libtorch')}; use that, or one process`,
       );
     const group = new ProcessGroup(tf.backend() as LibtorchBackend, place);
     await group.meet();

@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
-import { EngineError } from '../../errors.js';
+import { EngineError, option } from '../../errors.js';
 
 /** A tensor of PyTorch: its place in the bridge's table. */
 export type TensorId = number;
@@ -56,7 +56,7 @@ const release = (version: string) => version.split('.').slice(0, 2).join('.');
 export function loadNative(module = MODULE): Native {
   if (!existsSync(module))
     throw new EngineError(
-      '--engine libtorch is not built: install libtorch (Debian, Ubuntu: apt-get install libtorch-dev; anywhere: pip install torch) and run "npm run build:libtorch"',
+      `${option('engine', 'libtorch')} is not built: install libtorch (Debian, Ubuntu: apt-get install libtorch-dev; anywhere: pip install torch) and run "npm run build:libtorch"`,
     );
   let native: Native;
   try {

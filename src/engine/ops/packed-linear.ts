@@ -1,5 +1,5 @@
 import * as tf from '@tensorflow/tfjs';
-import { EngineError } from '../../errors.js';
+import { EngineError, option } from '../../errors.js';
 
 /** What a weight is kept in where reading it is what takes the time. */
 export type WeightKind = 'float32' | 'bf16' | 'int8';
@@ -15,7 +15,9 @@ const PACK = 'alitok.PackWeight';
 /** Packs a weight (out, in). Throws EngineError where the engine has no kernels for it. */
 export function packWeight(weight: tf.Tensor, kind: Exclude<WeightKind, 'float32'>): PackedWeight {
   if (!tf.getKernel(PACK, tf.getBackend()))
-    throw new EngineError(`the engine ${tf.getBackend()} has no weights in ${kind}; use --engine libtorch`);
+    throw new EngineError(
+      `the engine ${tf.getBackend()} has no weights in ${kind}; use ${option('engine', 'libtorch')}`,
+    );
   const [packed, scale] = tf.engine().runKernel(PACK, { weight }, { int8: kind === 'int8' }) as tf.Tensor[];
   return { weight: packed, scale };
 }

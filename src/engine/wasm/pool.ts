@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { Worker } from 'node:worker_threads';
-import { EngineError } from '../../errors.js';
+import { EngineError, option } from '../../errors.js';
 import {
   CONTROL_BYTES,
   type Control,
@@ -98,9 +98,12 @@ export class Pool {
     for (let done = Atomics.load(state, FINISHED); done < threads - 1; done = Atomics.load(state, FINISHED)) {
       Atomics.wait(state, FINISHED, done, WAIT_MS);
       if (performance.now() - start > DEADLINE_MS)
-        throw new EngineError(`a thread of the wasm engine does not answer (${name}); try --threads 1`);
+        throw new EngineError(
+          `a thread of the wasm engine does not answer (${name}); try ${option('threads', 1)}`,
+        );
     }
-    if (state[FAILED]) throw new EngineError(`a thread of the wasm engine failed (${name}); try --threads 1`);
+    if (state[FAILED])
+      throw new EngineError(`a thread of the wasm engine failed (${name}); try ${option('threads', 1)}`);
   }
 
   /** Scratch memory of at least `bytes` for each thread; it is the same for every call. Gives its address. */

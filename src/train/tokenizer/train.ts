@@ -5,7 +5,7 @@ import type { Config } from '../../config/schema.js';
 import { openDataset } from '../../data/dataset.js';
 import { reportFound } from '../../data/found.js';
 import { readEvenly } from '../../data/read-evenly.js';
-import { CheckpointError } from '../../errors.js';
+import { CheckpointError, option } from '../../errors.js';
 import type { Job } from '../../job/job.js';
 import { imageWarnings } from '../../job/reporter.js';
 import type { Stage } from '../../models/geometry.js';
@@ -112,7 +112,7 @@ async function loadStage1(
 ): Promise<Tokenizer> {
   if (from === undefined && (await listCheckpoints(stage1)).length === 0)
     throw new CheckpointError(
-      `${stage1} holds no checkpoint for stage 2 to start from; train stage 1 first, or name another run with --from`,
+      `${stage1} holds no checkpoint for stage 2 to start from; train stage 1 first, or name another run with ${option('from')}`,
     );
   const path = from ?? stage1;
   const source = await loadTokenizer(path, say);

@@ -209,7 +209,7 @@ describe('the limit of pixels', () => {
     const bytes = Promise.resolve(await noise(20)[kind]().toBuffer());
     expect(await decodeImage('x', bytes, 400)).toMatchObject({ width: 20 });
     await expect(decodeImage('x', bytes, 399)).rejects.toThrow(
-      /x: it has 20 × 20 = 400 pixels, over the limit of 399; scale it down, or raise the limit with --max-pixels/,
+      /x: it has 20 × 20 = 400 pixels, over the limit of 399; scale it down, or raise the limit with maxPixels/,
     );
   });
 

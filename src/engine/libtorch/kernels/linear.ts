@@ -1,5 +1,5 @@
 import type { TensorInfo } from '@tensorflow/tfjs';
-import { EngineError } from '../../../errors.js';
+import { EngineError, option } from '../../../errors.js';
 import { ScalarType } from '../backend.js';
 import { FEW_ROWS, LANES, type TensorId } from '../bridge.js';
 import {
@@ -53,7 +53,7 @@ export function registerLinear(): void {
     if (!onCpu(kernel)) {
       if (!int8) return [out('float32', 'to.dtype', id(weight), ScalarType.bfloat16)];
       throw new EngineError(
-        `weights in int8 are for --device cpu, not ${backend.device}; use --weights bf16`,
+        `weights in int8 are for ${option('device', 'cpu')}, not ${backend.device}; use ${option('weights', 'bf16')}`,
       );
     }
     if (!int8) return [out('float32', 'alitok::pack_bf16', id(weight))];
