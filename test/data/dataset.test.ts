@@ -196,7 +196,7 @@ describe('class folders without an image', () => {
     expect(error.message).toContain(
       'left out: 1 system folder, 1 hidden file, 1 image that is not read, 1 file that is not an image',
     );
-    expect(error.message).toContain('--allow-empty-classes');
+    expect(error.message).toContain('allowEmptyClasses');
   });
 
   it('keep their number elsewhere, and are named', async () => {
