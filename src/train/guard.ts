@@ -6,7 +6,7 @@ import { MARK } from '../files/mark.js';
 import type { Reporter } from '../job/reporter.js';
 import { globalNorm } from '../nn/gradients.js';
 import type { Metrics } from '../run/metrics.js';
-import { NonFiniteError, type Seen } from './step/optimize.js';
+import { type BadStep, NonFiniteError } from './step/non-finite.js';
 import type { Trainer } from './trainer.js';
 
 /** Makes a trainer's steps, and deals with batches whose loss or gradient is not finite as `guards` says. */
@@ -80,7 +80,7 @@ export class Guard {
 }
 
 /** As JSON, with numbers that JSON does not have as texts. */
-function describe(seen: Seen): string {
+function describe(seen: BadStep): string {
   const readable = (_: string, value: unknown) =>
     typeof value === 'number' && !Number.isFinite(value) ? String(value) : value;
   return `${JSON.stringify({ software: MARK, ...seen }, readable, 2)}\n`;

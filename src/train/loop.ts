@@ -8,11 +8,39 @@ import type { RunLog, Shown } from '../run/log.js';
 import type { Metrics, Timing } from '../run/metrics.js';
 import { pruneCheckpoints } from '../run/retention.js';
 import { Guard } from './guard.js';
-import { Means, type MeansState } from './means.js';
 import type { Trainer } from './trainer.js';
 
 /** Shows what was learned so far on held-out data. */
 export type Preview = () => Promise<Shown>;
+
+/** Numbers as text: JSON has neither infinities nor NaN. */
+type MeansState = [name: string, sum: string, count: number][];
+
+/** Means of the numbers of several steps. */
+export class Means {
+  private sums = new Map<string, { sum: number; count: number }>();
+
+  add(metrics: Metrics): void {
+    for (const [name, value] of Object.entries(metrics)) {
+      const entry = this.sums.get(name) ?? { sum: 0, count: 0 };
+      this.sums.set(name, { sum: entry.sum + value, count: entry.count + 1 });
+    }
+  }
+
+  take(): Metrics {
+    const means = [...this.sums].map(([name, { sum, count }]) => [name, sum / count]);
+    this.sums.clear();
+    return Object.fromEntries(means);
+  }
+
+  get state(): MeansState {
+    return [...this.sums].map(([name, { sum, count }]) => [name, String(sum), count]);
+  }
+
+  restore(state: MeansState): void {
+    this.sums = new Map(state.map(([name, sum, count]) => [name, { sum: Number(sum), count }]));
+  }
+}
 
 /** All that the loop itself carries from step to step. */
 interface LoopState {

@@ -27,9 +27,3 @@ export interface Trainer extends Checkpointed {
   /** Frees all tensors. To be called however the training ends, after `close`. */
   dispose(): void;
 }
-
-/** What a promise gives, and the milliseconds that it took from now. */
-export async function timed<T>(promise: Promise<T>): Promise<[T, number]> {
-  const start = performance.now();
-  return [await promise, performance.now() - start];
-}

@@ -7,7 +7,7 @@ import { loadConfig } from '../../dist/config/load.js';
 import { openEngine } from '../../dist/engine/index.js';
 import { Generator } from '../../dist/models/generator/generator.js';
 import { tokenizerGeometry } from '../../dist/models/geometry.js';
-import { sumGradients } from '../../dist/train/step/optimize.js';
+import { sumGradients } from '../../dist/train/step/gradients.js';
 
 const checkpointActivations = process.argv[2] === 'true';
 const batch = Number(process.argv[3] ?? 4);

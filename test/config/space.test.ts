@@ -12,9 +12,9 @@ import { drawPictures, PICTURE_CLASSES } from '../../src/quickstart/pictures.js'
 import { Random } from '../../src/random.js';
 import { sampleImages } from '../../src/sample/sample-images.js';
 import { tokenizeDataset } from '../../src/tokens/tokenize-dataset.js';
-import { checkGeneratorSchedule, checkPhases } from '../../src/train/check-schedule.js';
 import { trainFeatures } from '../../src/train/features/train.js';
-import { trainGenerator } from '../../src/train/generator/train.js';
+import { checkWarmup, trainGenerator } from '../../src/train/generator/train.js';
+import { checkPhases } from '../../src/train/tokenizer/phases.js';
 import { trainTokenizer } from '../../src/train/tokenizer/train.js';
 import { writeConvNeXt, writeLPIPS, writeVGG16 } from '../golden/network-files.js';
 import { ConfigSpace, namedKeys, toOverrides, unknownKeys, type Values } from '../support/config-space.js';
@@ -117,7 +117,7 @@ function checkSize({ tokenizer: { image_size, patch_size } }: Config): void {
 function checkAll(config: Config): void {
   checkSize(config);
   for (const stage of [1, 2] as const) checkPhases(config, stage);
-  checkGeneratorSchedule(config);
+  checkWarmup(config);
   if (config.generator.classes < CLASSES) throw new ConfigError('generator.classes is too small');
 }
 

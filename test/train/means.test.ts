@@ -1,6 +1,6 @@
 import { expect, it } from 'vitest';
 import type { Metrics } from '../../src/run/metrics.js';
-import { Means } from '../../src/train/means.js';
+import { Means } from '../../src/train/loop.js';
 
 it('means go on from their saved state to the same bits, infinite ones too', () => {
   const rows: Metrics[] = [

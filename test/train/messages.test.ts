@@ -4,7 +4,7 @@ import ts from 'typescript';
 import { describe, expect, it } from 'vitest';
 import { parseConfig } from '../../src/config/schema.js';
 import { ALONE } from '../../src/engine/distributed/group.js';
-import { divide } from '../../src/train/step/optimize.js';
+import { divide } from '../../src/train/step/division.js';
 import { unknownKeys } from '../support/config-space.js';
 
 /** Texts of a file, but the words that something is put into; those that name modules are not for people. */

@@ -6,9 +6,8 @@ import { tokenizerGeometry } from '../../models/geometry.js';
 import type { Tokenizer } from '../../models/tokenizer/tokenizer.js';
 import { checkTokenizer, openTokenCache } from '../../tokens/cache.js';
 import type { TokenCache } from '../../tokens/codes.js';
-import { checkGeneratorSchedule } from '../check-schedule.js';
-import { samplePreview } from '../previews.js';
 import { type ResumeOptions, type Runner, runTraining } from '../run-training.js';
+import { samplePreview } from './preview.js';
 import { GeneratorTrainer } from './trainer.js';
 
 export interface TrainGeneratorOptions extends ResumeOptions {
@@ -19,6 +18,15 @@ export interface TrainGeneratorOptions extends ResumeOptions {
   tokens: string;
   /** A tokenizer to draw samples with during training; it must be the one that made the cache. */
   tokenizer?: string;
+}
+
+/** Refuses a warm-up after which no step is left for the learning rate to fall. @throws ConfigError */
+export function checkWarmup({ generator_training }: Config): void {
+  const { steps, warmup_steps } = generator_training;
+  if (warmup_steps >= steps)
+    throw new ConfigError(
+      `generator_training.warmup_steps is ${warmup_steps}, but the training is ${steps} steps: the learning rate would never fall to lr_end; set it lower, or steps higher`,
+    );
 }
 
 /** Refuses a cache whose sizes are not those of the config's tokenizer and generator; warns where it has fewer classes. */
@@ -72,7 +80,7 @@ export async function trainGenerator(
   run: Runner = runTraining,
 ): Promise<void> {
   const { config, run: folder, tokens, resume, allowChanges } = options;
-  checkGeneratorSchedule(config);
+  checkWarmup(config);
   const cache = await openTokenCache(tokens);
   let tokenizer: Tokenizer | undefined;
   try {

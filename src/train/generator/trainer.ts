@@ -10,9 +10,9 @@ import { Random } from '../../random.js';
 import type { TrainingParts } from '../../run/checkpoint.js';
 import type { Metrics } from '../../run/metrics.js';
 import type { TokenCache } from '../../tokens/codes.js';
-import { type Division, divide, finiteNorm, sumGradients, update } from '../step/optimize.js';
-import { GroupAdamW } from '../step/sharded-adamw.js';
-import { type Trainer, timed } from '../trainer.js';
+import { type Division, divide } from '../step/division.js';
+import { Optimization } from '../step/optimization.js';
+import type { Trainer } from '../trainer.js';
 import { slice, type TokenBatch, TokenBatches } from './token-batches.js';
 
 /** Parameters without weight decay, apart from those of fewer than two dimensions. */
@@ -34,8 +34,7 @@ export class GeneratorTrainer implements Trainer {
   waited = 0;
   readonly generator: Generator;
   private readonly options: Config['generator_training'];
-  private readonly trained: Parameter[];
-  private readonly optimizer: GroupAdamW;
+  private readonly optimization: Optimization;
   private readonly ema?: Ema;
   private readonly batches: TokenBatches;
   private readonly division: Division;
@@ -44,19 +43,14 @@ export class GeneratorTrainer implements Trainer {
     private readonly config: Config,
     private readonly cache: TokenCache,
     generatorConfig: ConstructorParameters<typeof Generator>[0],
-    private readonly group: Group = ALONE,
+    group: Group = ALONE,
   ) {
     this.options = config.generator_training;
     this.division = divide('generator_training', this.options, group);
     this.generator = new Generator(generatorConfig);
-    this.trained = [...this.generator.parameters];
-    this.optimizer = new GroupAdamW(
-      this.trained,
-      { ...this.options, decays },
-      group,
-      this.options.shard_optimizer,
-    );
-    if (this.options.ema) this.ema = new Ema(this.trained, this.options.ema_decay);
+    const trained = [...this.generator.parameters];
+    this.optimization = new Optimization(trained, this.division, { ...this.options, decays }, group);
+    if (this.options.ema) this.ema = new Ema(trained, this.options.ema_decay);
     this.batches = new TokenBatches(cache, config.seed);
   }
 
@@ -71,40 +65,42 @@ export class GeneratorTrainer implements Trainer {
   /** Fresh parameters and optimizer state. */
   initialize(): void {
     this.generator.parameters.initialize(Random.of(this.config.seed, 'generator'));
-    this.optimizer.initialize();
+    this.optimization.initialize();
     this.ema?.initialize();
   }
 
   async step(): Promise<Metrics> {
-    const { batch_size, accumulation, lr, lr_end, warmup_steps, clip_norm } = this.options;
-    const { micro, parts, first } = this.division;
+    const { batch_size } = this.options;
+    const { micro, own, first } = this.division;
     const random = Random.of(this.config.seed, `generator step ${this.steps}`);
     const { class_dropout } = this.config.generator;
     const dropped = Array.from({ length: batch_size }, () => random.uniform() < class_dropout);
     const at = this.steps * batch_size + first;
-    const [batch, waited] = await timed(this.batches.read(at, parts * micro, at + batch_size));
-    this.waited = waited;
-    const { gradients, metrics } = await sumGradients(
-      this.trained,
-      parts,
-      (part) => {
-        const own = { first: first + part * micro, dropped: dropped.slice(first + part * micro) };
-        return this.loss({ ...slice(batch, part * micro, micro), ...own }, Random.fromState(random.state));
-      },
-      { group: this.group },
-    );
-    const rate =
-      this.steps < warmup_steps
-        ? lr * warmup(this.steps, warmup_steps)
-        : cosineDecay(this.steps - warmup_steps, this.totalSteps - warmup_steps, lr, lr_end);
+    const start = performance.now();
+    const batch = await this.batches.read(at, own, at + batch_size);
+    this.waited = performance.now() - start;
+    const { lr } = this;
     const { images, crops } = batch;
-    const seen = { step: this.steps + 1, lr: rate, metrics, batch: { images, crops } };
-    const means = { accumulation: accumulation * this.group.size, clip_norm };
-    const norm = finiteNorm(gradients, means.accumulation, seen);
-    await update(this.optimizer, gradients, rate, { ...means, norm });
+    const { grad_norm, ...metrics } = await this.optimization.step({
+      step: this.steps + 1,
+      lr,
+      loss: (part) => {
+        const place = first + part * micro;
+        const drawn = { first: place, dropped: dropped.slice(place) };
+        return this.loss({ ...slice(batch, part * micro, micro), ...drawn }, Random.fromState(random.state));
+      },
+      batch: () => ({ images, crops }),
+    });
     this.steps += 1;
     this.ema?.update(this.steps);
-    return { ...metrics, lr: rate, grad_norm: norm };
+    return { ...metrics, lr, grad_norm };
+  }
+
+  /** The learning rate of the next step: a linear warm-up, then a cosine. */
+  private get lr(): number {
+    const { lr, lr_end, warmup_steps } = this.options;
+    if (this.steps < warmup_steps) return lr * warmup(this.steps, warmup_steps);
+    return cosineDecay(this.steps - warmup_steps, this.totalSteps - warmup_steps, lr, lr_end);
   }
 
   skip(): void {
@@ -130,11 +126,11 @@ export class GeneratorTrainer implements Trainer {
   }
 
   gather(): Promise<void> {
-    return this.optimizer.gather();
+    return this.optimization.gather();
   }
 
   release(): void {
-    this.optimizer.release();
+    this.optimization.release();
   }
 
   /** What is saved and sampled: the average if there is one. */
@@ -154,22 +150,22 @@ export class GeneratorTrainer implements Trainer {
   dispose(): void {
     this.generator.dispose();
     this.ema?.parameters.dispose();
-    this.optimizer.state.dispose();
+    this.optimization.state.dispose();
   }
 
   get trainingParts(): TrainingParts {
-    const parts: TrainingParts = { optimizer: this.optimizer.state };
+    const parts: TrainingParts = { optimizer: this.optimization.state };
     // With an average, the model's file holds that; the parameters that train are kept beside it.
     if (this.ema) parts.parameters = this.generator.parameters;
     return parts;
   }
 
   get state() {
-    return { steps: this.steps, optimizer_steps: this.optimizer.steps };
+    return { steps: this.steps, optimizer_steps: this.optimization.steps };
   }
 
   restore(state: GeneratorTrainer['state']): void {
     this.steps = state.steps;
-    this.optimizer.steps = state.optimizer_steps;
+    this.optimization.steps = state.optimizer_steps;
   }
 }

@@ -2,21 +2,16 @@ import { join } from 'node:path';
 import type { Say } from '../../checkpoint/model-file.js';
 import { loadTokenizer } from '../../checkpoint/tokenizer-file.js';
 import type { Config } from '../../config/schema.js';
-import { openDataset } from '../../data/dataset.js';
-import { reportFound } from '../../data/found.js';
-import { readEvenly } from '../../data/read-evenly.js';
 import { CheckpointError, option } from '../../errors.js';
 import type { Job } from '../../job/job.js';
-import { imageWarnings } from '../../job/reporter.js';
 import type { Stage } from '../../models/geometry.js';
 import type { Tokenizer } from '../../models/tokenizer/tokenizer.js';
 import { listCheckpoints } from '../../run/layout.js';
-import { checkPhases } from '../check-schedule.js';
-import type { Preview } from '../loop.js';
-import { reconstructionPreview } from '../previews.js';
 import { type ResumeOptions, type Runner, runTraining } from '../run-training.js';
 import { type ImageLimits, openTraining } from '../training-images.js';
 import { checkLossNetworks, openLossNetworks } from './loss-networks.js';
+import { checkPhases } from './phases.js';
+import { openPreview } from './preview.js';
 import { TokenizerTrainer } from './trainer.js';
 
 export interface TrainTokenizerOptions extends ResumeOptions {
@@ -27,23 +22,6 @@ export interface TrainTokenizerOptions extends ResumeOptions {
   /** For stage 2: a stage-1 tokenizer other than that of `run`. */
   from?: string;
   images?: ImageLimits;
-}
-
-/** Reconstructions of held-out images, or of training images where the config names none. */
-async function openPreview({ data, tokenizer, logging }: Config, job: Job, maxPixels?: number) {
-  const { reporter } = job;
-  const [folder, list] = data.validation
-    ? [data.validation, data.validation_list]
-    : [data.train!, data.train_list];
-  if (!data.validation) reporter.warn('no validation images are given: the previews show training images');
-  const dataset = await openDataset({ folder, list: list ?? undefined, maxPixels });
-  if (data.validation) reportFound(dataset, job);
-  const { onUnreadable, onSmall } = imageWarnings(reporter);
-  // Of training images the loader tells.
-  const hears = data.validation ? { onUnreadable, onSmall } : { onUnreadable };
-  const { images } = await readEvenly(dataset, tokenizer.image_size, logging.validation_images, hears);
-  const name = data.validation ? 'validation_psnr' : 'preview_psnr';
-  return (model: Tokenizer): Preview => reconstructionPreview(model, images, name);
 }
 
 /** The config's keys that decide what a stage makes. */

@@ -1,7 +1,7 @@
 import * as tf from '@tensorflow/tfjs';
 import { saveTokenizer } from '../../checkpoint/tokenizer-file.js';
 import type { Config } from '../../config/schema.js';
-import type { Batch, Position, TrainingLoader } from '../../data/loader.js';
+import type { Batch } from '../../data/loader.js';
 import { ALONE, type Group } from '../../engine/distributed/group.js';
 import type { Stage } from '../../models/geometry.js';
 import type { PerceptualTerms } from '../../models/judges/perceptual.js';
@@ -19,34 +19,30 @@ import {
   msePerImage,
 } from '../../models/tokenizer/losses.js';
 import { FROZEN_IN_STAGE_2, Tokenizer } from '../../models/tokenizer/tokenizer.js';
-import { type Gradient, type LossAndMore, noGrad } from '../../nn/gradients.js';
+import { type LossAndMore, noGrad } from '../../nn/gradients.js';
 import type { Parameter, Parameters } from '../../nn/parameters.js';
 import { warmup } from '../../nn/schedule.js';
 import { Random } from '../../random.js';
 import type { TrainingParts } from '../../run/checkpoint.js';
 import type { Metrics } from '../../run/metrics.js';
-import { checkPhases } from '../check-schedule.js';
-import { type Division, divide, finiteNorm, type Seen, sumGradients, update } from '../step/optimize.js';
-import { GroupAdamW } from '../step/sharded-adamw.js';
-import { type Trainer, timed } from '../trainer.js';
-import type { OpenBatches } from '../training-images.js';
-import { type Phase, PhaseSchedule } from './phases.js';
+import { type Division, divide } from '../step/division.js';
+import { Optimization, type Step } from '../step/optimization.js';
+import type { Trainer } from '../trainer.js';
+import { type OpenBatches, TrainingImages } from '../training-images.js';
+import { checkPhases, type Phase, PhaseSchedule } from './phases.js';
 
 /** Trains one stage of the tokenizer through its phases (AliTok, arXiv 2506.05289). */
 export class TokenizerTrainer implements Trainer {
   steps = 0;
-  waited = 0;
   readonly tokenizer: Tokenizer;
   private readonly schedule: PhaseSchedule;
   private readonly options: Config['tokenizer_training'];
-  private readonly trained: Parameter[];
   private readonly division: Division;
-  private readonly optimizer: GroupAdamW;
-  private readonly adversary?: { model: Discriminator; trained: Parameter[]; optimizer: GroupAdamW };
+  private readonly optimization: Optimization;
+  private readonly adversary?: { model: Discriminator; optimization: Optimization };
   private readonly lecam = new LeCam();
   private usage: CodebookUsage;
-  private loader?: TrainingLoader;
-  private position?: Position;
+  private readonly images: TrainingImages;
 
   /**
    * `openBatches` gives this process's stretch of each batch; `perceptual` has the terms that phases give weight to, as
@@ -55,32 +51,39 @@ export class TokenizerTrainer implements Trainer {
   constructor(
     private readonly config: Config,
     stage: Stage,
-    private readonly openBatches: OpenBatches,
+    openBatches: OpenBatches,
     private readonly perceptual: PerceptualTerms = {},
     private readonly group: Group = ALONE,
   ) {
+    this.images = new TrainingImages(openBatches);
     this.options = config.tokenizer_training;
     this.division = divide('tokenizer_training', this.options, group);
     this.tokenizer = new Tokenizer(config.tokenizer, stage, this.options);
     const { phases } = this.stageOptions;
     this.schedule = new PhaseSchedule(phases);
     checkPhases(config, stage);
-    this.trained = [...this.tokenizer.parameters].filter(
-      (p) => !p.buffer && (stage === 1 || !FROZEN_IN_STAGE_2.test(p.name)),
-    );
-    const optimizerOf = (parameters: Parameter[]) =>
-      new GroupAdamW(parameters, this.options, group, this.options.shard_optimizer);
-    this.optimizer = optimizerOf(this.trained);
+    const optimize = (parameters: Iterable<Parameter>) =>
+      new Optimization(
+        [...parameters].filter((p) => !p.buffer),
+        this.division,
+        this.options,
+        group,
+      );
+    const trained = (p: Parameter) => stage === 1 || !FROZEN_IN_STAGE_2.test(p.name);
+    this.optimization = optimize([...this.tokenizer.parameters].filter(trained));
     if (phases.some((phase) => phase.adversarial)) {
       const model = new Discriminator(config.discriminator);
-      const trained = [...model.parameters].filter((p) => !p.buffer);
-      this.adversary = { model, trained, optimizer: optimizerOf(trained) };
+      this.adversary = { model, optimization: optimize(model.parameters) };
     }
     this.usage = new CodebookUsage(config.tokenizer.codebook_size);
   }
 
   private get stageOptions() {
     return this.tokenizer.stage === 1 ? this.options.stage1 : this.options.stage2;
+  }
+
+  get waited(): number {
+    return this.images.waited;
   }
 
   get totalSteps(): number {
@@ -99,15 +102,13 @@ export class TokenizerTrainer implements Trainer {
       const source = FROZEN_IN_STAGE_2.test(p.name) ? stage1?.parameters.get(p.name) : undefined;
       if (source) p.value = source.value.clone();
     }
-    this.optimizer.initialize();
+    this.optimization.initialize();
     this.adversary?.model.parameters.initialize(random.fork('discriminator'));
-    this.adversary?.optimizer.initialize();
+    this.adversary?.optimization.initialize();
   }
 
   async step(): Promise<Metrics> {
-    this.loader ??= this.openBatches(this.position);
-    const [batch, waited] = await timed(this.loader.next());
-    this.waited = waited;
+    const batch = await this.images.next();
     const phase = this.schedule.current;
     const lr = this.schedule.lr * warmup(this.steps, this.options.warmup_steps);
     const onDiscriminator = phase.adversarial && this.schedule.step % 2 === 1;
@@ -132,61 +133,53 @@ export class TokenizerTrainer implements Trainer {
     this.schedule.advance(undefined);
   }
 
-  private seen(batch: Batch, lr: number, metrics: Metrics): Omit<Seen, 'grad_norm'> {
-    return { step: this.steps + 1, lr, metrics, batch: { images: this.loader!.paths(batch) } };
-  }
-
   summary(): Metrics {
     const { used, entropy } = this.usage;
     this.usage = new CodebookUsage(this.config.tokenizer.codebook_size);
     return { codebook_usage: used, codebook_entropy: entropy };
   }
 
-  /** `sumGradients` with the batch cut into its micro-batches, each x (B, S, S, 3) in [0, 1]. */
-  private overBatch(
-    images: Uint8Array,
-    trained: readonly Parameter[],
-    lossOf: (x: tf.Tensor4D) => LossAndMore,
-    each?: (result: LossAndMore) => void,
-  ) {
-    const { parts } = this.division;
-    const length = images.length / parts;
-    const micro = (part: number) =>
-      toTensor(images.subarray(part * length, (part + 1) * length), this.config.tokenizer.image_size);
-    return sumGradients(trained, parts, (part) => lossOf(micro(part)), { group: this.group, each });
+  /** What both kinds of step have in common: the micro-batches x (B, S, S, 3) in [0, 1] of a batch, and its images. */
+  private stepOn(batch: Batch, lr: number, loss: (x: tf.Tensor4D) => LossAndMore) {
+    const { micro } = this.division;
+    const { image_size } = this.config.tokenizer;
+    const length = micro * image_size * image_size * 3;
+    return {
+      step: this.steps + 1,
+      lr,
+      loss: (part) => loss(toTensor(batch.images.subarray(part * length, (part + 1) * length), image_size)),
+      batch: () => ({ images: this.images.paths(batch) }),
+    } satisfies Step;
   }
 
   private async tokenizerStep(batch: Batch, phase: Phase, lr: number): Promise<Metrics> {
     const latents: tf.Tensor2D[] = [];
     const indices: tf.Tensor1D[] = [];
-    let gradients: Gradient[] = [];
     try {
-      const summed = await this.overBatch(
-        batch.images,
-        this.trained,
-        (x) => this.tokenizerLoss(x, phase),
-        (result) => {
+      return await this.optimization.step({
+        ...this.stepOn(batch, lr, (x) => this.tokenizerLoss(x, phase)),
+        unbounded: ['psnr'], // infinite for an image that is met exactly
+        onResult: (result) => {
           latents.push(tf.keep(result.latents as tf.Tensor2D));
           indices.push(tf.keep(result.indices as tf.Tensor1D));
         },
-      );
-      gradients = summed.gradients;
-      const { psnr, ...metrics } = summed.metrics; // PSNR is infinite for an image that is met exactly
-      const { means } = this;
-      const norm = finiteNorm(gradients, means.accumulation, this.seen(batch, lr, metrics));
-      const chosen = await this.ofAll(indices);
-      this.usage.add(chosen.dataSync<'int32'>());
-      if (this.tokenizer.stage === 1 && this.stageOptions.clustering) {
-        const seen = await this.ofAll(latents);
-        this.tokenizer.quantizer.updateClusters(seen, chosen, this.options.usage_decay);
-        seen.dispose();
-      }
-      chosen.dispose();
-      await update(this.optimizer, gradients, lr, { ...means, norm });
-      return { ...metrics, psnr, grad_norm: norm };
+        beforeUpdate: () => this.updateCodebook(latents, indices),
+      });
     } finally {
-      tf.dispose([latents, indices, gradients]);
+      tf.dispose([latents, indices]);
     }
+  }
+
+  /** Counts the codes of a batch and makes the clustering update, which looks at the batches of all processes. */
+  private async updateCodebook(latents: tf.Tensor2D[], indices: tf.Tensor1D[]): Promise<void> {
+    const chosen = await this.ofAll(indices);
+    this.usage.add(chosen.dataSync<'int32'>());
+    if (this.tokenizer.stage === 1 && this.stageOptions.clustering) {
+      const all = await this.ofAll(latents);
+      this.tokenizer.quantizer.updateClusters(all, chosen, this.options.usage_decay);
+      all.dispose();
+    }
+    chosen.dispose();
   }
 
   /** The micro-batches' tensors of all processes, in the order of the step's batch. */
@@ -195,11 +188,6 @@ export class TokenizerTrainer implements Trainer {
     const all = await this.group.allGather(own);
     own.dispose();
     return all;
-  }
-
-  private get means() {
-    const { accumulation, clip_norm } = this.options;
-    return { accumulation: accumulation * this.group.size, clip_norm };
   }
 
   /** All terms of the tokenizer's loss on images x (B, S, S, 3), their PSNR, and what the clustering update needs. */
@@ -232,32 +220,35 @@ export class TokenizerTrainer implements Trainer {
   }
 
   private async discriminatorStep(batch: Batch, lr: number): Promise<Metrics> {
-    const { model, trained, optimizer } = this.adversary!;
+    const { model, optimization } = this.adversary!;
     const { adversarial_weight, lecam_weight } = this.options;
-    const { gradients, metrics } = await this.overBatch(batch.images, trained, (x) => {
+    const loss = (x: tf.Tensor4D) => {
       const image = noGrad(() => tf.tidy(() => this.tokenizer.forward(x).image));
       const [real, fake] = [model.forward(x), model.forward(image)];
       const terms: LossAndMore = { loss: hingeLoss(real, fake).mul(adversarial_weight) as tf.Scalar };
       if (lecam_weight > 0)
         terms.loss = terms.loss.add(this.lecam.loss(real.mean(), fake.mean()).mul(lecam_weight)) as tf.Scalar;
       return { ...terms, logits_real: real.mean(), logits_fake: fake.mean() };
+    };
+    const metrics = await optimization.step({
+      ...this.stepOn(batch, lr, loss),
+      beforeUpdate: ({ logits_real, logits_fake }) => {
+        if (lecam_weight > 0) this.lecam.update(logits_real, logits_fake);
+      },
     });
-    const norm = finiteNorm(gradients, this.means.accumulation, this.seen(batch, lr, metrics));
-    if (lecam_weight > 0) this.lecam.update(metrics.logits_real, metrics.logits_fake);
-    await update(optimizer, gradients, lr, { ...this.means, norm });
-    const { loss: discriminator, logits_real, logits_fake } = metrics;
-    return { discriminator, logits_real, logits_fake, discriminator_grad_norm: norm };
+    const { loss: discriminator, logits_real, logits_fake, grad_norm } = metrics;
+    return { discriminator, logits_real, logits_fake, discriminator_grad_norm: grad_norm };
   }
 
   async gather(): Promise<void> {
-    await this.loader?.gatherUnreadable(this.group);
-    await this.optimizer.gather();
-    await this.adversary?.optimizer.gather();
+    await this.images.gather(this.group);
+    await this.optimization.gather();
+    await this.adversary?.optimization.gather();
   }
 
   release(): void {
-    this.optimizer.release();
-    this.adversary?.optimizer.release();
+    this.optimization.release();
+    this.adversary?.optimization.release();
   }
 
   get model(): Parameters {
@@ -265,7 +256,7 @@ export class TokenizerTrainer implements Trainer {
   }
 
   async close(): Promise<void> {
-    await this.loader?.close();
+    await this.images.close();
   }
 
   dispose(): void {
@@ -278,10 +269,10 @@ export class TokenizerTrainer implements Trainer {
   }
 
   get trainingParts(): TrainingParts {
-    const parts: TrainingParts = { optimizer: this.optimizer.state };
+    const parts: TrainingParts = { optimizer: this.optimization.state };
     if (this.adversary) {
       parts.discriminator = this.adversary.model.parameters;
-      parts['discriminator-optimizer'] = this.adversary.optimizer.state;
+      parts['discriminator-optimizer'] = this.adversary.optimization.state;
     }
     return parts;
   }
@@ -290,21 +281,21 @@ export class TokenizerTrainer implements Trainer {
     return {
       steps: this.steps,
       schedule: this.schedule.state,
-      optimizer_steps: this.optimizer.steps,
-      discriminator_steps: this.adversary?.optimizer.steps ?? 0,
+      optimizer_steps: this.optimization.steps,
+      discriminator_steps: this.adversary?.optimization.steps ?? 0,
       lecam: this.lecam.state,
       usage: this.usage.state,
-      position: this.loader?.position ?? this.position,
+      position: this.images.position,
     };
   }
 
   restore(state: TokenizerTrainer['state']): void {
     this.steps = state.steps;
     this.schedule.restore(state.schedule);
-    this.optimizer.steps = state.optimizer_steps;
-    if (this.adversary) this.adversary.optimizer.steps = state.discriminator_steps;
+    this.optimization.steps = state.optimizer_steps;
+    if (this.adversary) this.adversary.optimization.steps = state.discriminator_steps;
     this.lecam.state = state.lecam;
     this.usage.state = state.usage;
-    this.position = state.position;
+    this.images.position = state.position;
   }
 }

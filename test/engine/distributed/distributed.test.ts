@@ -13,7 +13,8 @@ import { differentiate } from '../../../src/nn/gradients.js';
 import { ones, zeros } from '../../../src/nn/initializers.js';
 import { Parameters } from '../../../src/nn/parameters.js';
 import { Random } from '../../../src/random.js';
-import { divide, sumGradients } from '../../../src/train/step/optimize.js';
+import { divide } from '../../../src/train/step/division.js';
+import { sumGradients } from '../../../src/train/step/gradients.js';
 import { canRun, describeEngines, device, openTested, PRETENDED } from '../../support/engines.js';
 
 describe('the place of a process', () => {
