@@ -9,9 +9,9 @@ import type { Metrics } from '../run/metrics.js';
 import { type BadStep, NonFiniteError } from './step/non-finite.js';
 import type { Trainer } from './trainer.js';
 
-/** Makes a trainer's steps, and deals with batches whose loss or gradient is not finite as `guards` says. */
+/** Makes a trainer's steps, and stops or skips at a batch whose loss or gradient is not finite (config section `guards`). */
 export class Guard {
-  /** Steps that were skipped: in all, and without one between them that was made. */
+  /** Number of skipped steps: in all, and in a row. */
   state = { skipped: 0, in_a_row: 0 };
 
   constructor(
@@ -20,15 +20,15 @@ export class Guard {
       folder: string;
       guards: Config['guards'];
       reporter: Reporter;
-      /** Whether this process writes into the run folder; of several that make the steps one does. */
+      /** Whether this process writes into the run folder. */
       writes?: boolean;
     },
   ) {}
 
   /**
-   * Makes the next step and gives its numbers, or skips it and gives undefined. All that was seen of a bad batch is
-   * written into the run folder.
-   * @throws TrainingError where the step was not made and is not to be skipped
+   * Makes the next step and gives its metrics, or skips it and gives undefined. What is known of a bad batch is written to
+   * the run folder.
+   * @throws TrainingError where the step was not made and must not be skipped
    */
   async step(): Promise<Metrics | undefined> {
     try {
@@ -43,8 +43,8 @@ export class Guard {
   }
 
   /**
-   * Keeps parameters that have diverged out of a checkpoint, which would take the place of a good one.
-   * @throws TrainingError where they have
+   * Prevents a checkpoint of diverged parameters, which would replace a good one.
+   * @throws TrainingError where a parameter is not finite
    */
   checkParameters(): void {
     if (Number.isFinite(globalNorm([...this.trainer.model].map((p) => p.value)))) return;
@@ -53,7 +53,7 @@ export class Guard {
     );
   }
 
-  /** How many steps were skipped, if any was. */
+  /** Number of skipped steps, if any. */
   get metrics(): Metrics {
     return this.state.skipped > 0 ? { skipped_steps: this.state.skipped } : {};
   }
@@ -65,21 +65,21 @@ export class Guard {
     if (writes) await writeFileAtomic(file, describe(error.seen));
     if (guards.on_nonfinite === 'stop')
       throw new TrainingError(
-        `${error.message}; all of it is in ${file}, and the newest checkpoint stays: lower the learning rate, set clip_norm, or pass over such batches by guards.on_nonfinite=skip`,
+        `${error.message}; details are in ${file}, and the newest checkpoint stays: lower the learning rate, set clip_norm, or skip such batches with guards.on_nonfinite=skip`,
         { cause: error },
       );
     this.state = { skipped: this.state.skipped + 1, in_a_row: this.state.in_a_row + 1 };
     if (this.state.in_a_row > guards.max_skipped)
       throw new TrainingError(
-        `${error.message}; ${guards.max_skipped} batches before it were skipped (guards.max_skipped), so it is not the batch that is bad, and the newest checkpoint stays: lower the learning rate, or set clip_norm`,
+        `${error.message}; the ${guards.max_skipped} batches before it were skipped too (guards.max_skipped), so the batch is not the cause, and the newest checkpoint stays: lower the learning rate, or set clip_norm`,
         { cause: error },
       );
-    reporter.warn(`${error.message}; it is skipped, and all of it is in ${file}`);
+    reporter.warn(`${error.message}; it is skipped, and details are in ${file}`);
     this.trainer.skip();
   }
 }
 
-/** As JSON, with numbers that JSON does not have as texts. */
+/** As JSON, with infinities and NaN as strings. */
 function describe(seen: BadStep): string {
   const readable = (_: string, value: unknown) =>
     typeof value === 'number' && !Number.isFinite(value) ? String(value) : value;

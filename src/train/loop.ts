@@ -10,13 +10,13 @@ import { pruneCheckpoints } from '../run/retention.js';
 import { Guard } from './guard.js';
 import type { Trainer } from './trainer.js';
 
-/** Shows what was learned so far on held-out data. */
+/** Shows the progress of the model on held-out data. */
 export type Preview = () => Promise<Shown>;
 
-/** Numbers as text: JSON has neither infinities nor NaN. */
+/** Sums are text, since JSON has neither infinities nor NaN. */
 type MeansState = [name: string, sum: string, count: number][];
 
-/** Means of the numbers of several steps. */
+/** Means of metrics over several steps. */
 export class Means {
   private sums = new Map<string, { sum: number; count: number }>();
 
@@ -42,7 +42,7 @@ export class Means {
   }
 }
 
-/** All that the loop itself carries from step to step. */
+/** What the loop itself carries from step to step. */
 interface LoopState {
   means: MeansState;
   guard: Guard['state'];
@@ -58,24 +58,24 @@ export interface LoopOptions {
   /** Aborted by Ctrl-C: the loop saves and ends with Interrupted. */
   signal: AbortSignal;
   preview?: Preview;
-  /** What the checkpoint that the run goes on from says. */
+  /** Of the checkpoint that the run resumes from. */
   from?: CheckpointNote;
-  /** Called before each checkpoint; throws if this process must not write to the run folder any more. */
+  /** Called before each checkpoint; throws if this process has lost the lock of the run folder. */
   mayWrite?: () => Promise<void>;
-  /** The processes that make the steps together: rank 0 saves, and all stop where one is to. */
+  /** The processes that train together: rank 0 saves, and all stop when one of them is interrupted. */
   group?: Group;
 }
 
-/** Phase and learning rate are states, not things to average. */
+/** Phase and learning rate are those of the last step, not averaged. */
 function withStates(means: Metrics, last: Metrics): Metrics {
   const states = ['phase', 'lr'].filter((name) => name in last).map((name) => [name, last[name]]);
   return { ...means, ...Object.fromEntries(states) };
 }
 
-/** How fast steps are made, apart from what else is done between them, and the share of it that is waiting for data. */
+/** Speed of the steps, without previews and checkpoints, and the share of their time spent waiting for data. */
 class Pace {
   private started = performance.now();
-  /** Milliseconds of it that steps waited for their data. */
+  /** Milliseconds that steps waited for data. */
   waited = 0;
 
   constructor(private startedAt: number) {}
@@ -95,8 +95,8 @@ class Pace {
 /**
  * Runs a trainer to its end: steps, metrics every `logging.metrics_every` steps, previews, checkpoints.
  * @throws Interrupted after saving, when the signal is aborted
- * @throws TrainingError where a step cannot be made; the newest checkpoint stays
- * @throws OutputError where a checkpoint or picture cannot be written; the ones before stay
+ * @throws TrainingError where training cannot continue; the newest checkpoint stays
+ * @throws OutputError where a checkpoint or picture cannot be written; earlier ones stay
  */
 export async function train(trainer: Trainer, options: LoopOptions): Promise<void> {
   const { folder, config, log, reporter, signal, preview, from, mayWrite, group = ALONE } = options;
@@ -109,7 +109,7 @@ export async function train(trainer: Trainer, options: LoopOptions): Promise<voi
     means.restore(state.means);
     guard.state = state.guard;
   }
-  /** Numbers of this very step, by which the best checkpoint is chosen. */
+  /** Metrics of the current step, by which the best checkpoint is chosen. */
   let measured: Metrics = {};
   const checkpoint = async (interrupted: boolean) => {
     guard.checkParameters();
@@ -154,7 +154,7 @@ export async function train(trainer: Trainer, options: LoopOptions): Promise<voi
       if ((await group.any(signal.aborted)) && !trainer.finished) {
         if (saved !== trainer.steps) await checkpoint(true);
         throw new Interrupted(
-          `stopped at step ${trainer.steps}, which is saved in ${folder}; go on with ${option('resume')}`,
+          `stopped at step ${trainer.steps}, which is saved in ${folder}; resume it with ${option('resume')}`,
         );
       }
     }
@@ -163,7 +163,7 @@ export async function train(trainer: Trainer, options: LoopOptions): Promise<voi
   }
 }
 
-/** What stands beside the progress bar. */
+/** The metrics beside the progress bar. */
 function shown(row: Metrics): Record<string, number> {
   const names = ['loss', 'psnr', 'accuracy', 'codebook_usage'];
   return Object.fromEntries(names.filter((name) => name in row).map((name) => [name, row[name]]));

@@ -5,44 +5,44 @@ import type { Parameters } from '../nn/parameters.js';
 import type { TrainingOptions } from './run-training.js';
 import type { Trainer } from './trainer.js';
 
-/** What a run would take. Times in seconds, sizes in bytes. */
+/** What a run would cost. Times are in seconds, sizes in bytes. */
 export interface Rehearsal {
   label: string;
-  /** Of the model, and of all that is trained, the discriminator included. */
+  /** Number of parameters of the model. */
   parameters: number;
   steps: number;
-  /** Of one step, for each span of steps that are alike; none where there is not the memory to try. */
+  /** Of one step, for each stretch of equal steps; empty where memory does not suffice to try one. */
   secondsPerStep: number[];
   previews: { count: number; seconds: number };
-  /** Of the whole run; undefined where no step was tried. */
+  /** Of the whole run; undefined if no step was tried. */
   seconds?: number;
   memory: {
-    /** Weights, their gradients and what the optimizer keeps. */
+    /** Weights, gradients and optimizer moments. */
     state: number;
-    /** Of this process so far, activations included. */
+    /** Peak of this process so far, activations included. */
     peak: number;
     available: number;
   };
   disk: {
     checkpoint: number;
-    /** Checkpoints that are kept at most. */
+    /** Number of checkpoints kept at most. */
     kept: number;
-    /** Of all checkpoints that are kept, and the one that is being written. */
+    /** For all checkpoints kept, and the one being written. */
     needed: number;
     free: number;
   };
 }
 
-/** Steps come in pairs, for in adversarial phases every other one is the discriminator's. */
+/** Steps are timed in pairs: in adversarial phases every second step is the discriminator's. */
 const PAIR = 2;
-/** Pairs of steps are measured for so long, but one at least and `MOST_PAIRS` at most. */
+/** Time to spend on measuring, with at least one pair and at most `MOST_PAIRS`. */
 const MEASURE_SECONDS = 3;
 const MOST_PAIRS = 10;
 const BYTES = 4;
 
 const sizeOf = (parameters: Parameters) => [...parameters].reduce((sum, p) => sum + p.size, 0);
 
-/** Seconds of one step from `state` on, after one to warm up. */
+/** Seconds per step from `state` on, after one warm-up step. */
 async function timeSteps(trainer: Trainer, state: object): Promise<number> {
   const steps = async (count: number) => {
     trainer.restore(state);
@@ -62,8 +62,8 @@ async function timeSteps(trainer: Trainer, state: object): Promise<number> {
 }
 
 /**
- * Finds out what a run would take, by a few steps on fresh values, and its preview once; writes nothing. Tries no step
- * where not even weights and optimizer fit into the memory.
+ * Estimates the cost of a run from a few steps on freshly initialized parameters and one preview; writes nothing. No step
+ * is tried where weights, gradients and optimizer alone do not fit into memory.
  */
 export async function rehearse(
   trainer: Trainer,
@@ -78,7 +78,7 @@ export async function rehearse(
   const model = sizeOf(trainer.model);
   const parts = Object.values(trainer.trainingParts).reduce((sum, one) => sum + sizeOf(one), 0);
   const checkpoint = BYTES * (model + parts);
-  // The optimizer keeps two numbers for each weight that is trained, and a gradient is as large as one.
+  // The optimizer has two moments for each trained weight; the gradient is as large as one of them.
   const state = checkpoint + (BYTES * sizeOf(trainer.trainingParts.optimizer)) / 2;
   const available = availableMemory();
   const found: Rehearsal = {
@@ -98,7 +98,7 @@ export async function rehearse(
   try {
     if (state > available && !/\bcuda\b/.test(engine.description)) {
       reporter.warn(
-        `${label}: no step is tried, for weights, gradients and optimizer alone do not fit the memory`,
+        `${label}: no step is tried, because weights, gradients and optimizer alone do not fit into memory`,
       );
       return found;
     }

@@ -13,10 +13,10 @@ import { pruneCheckpoints } from '../run/retention.js';
 import { type Preview, train } from './loop.js';
 import type { Trainer } from './trainer.js';
 
-/** How a command is to take the run that its folder may hold. */
+/** How to treat a run that is already in the folder. */
 export interface ResumeOptions {
   resume: Resume;
-  /** Resumes with values and data that change the result, too. */
+  /** Resumes even with config values or data that change the result. */
   allowChanges?: boolean;
 }
 
@@ -25,21 +25,21 @@ export interface TrainingOptions extends ResumeOptions {
   /** The run folder. */
   folder: string;
   config: Config;
-  /** The config's keys that decide what the training makes. */
+  /** Config keys that change the result of the training. */
   decisive: RegExp;
-  /** What the data is, by what it is called in messages. */
+  /** Identifies the data; the keys are its names in messages. */
   inputs: Record<string, string>;
-  /** Gives the trainer its first values, when there is no checkpoint to go on from. */
+  /** Initializes the trainer, where there is no checkpoint to resume. */
   initialize: () => void | Promise<void>;
   preview?: Preview;
 }
 
-/** What is done with a trainer once all is prepared. */
+/** What to do with a trainer that is ready: `runTraining`, or a rehearsal. */
 export type Runner = (trainer: Trainer, options: TrainingOptions, job: Job) => Promise<void>;
 
 /**
- * Runs a trainer in a run folder from its start or its newest checkpoint to its end; no other process can do so meanwhile.
- * Of several that make the steps together rank 0 alone reads and writes the folder.
+ * Runs a trainer in a run folder, from the start or the newest checkpoint to the end, and locks the folder meanwhile. Of
+ * several processes only rank 0 reads and writes the folder.
  * @throws Interrupted, OutputError, CheckpointError, ConfigError, DataError as `lockFolder`, `findRun`, `compareRun`,
  *   `loadNewestCheckpoint` and `train` do
  */
@@ -82,7 +82,7 @@ async function runLocked(
     preview,
   } = options;
   const { reporter, command, engine, group = ALONE } = job;
-  // First what can fail: a folder must not look like a run that never began, nor lose the config of one that did.
+  // What can fail comes before anything is written: no folder may look like a run that never began, or lose its config.
   const begun = await findRun(folder, resume);
   const training = { label, steps: trainer.totalSteps };
   const run = { config, command, engine, inputs, training };
@@ -94,11 +94,11 @@ async function runLocked(
     const files = await openRun(folder, run, begun);
     job.logTo(files.log);
     if (from) {
-      await pruneCheckpoints(folder, config.logging); // the process may have ended before it did
-      reporter.info(`${label}: going on from step ${trainer.steps}`);
+      await pruneCheckpoints(folder, config.logging); // the last process may have ended before it did
+      reporter.info(`${label}: resumed from step ${trainer.steps}`);
     }
     if (trainer.finished) {
-      reporter.info(`${label}: finished already, at step ${trainer.steps}`);
+      reporter.info(`${label}: already finished, at step ${trainer.steps}`);
       return;
     }
     const log = await openRunLog(files, trainer.steps, config.logging);
@@ -107,7 +107,7 @@ async function runLocked(
   });
 }
 
-/** A checksum of all parameters of a training. */
+/** SHA-256 of all parameters and optimizer moments. */
 function checksum(training: Trainer): string {
   const hash = createHash('sha256');
   for (const parameters of [training.model, ...Object.values(training.trainingParts)])
@@ -116,8 +116,8 @@ function checksum(training: Trainer): string {
 }
 
 /**
- * Gives every process the state of rank 0: that of a fresh start or of a checkpoint, which so it alone has to read.
- * @throws TrainingError where a process then holds something else
+ * Broadcasts the state of rank 0, so that it alone needs to read a checkpoint.
+ * @throws TrainingError where another process then has other numbers
  */
 async function broadcastState(group: Group, training: Trainer): Promise<void> {
   if (group.size === 1) return;
@@ -135,7 +135,7 @@ async function broadcastState(group: Group, training: Trainer): Promise<void> {
   const other = sums.findIndex((sum) => sum !== sums[0]);
   if (other > 0)
     throw new TrainingError(
-      `rank ${other} does not begin with the parameters of rank 0; run the same version of alitok and PyTorch everywhere`,
+      `rank ${other} received other parameters than rank 0 has; run the same version of alitok and PyTorch everywhere`,
     );
   training.release?.();
 }

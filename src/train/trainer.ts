@@ -1,29 +1,29 @@
 import type { Checkpointed } from '../run/checkpoint.js';
 import type { Metrics } from '../run/metrics.js';
 
-/** What the training loop runs: something that makes steps and can be saved. */
+/** What the training loop runs: a model with its data and optimizer, which makes steps and can be saved. */
 export interface Trainer extends Checkpointed {
-  /** Steps to do in all (phases may end early). */
+  /** Number of steps of the whole run; fewer if phases end early. */
   readonly totalSteps: number;
   readonly finished: boolean;
-  /** Makes the next step. @throws NonFiniteError before it changes anything, where the batch is bad */
+  /** Makes the next step. @throws NonFiniteError before anything changes, where loss or gradient is not finite */
   step(): Promise<Metrics>;
   /** Fresh values of all parameters. */
   initialize(): void;
-  /** Spans of steps that take different times, with the state that each begins in; without it all steps are alike. */
+  /** Stretches of steps that take different times, each with its first state; absent if all steps are alike. */
   readonly spans?: readonly { steps: number; state: object }[];
-  /** Counts the step that was not made because its batch was bad. */
+  /** Counts a step that was skipped because of a NonFiniteError. */
   skip(): void;
-  /** Milliseconds that the last step waited for its data. */
+  /** Milliseconds that the last step waited for data. */
   readonly waited: number;
-  /** Before a checkpoint: gives rank 0 what other processes hold of its parts. To be called by all. */
+  /** Gives rank 0 the state that other processes hold, for a checkpoint. All processes must call it. */
   gather?(): Promise<void>;
-  /** After one, and after a state was taken: frees what other processes hold. */
+  /** Frees the state of other processes after a checkpoint was saved or loaded. */
   release?(): void;
-  /** Numbers over all steps since the last call, such as codebook usage. */
+  /** Metrics over all steps since the last call, such as codebook usage. */
   summary?(): Metrics;
-  /** Ends what goes on beside the steps, such as decoding ahead. */
+  /** Ends background work, such as decoding ahead. */
   close?(): Promise<void>;
-  /** Frees all tensors. To be called however the training ends, after `close`. */
+  /** Frees all tensors. Must be called after `close`, however the training ends. */
   dispose(): void;
 }

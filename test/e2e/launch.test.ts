@@ -63,7 +63,7 @@ describe('launch --max-restarts', () => {
       const { code, stderr } = await killedOnce(`${run}/checkpoints/step-0000010`, 2, train);
       expect(code, stderr).toBe(0);
       expect(stderr).toMatch(again);
-      expect(stderr).toMatch(/generator: going on from step [1-5]0/);
+      expect(stderr).toMatch(/generator: resumed from step [1-5]0/);
       const { starts } = JSON.parse(await readFile(`${run}/run.json`, 'utf8'));
       expect(starts).toHaveLength(2);
       expect(starts[1].command.match(/--resume/g)).toHaveLength(1);

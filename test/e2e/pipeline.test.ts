@@ -201,7 +201,7 @@ describe('the pipeline', () => {
     await succeed(...trainTokenizer('stopped', ...options, '--resume'));
     expect((await model('stopped/stage1', 400)).equals(await model('whole/stage1', 400))).toBe(true);
     const again = await succeed(...trainTokenizer('stopped', ...options, '--resume'));
-    expect(again.stderr).toContain('finished already, at step 400');
+    expect(again.stderr).toContain('already finished, at step 400');
   });
 
   it('refuses what does not belong together', async () => {

@@ -226,7 +226,7 @@ describe.skipIf(!canRun('libtorch'))('several processes', () => {
     const from = Number(saved.at(-1)!.slice('step-'.length));
     const to = `generator_training.steps=${from + 4}`;
     const { stderr } = await succeed(...launched(processes), ...train('--resume', '--allow-changes', to));
-    expect(stderr).toContain(`going on from step ${from}`);
+    expect(stderr).toContain(`resumed from step ${from}`);
     const steps = (await losses(run)).map(({ step }) => step);
     expect(steps).toEqual(Array.from({ length: from / 2 + 2 }, (_, i) => 2 * i + 2));
   });

@@ -122,7 +122,7 @@ describe('resuming', () => {
   it('auto begins where there is no run and goes on where there is one', async () => {
     await succeed(...options('auto', '--resume', 'auto'));
     const { stderr } = await succeed(...options('auto', '--resume', 'auto'));
-    expect(stderr).toMatch(/finished already, at step 6/);
+    expect(stderr).toMatch(/already finished, at step 6/);
     expect(await contents(stage1('auto'))).toEqual(expected);
   });
 
@@ -230,7 +230,7 @@ describe('guards', () => {
     expect(last).toBe(`step-${String(seen.step - 1).padStart(7, '0')}`);
     const skip = ['guards.on_nonfinite=skip', 'guards.max_skipped=2'];
     const skipping = await train('diverged', diverging, every, '--resume', ...skip);
-    expectError(skipping, 7, /2 batches before it were skipped .*, so it is not the batch/);
+    expectError(skipping, 7, /2 batches before it were skipped too .*, so the batch is not the cause/);
     expect(skipping.stderr.match(/WARN: step \d was not made: .* it is skipped/g)).toHaveLength(2);
   });
 

@@ -4,7 +4,7 @@ import { AdamW, type AdamWOptions } from '../../nn/adamw.js';
 import type { Gradient } from '../../nn/gradients.js';
 import type { Parameter, Parameters } from '../../nn/parameters.js';
 
-/** The rank that each parameter falls to, so that all have about as many numbers: the largest first, to who has least. */
+/** The rank that owns each parameter, with about equal sizes: the largest parameters first, to the rank with the smallest load. */
 function divideAmong(parameters: readonly Parameter[], size: number): number[] {
   const owners: number[] = [];
   const loads = new Array(size).fill(0);
@@ -18,8 +18,8 @@ function divideAmong(parameters: readonly Parameter[], size: number): number[] {
 }
 
 /**
- * AdamW for several processes. With `sharded`, each has the moments of its part of the parameters only, updates those,
- * and gets the others' from where they were updated (ZeRO's first stage; Rajbhandari et al., 2020).
+ * AdamW for several processes. With `sharded`, each process has the moments of its part of the parameters only, updates
+ * these parameters and broadcasts them (ZeRO stage 1; Rajbhandari et al., 2020).
  */
 export class GroupAdamW {
   private readonly owners?: number[];
@@ -45,7 +45,7 @@ export class GroupAdamW {
     this.optimizer.steps = steps;
   }
 
-  /** The moments; between `gather` and `release` all of them on rank 0, else those that this process has. */
+  /** The moments that this process owns; on rank 0, between `gather` and `release`, all of them. */
   get state(): Parameters {
     return this.optimizer.state;
   }
@@ -81,7 +81,7 @@ export class GroupAdamW {
     }
   }
 
-  /** Gives rank 0 the moments of all, for a checkpoint. */
+  /** Gives rank 0 the moments of all processes, for a checkpoint. */
   async gather(): Promise<void> {
     if (!this.owners) return;
     for (const [moment, owner] of this.momentsWithOwners()) {
@@ -93,7 +93,7 @@ export class GroupAdamW {
     }
   }
 
-  /** Frees the moments that other processes have. */
+  /** Frees the moments that other processes own. */
   release(): void {
     if (!this.owners) return;
     for (const [moment, owner] of this.momentsWithOwners()) if (owner !== this.group.rank) moment.dispose();

@@ -13,23 +13,23 @@ import { classifierTerm, lpipsTerm, type PerceptualTerms } from '../../models/ju
 
 type Key = keyof Config['networks'];
 
-/** The files that each perceptual weight needs, and what `recognise` calls them. */
+/** The files that each perceptual weight needs, by the names that `recognise` gives them. */
 const NEEDED: Record<'w_lpips' | 'w_perc', Partial<Record<Key, string>>> = {
   w_lpips: { vgg16: 'VGG-16', lpips: 'LPIPS weights' },
   w_perc: { convnext: 'ConvNeXt-S' },
 };
 
-/** The networks of the perceptual terms that a stage's phases give weight to. */
+/** The networks of the perceptual terms that have a weight in some phase of a stage. */
 export interface LossNetworks {
   terms: PerceptualTerms;
-  /** What their files are, to be kept with the run, by config key. */
+  /** Checksums of their files by config key, for the record of the run. */
   inputs: Record<string, string>;
   dispose(): void;
 }
 
 /**
  * Which perceptual terms a stage needs files for.
- * @throws ConfigError where the config does not name them, or its images are too small; it says which, and how to go without
+ * @throws ConfigError where the config does not name them, or its images are too small
  */
 export function requireNetworks(
   { tokenizer: { image_size }, tokenizer_training, networks }: Config,
@@ -57,7 +57,7 @@ export function requireNetworks(
 }
 
 /**
- * Looks at the files of the networks that stages need, before hours of training go by without them.
+ * Checks the files of the networks that any of the stages needs, before the first of them trains for hours.
  * @throws ConfigError as `requireNetworks`, CheckpointError for a file that is not what it should be
  */
 export async function checkLossNetworks(config: Config, stages: readonly Stage[]): Promise<void> {

@@ -6,7 +6,7 @@ import { linearDecay } from '../../nn/schedule.js';
 /** One phase of the tokenizer's recipe (config: tokenizer_training.stageN.phases). */
 export interface Phase {
   steps: number;
-  /** Learning rate at the phase's start; along a line to `lr_end` at its end. */
+  /** Learning rate at the start of the phase; it changes linearly to `lr_end`. */
   lr: number;
   lr_end: number;
   w_lpips: number;
@@ -15,14 +15,14 @@ export interface Phase {
   early_stop: { patience_steps: number; min_delta: number } | null;
 }
 
-/** How much of the running mean of the loss one step replaces. */
+/** Weight of one step in the running mean of the loss. */
 const SMOOTHING = 0.01;
 
-/** Where a run stands in its phases. */
+/** The current position in the phases of a run. */
 export class PhaseSchedule {
   /** Index of the phase. */
   phase = 0;
-  /** Steps done in it. */
+  /** Steps done in the phase. */
   step = 0;
   private loss?: number;
   private best = Number.POSITIVE_INFINITY;
@@ -30,7 +30,7 @@ export class PhaseSchedule {
 
   constructor(private readonly phases: readonly Phase[]) {}
 
-  /** All steps, if no phase ends early. */
+  /** Number of steps, if no phase ends early. */
   get totalSteps(): number {
     return this.phases.reduce((sum, phase) => sum + phase.steps, 0);
   }
@@ -50,8 +50,8 @@ export class PhaseSchedule {
   }
 
   /**
-   * Counts one step; goes to the next phase after its last one, or when the loss has converged.
-   * `loss` is undefined on a discriminator's step.
+   * Counts one step. The next phase begins after the last step of this one, or when the loss has converged. `loss` is
+   * undefined for a step of the discriminator.
    */
   advance(loss: number | undefined): void {
     this.step += 1;
@@ -68,7 +68,7 @@ export class PhaseSchedule {
     [this.best, this.bestStep] = [Number.POSITIVE_INFINITY, 0];
   }
 
-  /** The states at the beginning of each phase. */
+  /** For each phase, the state at its beginning. */
   get beginnings(): { steps: number; state: PhaseSchedule['state'] }[] {
     const fresh = new PhaseSchedule(this.phases).state;
     return this.phases.map(({ steps }, phase) => ({ steps, state: { ...fresh, phase } }));
@@ -92,8 +92,8 @@ function refuse(key: string, value: number, problem: string): never {
 
 /**
  * Refuses phases that could not run as configured.
- * @throws ConfigError where the warm-up outlasts them all, so that no phase has its learning rate; where early_stop waits
- *   longer than its phase; where an adversarial phase has no step for the discriminator
+ * @throws ConfigError where the warm-up is longer than all phases, early_stop waits longer than its phase, or an
+ *   adversarial phase has no step for the discriminator
  */
 export function checkPhases({ tokenizer_training }: Config, stage: Stage): void {
   const { phases } = tokenizer_training[`stage${stage}`];
