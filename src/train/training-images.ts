@@ -7,12 +7,12 @@ import { ConfigError, option } from '../errors.js';
 import type { Job } from '../job/job.js';
 import { imageWarnings } from '../job/reporter.js';
 
-/** Opens the endless batches of training images at a position, or at the start. */
+/** Opens the endless sequence of training batches, at a position or at the start. */
 export type OpenBatches = (position?: Position) => TrainingLoader;
 
-/** The endless batches of a trainer, opened with the first one. */
+/** The training batches of a trainer, opened when the first one is needed. */
 export class TrainingImages {
-  /** Milliseconds that the last batch was waited for. */
+  /** Milliseconds spent waiting for the last batch. */
   waited = 0;
   private loader?: TrainingLoader;
   private begin?: Position;
@@ -52,15 +52,18 @@ export class TrainingImages {
   }
 }
 
-/** Which images are taken. */
+/** Which images of a data set to use. */
 export interface ImageLimits {
-  /** Pixels that one may have at most. */
+  /** Largest number of pixels of an image. */
   maxPixels?: number;
-  /** Takes class folders without an image too; their numbers stay. */
+  /** Accepts class folders without images; they keep their class index. */
   allowEmptyClasses?: boolean;
 }
 
-/** The training images of a config, as an endless loader of this process's share; logs what is found and what is wrong. */
+/**
+ * The training images of a config: this process's part of each batch. Logs what is found, and warns about bad files.
+ * @throws ConfigError where the config names none, DataError where there are no images
+ */
 export async function openTraining(
   { data, tokenizer, seed }: Config,
   batchSize: number,
@@ -80,7 +83,7 @@ export async function openTraining(
   const { onUnreadable, onSmall: tell } = imageWarnings(job.reporter);
   let told = false;
   const onSmall = (found: SmallImages) => {
-    if (!told) tell(found); // stages that follow each other read the same images
+    if (!told) tell(found); // both stages read the same images
     told = true;
   };
   const options = { dataset, imageSize, batchSize, seed, share: job.group, onUnreadable, onSmall };

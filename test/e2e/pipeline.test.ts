@@ -195,7 +195,7 @@ describe('the pipeline', () => {
     child.kill('SIGINT');
     const { code, stderr } = await outcome;
     expect(code).toBe(130);
-    expect(stderr).toMatch(/stopped at step \d+, which is saved in .*; go on with --resume/);
+    expect(stderr).toMatch(/stopped at step \d+, which is saved in .*; resume it with --resume/);
     const [saved] = await readdir(at('stopped', 'stage1', 'checkpoints'));
     expect(Number(saved.slice(5))).toBeLessThan(400);
     await succeed(...trainTokenizer('stopped', ...options, '--resume'));

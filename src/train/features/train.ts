@@ -5,7 +5,7 @@ import { type ResumeOptions, runTraining } from '../run-training.js';
 import { type ImageLimits, openTraining } from '../training-images.js';
 import { FeatureTrainer } from './trainer.js';
 
-/** The config's keys that decide what the training makes. */
+/** Config keys that change the result of the training. */
 const DECISIVE = /^(seed$|features\.|tokenizer\.image_size$|tokenizer_training\.(beta1|beta2|weight_decay)$)/;
 
 /** Trains a feature network on the classes of the config's training images, in a run folder. */
@@ -17,7 +17,7 @@ export async function trainFeatures(
   const { openBatches, classNames, inputs } = await openTraining(config, batch_size, job, images);
   if (classNames.length < 2)
     throw new DataError(
-      `${config.data.train} has no class folders to tell apart, which features are learned from; give a folder of at least two`,
+      `${config.data.train} has no class folders, from which features are learned; name a folder with at least two`,
     );
   const trainer = new FeatureTrainer(config, classNames, openBatches, job.group);
   const initialize = () => trainer.initialize();

@@ -1,7 +1,7 @@
 import { Random } from '../../random.js';
 import type { TokenCache } from '../../tokens/codes.js';
 
-/** Codes (B, T) and classes (B) of B images, and which images and crops of the cache they are. */
+/** Codes (B, T) and classes (B) of B images, and their indices in the cache. */
 export interface TokenBatch {
   codes: Int32Array;
   classes: Int32Array;
@@ -9,10 +9,10 @@ export interface TokenBatch {
   crops: number[];
 }
 
-/** Rows that are read at the same time. */
+/** Number of concurrent reads. */
 const CONCURRENCY = 64;
 
-/** `count` images of a batch from `start` on, in its memory. */
+/** `count` images of a batch from `start` on, as views. */
 export function slice(
   { codes, classes }: Pick<TokenBatch, 'codes' | 'classes'>,
   start: number,
@@ -26,8 +26,8 @@ export function slice(
 }
 
 /**
- * Endless shuffled reading of a token cache: what stands at a position depends on seed and position alone. The batch
- * that will be asked for next is read ahead.
+ * Endless shuffled reading of a token cache: the image at a position depends on seed and position alone. The next batch is
+ * read ahead.
  */
 export class TokenBatches {
   private epoch = -1;
@@ -40,15 +40,15 @@ export class TokenBatches {
   ) {}
 
   /**
-   * `count` images from the endless sequence's `position` on, each with one of its crops at random. As many from `next` on
-   * are read ahead.
+   * `count` images from `position` in the endless sequence on, each with one of its crops at random. Then reads ahead as
+   * many from `next` on.
    */
   async read(position: number, count: number, next = position + count): Promise<TokenBatch> {
     const { ahead } = this;
     const expected = ahead?.position === position && ahead.count === count;
     const batch = await (expected ? ahead.batch : this.load(position, count));
     this.ahead = { position: next, count, batch: this.load(next, count) };
-    this.ahead.batch.catch(() => {}); // seen when it is asked for
+    this.ahead.batch.catch(() => {}); // reported when it is awaited
     return batch;
   }
 
@@ -66,7 +66,7 @@ export class TokenBatches {
       read.crops.push(crop);
       return { image, crop, offset: i * tokens };
     });
-    // In the order of the file, which disks prefer, and many at once.
+    // In file order, which disks prefer, and many at once.
     const waiting = rows.sort((a, b) => a.image - b.image || a.crop - b.crop).values();
     const readers = Array.from({ length: CONCURRENCY }, async () => {
       for (const { image, crop, offset } of waiting) await this.cache.read(image, crop, codes, offset);

@@ -16,7 +16,7 @@ export interface TrainGeneratorOptions extends ResumeOptions {
   run: string;
   /** The token cache. */
   tokens: string;
-  /** A tokenizer to draw samples with during training; it must be the one that made the cache. */
+  /** The tokenizer that made the cache, to draw samples with during training. */
   tokenizer?: string;
 }
 
@@ -29,7 +29,10 @@ export function checkWarmup({ generator_training }: Config): void {
     );
 }
 
-/** Refuses a cache whose sizes are not those of the config's tokenizer and generator; warns where it has fewer classes. */
+/**
+ * Checks a cache against the sizes of the config's tokenizer and generator; warns where it has fewer classes.
+ * @throws DataError, ConfigError where they do not fit
+ */
 function checkSizes(cache: TokenCache, { tokenizer, generator }: Config, { reporter }: Job): void {
   const { tokens } = tokenizerGeometry(tokenizer);
   const { image_size, patch_size, codebook_size } = tokenizer;
@@ -50,7 +53,7 @@ function checkSizes(cache: TokenCache, { tokenizer, generator }: Config, { repor
   const named = cache.classNames.length;
   if (named > 0 && named < generator.classes)
     reporter.warn(
-      `generator.classes is ${generator.classes}, but ${cache.path} has ${named} classes: the others would never be trained, yet sampled; generator.classes=${named} leaves them out`,
+      `generator.classes is ${generator.classes}, but ${cache.path} has ${named} classes: the others would be sampled without having been trained; set generator.classes=${named}`,
     );
 }
 
@@ -62,10 +65,10 @@ function foundText({ path, images, crops, tokens, classNames, provenance }: Toke
   return `${path}: ${number(images, 'image', 'images')} in ${number(classNames.length, 'class', 'classes')}, each in ${number(crops, 'crop', 'crops')}${way} of ${number(tokens, 'code', 'codes')}`;
 }
 
-/** The config's keys that decide what the training makes. */
+/** Config keys that change the result of the training. */
 const DECISIVE = /^(seed$|tokenizer\.|generator\.|generator_training\.(?!shard_optimizer$))/;
 
-/** What tells one token cache from another: the same image under another tokenizer has codes that mean other images. */
+/** Identifies a token cache. The tokenizer is part of it, because its codebook gives the codes their meaning. */
 function inputsOf({ images, crops, tokens, provenance }: TokenCache): Record<string, string> {
   return {
     'the tokenizer of the codes': provenance?.fingerprint ?? 'not known',
@@ -73,7 +76,7 @@ function inputsOf({ images, crops, tokens, provenance }: TokenCache): Record<str
   };
 }
 
-/** Trains the generator on a token cache in a run folder; `run` says what is done with it once all is prepared. */
+/** Trains the generator on a token cache, in a run folder; `run` takes over when all is ready. */
 export async function trainGenerator(
   options: TrainGeneratorOptions,
   job: Job,

@@ -22,7 +22,7 @@ export function decays(parameter: Parameter): boolean {
   return parameter.shape.length >= 2 && !NO_DECAY.test(parameter.name);
 }
 
-/** A micro-batch with what was drawn for it: its place in the step's batch, and whose class is dropped. */
+/** A micro-batch with its place in the step's batch, and which of its classes are dropped. */
 interface DrawnBatch extends Pick<TokenBatch, 'codes' | 'classes'> {
   first: number;
   dropped: readonly boolean[];
@@ -107,7 +107,7 @@ export class GeneratorTrainer implements Trainer {
     this.steps += 1;
   }
 
-  /** Cross-entropy of one micro-batch with dropout and dropped classes, and the share of codes predicted. */
+  /** Cross-entropy of one micro-batch, with dropout and dropped classes, and the accuracy. */
   private loss({ codes, classes, first, dropped }: DrawnBatch, random: Random) {
     const { generator, config } = this;
     const { tokens } = generator.geometry;
@@ -133,7 +133,7 @@ export class GeneratorTrainer implements Trainer {
     this.optimization.release();
   }
 
-  /** What is saved and sampled: the average if there is one. */
+  /** The parameters to save and sample with: the EMA if there is one. */
   get model(): Parameters {
     return this.ema?.parameters ?? this.generator.parameters;
   }
@@ -155,7 +155,7 @@ export class GeneratorTrainer implements Trainer {
 
   get trainingParts(): TrainingParts {
     const parts: TrainingParts = { optimizer: this.optimization.state };
-    // With an average, the model's file holds that; the parameters that train are kept beside it.
+    // With an EMA, the model file holds that; the trained parameters have a file of their own.
     if (this.ema) parts.parameters = this.generator.parameters;
     return parts;
   }

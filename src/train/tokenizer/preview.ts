@@ -12,11 +12,11 @@ import { CodebookUsage } from '../../models/tokenizer/codebook-usage.js';
 import type { Tokenizer } from '../../models/tokenizer/tokenizer.js';
 import type { Preview } from '../loop.js';
 
-/** How many pairs the sheet of a training run shows, and how many images are reconstructed at once. */
+/** Number of pairs in the picture. */
 const SHOWN = 24;
 const BATCH = 32;
 
-/** Reconstructs images (uint8, count·S·S·3): their mean PSNR as metric `name`, a sheet of the first, and their codes. */
+/** Reconstructs images (uint8, count·S·S·3): their mean PSNR as metric `name`, a picture of the first, and code counts. */
 function reconstructionPreview(tokenizer: Tokenizer, images: Uint8Array, name: string): Preview {
   const size = tokenizer.geometry.image_size;
   const bytes = size * size * 3;
@@ -49,7 +49,7 @@ function reconstructionPreview(tokenizer: Tokenizer, images: Uint8Array, name: s
   };
 }
 
-/** Reconstructions of held-out images, or of training images where the config names none. */
+/** Previews on the validation images, or on training images where the config names none. */
 export async function openPreview({ data, tokenizer, logging }: Config, job: Job, maxPixels?: number) {
   const { reporter } = job;
   const [folder, list] = data.validation

@@ -16,23 +16,23 @@ import { TokenizerTrainer } from './trainer.js';
 
 export interface TrainTokenizerOptions extends ResumeOptions {
   config: Config;
-  /** The folder that gets the runs `stage1` and `stage2`. */
+  /** The folder for the runs `stage1` and `stage2`. */
   run: string;
   stages: readonly Stage[];
-  /** For stage 2: a stage-1 tokenizer other than that of `run`. */
+  /** For stage 2: a stage-1 tokenizer, if not that of `run`. */
   from?: string;
   images?: ImageLimits;
 }
 
-/** The config's keys that decide what a stage makes. */
+/** Config keys that change the result of a stage. */
 const DECISIVE: Record<Stage, RegExp> = {
   1: /^(seed$|tokenizer\.|discriminator\.|tokenizer_training\.(?!stage2|shard_optimizer$))/,
   2: /^(seed$|tokenizer\.|discriminator\.|tokenizer_training\.(?!stage1|shard_optimizer$))/,
 };
 
 /**
- * Trains the stages in turn, each in its own run folder; stage 2 starts from stage 1's encoder and codebook. `run` says
- * what is done with each once all is prepared.
+ * Trains the stages in turn, each in its own run folder; stage 2 starts from stage 1's encoder and codebook. `run` takes
+ * over when a stage is ready.
  */
 export async function trainTokenizer(
   options: TrainTokenizerOptions,
@@ -40,7 +40,7 @@ export async function trainTokenizer(
   run: Runner = runTraining,
 ): Promise<void> {
   const { config, stages, resume, allowChanges, from, images } = options;
-  // What is wrong with stage 2 is to be known before stage 1 has run for days.
+  // Check stage 2 as well before stage 1 runs for days.
   for (const stage of stages) checkPhases(config, stage);
   await checkLossNetworks(config, stages);
   const { batch_size } = config.tokenizer_training;
@@ -65,7 +65,7 @@ export async function trainTokenizer(
           label: `stage ${stage}`,
           folder: join(options.run, `stage${stage}`),
           config,
-          // With both stages, the second may not have begun when the first was interrupted.
+          // The run may have been interrupted in stage 1.
           resume: resume && stages.length > 1 && stage === 2 ? 'auto' : resume,
           allowChanges,
           decisive: DECISIVE[stage],
@@ -81,7 +81,7 @@ export async function trainTokenizer(
   }
 }
 
-/** The tokenizer that stage 2 starts from: `from`, else the newest of the run `stage1`. Throws CheckpointError. */
+/** The tokenizer that stage 2 starts from: `from`, or else the newest of the run `stage1`. @throws CheckpointError */
 async function loadStage1(
   from: string | undefined,
   stage1: string,

@@ -45,8 +45,8 @@ export class TokenizerTrainer implements Trainer {
   private readonly images: TrainingImages;
 
   /**
-   * `openBatches` gives this process's stretch of each batch; `perceptual` has the terms that phases give weight to, as
-   * `openLossNetworks` gives them. @throws ConfigError if the phases cannot be gone through
+   * `openBatches` gives this process's part of each batch; `perceptual` has the terms with a weight in some phase (see
+   * `openLossNetworks`). @throws ConfigError where the phases cannot run, or the batch cannot be divided
    */
   constructor(
     private readonly config: Config,
@@ -139,7 +139,7 @@ export class TokenizerTrainer implements Trainer {
     return { codebook_usage: used, codebook_entropy: entropy };
   }
 
-  /** What both kinds of step have in common: the micro-batches x (B, S, S, 3) in [0, 1] of a batch, and its images. */
+  /** What both kinds of step share: `loss` on each micro-batch x (B, S, S, 3) in [0, 1], and the batch's image files. */
   private stepOn(batch: Batch, lr: number, loss: (x: tf.Tensor4D) => LossAndMore) {
     const { micro } = this.division;
     const { image_size } = this.config.tokenizer;
@@ -158,7 +158,7 @@ export class TokenizerTrainer implements Trainer {
     try {
       return await this.optimization.step({
         ...this.stepOn(batch, lr, (x) => this.tokenizerLoss(x, phase)),
-        unbounded: ['psnr'], // infinite for an image that is met exactly
+        unbounded: ['psnr'], // infinite for a perfect reconstruction
         onResult: (result) => {
           latents.push(tf.keep(result.latents as tf.Tensor2D));
           indices.push(tf.keep(result.indices as tf.Tensor1D));
@@ -170,7 +170,7 @@ export class TokenizerTrainer implements Trainer {
     }
   }
 
-  /** Counts the codes of a batch and makes the clustering update, which looks at the batches of all processes. */
+  /** Adds to the codebook usage and makes the clustering update, both with the batch of all processes. */
   private async updateCodebook(latents: tf.Tensor2D[], indices: tf.Tensor1D[]): Promise<void> {
     const chosen = await this.ofAll(indices);
     this.usage.add(chosen.dataSync<'int32'>());
