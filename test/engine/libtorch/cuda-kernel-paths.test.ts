@@ -28,7 +28,8 @@ if (built) {
   await import('../ops/ops.test.js');
   await import('../ops/large-shapes.test.js');
   await import('../ops/draw.test.js');
-  await import('../../train/step/optimizer.test.js');
+  await import('../../nn/adamw.test.js');
+  await import('../../train/step/optimization.test.js');
   await import('./recorded-steps.test.js');
   await import('../../golden/generator.test.js');
   await import('../../golden/tokenizer.test.js');

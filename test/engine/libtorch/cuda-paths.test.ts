@@ -32,7 +32,8 @@ if (built) {
   vi.stubEnv('ALITOK_TEST_DEVICE', 'pretended-cuda');
   await import('../ops/ops.test.js');
   await import('../ops/large-shapes.test.js');
-  await import('../../train/step/optimizer.test.js');
+  await import('../../nn/adamw.test.js');
+  await import('../../train/step/optimization.test.js');
   await import('../../golden/generator.test.js');
   await import('../../golden/tokenizer.test.js');
   await import('../../golden/discriminator.test.js');

@@ -1,11 +1,11 @@
 import * as tf from '@tensorflow/tfjs';
 import { expect, it } from 'vitest';
-import { AdamW } from '../../../src/nn/adamw.js';
-import { Ema } from '../../../src/nn/ema.js';
-import { constant } from '../../../src/nn/initializers.js';
-import { Parameters } from '../../../src/nn/parameters.js';
-import { Random } from '../../../src/random.js';
-import { describeEngines } from '../../support/engines.js';
+import { AdamW } from '../../src/nn/adamw.js';
+import { Ema } from '../../src/nn/ema.js';
+import { constant } from '../../src/nn/initializers.js';
+import { Parameters } from '../../src/nn/parameters.js';
+import { Random } from '../../src/random.js';
+import { describeEngines } from '../support/engines.js';
 
 const START = [1, -2, 0.5];
 
