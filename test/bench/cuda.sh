@@ -20,7 +20,7 @@ export ALITOK_TEST_ENGINES=libtorch ALITOK_TEST_DEVICE=$device
 # What is timed: cases of AR-B and the tokenizer, and whole images of the larger generators.
 if [ -n "${QUICK:-}" ]; then
   cases="sample:1:2 encode:1" compiled_cases="encode:1" exact_cases="sample:1:2 train:1" train=train:1 large=sample:1:2
-  tests="test/train/step/optimizer.test.ts test/golden/generator.test.ts" curves="--steps 4"
+  tests="test/train/step/optimization.test.ts test/golden/generator.test.ts" curves="--steps 4"
 else
   cases="sample:1 sample:64 train:64 encode:64 decode:64 sample:256" compiled_cases="sample:1 sample:64 train:64 encode:64 decode:64"
   exact_cases="sample:64 train:64 encode:64 decode:64" train=train:64 large=sample:64
