@@ -1,6 +1,6 @@
+import { type FileHandle, open } from 'node:fs/promises';
 import { Readable } from 'node:stream';
-import { type Entry, openPromise, type ZipFile as ZipReader } from 'yauzl';
-import { ZipFile as ZipWriter } from 'yazl';
+import { ZipFile } from 'yazl';
 import { DataError } from '../errors.js';
 import { writeAtomic } from '../files/atomic.js';
 import { bytesOf, sizeOf, type TypedArray } from '../files/bytes.js';
@@ -16,26 +16,26 @@ import {
   npyArray,
   parseNpyHeader,
 } from './npy.js';
+import { isStored, ZipArchive, type ZipEntry } from './zip.js';
 
-const STORED = 0;
-/** Deflate makes nothing smaller than this. */
-const MAX_DEFLATE_RATIO = 1032;
+const EXTENSION = '.npy';
 
 /** An open .npz file: a zip of .npy files, stored or deflated, read by name. */
 export class Npz {
   constructor(
     readonly path: string,
-    private readonly zip: ZipReader,
-    private readonly entries: ReadonlyMap<string, Entry>,
+    private readonly zip: ZipArchive,
+    private readonly handle: FileHandle,
   ) {}
 
   /** The arrays' names, without `.npy`, in the file's order. */
   get names(): string[] {
-    return [...this.entries.keys()];
+    const files = [...this.zip.entries.keys()].filter((name) => name.endsWith(EXTENSION));
+    return files.map((name) => name.slice(0, -EXTENSION.length));
   }
 
   has(name: string): boolean {
-    return this.entries.has(name);
+    return this.zip.entries.has(`${name}${EXTENSION}`);
   }
 
   /**
@@ -93,19 +93,19 @@ export class Npz {
 
   /** Whether rows in the middle of an array can be read without all those before them. */
   isStored(name: string): boolean {
-    return this.entry(name).compressionMethod === STORED;
+    return isStored(this.entry(name));
   }
 
-  close(): void {
-    this.zip.close();
+  close(): Promise<void> {
+    return this.handle.close();
   }
 
   private label(name: string): string {
     return `${name} in ${this.path}`;
   }
 
-  private entry(name: string): Entry {
-    const entry = this.entries.get(name);
+  private entry(name: string): ZipEntry {
+    const entry = this.zip.entries.get(`${name}${EXTENSION}`);
     if (entry) return entry;
     throw new DataError(`${this.path} has no array ${name}; it has ${this.names.join(', ') || 'none'}`);
   }
@@ -125,7 +125,7 @@ export class Npz {
     try {
       let buffer = new Uint8Array(Math.min(size, left));
       if (left === 0) return;
-      const stream = await this.zip.openReadStreamPromise(entry, stored ? { start, end } : {});
+      const stream = await this.zip.stream(entry, stored ? { start, end } : {});
       for await (const chunk of stream as AsyncIterable<Uint8Array>) {
         let at = Math.min(skip, chunk.length);
         skip -= at;
@@ -153,20 +153,14 @@ export class Npz {
   }
 }
 
-/** @throws DataError where the file is missing or not a zip */
+/** @throws DataError where the file is missing or not a valid zip */
 export async function openNpz(path: string): Promise<Npz> {
-  let zip: ZipReader | undefined;
+  let handle: FileHandle | undefined;
   try {
-    zip = await openPromise(path, { autoClose: false });
-    const entries = new Map<string, Entry>();
-    for await (const entry of zip.eachEntry()) {
-      if (entry.uncompressedSize > MAX_DEFLATE_RATIO * entry.compressedSize)
-        throw new Error(`${entry.fileName} claims ${entry.uncompressedSize} bytes`);
-      if (entry.fileName.endsWith('.npy')) entries.set(entry.fileName.slice(0, -'.npy'.length), entry);
-    }
-    return new Npz(path, zip, entries);
+    handle = await open(path);
+    return new Npz(path, await ZipArchive.open(handle, (await handle.stat()).size), handle);
   } catch (error) {
-    zip?.close();
+    await handle?.close();
     const { code, message } = error as NodeJS.ErrnoException;
     const reason = code === 'ENOENT' ? 'no such file' : message;
     throw new DataError(`cannot read ${path} as .npz: ${reason}; check the path or write it again`, {
@@ -190,7 +184,7 @@ export interface NpzArray {
  */
 export async function writeNpz(path: string, arrays: readonly NpzArray[]): Promise<void> {
   await writeAtomic(path, async (file) => {
-    const zip = new ZipWriter();
+    const zip = new ZipFile();
     const output = zip.outputStream as Readable;
     const fail = (error: Error) => output.destroy(error);
     zip.on('error', fail);
