@@ -2,7 +2,7 @@ import { readdir, readFile } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { CheckpointError } from '../errors.js';
 import { writeOwnFile } from '../files/atomic.js';
-import { fileChecksum } from '../files/checksum.js';
+import { fileChecksum } from '../files/bytes.js';
 
 /** In each checkpoint, as `sha256sum --check` reads it. */
 export const SUMS_FILE = 'SHA256SUMS';

@@ -3,7 +3,7 @@ import { readdir, rm, rmdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { CheckpointError } from '../errors.js';
 import { outputError, removeTemporaries } from '../files/atomic.js';
-import { fileChecksum } from '../files/checksum.js';
+import { fileChecksum } from '../files/bytes.js';
 import { parseWeightsPath } from '../formats/weights-path.js';
 import { SUMS_FILE } from './checksums.js';
 

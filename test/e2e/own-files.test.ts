@@ -48,7 +48,7 @@ async function expectRefused(folder: string, mine: string[], named: RegExp, args
 }
 
 describe('a file of the user under the name of a result', () => {
-  const written = (name: string) => new RegExp(`${name} is there already and was not written by alitok`);
+  const written = (name: string) => new RegExp(`${name} already exists and was not written by alitok`);
   const reconstruction = ['eval', 'reconstruction', '--tokenizer', tokenizer, '-d', train];
   const generation = [
     'eval',
@@ -128,7 +128,7 @@ describe('a folder of the user under the name of work under way', () => {
       await expectRefused(
         'work',
         [`out.safetensors.partial/${name}`],
-        /out\.safetensors\.partial holds \w+(\.txt)?, which is of no interrupted run/,
+        /out\.safetensors\.partial contains \w+(\.txt)?, which does not belong to an interrupted run/,
         tokenize,
       );
   });
