@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { CheckpointError } from '../errors.js';
 import { outputError, removeTemporaries } from '../files/atomic.js';
 import { fileChecksum } from '../files/bytes.js';
-import { parseWeightsPath } from '../formats/weights-path.js';
+import { parseWeightsPath } from '../formats/tensor-file.js';
 import { SUMS_FILE } from './checksums.js';
 
 /** The model's file in a checkpoint folder. */

@@ -7,8 +7,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { ZipFile } from 'yazl';
 import { openTensorFile } from '../../src/checkpoint/open.js';
 import { CheckpointError } from '../../src/errors.js';
-import { pickleStateDict } from '../../src/formats/pytorch/pickle-state-dict.js';
-import { writePytorch } from '../../src/formats/pytorch/write.js';
+import { pickleStateDict, writePytorch } from '../../src/formats/pytorch/write.js';
 import { writeTrainingFile } from '../support/training-file.js';
 
 let folder: string;

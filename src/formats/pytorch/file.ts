@@ -9,8 +9,7 @@ import {
   type TensorFile,
   type WeightsChoice,
 } from '../tensor-file.js';
-import type { Archive } from './archive.js';
-import { damaged } from './damaged.js';
+import { type Archive, damaged } from './archive.js';
 import { stateDict } from './state-dict.js';
 import { openStreamArchive } from './stream-archive.js';
 import type { Tensor } from './values.js';

@@ -1,8 +1,7 @@
 import type { FileHandle } from 'node:fs/promises';
 import { readFully } from '../../files/bytes.js';
 import { bytesPerElement } from '../tensor-file.js';
-import { type Archive, MAX_PICKLE_BYTES, unpickleAt } from './archive.js';
-import { damaged } from './damaged.js';
+import { type Archive, damaged, MAX_PICKLE_BYTES, unpickleAt } from './archive.js';
 import type { PickleValue } from './unpickle.js';
 import { type StoredStorage, tensorWorld } from './values.js';
 

@@ -1,7 +1,7 @@
 import { CheckpointError } from '../../errors.js';
 import { sizeOf } from '../../files/bytes.js';
 import { bytesPerElement, type Dtype } from '../tensor-file.js';
-import { damaged } from './damaged.js';
+import { damaged } from './archive.js';
 import { PickleGlobal, PickleObject, type PickleValue, type PickleWorld } from './unpickle.js';
 
 /** PyTorch's storage class of each dtype. */

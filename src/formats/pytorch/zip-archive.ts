@@ -1,8 +1,7 @@
 import type { FileHandle } from 'node:fs/promises';
 import { bytesPerElement } from '../tensor-file.js';
 import { ZipArchive, type ZipEntry } from '../zip.js';
-import { type Archive, MAX_PICKLE_BYTES, unpickleAt } from './archive.js';
-import { damaged } from './damaged.js';
+import { type Archive, damaged, MAX_PICKLE_BYTES, unpickleAt } from './archive.js';
 import { type StoredStorage, tensorWorld } from './values.js';
 
 const PICKLE = 'data.pkl';
