@@ -3,8 +3,7 @@ import { basename, dirname, join } from 'node:path';
 import { OutputError } from '../errors.js';
 import { refuseForeign } from './mark.js';
 
-// Packages for atomic writes take the whole content at once. Here files of gigabytes are written part by part, the mark is
-// checked, and errors carry a remedy.
+// Packages such as write-file-atomic take the whole content at once; here files of gigabytes are written part by part.
 
 const REMEDIES: Record<string, string> = {
   ENOSPC: 'the disk is full; free some space or choose another folder',

@@ -9,8 +9,8 @@ import { OutputError } from '../errors.js';
 import { makeFolder, outputError } from './atomic.js';
 import type { HeartbeatData } from './heartbeat.js';
 
-// Packages for lock files judge a lock by its age: they take one from a process whose steps block it for minutes, or whose
-// clock jumps.
+// Packages such as proper-lockfile judge a lock by its age, and touch it from the main thread: they would take it from a process
+// whose steps block for minutes, or when a clock jumps.
 
 /** A lock's file name; its middle is random. */
 const lockName = () => `.lock-${randomUUID()}.json`;

@@ -40,7 +40,7 @@ export class Npz {
 
   /**
    * A whole array.
-   * @throws DataError where it is missing, damaged, or of an unsupported type
+   * @throws DataError if it is missing, damaged, or of an unsupported type
    */
   async read(name: string): Promise<NpyArray | NpyStrings> {
     const size = this.entry(name).uncompressedSize;
@@ -50,17 +50,17 @@ export class Npz {
 
   /**
    * An array of numbers as float64, whatever its type.
-   * @throws DataError where it is missing, damaged, or holds texts
+   * @throws DataError if it is missing, damaged, or contains strings
    */
   async readFloat64(name: string): Promise<{ shape: readonly number[]; data: Float64Array }> {
     const { dtype, shape, data } = await this.read(name);
-    if (dtype === 'string') throw new DataError(`${this.label(name)} holds texts; numbers are needed`);
+    if (dtype === 'string') throw new DataError(`${this.label(name)} contains strings; numbers are needed`);
     return { shape, data: Float64Array.from(data as ArrayLike<number | bigint>, Number) };
   }
 
   /**
    * The type and shape of an array, without its data.
-   * @throws DataError where it is missing, damaged, or of an unsupported type
+   * @throws DataError if it is missing, damaged, or of an unsupported type
    */
   async header(name: string): Promise<NpyHeader> {
     const length = Math.min(this.entry(name).uncompressedSize, MAX_NPY_HEADER_BYTES);
@@ -71,9 +71,9 @@ export class Npz {
   }
 
   /**
-   * The rows `start` to `end` along the first dimension, `count` at a time (the last time what is left):
-   * a large array without holding it.
-   * @throws DataError where it is missing, damaged, of an unsupported type or in Fortran order
+   * The rows `start` to `end` along the first dimension, `count` at a time and the rest last, so that a large array is
+   * never in memory as a whole.
+   * @throws DataError if it is missing, damaged, of an unsupported type or in Fortran order
    */
   async *rows(name: string, count: number, start = 0, end?: number): AsyncGenerator<TypedArray> {
     const { dtype, shape, fortranOrder, bytesPerElement, dataStart } = await this.header(name);
@@ -81,7 +81,7 @@ export class Npz {
       throw new DataError(`${this.label(name)} has no rows of numbers; save it as a row-major array`);
     }
     if (dataStart + sizeOf(shape) * bytesPerElement !== this.entry(name).uncompressedSize) {
-      throw new DataError(`${this.label(name)} has another size than its header says; write it again`);
+      throw new DataError(`${this.label(name)} does not have the size that its header says; write it again`);
     }
     const rowBytes = sizeOf(shape.slice(1)) * bytesPerElement;
     const from = dataStart + start * rowBytes;
@@ -91,7 +91,7 @@ export class Npz {
     }
   }
 
-  /** Whether rows in the middle of an array can be read without all those before them. */
+  /** Whether rows in the middle of an array can be read without those before. */
   isStored(name: string): boolean {
     return isStored(this.entry(name));
   }
@@ -153,7 +153,7 @@ export class Npz {
   }
 }
 
-/** @throws DataError where the file is missing or not a valid zip */
+/** @throws DataError if the file is missing or not a valid zip */
 export async function openNpz(path: string): Promise<Npz> {
   let handle: FileHandle | undefined;
   try {
@@ -173,14 +173,14 @@ export interface NpzArray {
   readonly name: string;
   readonly dtype: NpyDtype;
   readonly shape: readonly number[];
-  /** The elements in row-major order, at once or in parts; a part must not change after it is given. */
+  /** The elements in row-major order, at once or in parts; a part must not be changed after it was yielded. */
   readonly data: TypedArray | Iterable<TypedArray> | AsyncIterable<TypedArray>;
 }
 
 /**
- * Writes arrays as NumPy's `savez` does (stored, zip64 where needed): durable and whole, or not at all.
- * The same arrays give the same bytes. An array given in parts is never held whole.
- * @throws OutputError where the file cannot be written, and what the arrays' generators throw
+ * Writes arrays as NumPy's `savez` does (stored, zip64 if needed), atomically. The same arrays give the same bytes. An
+ * array given in parts is never in memory as a whole.
+ * @throws OutputError if the file cannot be written; whatever the arrays' generators throw
  */
 export async function writeNpz(path: string, arrays: readonly NpzArray[]): Promise<void> {
   await writeAtomic(path, async (file) => {

@@ -101,7 +101,7 @@ describe('data', () => {
     expectRefusal(
       await trainTokenizer('refused', at('cut.tar')),
       3,
-      /cut\.tar is not a sound tar file: .* cut off/,
+      /cut\.tar is not a valid tar file: .* cut off/,
     );
     expect(existsSync(at('refused'))).toBe(false);
 

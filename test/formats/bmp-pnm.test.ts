@@ -148,9 +148,9 @@ describe('readPnm', () => {
     ['P3 1 1 255 1 2 three', /byte 15 of this PNM file should be a number/],
     ['P3 1 1 255 1 -2 3', /should be a number/],
     ['P6 0 9 255\n', /0 × 9 pixels/],
-    ['P6 1 1 0\nabc', /largest value is 0/],
-    ['P6 1 1 70000\nabc', /largest value is 70000/],
-    ['P3 1 1 15 1 2 16', /the value 16, over its largest of 15/],
+    ['P6 1 1 0\nabc', /maximum value is 0/],
+    ['P6 1 1 70000\nabc', /maximum value is 70000/],
+    ['P3 1 1 15 1 2 16', /the value 16, which is over its maximum of 15/],
     [`P6 ${'9'.repeat(400)} 1 255\n`, /should be a number/],
   ])('refuses %j', (text, message) => {
     expect(() => read(text)).toThrow(message);

@@ -156,7 +156,7 @@ describe('tensors that say their dtype themselves (_rebuild_tensor_v3)', () => {
 
   it('are refused beyond their storage, in half elements and of other dtypes', async () => {
     await expect(open('uint32', Buffer.alloc(8), 1)).rejects.toThrow(/lies outside of its storage of 2/);
-    await expect(open('uint32', Buffer.alloc(9))).rejects.toThrow(/9 elements is no whole number of U32/);
+    await expect(open('uint32', Buffer.alloc(9))).rejects.toThrow(/9 elements is not a whole number of U32/);
     await expect(open('complex64', Buffer.alloc(16))).rejects.toThrow(/import torch\.complex64/);
   });
 });

@@ -111,7 +111,7 @@ describe('refuses in one line', () => {
     ],
     ['an end that is cut off', tarOf(good).subarray(0, -1024), /without an end mark: it is cut off/],
     ['a header that is cut off', tarOf(good, good).subarray(0, 2560 + 100), /without an end mark/],
-    ['a changed header', tarOf(good, good).fill('b', 2560, 2561), /a header, at byte 2560, is none/],
+    ['a changed header', tarOf(good, good).fill('b', 2560, 2561), /no valid header at byte 2560/],
     ['8 GB', tarOf({ ...good, size: 2 ** 33 - 1 }), /8589934591 bytes at byte 512, goes beyond/],
     ['a negative size', tarOf(huge('ffffffffffffffffffffff00')), /does not begin as one/],
     ['a size of 2^80', tarOf(huge('80010000000000000000000000')), /does not begin as one/],

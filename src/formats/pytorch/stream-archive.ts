@@ -9,9 +9,9 @@ const MAGIC = 0x1950a86a20f9469cfc6cn;
 const PROTOCOL = 1001;
 
 /**
- * The format of PyTorch before 1.6: five pickles (magic number, protocol, about the machine, the value, keys of its
- * storages), then for each key the number of elements (8 bytes) and the elements.
- * @throws CheckpointError where it is not sound
+ * The format of PyTorch before 1.6: five pickles (magic number, protocol, machine, value, keys of the storages), then for
+ * each key the number of elements (8 bytes) and the elements.
+ * @throws CheckpointError if it is not valid
  */
 export async function openStreamArchive(
   path: string,
@@ -42,7 +42,7 @@ export async function openStreamArchive(
   for (const key of keys) {
     const storage = storages.get(key as string);
     if (!storage || positions.has(key as string))
-      throw damaged(path, 'its list of storages does not fit its tensors');
+      throw damaged(path, 'its list of storages does not match its tensors');
     if (!(await readFully(handle, count, end))) throw damaged(path, 'it ends too early');
     const length = Number(count.readBigInt64LE());
     if (length !== storage.length)

@@ -7,12 +7,12 @@ import { type StoredStorage, tensorWorld } from './values.js';
 const PICKLE = 'data.pkl';
 const MAX_NOTE_BYTES = 2 ** 20;
 
-/** Where alitok keeps metadata; PyTorch reads past it. */
+/** Where alitok keeps metadata; PyTorch ignores it. */
 export const METADATA = 'alitok.json';
 
 /**
- * The format of PyTorch since 1.6: a zip of `NAME/data.pkl`, `NAME/data/KEY` for each storage, and notes.
- * @throws CheckpointError where it is not sound
+ * The format of PyTorch since 1.6: a zip of `NAME/data.pkl`, `NAME/data/KEY` for each storage, and small notes.
+ * @throws CheckpointError if it is not valid
  */
 export async function openZipArchive(path: string, handle: FileHandle, fileSize: number): Promise<Archive> {
   const naming = <T>(result: Promise<T>): Promise<T> =>
@@ -71,7 +71,7 @@ function parseMetadata(path: string, text: string): Record<string, string> {
     )
       return value as Record<string, string>;
   } catch {
-    // Said below.
+    // Reported below.
   }
-  throw damaged(path, `its ${METADATA} is not sound`);
+  throw damaged(path, `its ${METADATA} is not valid`);
 }
