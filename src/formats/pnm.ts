@@ -23,7 +23,7 @@ class Numbers {
     for (; bytes[this.at] >= ZERO && bytes[this.at] <= ZERO + 9; this.at++, digits++)
       value = value * 10 + bytes[this.at] - ZERO;
     if (digits === 0 || value > 2 ** 31)
-      throw new Error(`a number is expected at byte ${this.at} of this PNM file`);
+      throw new Error(`it has no number at byte ${this.at}, where a PNM file needs one`);
     return value;
   }
 }

@@ -105,7 +105,10 @@ export class ZipArchive {
     const reader = new FileReader(handle, size);
     // Names are taken as UTF-8: Python writes them so, and PyTorch does not always set the flag that says it.
     const options = { autoClose: false, decodeStrings: false };
-    const zip = await fromRandomAccessReaderPromise(reader, size, options);
+    const zip = await fromRandomAccessReaderPromise(reader, size, options).catch((cause) => {
+      if (cause.code !== undefined) throw cause; // of the file system
+      throw new Error('it does not end as a zip file: it is cut off, or extra bytes follow', { cause });
+    });
     if (zip.entryCount > MAX_ENTRIES) throw new Error(`it claims ${zip.entryCount} entries`);
     const entries = new Map<string, ZipEntry>();
     let directory = 0;

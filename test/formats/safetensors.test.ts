@@ -96,7 +96,7 @@ describe('round trip', () => {
     for (const data of [new Float32Array(3), new Int32Array(4)]) {
       const tensors = [{ name: 'x', dtype: 'F32' as const, shape: [2, 2], data }];
       await expect(writeSafetensors(join(folder, 'wrong'), tensors)).rejects.toThrow(
-        /x is to be F32 \(2, 2\)/,
+        /x should be F32 \(2, 2\)/,
       );
     }
     expect(await readdir(folder)).toEqual(before);
@@ -163,7 +163,7 @@ describe('files that are not sound', () => {
       /needs 8 bytes and has 4/,
     ],
     ['overlap', fileOf({ x: one([0, 8]), y: one([4, 12]) }, new Uint8Array(12)), /y overlaps/],
-    ['a hole', fileOf({ x: one([0, 8]), y: one([12, 20]) }, new Uint8Array(20)), /hole before y/],
+    ['a gap', fileOf({ x: one([0, 8]), y: one([12, 20]) }, new Uint8Array(20)), /gap before y/],
     ['truncated', fileOf({ x: one([0, 8]) }, new Uint8Array(7)), /should have \d+ bytes and has/],
     ['bytes after the end', fileOf({ x: one([0, 8]) }, new Uint8Array(9)), /should have \d+ bytes and has/],
     ['metadata that are no texts', fileOf({ __metadata__: { a: 1 } }, new Uint8Array(0)), /__metadata__/],
