@@ -1,4 +1,3 @@
-import { join } from 'node:path';
 import type { Say } from '../../checkpoint/model-file.js';
 import { loadTokenizer } from '../../checkpoint/tokenizer-file.js';
 import type { Config } from '../../config/schema.js';
@@ -10,7 +9,7 @@ import type { Job } from '../../job/job.js';
 import { imageWarnings } from '../../job/reporter.js';
 import type { Stage } from '../../models/geometry.js';
 import type { Tokenizer } from '../../models/tokenizer/tokenizer.js';
-import { listCheckpoints } from '../../run/layout.js';
+import { listCheckpoints, stageFolder } from '../../run/layout.js';
 import { checkPhases } from '../check-schedule.js';
 import type { Preview } from '../loop.js';
 import { reconstructionPreview } from '../previews.js';
@@ -76,7 +75,7 @@ export async function trainTokenizer(
       const initialize = async () => {
         const source =
           stage === 2
-            ? await loadStage1(from, join(options.run, 'stage1'), config, job.reporter.warn)
+            ? await loadStage1(from, stageFolder(options.run, 1), config, job.reporter.warn)
             : undefined;
         trainer.initialize(source);
         source?.parameters.dispose();
@@ -85,7 +84,7 @@ export async function trainTokenizer(
         trainer,
         {
           label: `stage ${stage}`,
-          folder: join(options.run, `stage${stage}`),
+          folder: stageFolder(options.run, stage),
           config,
           // With both stages, the second may not have begun when the first was interrupted.
           resume: resume && stages.length > 1 && stage === 2 ? 'auto' : resume,
