@@ -64,7 +64,7 @@ function eachField(
     if (take[field]) take[field](wire);
     else reader.skip(wire, field);
   }
-  if (reader.pos !== end) throw new RangeError('a part is shorter than what it holds');
+  if (reader.pos !== end) throw new RangeError('a part is shorter than its content');
 }
 
 /** A float constant of a node; its position is relative to the reader's bytes. */

@@ -223,7 +223,7 @@ export class TarFile {
     const rest = Buffer.alloc(Math.min(this.fileSize - position, MAX_PADDING));
     const length = this.fill(rest, position);
     if (rest.subarray(0, length).some((byte) => byte !== 0))
-      throw this.damaged(`something follows its end at byte ${position}; name several tar files as several`);
+      throw this.damaged(`something follows its end at byte ${position}; give each tar file separately`);
   }
 
   private noHeader(position: number): DataError {

@@ -43,7 +43,7 @@ describe('readBmp', () => {
     expect(pixels(eight)).toEqual([GREY, RED, BLUE].flat());
   });
 
-  it('16 bits: 5 each, or as masks say', () => {
+  it('16 bits: 5 per channel, or by masks', () => {
     // 17 of 31 is 139.8 of 255; 33 of 63 is 133.6: rounded down.
     const five = { width: 2, height: 1, bits: 16, pixels: [0x1f, 0x00, 0x11, 0x7e] };
     expect(pixels(five)).toEqual([0, 0, 255, 255, 131, 139]);
@@ -137,7 +137,7 @@ describe('readPnm', () => {
     expect(read('P5 2 1 1023\n', [0x03, 0xff, 0x02, 0x00]).slice(2)).toEqual([255, 255, 255, 128, 128, 128]);
   });
 
-  it('of several images the first', () => {
+  it('reads the first of several images', () => {
     expect(read('P5 1 1 255\n', [9], 'P5 1 1 255\n', [8])).toEqual([1, 1, 9, 9, 9]);
   });
 

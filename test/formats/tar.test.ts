@@ -32,7 +32,7 @@ async function fileOf(bytes: Uint8Array): Promise<string> {
 
 const LONG = `${'deep/'.repeat(30)}${'ü'.repeat(60)}.jpg`; // more than ustar's 100 bytes, or pax's prefix and name
 
-describe('what GNU tar writes', () => {
+describe('files of GNU tar', () => {
   beforeAll(async () => {
     for (const path of ['a/1.jpg', 'a/empty.jpg', 'b/2.jpg', LONG]) {
       await mkdir(join(folder, 'in', path, '..'), { recursive: true });
@@ -146,7 +146,7 @@ describe('refuses in one line', () => {
       tarOf({ path: 'l', type: 'L', size: 9000 }, good),
       /header at byte 0 goes beyond/,
     ],
-    ['a name for nobody', tarOf(good, { path: 'l', type: 'L', content: 'b.jpg' }), /lacks its member/],
+    ['a name without a member', tarOf(good, { path: 'l', type: 'L', content: 'b.jpg' }), /lacks its member/],
     [
       'a path for all',
       tarOf({ ...paxHeader('path', 'x.jpg'), type: 'g' }, good),
@@ -170,7 +170,7 @@ describe('refuses in one line', () => {
     expect(() => new TarFile(join(folder, 'none.tar'))).toThrow(/none\.tar: no such file/);
   });
 
-  it('whatever is damaged', async () => {
+  it('damaged files of every kind', async () => {
     const path = join(folder, 'fuzz.tar');
     const entries = ['gnu', 'pax', 'ustar'].map((format) => readFile(join(folder, `${format}.tar`)));
     const files = await Promise.all(entries);

@@ -139,7 +139,7 @@ export function unpickle(
     stack.pop();
     return values;
   }
-  /** `container` with `values` in it, unless the nest is too deep. */
+  /** Checks that `container`, which now contains `values`, is not nested too deeply. */
   function nested<T extends object>(container: T, values: readonly PickleValue[]): T {
     let depth = depths.get(container) ?? 1;
     for (const value of values)
@@ -155,14 +155,14 @@ export function unpickle(
   }
   function append(values: PickleValue[]): void {
     const list = top();
-    if (!Array.isArray(list)) throw new PickleError('it appends to what is no list');
+    if (!Array.isArray(list)) throw new PickleError('it appends to something that is not a list');
     for (const value of values) list.push(value);
     nested(list, values);
   }
   function setItems(values: PickleValue[]): void {
     const dict = top();
     if (!(dict instanceof Map) || values.length % 2 !== 0)
-      throw new PickleError('it sets items of what is no dict');
+      throw new PickleError('it sets items of something that is not a dict');
     for (let i = 0; i < values.length; i += 2) dict.set(values[i], values[i + 1]);
     nested(dict, values);
   }
@@ -174,21 +174,21 @@ export function unpickle(
     const args = pop();
     const callee = pop();
     if (!(callee instanceof PickleGlobal) || !callee.call || !Array.isArray(args))
-      throw new PickleError('it calls what cannot be called');
+      throw new PickleError('it calls something that cannot be called');
     push(callee.call(args));
   }
-  /** A state for an OrderedDict is what Python code has hung on it, such as versions of modules: of no use here. */
+  /** Drops the state of an OrderedDict: attributes that Python code has set, such as module versions. */
   function build(): void {
     pop();
-    if (!(top() instanceof Map)) throw new PickleError('it gives a state to what has none');
+    if (!(top() instanceof Map)) throw new PickleError('it gives a state to something that has none');
   }
   function recall(index: number): void {
     const value = memo.get(index);
-    if (value === undefined) throw new PickleError('it recalls what it has not stored');
+    if (value === undefined) throw new PickleError('it recalls a value that it has not stored');
     push(value);
   }
   function decimal(text: string): number | bigint {
-    if (!/^-?\d{1,40}L?$/.test(text)) throw new PickleError('an integer is none');
+    if (!/^-?\d{1,40}L?$/.test(text)) throw new PickleError('it has an invalid integer');
     const value = Number(text.replace('L', ''));
     return Number.isSafeInteger(value) ? value : BigInt(text.replace('L', ''));
   }
@@ -280,5 +280,5 @@ function refusal(opcode: number): string {
   const letter = String.fromCharCode(opcode);
   return 'io\x82\x83\x84\x92'.includes(letter)
     ? 'it makes an object of a class, which is refused as it could run code'
-    : `0x${opcode.toString(16)} is no instruction of a pickle of tensors`;
+    : `0x${opcode.toString(16)} is not an instruction in pickles of tensors`;
 }
