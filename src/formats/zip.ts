@@ -45,17 +45,16 @@ class FileReader extends RandomAccessReader {
     position: number,
     callback: (error: Error | null) => void,
   ): void {
-    const copy = () => {
-      const at = position - this.start;
-      if (at < 0 || at + length > this.window.length) return false;
-      this.window.copy(into, offset, at, at + length);
+    const copy = (window: Buffer, at: number) => {
+      if (at < 0 || at + length > window.length) return false;
+      window.copy(into, offset, at, at + length);
       return true;
     };
-    if (copy()) callback(null);
+    if (copy(this.window, position - this.start)) callback(null);
     else if (position + length > this.size) callback(new Error('it ends too early'));
     else
       this.fill(position, Math.min(Math.max(length, this.ahead), this.size - position)).then(
-        () => callback(copy() ? null : new Error('it ends too early')),
+        (window) => callback(copy(window, 0) ? null : new Error('it ends too early')),
         callback,
       );
   }
@@ -64,11 +63,11 @@ class FileReader extends RandomAccessReader {
     return Readable.from(this.chunks(start, end), { objectMode: false });
   }
 
-  private async fill(position: number, length: number): Promise<void> {
-    const window = Buffer.allocUnsafe(length);
-    const { bytesRead } = await this.handle.read(window, 0, length, position);
-    this.window = window.subarray(0, bytesRead);
+  private async fill(position: number, length: number): Promise<Buffer> {
+    const { buffer, bytesRead } = await this.handle.read(Buffer.allocUnsafe(length), 0, length, position);
+    this.window = buffer.subarray(0, bytesRead);
     this.start = position;
+    return this.window;
   }
 
   private async *chunks(start: number, end: number): AsyncGenerator<Buffer> {
@@ -103,7 +102,7 @@ export class ZipArchive {
    */
   static async open(handle: FileHandle, size: number): Promise<ZipArchive> {
     const reader = new FileReader(handle, size);
-    // Names are taken as UTF-8: Python writes them so, and PyTorch does not always set the flag that says it.
+    // Names are taken as UTF-8, even without the flag for it: Python and PyTorch write nothing else.
     const options = { autoClose: false, decodeStrings: false };
     const zip = await fromRandomAccessReaderPromise(reader, size, options).catch((cause) => {
       if (cause.code !== undefined) throw cause; // of the file system
