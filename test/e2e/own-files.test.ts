@@ -135,7 +135,7 @@ describe('a folder of the user under the name of work under way', () => {
 
   it('sample refuses OUT/partial with anything else in it', async () => {
     const sample = ['sample', ...models, '-n', '1', '-o', at('under-way')];
-    await expectRefused('under-way', ['partial/thesis.txt'], /partial holds thesis\.txt, which/, sample);
+    await expectRefused('under-way', ['partial/thesis.txt'], /partial contains thesis\.txt, which/, sample);
   });
 });
 
@@ -144,7 +144,7 @@ describe('training', () => {
     'refuses a folder with %s of the user',
     async (name) => {
       const folder = `run-${name.replaceAll('/', '-')}`;
-      await expectRefused(folder, [name], new RegExp(`holds ${name.split('/')[0]} but no run\\.json`), [
+      await expectRefused(folder, [name], new RegExp(`contains ${name.split('/')[0]} but no run\\.json`), [
         'train-features',
         ...images,
         '-r',
