@@ -3,8 +3,7 @@ import { readFully } from '../files/bytes.js';
 import { openGraphDef, startsAsGraph } from '../formats/graph-def.js';
 import { openPytorch, startsAsPytorch } from '../formats/pytorch/file.js';
 import { openSafetensors } from '../formats/safetensors.js';
-import { openRegularFile, type TensorFile } from '../formats/tensor-file.js';
-import { parseWeightsPath } from '../formats/weights-path.js';
+import { openRegularFile, parseWeightsPath, type TensorFile } from '../formats/tensor-file.js';
 
 /**
  * Opens a file of tensors, safetensors, PyTorch's or a graph of TensorFlow's, by what it begins with; its name does not matter.

@@ -1,5 +1,5 @@
 import { basename } from 'node:path';
-import { fileChecksum } from '../files/checksum.js';
+import { fileChecksum } from '../files/bytes.js';
 import type { Job } from '../job/job.js';
 import type { Reporter } from '../job/reporter.js';
 import { type FeatureExtractor, openFeatureExtractor } from './feature-extractor.js';

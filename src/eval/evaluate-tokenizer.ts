@@ -5,7 +5,7 @@ import { gatherArrays } from '../engine/distributed/gather-arrays.js';
 import { ALONE } from '../engine/distributed/group.js';
 import { inFloat32 } from '../engine/ops/precision.js';
 import { DataError } from '../errors.js';
-import { fileChecksum } from '../files/checksum.js';
+import { fileChecksum } from '../files/bytes.js';
 import type { Job } from '../job/job.js';
 import { turn } from '../job/turn.js';
 import { type LPIPS, LPIPS_SMALLEST } from '../models/judges/lpips.js';

@@ -3,6 +3,8 @@ import { basename, dirname, join } from 'node:path';
 import { OutputError } from '../errors.js';
 import { refuseForeign } from './mark.js';
 
+// Packages such as write-file-atomic take the whole content at once; here files of gigabytes are written part by part.
+
 const REMEDIES: Record<string, string> = {
   ENOSPC: 'the disk is full; free some space or choose another folder',
   EDQUOT: 'the disk quota is used up; free some space or choose another folder',
@@ -17,42 +19,42 @@ const REMEDIES: Record<string, string> = {
   ENOTEMPTY: 'a folder of that name exists; remove it or choose another path',
 };
 
-/** Errors that only writing can cause, wherever in a writer's callback they come from. */
+/** Errors that only writing can cause, wherever in a writer's callback they occur. */
 const WRITE_ERRORS = ['ENOSPC', 'EDQUOT', 'EFBIG', 'EROFS'];
 
 function errorCode(error: unknown): string | undefined {
   return (error as NodeJS.ErrnoException)?.code;
 }
 
-/** The error of the file system as an OutputError: one line with the path and the remedy. */
+/** A file system error as an OutputError: one line with the path and the remedy. */
 export function outputError(path: string, error: unknown): OutputError {
   const reason = REMEDIES[errorCode(error) ?? ''] ?? (error as Error).message;
   return new OutputError(`cannot write ${path}: ${reason}`, { cause: error });
 }
 
 /**
- * Which files may be replaced: those that have this program's mark, or any. The latter is for files of a folder that is
- * this program's own, as its record or its job says.
+ * Which files may be replaced: those with this program's mark, or any. `any` is for folders that belong to the program, as
+ * the record of a run or a job file shows.
  */
 export type Replaces = 'marked' | 'any';
 
 let counter = 0;
 
 /**
- * A file that appears under its name only when it is complete. It is written under a temporary name in the
- * same folder; `commit` makes it durable and moves it into place, `abort` removes it. Until then a file
- * that was there before stays as it was. Of a link the file that it leads to is replaced.
+ * A file that appears under its name only when it is complete. It is written under a temporary name in the same folder;
+ * `commit` makes it durable and moves it into place, `abort` removes it. Until then an existing file stays unchanged. If
+ * the path is a symbolic link, its target is replaced.
  */
 export class AtomicFile {
   private constructor(
     readonly path: string,
     private readonly temporary: string,
-    /** For writing; closed by `commit` and `abort`. */
+    /** Open for writing; closed by `commit` and `abort`. */
     readonly handle: FileHandle,
     private readonly replaces: Replaces,
   ) {}
 
-  /** @throws OutputError where the file cannot be created, or must not be replaced */
+  /** @throws OutputError if the file cannot be created, or must not be replaced */
   static async open(name: string, replaces: Replaces = 'marked'): Promise<AtomicFile> {
     if (replaces === 'marked') await refuseForeign(name);
     const path = await realpath(name).catch(() => name);
@@ -66,12 +68,12 @@ export class AtomicFile {
 
   /**
    * Appends all bytes, or writes them at `position`.
-   * @throws OutputError where the disk is full or failing
+   * @throws OutputError if the disk is full or failing
    */
   async write(data: Uint8Array, position: number | null = null): Promise<void> {
     try {
       for (let done = 0; done < data.byteLength; ) {
-        // One call of the operating system writes 2 GiB at most.
+        // One system call writes at most 2 GiB.
         const length = Math.min(data.byteLength - done, 2 ** 30);
         const at = position === null ? null : position + done;
         done += (await this.handle.write(data, done, length, at)).bytesWritten;
@@ -81,7 +83,7 @@ export class AtomicFile {
     }
   }
 
-  /** @throws OutputError where the disk is full or the path is taken meanwhile; the file is then removed */
+  /** @throws OutputError if the disk is full or another file has appeared at the path; the file is then removed */
   async commit(): Promise<void> {
     try {
       await this.handle.sync();
@@ -102,8 +104,8 @@ export class AtomicFile {
 }
 
 /**
- * Makes a folder, and those it lies in, where there are none; gives the uppermost that was made. Node's own way takes a
- * read-only disk for a missing folder.
+ * Creates a folder and its parents as needed. Node's recursive mkdir reports a read-only disk as a missing folder.
+ * @returns the topmost folder that was created; undefined if all existed
  * @throws OutputError
  */
 export async function makeFolder(path: string): Promise<string | undefined> {
@@ -113,20 +115,20 @@ export async function makeFolder(path: string): Promise<string | undefined> {
   } catch (error) {
     const code = errorCode(error);
     if (code === 'ENOENT' && dirname(path) !== path) {
-      const uppermost = await makeFolder(dirname(path));
-      return (await makeFolder(path)) && (uppermost ?? path);
+      const topmost = await makeFolder(dirname(path));
+      return (await makeFolder(path)) && (topmost ?? path);
     }
     if (code === 'EEXIST' && (await stat(path).catch(() => undefined))?.isDirectory()) return undefined;
     throw outputError(path, error);
   }
 }
 
-/** The temporary files of `AtomicFile`, and in them the name of what they were to become. */
+/** The temporary files of `AtomicFile`; the group is the name of the final file. */
 export const TEMPORARY = /^\.(.+)\.alitok-\d+-\d+\.tmp$/;
 
 /**
- * Removes what processes that were killed left half-written in a folder: of the files `names`, or of all. Only for who
- * alone writes them.
+ * Removes the temporary files that killed processes left in a folder: those of the files `names`, or all. Only for the
+ * one process that writes these files.
  */
 export async function removeTemporaries(folder: string, names?: readonly string[]): Promise<void> {
   for (const file of await readdir(folder).catch(() => [])) {
@@ -135,7 +137,7 @@ export async function removeTemporaries(folder: string, names?: readonly string[
   }
 }
 
-/** Makes a rename in the folder durable; file systems without that notion refuse, and nothing is lost. */
+/** Makes a rename in the folder durable, on file systems that can. */
 export async function syncFolder(folder: string): Promise<void> {
   const handle = await open(folder, 'r').catch(() => undefined);
   await handle?.sync().catch(() => {});
@@ -143,9 +145,9 @@ export async function syncFolder(folder: string): Promise<void> {
 }
 
 /**
- * Writes a file through `write`; any failure leaves what was at `path` before, and no temporary file.
+ * Writes a file through `write`. If anything fails, `path` stays as it was and no temporary file remains.
  * @throws OutputError for a full disk, missing permission or folder, or a file that must not be replaced; other errors of
- *   `write` as they are
+ *   `write` unchanged
  */
 export async function writeAtomic(
   path: string,
@@ -162,7 +164,7 @@ export async function writeAtomic(
   await file.commit();
 }
 
-/** `writeAtomic` for content that is at hand. */
+/** `writeAtomic` for content in memory. */
 export async function writeFileAtomic(
   path: string,
   content: Uint8Array | string,
@@ -172,6 +174,6 @@ export async function writeFileAtomic(
   await writeAtomic(path, (file) => file.write(bytes), replaces);
 }
 
-/** `writeFileAtomic` for a file of a folder that is this program's own. */
+/** `writeFileAtomic` for a file in a folder that belongs to this program. */
 export const writeOwnFile = (path: string, content: Uint8Array | string): Promise<void> =>
   writeFileAtomic(path, content, 'any');

@@ -1,6 +1,8 @@
+import { createHash } from 'node:crypto';
+import { createReadStream } from 'node:fs';
 import type { FileHandle } from 'node:fs/promises';
 
-/** The arrays that tensors are read into and written from; all formats here are little-endian, as the host. */
+/** The arrays that tensors are read into and written from. All formats here are little-endian, as is the host. */
 export type TypedArray =
   | Float64Array
   | Float32Array
@@ -17,27 +19,34 @@ export interface TypedArrayConstructor {
   new (buffer: ArrayBufferLike, byteOffset?: number, length?: number): TypedArray;
 }
 
-/** The bytes of an array, without a copy; of a Buffer, a plain array. */
+/** The bytes of an array, without a copy. */
 export function bytesOf(array: TypedArray): Uint8Array {
   return new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
 }
 
-/** The number of elements of a shape; 1 for a scalar. */
+/** The number of elements of a shape: 1 for a scalar. */
 export function sizeOf(shape: readonly number[]): number {
   return shape.reduce((size, dimension) => size * dimension, 1);
 }
 
 /**
  * Fills `into` from the file at `position`.
- * @returns false where the file ends before
+ * @returns false if the file ends before
  */
 export async function readFully(handle: FileHandle, into: Uint8Array, position: number): Promise<boolean> {
   for (let done = 0; done < into.byteLength; ) {
-    // One call of the operating system reads 2 GiB at most.
+    // One system call reads at most 2 GiB.
     const length = Math.min(into.byteLength - done, 2 ** 30);
     const { bytesRead } = await handle.read(into, done, length, position + done);
     if (bytesRead === 0) return false;
     done += bytesRead;
   }
   return true;
+}
+
+/** SHA-256 of a file's bytes, in hexadecimal. */
+export async function fileChecksum(path: string): Promise<string> {
+  const hash = createHash('sha256');
+  for await (const part of createReadStream(path, { highWaterMark: 2 ** 20 })) hash.update(part as Buffer);
+  return hash.digest('hex');
 }

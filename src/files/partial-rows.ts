@@ -7,25 +7,26 @@ import { type FolderLock, isLock, lockFolder } from './folder-lock.js';
 
 const JOB_FILE = 'job.json';
 
-/** How much is read at once. */
+/** Size of the parts in which images are read. */
 const PART_BYTES = 2 ** 24;
 
-/** All that decides what the images are: if it is the same, another run may go on with them. */
+/** Everything that determines the images. A run with the same values may continue the work. */
 export type RowsJob = Record<string, unknown>;
 
 export interface RowsOptions {
   /** The file's name in the folder. */
   name: string;
-  /** Bytes of the row that an image is. */
+  /** Size of an image's row. */
   rowBytes: number;
-  /** Images that are made at once. */
+  /** Images per batch. */
   batch: number;
+  /** Images of the whole job. */
   total: number;
 }
 
 /**
- * The images of work that is under way, one row of bytes after the other, in a folder beside the results. The folder's
- * job file is written first, and says that it is this program's; nothing but that file and the rows is ever removed.
+ * The images of unfinished work, one row of bytes after the other, in a folder beside the results. The job file is written
+ * first and marks the folder as this program's; only that file and the rows are ever removed.
  */
 export class PartialRows {
   private constructor(
@@ -34,13 +35,13 @@ export class PartialRows {
     private readonly lock: FolderLock,
     private readonly handle: FileHandle,
     readonly rowBytes: number,
-    /** How many images there are. */
+    /** Images so far. */
     public count: number,
   ) {}
 
   /**
-   * Begins in a folder, or goes on with what an interrupted run of the same job left there, by whole batches.
-   * @throws OutputError where it cannot be written, is in use, or holds images of another job or anything else
+   * Starts work in a folder, or resumes what an interrupted run of the same job left there, after its last whole batch.
+   * @throws OutputError if the folder cannot be written, is in use, or contains images of another job or anything else
    */
   static async open(folder: string, job: RowsJob, options: RowsOptions): Promise<PartialRows> {
     const lock = await lockFolder(folder);
@@ -53,7 +54,7 @@ export class PartialRows {
     }
   }
 
-  /** Adds whole images; they are on the disk when it returns. @throws OutputError where the disk is full */
+  /** Adds whole images, which are on the disk when it returns. @throws OutputError if the disk is full */
   async append(rows: Uint8Array): Promise<void> {
     try {
       let position = this.count * this.rowBytes;
@@ -77,33 +78,33 @@ export class PartialRows {
   }
 
   /**
-   * All images in parts of whole rows, of which one at a time is in memory.
-   * @throws Interrupted where the signal is aborted meanwhile
+   * All images in parts of whole rows, one part in memory at a time.
+   * @throws Interrupted if the signal is aborted
    */
   async *parts(signal: AbortSignal): AsyncGenerator<Uint8Array> {
     const end = this.count * this.rowBytes;
     const length = Math.max(1, Math.floor(PART_BYTES / this.rowBytes)) * this.rowBytes;
     for (let position = 0; position < end; position += length) {
       if (signal.aborted)
-        throw new Interrupted(`stopped; all images are kept in ${this.folder}, and the same command goes on`);
+        throw new Interrupted(`stopped; all images are kept in ${this.folder}, and the same command resumes`);
       const part = new Uint8Array(Math.min(length, end - position));
       await this.fill(part, position);
       yield part;
     }
   }
 
-  /** Leaves the folder for a run that goes on. */
+  /** Leaves the folder for a run that resumes. */
   async close(): Promise<void> {
     await this.handle.close();
     await this.lock.release();
   }
 
-  /** Removes what is in the folder of the work, and the folder where nothing else is in it. */
+  /** Removes the work's files, and the folder if nothing else is in it. */
   async remove(): Promise<void> {
     await rm(this.path, { force: true });
     await rm(join(this.folder, JOB_FILE), { force: true });
     await this.close();
-    await rmdir(this.folder).catch(() => {}); // gone with its lock, or something is in it
+    await rmdir(this.folder).catch(() => {}); // removed with its lock, or not empty
   }
 
   private async fill(into: Uint8Array, position: number): Promise<void> {
@@ -112,7 +113,7 @@ export class PartialRows {
   }
 }
 
-/** The rows' file, cut to whole batches. */
+/** Opens the file of rows, truncated to whole batches. */
 async function openRows(
   folder: string,
   job: RowsJob,
@@ -122,7 +123,7 @@ async function openRows(
   const found = await readFile(join(folder, JOB_FILE), 'utf8').catch(() => undefined);
   if (found !== undefined && found !== description)
     throw new OutputError(
-      `${folder} holds images of an interrupted run with another ${differences(found, job)}; go on with that one, remove the folder or choose another ${option('out')}`,
+      `${folder} contains images of an interrupted run with another ${differences(found, job)}; resume that one, remove the folder or choose another ${option('out')}`,
     );
   const path = join(folder, name);
   try {
@@ -131,7 +132,7 @@ async function openRows(
       const foreign = (await readdir(folder)).find((file) => !isLock(file));
       if (foreign !== undefined)
         throw new OutputError(
-          `${folder} holds ${foreign}, which is of no interrupted run; move it away, or choose another ${option('out')}`,
+          `${folder} contains ${foreign}, which does not belong to an interrupted run; move it away, or choose another ${option('out')}`,
         );
       await writeOwnFile(join(folder, JOB_FILE), description);
     }
@@ -148,13 +149,13 @@ async function openRows(
   }
 }
 
-/** The keys in which the job that is found differs. */
+/** The keys in which the job in the folder differs. */
 function differences(found: string, job: RowsJob): string {
   let other: RowsJob = {};
   try {
     other = JSON.parse(found) as RowsJob;
   } catch {
-    // Damaged: it differs in everything.
+    // A damaged job file differs in every key.
   }
   const keys = Object.keys(job).filter((key) => JSON.stringify(job[key]) !== JSON.stringify(other?.[key]));
   return keys.join(', ');

@@ -1,10 +1,10 @@
 import { cutOffText } from './image-end.js';
 import { BMP_HEADERS } from './image-kind.js';
 
-// The format: https://learn.microsoft.com/en-us/windows/win32/gdi/bitmap-storage. Of the packages for it none reads palettes,
-// masks and compressed rows right, and sharp's libvips comes without it.
+// The format: https://learn.microsoft.com/en-us/windows/win32/gdi/bitmap-storage. Written here because sharp's libvips is built
+// without it, and no npm package reads palettes, masks and compressed rows correctly.
 
-/** What is called with an image's size before memory is taken for it; it throws where that is too large. */
+/** Called with an image's size before memory is allocated for it; throws if it is too large. */
 export type CheckSize = (width: number, height: number) => void;
 
 interface Header {
@@ -13,11 +13,11 @@ interface Header {
   topDown: boolean;
   bits: number;
   compression: number;
-  /** Of the first pixel. */
+  /** Position of the first pixel. */
   offset: number;
-  /** Of red, green and blue, where pixels are not indices. */
+  /** Bit masks of red, green and blue, unless pixels are palette indices. */
   masks: readonly number[];
-  /** 3 bytes a colour, red first. */
+  /** 3 bytes per colour: RGB. */
   palette: Uint8Array;
 }
 
@@ -38,9 +38,9 @@ function readHeader(bytes: Uint8Array): Header {
   need(18);
   const size = view.getUint32(14, true);
   if (!BMP_HEADERS.includes(size))
-    throw new Error(`it is a BMP with a header of ${size} bytes, which is not read`);
+    throw new Error(`it is a BMP with a header of ${size} bytes, which is not supported`);
   need(14 + size);
-  const core = size === 12; // OS/2's, of 16 bits
+  const core = size === 12; // OS/2 header with 16-bit fields
   const width = core ? view.getUint16(18, true) : view.getInt32(18, true);
   const signed = core ? view.getUint16(20, true) : view.getInt32(22, true);
   const bits = view.getUint16(core ? 24 : 28, true);
@@ -54,8 +54,10 @@ function readHeader(bytes: Uint8Array): Header {
     [ALPHA_BITFIELDS]: [16, 32],
   };
   if (!depths[compression]?.includes(bits))
-    throw new Error(`it is a BMP of ${bits} bits a pixel in compression ${compression}, which is not read`);
-  // Before the longer headers, the masks stood behind the header.
+    throw new Error(
+      `it is a BMP of ${bits} bits per pixel with compression ${compression}, which is not supported`,
+    );
+  // With a header too short for the masks, they follow it.
   let end = 14 + size;
   if (masked && size < 52) end += compression === ALPHA_BITFIELDS ? 16 : 12;
   need(masked ? Math.max(66, end) : end);
@@ -64,8 +66,8 @@ function readHeader(bytes: Uint8Array): Header {
     : bits === 16
       ? MASKS_16
       : MASKS_32;
-  const told = size >= 36 ? view.getUint32(46, true) : 0;
-  const colours = bits > 8 ? 0 : told === 0 ? 2 ** bits : told;
+  const stated = size >= 36 ? view.getUint32(46, true) : 0;
+  const colours = bits > 8 ? 0 : stated === 0 ? 2 ** bits : stated;
   if (colours > 2 ** bits) throw new Error(`it has a palette of ${colours} colours for ${bits} bits a pixel`);
   const entry = core ? 3 : 4;
   need(end + colours * entry);
@@ -77,8 +79,8 @@ function readHeader(bytes: Uint8Array): Header {
 }
 
 /**
- * Reads a BMP file: `data` is (height, width, 3) RGB, 8 bits a channel; alpha is dropped, as Pillow does.
- * @throws Error where it is cut off, damaged or of a kind that is not read; what `checkSize` throws
+ * Decodes a BMP file. `data` is (height, width, 3) RGB, 8 bits per channel; alpha is dropped, as by Pillow.
+ * @throws Error if it is truncated, damaged or of an unsupported kind; whatever `checkSize` throws
  */
 export function readBmp(
   bytes: Uint8Array,
@@ -86,12 +88,12 @@ export function readBmp(
 ): { width: number; height: number; data: Uint8Array } {
   const header = readHeader(bytes);
   const { width, height, bits, compression } = header;
-  if (width <= 0 || height === 0) throw new Error(`it says that it is ${width} × ${height} pixels large`);
+  if (width <= 0 || height === 0) throw new Error(`it claims a size of ${width} × ${height} pixels`);
   checkSize(width, height);
   const row = Math.ceil((width * bits) / 32) * 4;
   const packed = compression === RLE8 || compression === RLE4;
   if (!packed) {
-    // Some writers leave the last row unfilled.
+    // Some writers do not pad the last row.
     const end = header.offset + row * (height - 1) + Math.ceil((width * bits) / 8);
     if (end > bytes.length) throw new Error(cutOffText(bytes.length, end));
   }
@@ -108,7 +110,7 @@ export function readBmp(
   return { width, height, data };
 }
 
-/** Calls with each stored row's byte, and that of the row of RGB that it is. */
+/** Calls `each` with the position of every stored row and of its row in the RGB output. */
 function forRows(
   { width, height, topDown, offset }: Header,
   row: number,
@@ -128,7 +130,7 @@ function readIndexed(
   const each = 8 / bits;
   const mask = 2 ** bits - 1;
   const source = indices ?? bytes;
-  // Unpacked indices have a byte each and begin with their first row.
+  // Unpacked indices take one byte each and start with the first row.
   const layout = indices ? { ...header, offset: 0 } : header;
   forRows(layout, indices ? width : row, (at, to) => {
     for (let x = 0; x < width; x++, to += 3) {
@@ -156,24 +158,24 @@ function readMasked(bytes: Uint8Array, header: Header, row: number, data: Uint8A
       const pixel = wide ? view.getUint32(at, true) : view.getUint16(at, true);
       for (let c = 0; c < 3; c++) {
         const { shift, most } = channels[c];
-        // Spread over 0 to 255, rounded down as Pillow does.
+        // Scaled to 0 to 255, rounded down as by Pillow.
         if (most > 0) data[to + c] = Math.floor(((((pixel >>> shift) & most) >>> 0) * 255) / most);
       }
     }
   });
 }
 
-/** The indices (height, width) of a run-length coded BMP, a byte each; what it skips is colour 0. */
+/** The palette indices (height, width) of a run-length encoded BMP, one byte each; skipped pixels are colour 0. */
 function unpack(bytes: Uint8Array, { width, height, bits, offset }: Header): Uint8Array {
   const indices = new Uint8Array(width * height);
   const nibble = (byte: number, i: number) => (bits === 8 ? byte : i % 2 === 0 ? byte >> 4 : byte & 15);
   let [at, x, y] = [offset, 0, 0];
   const put = (index: number) => {
-    if (x < width && y < height) indices[y * width + x] = index; // beyond its row it is dropped
+    if (x < width && y < height) indices[y * width + x] = index; // pixels beyond the row are dropped
     x++;
   };
   for (;;) {
-    if (y >= height) return indices; // writers may leave the end mark out
+    if (y >= height) return indices; // writers may omit the end mark
     if (at + 2 > bytes.length) throw new Error(cutOffText(bytes.length, at + 2));
     const [count, value] = [bytes[at], bytes[at + 1]];
     at += 2;

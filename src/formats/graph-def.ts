@@ -4,8 +4,8 @@ import { CheckpointError } from '../errors.js';
 import { readFully, sizeOf, type TypedArray } from '../files/bytes.js';
 import { openRegularFile, readFloat32, type TensorFile, type TensorInfo } from './tensor-file.js';
 
-// The format: one GraphDef message of protocol buffers (tensorflow/core/framework: graph.proto, node_def.proto,
-// attr_value.proto, tensor.proto, tensor_shape.proto). Its constants of type float are the tensors here.
+// The format: one GraphDef protocol buffer (tensorflow/core/framework: graph.proto, node_def.proto, attr_value.proto,
+// tensor.proto, tensor_shape.proto). Its float constants are the tensors here.
 
 /** Field numbers. */
 const GRAPH = { node: 1 };
@@ -19,20 +19,20 @@ const DIMENSION = { size: 1 };
 const DT_FLOAT = 1;
 const FLOAT_BYTES = 4;
 
-/** What graphs of networks stay far below: the largest constant of Inception takes 8 MB, and its graph has 1000 nodes. */
+/** Far more than networks need: Inception's largest constant takes 8 MB, and its graph has 1000 nodes. */
 const MAX_NODE_BYTES = 2 ** 26;
 const MAX_NODES = 20_000;
-/** No message of protocol buffers may be larger. */
+/** Limit of protocol buffers for one message. */
 const MAX_GRAPH_BYTES = 2 ** 31;
-/** The file is read in pieces of at least so many bytes. */
+/** The file is read in pieces of at least this many bytes. */
 const PIECE = 2 ** 16;
-/** Of a node's tag and length. */
+/** Bytes of a node's tag and length. */
 const MAX_PREFIX = 16;
 
 interface Constant extends TensorInfo {
   /** Where its elements are in the file. */
   readonly position: number;
-  /** How many there are; the last one stands for the rest of the shape. */
+  /** Number of elements in the file; the last one is repeated to fill the shape. */
   readonly stored: number;
 }
 
@@ -40,20 +40,20 @@ function damaged(path: string, what: string, options?: ErrorOptions): Checkpoint
   return new CheckpointError(`${path} is not a valid TensorFlow graph: ${what}; fetch it again`, options);
 }
 
-/** Whether a file that begins so may be a graph, and no safetensors file, whose JSON begins with byte 8. */
+/** Whether a file may be a graph, by its first bytes. A safetensors file has its JSON at byte 8. */
 export function startsAsGraph(start: Buffer): boolean {
   const node = (GRAPH.node << 3) | WireType.LengthDelimited;
   return start[0] === node && !(start[7] === 0 && start[8] === 0x7b);
 }
 
-/** The end of the part that begins here, which lies within the part that ends at `end`. */
+/** The end of the message that begins here, which must be within the message that ends at `end`. */
 function partOf(reader: BinaryReader, end: number): number {
   const length = reader.uint32();
   if (reader.pos + length > end) throw new RangeError('a part is longer than the whole');
   return reader.pos + length;
 }
 
-/** Goes through the fields of the message that ends at `end`; those that `take` does not read are skipped. */
+/** Reads the fields of the message that ends at `end`; those without a reader in `take` are skipped. */
 function eachField(
   reader: BinaryReader,
   end: number,
@@ -64,10 +64,10 @@ function eachField(
     if (take[field]) take[field](wire);
     else reader.skip(wire, field);
   }
-  if (reader.pos !== end) throw new RangeError('a part is shorter than what it holds');
+  if (reader.pos !== end) throw new RangeError('a part is shorter than its content');
 }
 
-/** A float constant of a node; its position counts from the start of the reader's bytes. */
+/** A float constant of a node; its position is relative to the reader's bytes. */
 function readTensor(reader: BinaryReader, end: number): Constant | undefined {
   let dtype = 0;
   const shape: number[] = [];
@@ -84,7 +84,7 @@ function readTensor(reader: BinaryReader, end: number): Constant | undefined {
     [TENSOR.shape]: () =>
       eachField(reader, partOf(reader, end), {
         [SHAPE.dimension]: () => {
-          let size = 0; // what protocol buffers leave out
+          let size = 0; // protocol buffers omit zeros
           eachField(reader, partOf(reader, end), {
             [DIMENSION.size]: () => {
               size = Number(reader.int64());
@@ -146,7 +146,7 @@ function readNode(bytes: Uint8Array): { name: string; constant?: Constant } {
   return { name, constant: op === 'Const' ? constant : undefined };
 }
 
-/** An open graph, of which only names, shapes and positions of its constants are in memory. */
+/** An open graph. Only the names, shapes and positions of its constants are in memory. */
 class GraphDef implements TensorFile {
   readonly metadata = {};
 
@@ -175,7 +175,7 @@ class GraphDef implements TensorFile {
   }
 }
 
-/** Gives bytes of the file, which is read in pieces. */
+/** Returns a function that gives bytes of the file, which is read in pieces. */
 function pieces(handle: FileHandle, fileSize: number) {
   let [start, piece] = [0, new Uint8Array(0)];
   return async (position: number, length: number): Promise<Uint8Array> => {
@@ -216,8 +216,8 @@ async function readConstants(handle: FileHandle, fileSize: number): Promise<Map<
 }
 
 /**
- * Opens a graph that TensorFlow wrote and finds its float constants by the names of their nodes; none is read.
- * @throws CheckpointError where it is missing or not sound
+ * Opens a TensorFlow graph and finds its float constants by the names of their nodes, without reading them.
+ * @throws CheckpointError if it is missing or not valid
  */
 export async function openGraphDef(path: string): Promise<TensorFile> {
   const { handle, size } = await openRegularFile(path);

@@ -1,11 +1,13 @@
 import type { ReadKind } from './image-kind.js';
 
-/** Where a file must end at the earliest: a byte, or undefined where it ends as it should or that cannot be told. */
+// Why a decoder failed: a truncated download is the usual reason, and decoders do not report it as such.
+
+/** The least length of the whole file in bytes; undefined if the file is complete or this cannot be determined. */
 type End = number | 'no end mark' | undefined;
 
 const viewOf = ({ buffer, byteOffset, length }: Uint8Array) => new DataView(buffer, byteOffset, length);
 
-/** Segments with their lengths, and scans, in which only a marker can follow a byte of 255. */
+/** Segments have lengths; a scan ends at the next marker. */
 function endOfJpeg(bytes: Uint8Array): End {
   const view = viewOf(bytes);
   let at = 2;
@@ -14,7 +16,7 @@ function endOfJpeg(bytes: Uint8Array): End {
     const marker = bytes[at + 1];
     if (marker === 0xd9) return undefined;
     if (marker === 0xff || marker === 0x01 || (marker >= 0xd0 && marker <= 0xd8)) {
-      at += marker === 0xff ? 1 : 2; // filled up, or a marker by itself
+      at += marker === 0xff ? 1 : 2; // padding, or a marker without a segment
       continue;
     }
     if (at + 4 > bytes.length) break;
@@ -53,7 +55,7 @@ function endOfGif(bytes: Uint8Array): End {
   while (at < bytes.length) {
     const type = bytes[at];
     if (type === 0x3b) return undefined;
-    if (type !== 0x21 && type !== 0x2c) return undefined; // damaged, not cut off
+    if (type !== 0x21 && type !== 0x2c) return undefined; // damaged, not truncated
     at += type === 0x21 ? 2 : 11 + colours(bytes[at + 9] ?? 0);
     while (at < bytes.length && bytes[at] !== 0) at += 1 + bytes[at];
     at++;
@@ -61,13 +63,12 @@ function endOfGif(bytes: Uint8Array): End {
   return at > bytes.length ? at : 'no end mark';
 }
 
-/** Bytes of a TIFF's values, by their type. */
+/** Bytes per value of each TIFF type. */
 const TIFF_SIZES = [0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8];
 const [SHORT, OFFSETS, COUNTS] = [3, [273, 324], [279, 325]];
 
 /**
- * The first directory of a classic TIFF, which writers may put behind the pixels, and the values, strips and tiles that it
- * points to.
+ * The first directory of a classic TIFF, which may follow the pixels, and the values, strips and tiles that it points to.
  */
 function endOfTiff(bytes: Uint8Array): End {
   if (bytes.length < 8) return 8;
@@ -83,7 +84,7 @@ function endOfTiff(bytes: Uint8Array): End {
     const [tag, type] = [view.getUint16(at, little), view.getUint16(at + 2, little)];
     const size = TIFF_SIZES[type] ?? 0;
     const count = view.getUint32(at + 4, little);
-    // What fits stands in the entry itself.
+    // Values of up to 4 bytes are in the entry itself.
     const start = size * count <= 4 ? at + 8 : view.getUint32(at + 8, little);
     entries.push({ tag, type, count, start, end: start + size * count });
   }
@@ -103,7 +104,7 @@ function endOfTiff(bytes: Uint8Array): End {
   return offsets.reduce((most, offset, i) => Math.max(most, offset + (counts[i] ?? 0)), end);
 }
 
-/** Boxes, each with its length; 0 means up to the end. */
+/** Boxes, each with its length; 0 means up to the end of the file. */
 function endOfAvif(bytes: Uint8Array): End {
   const view = viewOf(bytes);
   let at = 0;
@@ -126,11 +127,11 @@ const ENDS: Partial<Record<ReadKind, (bytes: Uint8Array) => End>> = {
 
 const count = (bytes: number) => bytes.toLocaleString('en-US');
 
-/** How much of a file is there that goes on to byte `end` at least. */
+/** What to say of a file of `length` bytes that needs at least `end`. */
 export const cutOffText = (length: number, end: number): string =>
   `it is cut off after ${count(length)} of at least ${count(end)} bytes`;
 
-/** Says how an image file that cannot be decoded is cut off; undefined where it is not, or that cannot be told. */
+/** Says how an image file that cannot be decoded is truncated; undefined if it is not, or this cannot be determined. */
 export function cutOff(kind: ReadKind, bytes: Uint8Array): string | undefined {
   const end = ENDS[kind]?.(bytes);
   const { length } = bytes;

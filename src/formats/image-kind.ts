@@ -1,7 +1,7 @@
-/** The kinds of image files that are read. */
+/** The kinds of image files that can be decoded. */
 export type ReadKind = 'JPEG' | 'PNG' | 'WebP' | 'GIF' | 'TIFF' | 'AVIF' | 'BMP' | 'PNM';
 
-/** Kinds that are recognized, so that they can be named, but not read. SVG is a drawing, which has no pixels of its own. */
+/** Kinds that are recognized, so that messages can name them, but not decoded. SVG is a drawing and has no pixels. */
 export type UnreadKind =
   | 'HEIC'
   | 'JPEG 2000'
@@ -15,20 +15,20 @@ export type UnreadKind =
   | 'GIMP'
   | 'PBM, PAM or PFM';
 
-/** What of a file's beginning tells its kind, in bytes. */
+/** Number of bytes at a file's beginning that `imageKind` looks at. */
 export const HEAD_BYTES = 512;
 
-/** Sizes of a BMP's second header, in bytes. */
+/** Sizes of the second header of a BMP, in bytes. */
 export const BMP_HEADERS = [12, 16, 40, 52, 56, 64, 108, 124];
 
-/** Tests of a file's first bytes, one character each, in turn. */
+/** Tests of a file's first bytes, one character per byte, tried in this order. */
 const TESTS: readonly (readonly [kind: ReadKind | UnreadKind, test: (head: string) => boolean])[] = [
   ['JPEG', begins('\xff\xd8\xff')],
   ['PNG', begins('\x89PNG\r\n\x1a\n')],
   ['WebP', (head) => head.startsWith('RIFF') && head.startsWith('WEBP', 8)],
   ['GIF', begins('GIF87a', 'GIF89a')],
   ['TIFF', begins('II*\0', 'MM\0*', 'II+\0', 'MM\0+')],
-  // Two letters are not much: the reserved fields and the second header's size go with them.
+  // Two letters are a weak signature, so the reserved fields and the second header's size are tested too.
   [
     'BMP',
     (head) =>
@@ -62,7 +62,7 @@ function begins(...beginnings: string[]): (head: string) => boolean {
   return (head) => beginnings.some((beginning) => head.startsWith(beginning));
 }
 
-/** What the first box of an ISO file, such as an AVIF, says that it is. */
+/** The brands that the first box of an ISO media file, such as an AVIF, lists. */
 function brands(head: string): string[] {
   if (!head.startsWith('ftyp', 4)) return [];
   return head.slice(8, head.charCodeAt(2) * 256 + head.charCodeAt(3)).match(/[\s\S]{4}/g) ?? [];
@@ -81,7 +81,7 @@ const READ: Record<ReadKind, true> = {
 
 export const isRead = (kind: ReadKind | UnreadKind): kind is ReadKind => Object.hasOwn(READ, kind);
 
-/** What kind of image a file is, by its first bytes; undefined where they are none of an image's. */
+/** What kind of image a file is, by its first bytes; undefined if it is not a known kind of image. */
 export function imageKind(bytes: Uint8Array): ReadKind | UnreadKind | undefined {
   const { buffer, byteOffset, length } = bytes;
   const head = Buffer.from(buffer, byteOffset, Math.min(length, HEAD_BYTES)).toString('latin1');

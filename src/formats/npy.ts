@@ -1,9 +1,10 @@
 import { DataError } from '../errors.js';
 import { sizeOf, type TypedArray, type TypedArrayConstructor } from '../files/bytes.js';
 
-// The format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
+// The format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html. Written here because rows
+// of arrays larger than memory are read in place.
 
-/** The array type of each NumPy type code (kind and bytes an element). */
+/** The array type of each NumPy type code (kind and bytes per element). */
 const ARRAYS = {
   f4: Float32Array,
   f8: Float64Array,
@@ -99,9 +100,9 @@ export function parseNpyHeader(bytes: Uint8Array, name: string): NpyHeader {
 }
 
 /**
- * Reads a whole .npy file from memory; Fortran order is turned into row-major order.
+ * Decodes a whole .npy file. Fortran order is converted to row-major order.
  * @param name the file, for errors
- * @throws DataError where it is truncated or of an unsupported type
+ * @throws DataError if it is truncated or of an unsupported type
  */
 export function decodeNpy(bytes: Uint8Array, name: string): NpyArray | NpyStrings {
   const header = parseNpyHeader(bytes, name);
@@ -118,7 +119,7 @@ export function decodeNpy(bytes: Uint8Array, name: string): NpyArray | NpyString
     });
     return { dtype, shape, data: fortranOrder ? rowMajorOrder(shape).map((i) => texts[i]) : texts };
   }
-  // A copy, as the elements need not lie at a multiple of their size in `bytes`.
+  // A copy, because the elements may not be aligned in `bytes`.
   const data = new ARRAYS[dtype](new Uint8Array(bytes.subarray(dataStart)).buffer);
   if (!fortranOrder) return { dtype, shape, data };
   const sorted = new ARRAYS[dtype](new ArrayBuffer(data.byteLength));
@@ -133,12 +134,12 @@ function decodeText(bytes: Uint8Array, encoding: 'U' | 'S'): string {
   const points = new Uint32Array(new Uint8Array(bytes).buffer);
   let length = points.length;
   while (length > 0 && points[length - 1] === 0) length--;
-  // What is no code point becomes the replacement character, as in other decoders.
+  // Invalid code points become the replacement character, as in other decoders.
   const valid = (point: number) => (point > 0x10ffff ? 0xfffd : point);
   return String.fromCodePoint(...points.subarray(0, length).map(valid));
 }
 
-/** For each element in row-major order, its place in Fortran (column-major) order. */
+/** For each element in row-major order, its index in Fortran (column-major) order. */
 function rowMajorOrder(shape: readonly number[]): number[] {
   const strides = shape.map((_, axis) => sizeOf(shape.slice(0, axis)));
   return Array.from({ length: sizeOf(shape) }, (_, i) => {

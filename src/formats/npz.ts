@@ -1,6 +1,6 @@
+import { type FileHandle, open } from 'node:fs/promises';
 import { Readable } from 'node:stream';
-import { type Entry, openPromise, type ZipFile as ZipReader } from 'yauzl';
-import { ZipFile as ZipWriter } from 'yazl';
+import { ZipFile } from 'yazl';
 import { DataError } from '../errors.js';
 import { writeAtomic } from '../files/atomic.js';
 import { bytesOf, sizeOf, type TypedArray } from '../files/bytes.js';
@@ -16,31 +16,31 @@ import {
   npyArray,
   parseNpyHeader,
 } from './npy.js';
+import { isStored, ZipArchive, type ZipEntry } from './zip.js';
 
-const STORED = 0;
-/** Deflate makes nothing smaller than this. */
-const MAX_DEFLATE_RATIO = 1032;
+const EXTENSION = '.npy';
 
 /** An open .npz file: a zip of .npy files, stored or deflated, read by name. */
 export class Npz {
   constructor(
     readonly path: string,
-    private readonly zip: ZipReader,
-    private readonly entries: ReadonlyMap<string, Entry>,
+    private readonly zip: ZipArchive,
+    private readonly handle: FileHandle,
   ) {}
 
   /** The arrays' names, without `.npy`, in the file's order. */
   get names(): string[] {
-    return [...this.entries.keys()];
+    const files = [...this.zip.entries.keys()].filter((name) => name.endsWith(EXTENSION));
+    return files.map((name) => name.slice(0, -EXTENSION.length));
   }
 
   has(name: string): boolean {
-    return this.entries.has(name);
+    return this.zip.entries.has(`${name}${EXTENSION}`);
   }
 
   /**
    * A whole array.
-   * @throws DataError where it is missing, damaged, or of an unsupported type
+   * @throws DataError if it is missing, damaged, or of an unsupported type
    */
   async read(name: string): Promise<NpyArray | NpyStrings> {
     const size = this.entry(name).uncompressedSize;
@@ -50,17 +50,17 @@ export class Npz {
 
   /**
    * An array of numbers as float64, whatever its type.
-   * @throws DataError where it is missing, damaged, or holds texts
+   * @throws DataError if it is missing, damaged, or contains strings
    */
   async readFloat64(name: string): Promise<{ shape: readonly number[]; data: Float64Array }> {
     const { dtype, shape, data } = await this.read(name);
-    if (dtype === 'string') throw new DataError(`${this.label(name)} holds texts; numbers are needed`);
+    if (dtype === 'string') throw new DataError(`${this.label(name)} contains strings; numbers are needed`);
     return { shape, data: Float64Array.from(data as ArrayLike<number | bigint>, Number) };
   }
 
   /**
    * The type and shape of an array, without its data.
-   * @throws DataError where it is missing, damaged, or of an unsupported type
+   * @throws DataError if it is missing, damaged, or of an unsupported type
    */
   async header(name: string): Promise<NpyHeader> {
     const length = Math.min(this.entry(name).uncompressedSize, MAX_NPY_HEADER_BYTES);
@@ -71,9 +71,9 @@ export class Npz {
   }
 
   /**
-   * The rows `start` to `end` along the first dimension, `count` at a time (the last time what is left):
-   * a large array without holding it.
-   * @throws DataError where it is missing, damaged, of an unsupported type or in Fortran order
+   * The rows `start` to `end` along the first dimension, `count` at a time and the rest last, so that a large array is
+   * never in memory as a whole.
+   * @throws DataError if it is missing, damaged, of an unsupported type or in Fortran order
    */
   async *rows(name: string, count: number, start = 0, end?: number): AsyncGenerator<TypedArray> {
     const { dtype, shape, fortranOrder, bytesPerElement, dataStart } = await this.header(name);
@@ -81,7 +81,7 @@ export class Npz {
       throw new DataError(`${this.label(name)} has no rows of numbers; save it as a row-major array`);
     }
     if (dataStart + sizeOf(shape) * bytesPerElement !== this.entry(name).uncompressedSize) {
-      throw new DataError(`${this.label(name)} has another size than its header says; write it again`);
+      throw new DataError(`${this.label(name)} does not have the size that its header says; write it again`);
     }
     const rowBytes = sizeOf(shape.slice(1)) * bytesPerElement;
     const from = dataStart + start * rowBytes;
@@ -91,21 +91,21 @@ export class Npz {
     }
   }
 
-  /** Whether rows in the middle of an array can be read without all those before them. */
+  /** Whether rows in the middle of an array can be read without those before. */
   isStored(name: string): boolean {
-    return this.entry(name).compressionMethod === STORED;
+    return isStored(this.entry(name));
   }
 
-  close(): void {
-    this.zip.close();
+  close(): Promise<void> {
+    return this.handle.close();
   }
 
   private label(name: string): string {
     return `${name} in ${this.path}`;
   }
 
-  private entry(name: string): Entry {
-    const entry = this.entries.get(name);
+  private entry(name: string): ZipEntry {
+    const entry = this.zip.entries.get(`${name}${EXTENSION}`);
     if (entry) return entry;
     throw new DataError(`${this.path} has no array ${name}; it has ${this.names.join(', ') || 'none'}`);
   }
@@ -125,7 +125,7 @@ export class Npz {
     try {
       let buffer = new Uint8Array(Math.min(size, left));
       if (left === 0) return;
-      const stream = await this.zip.openReadStreamPromise(entry, stored ? { start, end } : {});
+      const stream = await this.zip.stream(entry, stored ? { start, end } : {});
       for await (const chunk of stream as AsyncIterable<Uint8Array>) {
         let at = Math.min(skip, chunk.length);
         skip -= at;
@@ -153,20 +153,14 @@ export class Npz {
   }
 }
 
-/** @throws DataError where the file is missing or not a zip */
+/** @throws DataError if the file is missing or not a valid zip */
 export async function openNpz(path: string): Promise<Npz> {
-  let zip: ZipReader | undefined;
+  let handle: FileHandle | undefined;
   try {
-    zip = await openPromise(path, { autoClose: false });
-    const entries = new Map<string, Entry>();
-    for await (const entry of zip.eachEntry()) {
-      if (entry.uncompressedSize > MAX_DEFLATE_RATIO * entry.compressedSize)
-        throw new Error(`${entry.fileName} claims ${entry.uncompressedSize} bytes`);
-      if (entry.fileName.endsWith('.npy')) entries.set(entry.fileName.slice(0, -'.npy'.length), entry);
-    }
-    return new Npz(path, zip, entries);
+    handle = await open(path);
+    return new Npz(path, await ZipArchive.open(handle, (await handle.stat()).size), handle);
   } catch (error) {
-    zip?.close();
+    await handle?.close();
     const { code, message } = error as NodeJS.ErrnoException;
     const reason = code === 'ENOENT' ? 'no such file' : message;
     throw new DataError(`cannot read ${path} as .npz: ${reason}; check the path or write it again`, {
@@ -179,18 +173,18 @@ export interface NpzArray {
   readonly name: string;
   readonly dtype: NpyDtype;
   readonly shape: readonly number[];
-  /** The elements in row-major order, at once or in parts; a part must not change after it is given. */
+  /** The elements in row-major order, at once or in parts; a part must not be changed after it was yielded. */
   readonly data: TypedArray | Iterable<TypedArray> | AsyncIterable<TypedArray>;
 }
 
 /**
- * Writes arrays as NumPy's `savez` does (stored, zip64 where needed): durable and whole, or not at all.
- * The same arrays give the same bytes. An array given in parts is never held whole.
- * @throws OutputError where the file cannot be written, and what the arrays' generators throw
+ * Writes arrays as NumPy's `savez` does (stored, zip64 if needed), atomically. The same arrays give the same bytes. An
+ * array given in parts is never in memory as a whole.
+ * @throws OutputError if the file cannot be written; whatever the arrays' generators throw
  */
 export async function writeNpz(path: string, arrays: readonly NpzArray[]): Promise<void> {
   await writeAtomic(path, async (file) => {
-    const zip = new ZipWriter();
+    const zip = new ZipFile();
     const output = zip.outputStream as Readable;
     const fail = (error: Error) => output.destroy(error);
     zip.on('error', fail);

@@ -14,8 +14,9 @@ import {
   type TensorInfo,
 } from './tensor-file.js';
 
-// The format: https://github.com/huggingface/safetensors — 8 bytes of header length, a JSON header that may
-// end in spaces, then the tensors' bytes without holes.
+// The format: https://github.com/huggingface/safetensors — 8 bytes of header length, a JSON header that may end in spaces,
+// then the tensors' bytes without gaps. Written here because token caches larger than
+// memory are written row by row and read in place.
 
 export type { Dtype, TensorData, TensorInfo } from './tensor-file.js';
 
@@ -23,7 +24,7 @@ export type { Dtype, TensorData, TensorInfo } from './tensor-file.js';
 const MAX_HEADER_BYTES = 100_000_000;
 
 interface StoredTensor extends TensorInfo {
-  /** Of the first byte, in the file. */
+  /** Of its first byte in the file. */
   readonly position: number;
 }
 
@@ -31,7 +32,7 @@ function damaged(path: string, what: string): CheckpointError {
   return new CheckpointError(`${path} is not a valid safetensors file: ${what}; fetch or write it again`);
 }
 
-/** An open safetensors file, of which only the header is in memory. */
+/** An open safetensors file. Only its header is in memory. */
 export class Safetensors implements TensorFile {
   constructor(
     readonly path: string,
@@ -42,7 +43,7 @@ export class Safetensors implements TensorFile {
 
   /**
    * All elements in row-major order, in an array of their dtype (F16 and BF16: raw 16-bit patterns).
-   * @throws CheckpointError where there is no such tensor
+   * @throws CheckpointError if there is no such tensor
    */
   async read(name: string): Promise<TypedArray> {
     const { dtype, shape, position } = this.find(name);
@@ -51,7 +52,7 @@ export class Safetensors implements TensorFile {
 
   /**
    * Elements `start` to `start + count` in row-major order.
-   * @throws CheckpointError where there is no such tensor
+   * @throws CheckpointError if there is no such tensor
    */
   async readRange(name: string, start: number, count: number): Promise<TypedArray> {
     const { dtype, shape, position } = this.find(name);
@@ -63,7 +64,7 @@ export class Safetensors implements TensorFile {
 
   /**
    * A tensor of dtype F32, F16, BF16 or F64 as float32.
-   * @throws CheckpointError where there is no such tensor, or of another dtype
+   * @throws CheckpointError if there is no such tensor, or it has another dtype
    */
   readFloat32(name: string): Promise<Float32Array> {
     return readFloat32(this, name);
@@ -87,8 +88,8 @@ export class Safetensors implements TensorFile {
 }
 
 /**
- * Opens a safetensors file and checks its header; no tensor is read.
- * @throws CheckpointError where the file is missing, truncated or its header is not sound
+ * Opens a safetensors file and checks its header, without reading tensors.
+ * @throws CheckpointError if the file is missing, truncated or its header is not valid
  */
 export async function openSafetensors(path: string): Promise<Safetensors> {
   const { handle, size } = await openRegularFile(path);
@@ -128,7 +129,7 @@ function checkHeader(path: string, header: object, dataStart: number, fileSize: 
   const ranges: { name: string; begin: number; end: number }[] = [];
   for (const [name, value] of Object.entries(header)) {
     if (name === '__metadata__') {
-      if (!isStringRecord(value)) throw damaged(path, '__metadata__ holds something else than texts');
+      if (!isStringRecord(value)) throw damaged(path, '__metadata__ contains values that are not strings');
       metadata = value;
       continue;
     }
@@ -151,7 +152,7 @@ function checkHeader(path: string, header: object, dataStart: number, fileSize: 
   let position = 0;
   for (const { name, begin, end } of ranges) {
     if (begin < position) throw damaged(path, `${name} overlaps another tensor`);
-    if (begin > position) throw damaged(path, `there is a hole before ${name}`);
+    if (begin > position) throw damaged(path, `there is a gap before ${name}`);
     position = end;
   }
   if (dataStart + position !== fileSize) {
@@ -170,7 +171,7 @@ function isStringRecord(value: unknown): value is Record<string, string> {
   );
 }
 
-/** The first bytes of a file: length and header, filled with spaces to `reserved` bytes or a multiple of 8. */
+/** The first bytes of a file: length and header, padded with spaces to `reserved` bytes or a multiple of 8. */
 function encodeHeader(
   tensors: readonly (TensorInfo & { name: string })[],
   metadata: Readonly<Record<string, string>>,
@@ -179,7 +180,7 @@ function encodeHeader(
   const header: Record<string, unknown> = { __metadata__: { software: MARK, ...metadata } };
   let position = 0;
   for (const { name, dtype, shape } of tensors) {
-    if (Object.hasOwn(header, name)) throw new Error(`two tensors of the name ${name}`);
+    if (Object.hasOwn(header, name)) throw new Error(`two tensors are named ${name}`);
     const end = position + sizeOf(shape) * bytesPerElement(dtype);
     header[name] = { dtype, shape, data_offsets: [position, end] };
     position = end;
@@ -197,16 +198,15 @@ async function writeTensor(file: AtomicFile, { name, dtype, shape, data }: Tenso
   const array = typeof data === 'function' ? await data() : data;
   if (!(array instanceof ARRAYS[dtype]) || array.length !== sizeOf(shape)) {
     const given = `${array.constructor.name} of ${array.length}`;
-    throw new Error(`${name} is to be ${dtype} (${shape.join(', ')}), its data is a ${given}`);
+    throw new Error(`${name} should be ${dtype} (${shape.join(', ')}), but its data is a ${given}`);
   }
   await file.write(bytesOf(array));
 }
 
 /**
- * Writes a safetensors file: durable and whole, or not at all. The data of one tensor at a time is asked
- * for and held. Tensors are stored by falling element size, otherwise in the order given, so that each
- * starts at a multiple of its element size.
- * @throws OutputError where the file cannot be written
+ * Writes a safetensors file atomically. One tensor at a time is in memory. Tensors are sorted by descending element size,
+ * otherwise kept in the given order, so that each is aligned.
+ * @throws OutputError if the file cannot be written
  */
 export async function writeSafetensors(
   path: string,
@@ -220,12 +220,12 @@ export async function writeSafetensors(
   });
 }
 
-/** Room for the entries of `rest` and of the metadata that only `finish` knows. */
+/** Space for the tensors and metadata that are passed to `finish`. */
 const SPARE_HEADER_BYTES = 4096;
 
 /**
- * Writes a safetensors file whose first tensor grows row by row to a length known only at the end. The
- * header's place is kept free and filled in by `finish`; until then nothing appears at `path`.
+ * Writes a safetensors file whose first tensor grows row by row to a length known only at the end. Space for the header is
+ * reserved and filled by `finish`; until then nothing appears at `path`.
  */
 export class SafetensorsWriter {
   private rows = 0;
@@ -239,7 +239,7 @@ export class SafetensorsWriter {
 
   /**
    * @param tensor the growing tensor; its first dimension is an upper bound
-   * @throws OutputError where the file cannot be created
+   * @throws OutputError if the file cannot be created
    */
   static async create(
     path: string,
@@ -253,7 +253,7 @@ export class SafetensorsWriter {
     return writer;
   }
 
-  /** Adds one or more whole rows. A failure removes the file, and the writer is of no more use. */
+  /** Appends one or more whole rows. If that fails the file is removed, and the writer cannot be used any more. */
   async append(rows: TypedArray): Promise<void> {
     const { name, dtype, shape } = this.tensor;
     const count = rows.length / sizeOf(shape.slice(1));
@@ -265,8 +265,8 @@ export class SafetensorsWriter {
   }
 
   /**
-   * Adds the other tensors and more metadata, completes the header and puts the file in its place.
-   * @throws OutputError where the file cannot be written
+   * Adds the other tensors and more metadata, completes the header and moves the file into place.
+   * @throws OutputError if the file cannot be written
    */
   async finish(rest: readonly TensorData[], metadata: Readonly<Record<string, string>> = {}): Promise<void> {
     const tensor = { ...this.tensor, shape: [this.rows, ...this.tensor.shape.slice(1)] };

@@ -2,29 +2,31 @@ import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
 import { DataError } from '../errors.js';
 
 // The formats: https://pubs.opengroup.org/onlinepubs/9799919799/utilities/pax.html (ustar and pax) and
-// https://www.gnu.org/software/tar/manual/html_node/Standard.html (GNU). A file of headers of one block, each followed by
-// its member's bytes, filled up to whole blocks; two blocks of zeros end it. Packages for it read the whole file as a
-// stream; for images in random order only the headers are wanted, and what lies between them is a hundred gigabytes.
+// https://www.gnu.org/software/tar/manual/html_node/Standard.html (GNU). Headers of one block, each followed by the member's
+// bytes, padded to whole blocks; two blocks of zeros end the file. Written here because packages stream the whole file, and
+// images in random order need only the headers of perhaps a hundred gigabytes. The header classes of npm's `tar` would not
+// do either: they silently skip damaged pax records and those with line breaks in a name, drop the record that marks a file
+// as sparse, and accept numbers with trailing garbage.
 
 const BLOCK = 512;
 
-/** Read at once: the headers of small members, or a header and the small member before it. */
+/** Bytes to read at once: enough for the headers of several small members. */
 const WINDOW = 4096;
 
-/** The longest list of extended attributes or name that is read. */
+/** The longest list of extended attributes, or long name, that is accepted. */
 const MAX_EXTENSION = 2 ** 20;
 
-/** How far behind the end is looked for something else than zeros. */
+/** How many bytes behind the end are checked to be zeros. */
 const MAX_PADDING = 2 ** 20;
 
 export type MemberType = 'file' | 'folder' | 'link';
 
-/** One file, folder or link in a tar file. */
+/** A file, folder or link in a tar file. */
 export interface TarMember {
-  /** As it is written there, without `./` in front and `/` behind. */
+  /** Without a leading `./` and a trailing `/`. */
   readonly path: string;
   readonly type: MemberType;
-  /** Of the first byte, in the tar file. */
+  /** Of its first byte in the tar file. */
   readonly position: number;
   /** In bytes; 0 for folders and links. */
   readonly size: number;
@@ -36,20 +38,20 @@ const TYPES: Record<string, MemberType | 'other'> = {
   '7': 'file', // contiguous
   '1': 'link',
   '2': 'link',
-  '3': 'other', // devices and pipes, which have no bytes
+  '3': 'other', // devices and pipes, which have no content
   '4': 'other',
   '5': 'folder',
   '6': 'other',
-  V: 'other', // a volume's label
+  V: 'other', // volume label
 };
 
-/** What a header before a member says of it. */
+/** Properties of a member from the extension headers before it. */
 interface Extension {
   path?: string;
   size?: number;
 }
 
-/** An open tar file, of which nothing but what was asked for is in memory. */
+/** An open tar file. Only what was requested is in memory. */
 export class TarFile {
   private readonly descriptor: number;
   private readonly fileSize: number;
@@ -57,7 +59,7 @@ export class TarFile {
   private windowStart = 0;
   private windowEnd = 0;
 
-  /** @throws DataError where the file cannot be read */
+  /** @throws DataError if the file cannot be read */
   constructor(readonly path: string) {
     try {
       this.descriptor = openSync(path, 'r');
@@ -72,9 +74,9 @@ export class TarFile {
   }
 
   /**
-   * All members in their order, found from header to header. Reads that wait for each other are done at once, for they
-   * would take ten times as long through the event loop.
-   * @throws DataError, in its turn, where the file is truncated, damaged or has members of a type that is not read
+   * All members in order, found from header to header. Reads are synchronous, because each depends on the one before and
+   * asynchronous ones would take ten times as long.
+   * @throws DataError, when it gets there, if the file is truncated, damaged or has members of an unsupported type
    */
   *members(): Generator<TarMember> {
     let extension: Extension | undefined;
@@ -109,8 +111,8 @@ export class TarFile {
       const type = Object.hasOwn(TYPES, code) ? TYPES[code] : undefined;
       const path = extension?.path ?? headerPath(block);
       if (type === undefined)
-        throw this.damaged(`${path} is of type ${code}, which is not read; pack it as a plain file`);
-      // Tars of old mark folders by their name alone.
+        throw this.damaged(`${path} is of type ${code}, which is not supported; pack it as a plain file`);
+      // Old tars mark folders only by their name.
       const kind = type === 'file' && path.endsWith('/') ? 'folder' : type;
       const length = kind === 'file' ? size : 0;
       if (start + length > this.fileSize)
@@ -123,12 +125,12 @@ export class TarFile {
     }
   }
 
-  /** The bytes of a small member. @throws DataError where the file ends before */
+  /** The bytes of a small member. @throws DataError if the file ends before */
   contents({ position, size, path }: TarMember): Buffer {
     return this.read(position, size, path);
   }
 
-  /** The block at `position`, in memory that the next one may overwrite. */
+  /** The block at `position`; valid until the next call. */
   private block(position: number): Buffer {
     if (position < this.windowStart || position + BLOCK > this.windowEnd) {
       this.windowStart = position;
@@ -165,7 +167,7 @@ export class TarFile {
     return done;
   }
 
-  /** The sum of a header's bytes, its own place counted as spaces. */
+  /** Checks the sum of a header's bytes, in which the checksum itself counts as spaces. */
   private checkSum(block: Buffer, position: number): void {
     let sum = 8 * 0x20;
     for (let i = 0; i < BLOCK; i++) sum += block[i];
@@ -173,7 +175,7 @@ export class TarFile {
     if (sum !== this.number(block, 148, 8, position)) throw this.noHeader(position);
   }
 
-  /** Octal digits between spaces and zeros, or in GNU's way a set first bit and then a binary number. */
+  /** Octal digits between spaces and zeros or, in GNU's format, a set first bit and a binary number. */
   private number(block: Buffer, start: number, length: number, position: number): number {
     const binary = block[start] === 0x80;
     const end = start + length;
@@ -189,7 +191,7 @@ export class TarFile {
     return value;
   }
 
-  /** Path and size among pax attributes, each `LENGTH KEY=VALUE\n`, where the length counts the whole of it. */
+  /** Path and size from pax attributes: lines `LENGTH KEY=VALUE\n`, where LENGTH counts the whole line. */
   private attributes(bytes: Buffer, position: number): Extension {
     const extension: Extension = {};
     for (let start = 0; start < bytes.length; ) {
@@ -209,29 +211,29 @@ export class TarFile {
       }
       if (key.startsWith('GNU.sparse.'))
         throw this.damaged(
-          `the member at byte ${position} is sparse, which is not read; pack it as a plain file`,
+          `the member at byte ${position} is sparse, which is not supported; pack it as a plain file`,
         );
       start = end;
     }
     return extension;
   }
 
-  /** Behind the first zeros there must be nothing else: another tar that was appended would be lost. */
+  /** Only zeros may follow the end mark: an appended tar would be ignored. */
   private checkEnd(position: number): void {
     const rest = Buffer.alloc(Math.min(this.fileSize - position, MAX_PADDING));
     const length = this.fill(rest, position);
     if (rest.subarray(0, length).some((byte) => byte !== 0))
-      throw this.damaged(`something follows its end at byte ${position}; name several tar files as several`);
+      throw this.damaged(`something follows its end at byte ${position}; give each tar file separately`);
   }
 
   private noHeader(position: number): DataError {
     return this.damaged(
-      position === 0 ? 'it does not begin as one' : `what should be a header, at byte ${position}, is none`,
+      position === 0 ? 'it does not begin as one' : `there is no valid header at byte ${position}`,
     );
   }
 
   private damaged(what: string): DataError {
-    return new DataError(`${this.path} is not a sound tar file: ${what}; fetch or pack it again`);
+    return new DataError(`${this.path} is not a valid tar file: ${what}; fetch or pack it again`);
   }
 }
 
@@ -248,7 +250,7 @@ function untilNul(bytes: Buffer): string {
   return bytes.toString('utf8', 0, end < 0 ? bytes.length : end);
 }
 
-/** The name of 100 bytes, after POSIX's prefix of 155; GNU has other things in that place. */
+/** The name (100 bytes), after POSIX's prefix (155 bytes); GNU's format uses that place for other fields. */
 function headerPath(block: Buffer): string {
   const name = untilNul(block.subarray(0, 100));
   const posix = block.toString('latin1', 257, 263) === 'ustar\0';

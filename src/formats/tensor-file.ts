@@ -1,7 +1,7 @@
+import { existsSync } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
 import { CheckpointError } from '../errors.js';
 import type { TypedArray, TypedArrayConstructor } from '../files/bytes.js';
-import { bfloat16ToFloat32, float16ToFloat32 } from './half.js';
 
 /** The array type of each dtype; F16 and BF16 are raw 16-bit patterns. */
 export const ARRAYS = {
@@ -28,26 +28,36 @@ export interface TensorInfo {
 
 export interface TensorData extends TensorInfo {
   readonly name: string;
-  /** The elements in row-major order, or a function that gives them when their turn to be written comes. */
+  /** The elements in row-major order, or a function that is called when they are about to be written. */
   readonly data: TypedArray | (() => TypedArray | Promise<TypedArray>);
 }
 
-/** Of several sets of weights in a file, by their keys, the one whose tensors are given, and the others. */
+/** Keys of the sets of weights in a file: the one that was chosen, and the others. */
 export interface WeightsChoice {
   readonly taken: string;
   readonly others: readonly string[];
 }
 
+/**
+ * Splits `FILE#KEY`, the weights that a training file has under a key. Any other path, such as an existing file whose name
+ * contains a #, has no key.
+ */
+export function parseWeightsPath(path: string): { file: string; key?: string } {
+  const at = path.lastIndexOf('#');
+  if (at <= 0 || existsSync(path) || !existsSync(path.slice(0, at))) return { file: path };
+  return { file: path.slice(0, at), key: path.slice(at + 1) };
+}
+
 /** An open file of named tensors, which are read one at a time. */
 export interface TensorFile {
   readonly path: string;
-  /** Absent where there is one set of weights, or where the path names the one. */
+  /** Absent if the file has one set of weights, or the path names a key. */
   readonly choice?: WeightsChoice;
   readonly metadata: Readonly<Record<string, string>>;
   readonly tensors: ReadonlyMap<string, TensorInfo>;
-  /** All elements in row-major order, in an array of their dtype. Throws CheckpointError. */
+  /** All elements in row-major order, in an array of their dtype. @throws CheckpointError */
   read(name: string): Promise<TypedArray>;
-  /** A tensor of a floating-point dtype as float32. Throws CheckpointError. */
+  /** A tensor of a floating-point dtype as float32. @throws CheckpointError */
   readFloat32(name: string): Promise<Float32Array>;
   close(): Promise<void>;
 }
@@ -58,7 +68,7 @@ export function bytesPerElement(dtype: Dtype): number {
 
 /**
  * Reads a tensor of dtype F32, F16, BF16 or F64 as float32.
- * @throws CheckpointError where there is no such tensor, or of another dtype
+ * @throws CheckpointError if there is no such tensor, or it has another dtype
  */
 export async function readFloat32(file: TensorFile, name: string): Promise<Float32Array> {
   const data = await file.read(name);
@@ -71,8 +81,9 @@ export async function readFloat32(file: TensorFile, name: string): Promise<Float
 }
 
 /**
- * Opens a file for reading and hands over its size.
- * @throws CheckpointError where it is missing, a folder or not readable
+ * Opens a file for reading.
+ * @returns the handle and the size in bytes
+ * @throws CheckpointError if it is missing, a folder or not readable
  */
 export async function openRegularFile(path: string): Promise<{ handle: FileHandle; size: number }> {
   let handle: FileHandle;
@@ -87,4 +98,31 @@ export async function openRegularFile(path: string): Promise<{ handle: FileHandl
   if (stats.isFile()) return { handle, size: stats.size };
   await handle.close();
   throw new CheckpointError(`${path} is not a file; name a checkpoint file`);
+}
+
+/** Raw bfloat16 patterns to float32, of which they are the upper half. */
+function bfloat16ToFloat32(bits: Uint16Array): Float32Array {
+  const wide = new Uint32Array(bits.length);
+  for (let i = 0; i < bits.length; i++) wide[i] = bits[i] << 16;
+  return new Float32Array(wide.buffer);
+}
+
+/** Raw patterns of IEEE 754 half precision to float32, exactly. */
+function float16ToFloat32(bits: Uint16Array): Float32Array {
+  const out = new Float32Array(bits.length);
+  const wide = new Uint32Array(out.buffer);
+  for (let i = 0; i < bits.length; i++) {
+    const sign = (bits[i] & 0x8000) << 16;
+    const exponent = (bits[i] >>> 10) & 0x1f;
+    const fraction = bits[i] & 0x3ff;
+    if (exponent === 0) {
+      out[i] = (sign ? -fraction : fraction) * 2 ** -24; // zero or subnormal
+      if (fraction === 0) wide[i] = sign;
+    } else if (exponent === 0x1f) {
+      wide[i] = sign | 0x7f800000 | (fraction << 13); // infinity or NaN
+    } else {
+      wide[i] = sign | ((exponent + 112) << 23) | (fraction << 13);
+    }
+  }
+  return out;
 }

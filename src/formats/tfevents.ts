@@ -1,7 +1,10 @@
 import { BinaryWriter, WireType } from '@bufbuild/protobuf/wire';
 import crc32c from 'crc-32/crc32c.js';
 
-/** A distribution: how many values lie in each bucket; bucket i ends at `limits[i]` and begins where the one before ends. */
+// The format: TFRecords of tensorflow.Event messages (event.proto, summary.proto). Written here because
+// tfjs-node, which has a writer, needs a native library that does not run everywhere.
+
+/** Counts of values in buckets. Bucket i ends at `limits[i]` and starts where the one before ends. */
 export interface Histogram {
   min: number;
   max: number;
@@ -12,18 +15,18 @@ export interface Histogram {
   counts: readonly number[];
 }
 
-/** One value of a summary, under the name that TensorBoard shows it by. */
+/** One value of a summary; TensorBoard shows it under `tag`. */
 export type SummaryValue = { tag: string } & (
   | { scalar: number }
   | { png: Uint8Array; width: number; height: number }
   | { histogram: Histogram }
 );
 
-/** What an event says: the file's version, that a session starts at the event's step, or values of that step. */
+/** The content of an event: the file's version, the start of a session at the event's step, or values of that step. */
 export type EventContent = { version: true } | { start: true } | { values: readonly SummaryValue[] };
 
 const VERSION = 'brain.Event:2';
-/** SessionLog.SessionStatus.START: a reader drops what it has of this step and later ones. */
+/** SessionLog.SessionStatus.START: readers discard earlier values of this step and later ones. */
 const START = 1;
 const RGB = 3;
 
@@ -71,7 +74,7 @@ function writeValue(writer: BinaryWriter, value: SummaryValue): void {
   }
 }
 
-/** tensorflow.Event (event.proto). `time` in seconds since 1970. */
+/** tensorflow.Event (event.proto). */
 function encodeEvent(time: number, step: number, content: EventContent): Uint8Array {
   const writer = new BinaryWriter();
   double(writer, 1, time);
@@ -85,13 +88,13 @@ function encodeEvent(time: number, step: number, content: EventContent): Uint8Ar
   return writer.finish();
 }
 
-/** CRC-32C as TFRecord stores it, so that a checksum of data that hold checksums is none of those. */
+/** CRC-32C as TFRecord stores it: masked, because the CRC of data that contains CRCs is problematic. */
 function maskedCrc(data: Uint8Array): number {
   const crc = crc32c.buf(data) >>> 0;
   return (((crc >>> 15) | (crc << 17)) + 0xa282ead8) >>> 0;
 }
 
-/** TFRecord's frame: length (uint64), its checksum, data, their checksum; all little endian. */
+/** A TFRecord: length (uint64), its checksum, the data, their checksum, all little-endian. */
 function frame(data: Uint8Array): Buffer {
   const record = Buffer.alloc(data.length + 16);
   record.writeBigUInt64LE(BigInt(data.length), 0);
@@ -101,7 +104,7 @@ function frame(data: Uint8Array): Buffer {
   return record;
 }
 
-/** One event as a TensorBoard event file holds it: to be appended to such a file as it is. */
+/** One event as a record to append to a TensorBoard event file. `time` is in seconds since 1970. */
 export function eventRecord(time: number, step: number, content: EventContent): Buffer {
   return frame(encodeEvent(time, step, content));
 }

@@ -1,4 +1,4 @@
-/** Text as XML and HTML hold it, in elements and in quoted attributes. */
+/** Escapes text for elements and quoted attributes of XML and HTML. */
 export function escapeXml(text: string): string {
   return text.replace(
     /[&<>"]/g,

@@ -7,6 +7,7 @@ import { decodeImage } from '../data/images/decode.js';
 import { lockFolder } from '../files/folder-lock.js';
 import type { Job } from '../job/job.js';
 import { drawRunCurves } from '../report/run-curves.js';
+import { stageFolders } from '../run/layout.js';
 import { reconstruct } from '../sample/reconstruct.js';
 import { sampleImages } from '../sample/sample-images.js';
 import { tokenizeDataset } from '../tokens/tokenize-dataset.js';
@@ -128,10 +129,7 @@ async function runSteps(folder: QuickstartFolder, overrides: readonly string[], 
   );
   const { images, labels } = await readSamples(at('samples', 'images'));
   const match = matchShare(images, labels);
-  await drawRunCurves(
-    [at('tokenizer', 'stage1'), at('tokenizer', 'stage2'), at('generator')],
-    at('curves.png'),
-  );
+  await drawRunCurves([...stageFolders(at('tokenizer')), at('generator')], at('curves.png'));
   await folder.finish({ reconstruction, generation, match });
 
   const percent = (share: number) => `${(100 * share).toFixed(1)} %`;

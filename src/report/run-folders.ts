@@ -1,21 +1,19 @@
 import { existsSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import { DataError } from '../errors.js';
+import { stageFolders, stageOf } from '../run/layout.js';
 import { runFiles } from '../run/record.js';
-
-/** The folders of the two stages of a tokenizer run. */
-const STAGE = /^stage\d$/;
 
 /** `tokenizer stage1` for a run in such a folder, else its folder's name. */
 export function runName(run: string): string {
   const path = resolve(run);
   const name = basename(path);
-  return STAGE.test(name) ? `${basename(dirname(path))} ${name}` : name;
+  return stageOf(path) ? `${basename(dirname(path))} ${name}` : name;
 }
 
 /** The run folders that `path` means: itself, or the two stages of a tokenizer run. Throws DataError. */
 export function runFolders(path: string): string[] {
-  const folders = [path, join(path, 'stage1'), join(path, 'stage2')];
+  const folders = [path, ...stageFolders(path)];
   const found = folders.filter((folder) => existsSync(runFiles(folder).metrics));
   if (found.length === 0)
     throw new DataError(`${path} holds no metrics.jsonl; name the folder of a training run`);
@@ -32,5 +30,5 @@ export function nothingRecorded(runs: readonly string[], problem?: string): Data
 /** Where a run keeps results of `alitok eval`: its own folder `evaluations`, and for stage 2 that of the whole tokenizer. */
 export function evaluationFolders(run: string): string[] {
   const folder = (path: string) => join(path, 'evaluations');
-  return basename(resolve(run)) === 'stage2' ? [folder(run), folder(dirname(resolve(run)))] : [folder(run)];
+  return stageOf(run) === 2 ? [folder(run), folder(dirname(resolve(run)))] : [folder(run)];
 }

@@ -18,25 +18,25 @@ import {
   type TrainingPart,
 } from './layout.js';
 
-/** Tensors that only training needs, by the name of their file. */
+/** Tensors that only training needs, by the names of their files. */
 export type TrainingParts = { optimizer: Parameters } & Partial<Record<TrainingPart, Parameters>>;
 
-/** What a checkpoint is made from and restored into. */
+/** A trainer, as far as checkpoints save and restore it. */
 export interface Checkpointed {
   readonly steps: number;
   readonly state: object;
   saveModel(path: string): Promise<void>;
-  /** The model's parameters, as its own file holds them. */
+  /** The model's parameters, as its file contains them. */
   readonly model: Parameters;
   readonly trainingParts: TrainingParts;
   restore(state: object): void;
 }
 
-/** What a checkpoint says besides the trainer's state. */
+/** What a checkpoint's `state.json` contains besides the trainer's state. */
 export interface CheckpointNote {
-  /** The state of what makes the steps: all that the lines of the metrics log to come depend on. */
+  /** The state of the training loop: everything that later lines of the metrics log depend on. */
   loop: object;
-  /** Numbers that were measured at this step. */
+  /** Metrics that were measured at this step. */
   metrics: Record<string, number>;
   /** Saved because the run was stopped, not because a checkpoint was due. */
   interrupted: boolean;
@@ -46,15 +46,16 @@ interface State extends CheckpointNote {
   trainer: object;
 }
 
-/** The files of a checkpoint by name, and what is loaded from them. */
+/** The safetensors files of a checkpoint by name, and the parameters that are loaded from them. */
 function filesOf(training: Checkpointed): Record<string, Parameters> {
   const parts = Object.entries(training.trainingParts).map(([name, value]) => [`${name}.safetensors`, value]);
   return { [MODEL_FILE]: training.model, ...Object.fromEntries(parts) };
 }
 
 /**
- * Writes a checkpoint of a run: the folder appears under its name only when it is complete and on the disk, with
- * checksums of its files. Throws OutputError if it cannot be written; older checkpoints stay.
+ * Writes a checkpoint of a run. The folder appears under its name only when it is complete and on the disk, with checksums
+ * of its files.
+ * @throws OutputError if it cannot be written; older checkpoints are kept
  */
 export async function saveCheckpoint(
   run: string,
@@ -70,13 +71,13 @@ export async function saveCheckpoint(
     await syncFolder(dirname(folder));
     await syncFolder(run);
   } catch (error) {
-    // What went wrong is to be said, also where it keeps these from their work.
+    // The original error is reported, even if it makes these fail too.
     await removeCheckpoint(partial).catch(() => {});
     const failure = error instanceof OutputError ? error : outputError(folder, error);
     const before = (await listCheckpoints(run).catch(() => [])).at(-1);
     if (!before) throw failure;
     throw new OutputError(
-      `${failure.text}; the checkpoint of step ${before.step} stays, ${option('resume')} goes on from it`,
+      `${failure.text}; the checkpoint of step ${before.step} is kept, and ${option('resume')} continues from it`,
       {
         cause: error,
       },
@@ -95,7 +96,7 @@ async function writeFolder(folder: string, training: Checkpointed, note: Checkpo
   await writeChecksums(folder);
 }
 
-/** What a checkpoint's folder says of it. Throws CheckpointError. */
+/** The content of a checkpoint's `state.json`. @throws CheckpointError */
 export async function readCheckpointState(folder: string): Promise<State> {
   const path = join(folder, STATE_FILE);
   try {
@@ -106,9 +107,10 @@ export async function readCheckpointState(folder: string): Promise<State> {
 }
 
 /**
- * Loads the newest checkpoint of a run that is whole; gives what it says, or undefined if there is none. Newer ones
- * that are damaged are renamed to `….damaged` once an older one has been loaded, and `warn` hears of each.
- * @throws CheckpointError where all are damaged, or the newest whole one does not fit
+ * Loads the newest undamaged checkpoint of a run. Newer ones, which are damaged, are renamed to `….damaged` once it has
+ * been loaded, with a warning each.
+ * @returns the checkpoint's note; undefined if the run has no checkpoints
+ * @throws CheckpointError if all are damaged, or the newest undamaged one does not fit the model
  */
 export async function loadNewestCheckpoint(
   run: string,
@@ -128,13 +130,15 @@ export async function loadNewestCheckpoint(
     const note = await load(folder, training);
     for (const { folder: bad, reason } of damaged) {
       const aside = await setAside(bad);
-      warn(`${reason}; the run goes on from the checkpoint of step ${step}, and ${bad} is now ${aside}`);
+      warn(
+        `${reason}; the run continues from the checkpoint of step ${step}, and ${bad} was renamed to ${aside}`,
+      );
     }
     return note;
   }
   if (damaged.length === 0) return undefined;
   throw new CheckpointError(
-    `${run} has no checkpoint that is whole: ${damaged.map(({ reason }) => reason).join('; ')}; begin the run again in another folder`,
+    `${run} has no undamaged checkpoint: ${damaged.map(({ reason }) => reason).join('; ')}; start the run again in another folder`,
   );
 }
 
@@ -152,7 +156,7 @@ async function load(folder: string, training: Checkpointed): Promise<CheckpointN
   return note;
 }
 
-/** Renames a folder to a name that is free, which it gives. */
+/** Renames a folder to an unused name. @returns the new path */
 async function setAside(folder: string): Promise<string> {
   let aside = `${folder}.damaged`;
   for (let i = 2; existsSync(aside); i++) aside = `${folder}.damaged-${i}`;

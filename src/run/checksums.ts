@@ -2,15 +2,15 @@ import { readdir, readFile } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { CheckpointError } from '../errors.js';
 import { writeOwnFile } from '../files/atomic.js';
-import { fileChecksum } from '../files/checksum.js';
+import { fileChecksum } from '../files/bytes.js';
 
-/** In each checkpoint, as `sha256sum --check` reads it. */
+/** Each checkpoint has one, in the format of `sha256sum --check`. */
 export const SUMS_FILE = 'SHA256SUMS';
 
-/** A file is missing or not what was written; its message is what is wrong, without a remedy. */
+/** A file is missing or was changed. The message says what is wrong, without a remedy. */
 export class DamagedError extends CheckpointError {}
 
-/** The sums of a folder by file name; undefined where it has none. */
+/** The checksums of a folder by file name; undefined if it has none. */
 async function readSums(folder: string): Promise<Map<string, string> | undefined> {
   const text = await readFile(join(folder, SUMS_FILE), 'utf8').catch(() => undefined);
   if (text === undefined) return undefined;
@@ -23,7 +23,7 @@ async function readSums(folder: string): Promise<Map<string, string> | undefined
   );
 }
 
-/** Writes the checksums of all files in a folder beside them. Throws OutputError. */
+/** Writes the checksums of all files in a folder beside them. @throws OutputError */
 export async function writeChecksums(folder: string): Promise<void> {
   const lines: string[] = [];
   for (const name of (await readdir(folder)).sort())
@@ -32,8 +32,8 @@ export async function writeChecksums(folder: string): Promise<void> {
 }
 
 /**
- * Checks that all files of a folder that have a checksum are as they were written; others are somebody else's.
- * @throws DamagedError naming the first that is not
+ * Checks that the files of a folder that have a checksum are unchanged. Other files are ignored.
+ * @throws DamagedError naming the first that was changed
  */
 export async function verifyFolder(folder: string): Promise<void> {
   const sums = await readSums(folder);
@@ -41,7 +41,7 @@ export async function verifyFolder(folder: string): Promise<void> {
   for (const [name, sum] of sums) await verify(folder, name, sum);
 }
 
-/** Checks one file where checksums lie beside it. @throws CheckpointError where it is not what was written */
+/** Checks one file, if its folder has checksums. @throws CheckpointError if it was changed */
 export async function verifyFile(path: string): Promise<void> {
   const sum = (await readSums(dirname(path)))?.get(basename(path));
   if (sum === undefined) return;

@@ -7,9 +7,9 @@ import type { Reporter } from '../job/reporter.js';
 import { CONFIG_FILE, describeStart, type RunOptions, type RunRecord } from './record.js';
 
 export interface CompareOptions {
-  /** The config's keys that decide what the training makes; all others only what is shown and kept of it. */
+  /** Matches the config keys that affect the result of training. Others only affect what is shown and kept. */
   decisive: RegExp;
-  /** Takes other values of decisive keys, and other data. */
+  /** Accepts other values of decisive keys, and other data. */
   allowChanges: boolean;
   reporter: Reporter;
 }
@@ -17,8 +17,8 @@ export interface CompareOptions {
 const list = (differences: readonly Difference[]) => differences.map(describeDifference).join(', ');
 
 /**
- * Compares a run that is to be resumed with how it was begun, and shows all that differs.
- * @throws ConfigError where a value differs that decides the result, DataError where the data do, unless that is allowed
+ * Compares a run that is about to be resumed with how it was started, and shows all differences.
+ * @throws ConfigError if a decisive value differs, DataError if the data differ, unless changes are allowed
  */
 export function compareRun(
   folder: string,
@@ -26,26 +26,26 @@ export function compareRun(
   now: RunOptions,
   { decisive, allowChanges, reporter }: CompareOptions,
 ): void {
-  const remedy = `or accept the change by ${option('allowChanges')}: the result is then not that of one run`;
+  const remedy = `or accept the change with ${option('allowChanges')}: the result is then not that of one run`;
   const before: Config = loadConfig(join(folder, CONFIG_FILE));
   const differences = compareConfigs(before, now.config);
   const deciding = differences.filter(({ key }) => decisive.test(key));
   if (deciding.length > 0 && !allowChanges)
     throw new ConfigError(
-      `${folder} was begun with other values, ${list(deciding)}; give the old ones, ${remedy}`,
+      `${folder} was started with other values, ${list(deciding)}; use the old ones, ${remedy}`,
     );
   const data = differencesOf(begun.inputs ?? now.inputs, now.inputs);
   if (data.length > 0 && !allowChanges)
-    throw new DataError(`${folder} was begun on other data, ${list(data)}; give those, ${remedy}`);
+    throw new DataError(`${folder} was started on other data, ${list(data)}; use the old data, ${remedy}`);
   if (deciding.length + data.length > 0)
-    reporter.warn(`the run goes on with changes that decide its result: ${list([...deciding, ...data])}`);
+    reporter.warn(`the run continues with changes that affect its result: ${list([...deciding, ...data])}`);
   const others = differences.filter((difference) => !deciding.includes(difference));
   if (others.length > 0)
-    reporter.info(`the run goes on with changes that do not touch what it makes: ${list(others)}`);
+    reporter.info(`the run continues with changes that do not affect its result: ${list(others)}`);
   compareMachines(begun, now, reporter);
 }
 
-/** Another engine, or another version of anything, rounds otherwise; that is shown and no reason to stop. */
+/** Another engine or version may round differently, which is worth a warning but no reason to stop. */
 function compareMachines({ starts }: RunRecord, now: RunOptions, reporter: Reporter): void {
   const last = starts.at(-1);
   if (!last) return;
@@ -56,7 +56,7 @@ function compareMachines({ starts }: RunRecord, now: RunOptions, reporter: Repor
   const differences = differencesOf(of(last), of(next));
   if (differences.length > 0)
     reporter.warn(
-      `the run was not made by this very program and engine, so numbers may be rounded otherwise: ${list(differences)}`,
+      `the run was started with another program version or engine, which may round differently: ${list(differences)}`,
     );
 }
 

@@ -3,16 +3,16 @@ import { join } from 'node:path';
 import { makeFolder, outputError } from '../files/atomic.js';
 import { type EventContent, eventRecord, type Histogram, type SummaryValue } from '../formats/tfevents.js';
 
-/** TensorBoard takes every file with `tfevents` in its name, and reads those of a folder in the order of their names. */
+/** TensorBoard reads all files of a folder with `tfevents` in their names, in the order of the names. */
 const NAME = /^events\.out\.tfevents\.(\d+)\./;
 
-/** A run's events for TensorBoard. */
+/** The TensorBoard events of a run. */
 export interface EventLog {
-  /** Adds values of a step, with the time of now. @throws OutputError where the disk is full or failing */
+  /** Appends values of a step, with the current time. @throws OutputError if the disk is full or failing */
   append(step: number, values: readonly SummaryValue[]): Promise<void>;
 }
 
-/** A name for a new event file that sorts behind those that are there, even if the clock has been set back. */
+/** A name for a new event file that sorts after the existing ones, even if the clock has been set back. */
 async function nextName(folder: string): Promise<string> {
   const last = (await readdir(folder)).reduce(
     (latest, name) => Math.max(latest, Number(NAME.exec(name)?.[1] ?? 0)),
@@ -22,9 +22,9 @@ async function nextName(folder: string): Promise<string> {
 }
 
 /**
- * Begins an event file in `folder` for a run that has made `lastStep` steps. Files of earlier starts stay as they are:
- * the new one tells readers to drop what those have of later steps, since these are made again.
- * @throws OutputError where the folder cannot be written
+ * Starts an event file in `folder` for a run that has completed `lastStep` steps. Files of earlier starts are not changed:
+ * the new file tells readers to discard their values of later steps, which are repeated.
+ * @throws OutputError if the folder cannot be written
  */
 export async function openEventLog(folder: string, lastStep: number): Promise<EventLog> {
   let path = folder;
@@ -43,8 +43,8 @@ export async function openEventLog(folder: string, lastStep: number): Promise<Ev
 }
 
 /**
- * The distribution of counts (whole numbers): bucket 0 has the zeros, and bucket i those of 2^(i−1) to 2^i − 1. So its
- * first bucket shows how many entries of a codebook are never chosen.
+ * The histogram of counts (integers): bucket 0 counts the zeros, bucket i values from 2^(i−1) to 2^i − 1. The first bucket
+ * thus shows how many entries of a codebook are never chosen.
  */
 export function countsHistogram(counts: ArrayLike<number>): Histogram {
   const values = Array.from(counts);

@@ -7,35 +7,34 @@ import type { Metrics } from './metrics.js';
 import { openMetricsLog, type Timing } from './metrics.js';
 import type { RunFiles } from './record.js';
 
-/** What a preview leaves: numbers for the metrics log, PNG pictures by name, and how often each code was chosen. */
+/** The results of a preview: metrics, PNG pictures by name, and how often each code was chosen. */
 export interface Shown {
   metrics: Metrics;
   pictures: Record<string, Buffer>;
   codeCounts?: ArrayLike<number>;
 }
 
-/** Everything that a run records while it goes on: the metrics log, pictures, counts, and all of it for TensorBoard. */
+/** What a run records: the metrics log, pictures and code counts, and the same for TensorBoard. */
 export interface RunLog {
-  /** Adds a line to the metrics log, with the time of now. @throws OutputError where the disk is full or failing */
+  /** Appends a line to the metrics log, with the current time. @throws OutputError if the disk is full or failing */
   append(row: { step: number; [name: string]: number }, timing?: Timing): Promise<void>;
-  /** Records what a preview showed. @throws OutputError where the disk is full or failing */
+  /** Records the results of a preview. @throws OutputError if the disk is full or failing */
   show(step: number, shown: Shown): Promise<void>;
-  /** Sees to it that all lines are on the disk. @throws OutputError where it fails */
+  /** Flushes all lines to the disk. @throws OutputError if that fails */
   sync(): Promise<void>;
 }
 
-/** The log of processes that leave it to rank 0. */
+/** The log of all ranks but 0. */
 export const NO_LOG: RunLog = { append: async () => {}, show: async () => {}, sync: async () => {} };
 
-/** The path of a picture of a run. */
 function picturePath(images: string, name: string, step: number): string {
   return join(images, `${name}-${String(step).padStart(7, '0')}.png`);
 }
 
 /**
- * Opens the record of a run that has made `lastStep` steps; what it has of later steps is dropped, since those are made
- * again. `tensorboard` says whether events are written too.
- * @throws OutputError where it cannot be written, DataError where a log that is there is damaged
+ * Opens the logs of a run that has completed `lastStep` steps. What they have of later steps is dropped, since those are
+ * repeated. `tensorboard` says whether events are written too.
+ * @throws OutputError if they cannot be written, DataError if an existing log is damaged
  */
 export async function openRunLog(
   files: RunFiles,

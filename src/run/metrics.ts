@@ -3,7 +3,7 @@ import { appendFile, open, readFile } from 'node:fs/promises';
 import { DataError } from '../errors.js';
 import { outputError, writeOwnFile } from '../files/atomic.js';
 
-/** Numbers of one step, by name. */
+/** Metrics of one step, by name. */
 export type Metrics = Record<string, number>;
 
 /** One line of the metrics log. Numbers that are not finite are null. */
@@ -14,20 +14,20 @@ export interface MetricsRow {
   [name: string]: number | null;
 }
 
-/** Columns that say how long something took: in everything else, a run that was resumed has the log of one that was not. */
+/** Columns of durations. In all others, the log of a resumed run is that of an uninterrupted one. */
 export type Timing = Partial<Record<(typeof TIMING_COLUMNS)[number], number>>;
 export const TIMING_COLUMNS = ['time', 'steps_per_second', 'data_wait'] as const;
 
 export interface MetricsLog {
-  /** Adds a line, with the time of now. @throws OutputError where the disk is full or failing */
+  /** Appends a line, with the current time. @throws OutputError if the disk is full or failing */
   append(row: { step: number; [name: string]: number | readonly number[] }, timing?: Timing): Promise<void>;
-  /** Sees to it that all lines are on the disk. @throws OutputError where it fails */
+  /** Flushes all lines to the disk. @throws OutputError if that fails */
   sync(): Promise<void>;
 }
 
 /**
- * All lines of a metrics log, oldest first. A last line that a crash cut off is left out.
- * @throws DataError where the file is missing or another line is damaged
+ * All lines of a metrics log, oldest first. An incomplete last line is ignored.
+ * @throws DataError if the file is missing or another line is damaged
  */
 export async function readMetrics(path: string): Promise<MetricsRow[]> {
   let text: string;
@@ -47,10 +47,7 @@ export async function readMetrics(path: string): Promise<MetricsRow[]> {
   });
 }
 
-/**
- * The lines of the first `lastStep` steps. Those that come after may be damaged, if the machine failed while they were
- * on their way to the disk.
- */
+/** The lines of the first `lastStep` steps. Later ones may be damaged, if the machine failed before they were on the disk. */
 async function readUntil(path: string, lastStep: number): Promise<string[]> {
   const lines = (await readFile(path, 'utf8')).split('\n').slice(0, -1);
   const parsed = lines.map((line) => {
@@ -68,9 +65,9 @@ async function readUntil(path: string, lastStep: number): Promise<string[]> {
 }
 
 /**
- * Opens the metrics log (JSON lines) of a run that has made `lastStep` steps: 0 starts a new log; in one that is
- * there already, lines of later steps are dropped, since those steps are made again.
- * @throws OutputError where it cannot be written
+ * Opens the metrics log (JSON lines) of a run that has completed `lastStep` steps. 0 starts a new log; in an existing one,
+ * lines of later steps are dropped, since those steps are repeated.
+ * @throws OutputError if it cannot be written
  */
 export async function openMetricsLog(path: string, lastStep: number): Promise<MetricsLog> {
   const kept = lastStep > 0 && existsSync(path) ? await readUntil(path, lastStep) : [];

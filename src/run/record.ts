@@ -13,7 +13,7 @@ import { listCheckpoints } from './layout.js';
 const RUN_FILE = 'run.json';
 export const CONFIG_FILE = 'config.yaml';
 
-/** Whether to go on with the run that is in the folder: yes, no (there must be none), or if there is one. */
+/** Whether to resume the run in the folder: yes, no (there must be none), or if there is one. */
 export type Resume = boolean | 'auto';
 
 export interface RunOptions {
@@ -21,25 +21,24 @@ export interface RunOptions {
   /** The command line, as it can be typed again. */
   command: string;
   engine: Engine;
-  /** What the data is that the run is made from, by what it is called in messages. */
+  /** Identifies the data that the run is trained on, by the data's names in messages. */
   inputs: Record<string, string>;
-  /** What is trained, and the steps that this takes if no phase ends early. */
+  /** What is trained, and for how many steps if no phase ends early. */
   training: { label: string; steps: number };
 }
 
-/** Files of a run that others write. */
+/** Files and folders of a run, apart from its record and checkpoints. */
 export interface RunFiles {
   metrics: string;
   log: string;
-  /** How often each code was chosen for the images of a preview, a line for each preview. */
+  /** How often each code was chosen for the images of a preview, one line per preview. */
   codeCounts: string;
-  /** Folder of the pictures that previews drew. */
+  /** Folder of the previews' pictures. */
   images: string;
-  /** Folder of the same record as event files for TensorBoard. */
+  /** Folder of event files for TensorBoard. */
   tensorboard: string;
 }
 
-/** The files and folders of a run folder. */
 export function runFiles(folder: string): RunFiles {
   return {
     metrics: join(folder, 'metrics.jsonl'),
@@ -50,17 +49,17 @@ export function runFiles(folder: string): RunFiles {
   };
 }
 
-/** The names that a run gives what it writes, beside its record. */
+/** Names of everything that a run writes, apart from its record. */
 const OWN_NAMES = [CONFIG_FILE, 'checkpoints', ...Object.values(runFiles('.'))];
 
-/** One start of a run, in run.json: what ran, on what. */
+/** One start of a run in run.json: which program ran, on which engine. */
 export interface Start extends ProgramVersions {
   time: string;
   command: string;
   engine: Engine;
 }
 
-/** What run.json holds. */
+/** The content of run.json. */
 export interface RunRecord {
   name: string;
   seed: number;
@@ -70,12 +69,11 @@ export interface RunRecord {
   starts: Start[];
 }
 
-/** What runs, on what. */
 export function describeStart({ command, engine }: Pick<Job, 'command' | 'engine'>): Start {
   return { time: new Date().toISOString(), command, engine, ...programVersions() };
 }
 
-/** What the run.json in a folder says; undefined if there is no run. @throws CheckpointError if it is damaged */
+/** The content of a folder's run.json; undefined if there is no run. @throws CheckpointError if it is damaged */
 export async function readRecord(folder: string): Promise<RunRecord | undefined> {
   const path = join(folder, RUN_FILE);
   if (!existsSync(path)) return undefined;
@@ -86,37 +84,38 @@ export async function readRecord(folder: string): Promise<RunRecord | undefined>
     throw new CheckpointError(`${path} is damaged: ${(error as Error).message}`, { cause: error });
   }
   if (!Array.isArray(record?.starts))
-    throw new CheckpointError(`${path} is no record of a run; choose another folder`);
+    throw new CheckpointError(`${path} is not the record of a run; choose another folder`);
   return record;
 }
 
 /**
- * Gives the record of the run in a folder that is to be resumed; undefined for a run that is to be begun.
- * @throws OutputError where the folder holds a run already and `resume` is false, or files of a run's names without one
- * @throws CheckpointError where there is no run to resume, or there can be no checkpoints
+ * Finds the run to resume in a folder.
+ * @returns its record; undefined for a new run
+ * @throws OutputError if the folder contains a run and `resume` is false, or files named like a run's without one
+ * @throws CheckpointError if there is no run to resume, or the folder of checkpoints cannot be read
  */
 export async function findRun(folder: string, resume: Resume): Promise<RunRecord | undefined> {
   const record = await readRecord(folder);
   if (record && resume === false)
     throw new OutputError(
-      `${folder} holds a run already; go on with it by ${option('resume')}, or choose another folder`,
+      `${folder} already contains a run; continue it with ${option('resume')}, or choose another folder`,
     );
   const foreign = record ? undefined : OWN_NAMES.find((name) => existsSync(join(folder, name)));
   if (foreign !== undefined)
     throw new OutputError(
-      `${folder} holds ${foreign} but no ${RUN_FILE}, so it is of no run of alitok; choose another folder, or move ${foreign} away`,
+      `${folder} contains ${foreign} but no ${RUN_FILE}, so it is not a run folder of alitok; choose another folder, or move ${foreign} away`,
     );
   if (!record && resume === true)
-    throw new CheckpointError(`${folder} holds no run to resume; start one without ${option('resume')}`);
+    throw new CheckpointError(`${folder} contains no run to resume; start one without ${option('resume')}`);
   await listCheckpoints(folder);
   return record;
 }
 
 /**
- * Makes a folder the home of one run: `config.yaml` (all values, to repeat it) and `run.json` (seed, data, what is
- * trained, and for each start its command, engine, versions and git revision). `begun` is the record of a run that goes
- * on.
- * @throws OutputError where the folder cannot be written
+ * Writes the record of a run into its folder: `config.yaml` (all values, to repeat the run) and `run.json` (seed, data, what
+ * is trained, and for each start its command, engine, versions and git revision). `begun` is the record of a run that is
+ * resumed.
+ * @throws OutputError if the folder cannot be written
  */
 export async function openRun(folder: string, options: RunOptions, begun?: RunRecord): Promise<RunFiles> {
   const { config, inputs, training } = options;
@@ -125,7 +124,7 @@ export async function openRun(folder: string, options: RunOptions, begun?: RunRe
   for (const written of [folder, files.images]) await removeTemporaries(written);
   const starts = [...(begun?.starts ?? []), describeStart(options)];
   const run: RunRecord = { name: config.name, seed: config.seed, inputs, training, starts };
-  // First the file that says whose folder it is.
+  // Written first, because it marks the folder as a run's.
   await writeOwnFile(join(folder, RUN_FILE), `${JSON.stringify(run, null, 2)}\n`);
   await writeOwnFile(join(folder, CONFIG_FILE), configToYaml(config));
   return files;

@@ -2,32 +2,32 @@ import type { Config } from '../config/schema.js';
 import { readCheckpointState } from './checkpoint.js';
 import { listCheckpoints, removeCheckpoint } from './layout.js';
 
-/** Which checkpoints of a run are kept beside the newest. */
+/** Which checkpoints of a run are kept besides the newest. */
 export type Retention = Pick<Config['logging'], 'keep_checkpoints' | 'keep_every' | 'keep_best'>;
 
-/** Metrics of which less is better. */
+/** Metrics for which lower is better. */
 const FALLING = ['loss'];
 
 interface Kept {
   step: number;
   folder: string;
-  /** Saved between two that were due. */
+  /** Saved because the run was stopped, not because it was due. */
   interrupted: boolean;
-  /** The metric that the best is chosen by. */
+  /** Value of the metric `keep_best`. */
   metric?: number;
 }
 
 /**
- * Removes all checkpoints of a run but the last `keep_checkpoints`, those of every `keep_every` steps, and the best by
- * the metric `keep_best`, measured at their step. One that was saved because the run was stopped is kept only until it
- * is no longer the newest, so that in the end there are those of a run that was not. What somebody else put beside a
- * checkpoint's files stays.
+ * Removes all checkpoints of a run except the last `keep_checkpoints`, those of every `keep_every` steps, and the best by the
+ * metric `keep_best`, measured at their step. One that was saved because the run was stopped is kept only while it is the
+ * newest, so that a resumed run ends with the same checkpoints as an uninterrupted one. Other files in a checkpoint's
+ * folder stay.
  */
 export async function pruneCheckpoints(run: string, retention: Retention): Promise<void> {
   const { keep_checkpoints, keep_every, keep_best } = retention;
   const all = await Promise.all(
     (await listCheckpoints(run)).map(async ({ step, folder }): Promise<Kept> => {
-      // One that cannot be read counts like any other: whether it is whole is asked when it is to be loaded.
+      // An unreadable checkpoint counts like any other. It is checked when it is loaded.
       const note = await readCheckpointState(folder).catch(() => undefined);
       const metric = keep_best === null ? undefined : note?.metrics?.[keep_best];
       return { step, folder, interrupted: note?.interrupted ?? false, metric: metric ?? undefined };
@@ -41,7 +41,7 @@ export async function pruneCheckpoints(run: string, retention: Retention): Promi
   for (const one of all) if (!keep.has(one)) await removeCheckpoint(one.folder);
 }
 
-/** The first of the best. */
+/** The best checkpoint; of equal ones the first. */
 function bestOf(checkpoints: readonly Kept[], metric: string | null): Kept | undefined {
   const better = (a: number, b: number) => (FALLING.includes(metric!) ? a < b : a > b);
   return checkpoints

@@ -11,7 +11,7 @@ import { makeFolder, removeTemporaries, writeFileAtomic } from '../files/atomic.
 import { MARK, refuseForeign } from '../files/mark.js';
 import { PartialRows, type RowsJob } from '../files/partial-rows.js';
 import { writeNpz } from '../formats/npz.js';
-import { parseWeightsPath } from '../formats/weights-path.js';
+import { parseWeightsPath } from '../formats/tensor-file.js';
 import type { Job } from '../job/job.js';
 import type { Generator } from '../models/generator/generator.js';
 import { toPixels } from '../models/pixels.js';

@@ -101,7 +101,7 @@ describe('data', () => {
     expectRefusal(
       await trainTokenizer('refused', at('cut.tar')),
       3,
-      /cut\.tar is not a sound tar file: .* cut off/,
+      /cut\.tar is not a valid tar file: .* cut off/,
     );
     expect(existsSync(at('refused'))).toBe(false);
 
@@ -181,7 +181,7 @@ describe('checkpoints and outputs', () => {
     expectRefusal(
       await trainTokenizer('tokenizer', train, '--resume', 'tokenizer.encoder.width=32'),
       2,
-      /stage1 was begun with other values, tokenizer\.encoder\.width: 16 → 32; give the old ones, or .*--allow-changes/,
+      /stage1 was started with other values, tokenizer\.encoder\.width: 16 → 32; use the old ones, or .*--allow-changes/,
     );
     expectRefusal(
       await trainTokenizer('tokenizer', train, '--resume', '--allow-changes', 'tokenizer.encoder.width=32'),
@@ -214,7 +214,7 @@ describe('checkpoints and outputs', () => {
     expectRefusal(
       await trainAr('other.tokens', '--resume'),
       3,
-      /generator was begun on other data, the tokenizer of the codes: "\w+" → "\w+"; give those, or/,
+      /generator was started on other data, the tokenizer of the codes: "\w+" → "\w+"; use the old data, or/,
     );
   });
 

@@ -48,7 +48,7 @@ async function expectRefused(folder: string, mine: string[], named: RegExp, args
 }
 
 describe('a file of the user under the name of a result', () => {
-  const written = (name: string) => new RegExp(`${name} is there already and was not written by alitok`);
+  const written = (name: string) => new RegExp(`${name} already exists and was not written by alitok`);
   const reconstruction = ['eval', 'reconstruction', '--tokenizer', tokenizer, '-d', train];
   const generation = [
     'eval',
@@ -128,14 +128,14 @@ describe('a folder of the user under the name of work under way', () => {
       await expectRefused(
         'work',
         [`out.safetensors.partial/${name}`],
-        /out\.safetensors\.partial holds \w+(\.txt)?, which is of no interrupted run/,
+        /out\.safetensors\.partial contains \w+(\.txt)?, which does not belong to an interrupted run/,
         tokenize,
       );
   });
 
   it('sample refuses OUT/partial with anything else in it', async () => {
     const sample = ['sample', ...models, '-n', '1', '-o', at('under-way')];
-    await expectRefused('under-way', ['partial/thesis.txt'], /partial holds thesis\.txt, which/, sample);
+    await expectRefused('under-way', ['partial/thesis.txt'], /partial contains thesis\.txt, which/, sample);
   });
 });
 
@@ -144,7 +144,7 @@ describe('training', () => {
     'refuses a folder with %s of the user',
     async (name) => {
       const folder = `run-${name.replaceAll('/', '-')}`;
-      await expectRefused(folder, [name], new RegExp(`holds ${name.split('/')[0]} but no run\\.json`), [
+      await expectRefused(folder, [name], new RegExp(`contains ${name.split('/')[0]} but no run\\.json`), [
         'train-features',
         ...images,
         '-r',

@@ -59,8 +59,15 @@ beforeAll(async () => {
 describe('the package', () => {
   it('holds what it needs to run and to build the libtorch engine, and nothing else', () => {
     const paths = packed.files.map(({ path }) => path);
-    for (const path of ['bin/alitok.js', 'dist/index.js', 'dist/index.d.ts', 'configs/alitok_b.yaml'])
+    for (const path of [
+      'bin/alitok.js',
+      'dist/index.js',
+      'dist/index.d.ts',
+      'configs/alitok_b.yaml',
+      'LICENSE',
+    ])
       expect(paths).toContain(path);
+    expect(paths).toContain('dist/files/heartbeat.js');
     expect(paths).toContain('src/engine/libtorch/native/bridge.cc');
     expect(paths.filter((path) => /^test|\.map$|\.node$|^docs|\.ts$(?<!\.d\.ts)/.test(path))).toEqual([]);
     expect(packed.size).toBeLessThan(2e6);

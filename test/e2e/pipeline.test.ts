@@ -212,10 +212,10 @@ describe('the pipeline', () => {
     };
     await refused(
       6,
-      /tokenizer.stage1 holds a run already; go on with it by --resume/,
+      /tokenizer.stage1 already contains a run; continue it with --resume/,
       ...trainTokenizer('tokenizer'),
     );
-    await refused(4, /holds no run to resume/, ...trainTokenizer('nowhere', '--resume'));
+    await refused(4, /contains no run to resume/, ...trainTokenizer('nowhere', '--resume'));
     expect(existsSync(at('nowhere'))).toBe(false);
     await refused(
       2,

@@ -278,8 +278,8 @@ describe.skipIf(!canRun('libtorch'))('several processes', () => {
 
   it('say what is wrong, each of them, and write nothing', async () => {
     const refused = await alitok(...launched(2), ...trainGenerator('generator'));
-    expect(refused.stderr).toMatch(/\[rank 0\] error: .*generator holds a run already/);
-    expect(refused.stderr).toMatch(/\[rank 1\] error: rank 0 failed: .*generator holds a run already/);
+    expect(refused.stderr).toMatch(/\[rank 0\] error: .*generator already contains a run/);
+    expect(refused.stderr).toMatch(/\[rank 1\] error: rank 0 failed: .*generator already contains a run/);
     expect(refused.code).toBe(6);
     const uneven = await alitok(...launched(2), ...trainGenerator('no', 'generator_training.batch_size=7'));
     expect(uneven.stderr).toContain('generator_training.batch_size is 7, which 2 processes');

@@ -152,7 +152,9 @@ describe('sampling from them', () => {
 
     const other = await alitok(...sample('killed', ...options, '--seed', '5'));
     expect(other.code).toBe(6);
-    expect(other.stderr).toMatch(/killed\/partial holds images of an interrupted run with another settings/);
+    expect(other.stderr).toMatch(
+      /killed\/partial contains images of an interrupted run with another settings/,
+    );
 
     const { stderr } = await succeed(...sample('killed', ...options));
     expect(Number(/goes on after (\d+) images/.exec(stderr)?.[1])).toBe(done - (done % 4));

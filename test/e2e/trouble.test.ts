@@ -85,7 +85,7 @@ describe('a damaged checkpoint', () => {
       await cp(at('whole'), at(run), { recursive: true });
       await corrupt(`${checkpoint(run, 6)}/${name}`);
       const { stderr } = await succeed(...options(run, '--resume'));
-      expect(stderr).toMatch(/WARN: .*step-0000006.*; the run goes on from the checkpoint of step 4/);
+      expect(stderr).toMatch(/WARN: .*step-0000006.*; the run continues from the checkpoint of step 4/);
       const found = await contents(stage1(run));
       const before = await readdir(`${checkpoint(run, 6)}.damaged`);
       for (const file of before) delete found[`checkpoints/step-0000006.damaged/${file}`];
@@ -110,7 +110,7 @@ describe('a damaged checkpoint', () => {
     expectError(
       await train('lost', '--resume'),
       4,
-      /lost.stage1 has no checkpoint that is whole: .*step-0000006/,
+      /lost.stage1 has no undamaged checkpoint: .*step-0000006/,
     );
     const reconstruct = ['reconstruct', '--tokenizer', at('lost'), '-d', at('train'), '-o', at('no')];
     expectError(await alitok(...reconstruct), 4, /model\.safetensors is damaged: .*name another checkpoint/);
@@ -131,19 +131,19 @@ describe('resuming', () => {
     expectError(
       await train('auto', '--resume', longer),
       2,
-      /was begun with other values, tokenizer_training\.stage1\.phases: \[.*\] → \[.*\]; .*--allow-changes/,
+      /was started with other values, tokenizer_training\.stage1\.phases: \[.*\] → \[.*\]; .*--allow-changes/,
     );
     await drawPictures({ folder: at('more'), size: 16, perClass: 4, seed: 1, split: 'train' });
     expectError(
       await train('auto', '--resume', '-d', at('more', 'train')),
       3,
-      /was begun on other data, training images: "36 images.*" → "48 images/,
+      /was started on other data, training images: "36 images.*" → "48 images/,
     );
     const { stderr } = await succeed(
       ...options('auto', '--resume', '--allow-changes', longer, 'logging.keep_checkpoints=1'),
     );
-    expect(stderr).toMatch(/WARN: .*decide its result: tokenizer_training\.stage1\.phases: /);
-    expect(stderr).toMatch(/INFO: .*do not touch what it makes: logging\.keep_checkpoints: 2 → 1/);
+    expect(stderr).toMatch(/WARN: .*affect its result: tokenizer_training\.stage1\.phases: /);
+    expect(stderr).toMatch(/INFO: .*do not affect its result: logging\.keep_checkpoints: 2 → 1/);
     expect(await readdir(stage1('auto', 'checkpoints'))).toEqual(['step-0000008']);
   });
 
@@ -189,7 +189,7 @@ describe('the machine', () => {
       expectError(
         await train(disk, keep),
         6,
-        /the disk is full;.*the checkpoint of step \d stays, --resume goes on from it/,
+        /the disk is full;.*the checkpoint of step \d is kept, and --resume continues from it/,
       );
       for (const name of await readdir(stage1(disk, 'checkpoints'))) expect(name).toMatch(/^step-\d{7}$/);
       execFileSync('mount', ['-o', 'remount,size=20m', at(disk)]);

@@ -69,9 +69,9 @@ it.each([
   expect((await readdir(folder)).sort()).toEqual(['file', 'taken']);
 });
 
-const FOREIGN = /a\.txt is there already and was not written by alitok; choose another path, or remove it/;
+const FOREIGN = /a\.txt already exists and was not written by alitok; choose another path, or remove it/;
 
-it('a file without the mark stays, and the writer is not even asked', async () => {
+it('a file without the mark stays, and the writer is not called', async () => {
   const path = join(folder, 'a.txt');
   await writeFile(path, 'mine');
   let asked = false;
@@ -101,19 +101,19 @@ it('the mark is found at the beginning and at the end of a large file, and not i
   await expect(writeFileAtomic(path, 'new')).rejects.toThrow(FOREIGN);
 });
 
-it('what is no file is not replaced, such as a device', async () => {
-  await expect(writeFileAtomic('/dev/null', 'new')).rejects.toThrow(/\/dev\/null is there already/);
+it('a device is not replaced', async () => {
+  await expect(writeFileAtomic('/dev/null', 'new')).rejects.toThrow(/\/dev\/null already exists/);
   expect((await lstat('/dev/null')).isCharacterDevice()).toBe(true);
 });
 
-it('of a link the file is replaced that it leads to', async () => {
+it('the target of a symbolic link is replaced', async () => {
   await writeFile(join(folder, 'a.txt'), OLD);
   await symlink('a.txt', join(folder, 'link'));
   await writeFileAtomic(join(folder, 'link'), 'new');
   expect(await readFile(join(folder, 'a.txt'), 'utf8')).toBe('new');
   expect((await lstat(join(folder, 'link'))).isSymbolicLink()).toBe(true);
   await rm(join(folder, 'a.txt'));
-  await expect(writeFileAtomic(join(folder, 'link'), 'new')).rejects.toThrow(/link: it is a link to nothing/);
+  await expect(writeFileAtomic(join(folder, 'link'), 'new')).rejects.toThrow(/link: it is a broken link/);
   expect(await readdir(folder)).toEqual(['link']);
 });
 
@@ -123,7 +123,7 @@ it("in the program's own folders a file needs no mark", async () => {
   expect(await readFile(join(folder, 'a.txt'), 'utf8')).toBe('new');
 });
 
-it('of what was left half-written only the temporary files of this program are removed', async () => {
+it('only the temporary files of this program are removed', async () => {
   const mine = ['.a.txt.tmp', '.a.txt.12.3.tmp', '.alitok-12-3.tmp', 'a.txt.alitok-12-3.tmp'];
   for (const name of [...mine, '.a.txt.alitok-12-3.tmp', '.b.alitok-12-4.tmp'])
     await writeFile(join(folder, name), '');

@@ -1,7 +1,7 @@
-import { mkdtempSync, readdirSync, readFileSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, expect, it } from 'vitest';
+import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 import { OutputError } from '../../src/errors.js';
 import { lockFolder } from '../../src/files/folder-lock.js';
 
@@ -13,7 +13,7 @@ afterEach(() => rmSync(folder, { recursive: true }));
 
 const locks = () => readdirSync(folder).filter((name) => name.startsWith('.lock-'));
 
-/** Puts up the lock of another process, which differs from this one's in some things. */
+/** Writes the lock of another process: this one's with changes. */
 async function foreign(changes: object): Promise<string> {
   const own = await lockFolder(folder);
   const holder = JSON.parse(readFileSync(join(folder, locks()[0]), 'utf8'));
@@ -23,7 +23,7 @@ async function foreign(changes: object): Promise<string> {
   return path;
 }
 
-it('one holds a folder at a time, and leaves nothing behind', async () => {
+it('one process holds a folder at a time, and leaves nothing behind', async () => {
   const lock = await lockFolder(join(folder, 'a', 'b'));
   await expect(lockFolder(join(folder, 'a', 'b'))).rejects.toThrow(OutputError);
   await expect(lockFolder(join(folder, 'a', 'b'))).rejects.toThrow(`in use by process ${process.pid} on `);
@@ -32,7 +32,7 @@ it('one holds a folder at a time, and leaves nothing behind', async () => {
   expect(readdirSync(folder)).toEqual([]);
 });
 
-it('what is in a folder stays, and so does the folder', async () => {
+it('files in a folder stay, and so does the folder', async () => {
   const lock = await lockFolder(join(folder, 'a'));
   writeFileSync(join(folder, 'a', 'result'), '');
   await lock.release();
@@ -40,7 +40,7 @@ it('what is in a folder stays, and so does the folder', async () => {
 });
 
 it.skipIf(process.platform !== 'linux')(
-  'a process that is gone holds nothing, even if its number is used again',
+  'the lock of a dead process is void, even if its ID is used again',
   async () => {
     for (const changes of [{ pid: 2 ** 22 + 1 }, { started: '1' }]) {
       await foreign(changes);
@@ -50,34 +50,46 @@ it.skipIf(process.platform !== 'linux')(
   },
 );
 
-it('a lock that was never written whole holds nothing', async () => {
+it('a lock that was never completely written is void', async () => {
   writeFileSync(join(folder, '.lock-00000000-0000-4000-8000-000000000002.json'), '');
   await (await lockFolder(folder)).release();
   expect(locks()).toEqual([]);
 });
 
-it('a process on another machine lives as long as it touches its lock, whatever the clocks say', async () => {
+it('a process on another machine is alive as long as it touches its lock, whatever the clocks say', async () => {
   const path = await foreign({ place: 'another machine', host: 'far', pid: 7 });
-  const heard: string[] = [];
-  const options = { watchMs: 400, onWatch: (message: string) => heard.push(message) };
+  const messages: string[] = [];
+  const options = { watchMs: 400, onWatch: (message: string) => messages.push(message) };
   let beat = 0;
   const heart = setInterval(() => utimesSync(path, beat++, beat), 20);
   await expect(lockFolder(folder, options)).rejects.toThrow(`${folder} is in use by process 7 on far`);
   clearInterval(heart);
-  expect(heard[0]).toContain('watching whether that still lives');
+  expect(messages[0]).toContain('checking whether that process is still alive');
   const lock = await lockFolder(folder, options);
   expect(locks()).toHaveLength(1);
   await lock.release();
 });
 
-it('a holder whose lock was taken away must not write', async () => {
+it('a holder touches its lock, also while its main thread is busy', async () => {
+  const lock = await lockFolder(folder);
+  const path = join(folder, locks()[0]);
+  // The worker sets whole seconds, which the system's own times are not.
+  await vi.waitUntil(() => statSync(path).mtimeMs % 1000 === 0, { timeout: 20_000 });
+  const before = statSync(path).mtimeMs;
+  const begun = performance.now();
+  while (statSync(path).mtimeMs === before && performance.now() - begun < 20_000);
+  expect(statSync(path).mtimeMs).toBe(before + 1000);
+  await lock.release();
+});
+
+it('a holder whose lock was removed must not write', async () => {
   const lock = await lockFolder(folder);
   rmSync(join(folder, locks()[0]));
   await expect(lock.check()).rejects.toThrow('was taken over by another process');
   await lock.release();
 });
 
-it('files of the user that only look like locks stay, and hold nothing', async () => {
+it('files of the user that only look like locks stay, and lock nothing', async () => {
   for (const name of ['.lock-', '.lock-notes.json', '.lock-notes.txt'])
     writeFileSync(join(folder, name), 'mine');
   await (await lockFolder(folder)).release();

@@ -138,6 +138,22 @@ describe('hostile zips', () => {
     });
     await expectRefusal(path, /a zip directory of 4294967280 bytes/);
   });
+
+  it('more entries than any file of weights has', async () => {
+    const path = await changed('count.pth', (bytes) => {
+      const end = bytes.lastIndexOf(Buffer.from('PK\x05\x06'));
+      const end64 = Buffer.alloc(56);
+      end64.write('PK\x06\x06');
+      end64.writeBigUInt64LE(2n ** 40n, 32);
+      end64.writeBigUInt64LE(BigInt(bytes.readUInt32LE(end + 12)), 40);
+      end64.writeBigUInt64LE(BigInt(bytes.readUInt32LE(end + 16)), 48);
+      const locator = Buffer.alloc(20);
+      locator.write('PK\x06\x07');
+      locator.writeBigUInt64LE(BigInt(end), 8);
+      return Buffer.concat([bytes.subarray(0, end), end64, locator, bytes.subarray(end)]);
+    });
+    await expectRefusal(path, /it claims 1099511627776 entries/);
+  });
 });
 
 describe("TensorFlow's graphs", () => {
@@ -199,11 +215,10 @@ describe("TensorFlow's graphs", () => {
 
 /** Opens a file in a process of its own; its error, the seconds of processor time, and its peak memory in bytes. */
 function openAlone(path: string): { error: string; seconds: number; peak: number } {
-  const module = (name: string) =>
-    JSON.stringify(new URL(`../../dist/formats/${name}.js`, import.meta.url).href);
+  const module = (name: string) => JSON.stringify(new URL(`../../dist/${name}.js`, import.meta.url).href);
   const script = `
-    import { openNpz } from ${module('npz')};
-    import { openTensorFile } from ${module('open')};
+    import { openNpz } from ${module('formats/npz')};
+    import { openTensorFile } from ${module('checkpoint/open')};
     const path = process.argv[1];
     const read = async () => {
       if (!path.endsWith('.npz')) return openTensorFile(path);
@@ -267,6 +282,26 @@ describe('a hostile file takes less than a second and 200 MB', () => {
     ['a bogus storage', 'CheckpointError', () => zipWith('bogus.pth', tensor(int64('4000000000000000')))],
     ['a storage of 10 GB', 'CheckpointError', () => zipWith('ten.pth', tensor(int64('0000000280000000')))],
     ['a zip that is cut', 'CheckpointError', () => file('cut', Buffer.from('PK\x03\x04 and no more'))],
+    [
+      'a zip of 65,000 entries',
+      'CheckpointError',
+      () => {
+        const local = Buffer.alloc(30);
+        local.write('PK\x03\x04');
+        const directory = Buffer.alloc(65_000 * 51); // all entries are the same empty one
+        for (let i = 0; i < 65_000; i++) {
+          directory.write('PK\x01\x02', 51 * i);
+          directory.writeUInt16LE(5, 51 * i + 28);
+          directory.write(String(i).padStart(5, '0'), 51 * i + 46);
+        }
+        const end = Buffer.alloc(22);
+        end.write('PK\x05\x06');
+        end.writeUInt16LE(65_000, 10);
+        end.writeUInt32LE(directory.length, 12);
+        end.writeUInt32LE(local.length, 16);
+        return file('entries.pth', Buffer.concat([local, directory, end]));
+      },
+    ],
     [
       'a header of 2^63 bytes',
       'CheckpointError',

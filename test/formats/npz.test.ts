@@ -53,14 +53,14 @@ describe('npy', () => {
     expect(decodeNpy(empty, 'x')).toEqual({ dtype: 'f4', shape: [0, 3], data: new Float32Array(0) });
   });
 
-  it('turns Fortran order into row-major order', () => {
+  it('converts Fortran order to row-major order', () => {
     // numpy.asfortranarray(numpy.arange(6).reshape(1, 2, 3)) lies in memory as 0 3 1 4 2 5
     const data = new Uint8Array(Int32Array.of(0, 3, 1, 4, 2, 5).buffer);
     const array = decodeNpy(npy(header("'<i4'", '(1, 2, 3)', 'True'), data), 'x');
     expect(array).toEqual({ dtype: 'i4', shape: [1, 2, 3], data: Int32Array.of(0, 1, 2, 3, 4, 5) });
   });
 
-  it('reads texts', () => {
+  it('reads strings', () => {
     const wide = new Uint8Array(Uint32Array.of(0x63, 0x61, 0x74, 0x1f600, 0, 0).buffer);
     expect(decodeNpy(npy(header("'<U3'", '(2,)'), wide), 'x').data).toEqual(['cat', '😀']);
     expect(decodeNpy(npy(header("'|S3'", '()'), Buffer.from('ab\0')), 'x').data).toEqual(['ab']);
@@ -80,7 +80,7 @@ describe('npy', () => {
     expect(decode).toThrow(message);
   });
 
-  it('refuses a file cut within the header, and what is no array', () => {
+  it('refuses a file cut within the header, and other files', () => {
     const bytes = encodeNpy({ dtype: 'u1', shape: [1], data: Uint8Array.of(1) });
     expect(() => decodeNpy(bytes.subarray(0, 50), 'x')).toThrow(/not a valid/);
     expect(() => decodeNpy(Buffer.from('a text, not an array'), 'x')).toThrow(/not a valid/);
@@ -159,7 +159,7 @@ describe('npz', () => {
     npz.close();
   });
 
-  it('refuses files that are missing, cut or no zip', async () => {
+  it('refuses files that are missing or cut off', async () => {
     await expect(openNpz(join(folder, 'none.npz'))).rejects.toThrow(/none.npz as .npz: no such file/);
     const bytes = await readFile(join(folder, 'a.npz'));
     await writeFile(join(folder, 'cut.npz'), bytes.subarray(0, bytes.length - 30));
@@ -195,6 +195,8 @@ describe('npz', () => {
     bytes.writeBigUInt64LE(10_000_000_000n, field + 4);
     const path = join(folder, 'large.npz');
     await writeFile(path, bytes);
-    await expect(openNpz(path)).rejects.toThrow(/large\.npz as \.npz: x\.npy claims 10000000000 bytes/);
+    await expect(openNpz(path)).rejects.toThrow(
+      /large\.npz as \.npz: its entry x\.npy claims 10000000000 bytes/,
+    );
   });
 });

@@ -7,8 +7,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { ZipFile } from 'yazl';
 import { openTensorFile } from '../../src/checkpoint/open.js';
 import { CheckpointError } from '../../src/errors.js';
-import { pickleStateDict } from '../../src/formats/pytorch/pickle-state-dict.js';
-import { writePytorch } from '../../src/formats/pytorch/write.js';
+import { pickleStateDict, writePytorch } from '../../src/formats/pytorch/write.js';
 import { writeTrainingFile } from '../support/training-file.js';
 
 let folder: string;
@@ -39,12 +38,12 @@ describe('prefixes of wrappers', () => {
     return [...file.tensors.keys()];
   };
 
-  it('are left out where all names have them', async () => {
+  it('are removed if all names have them', async () => {
     expect(await namesOf('module.a.weight', 'module.b')).toEqual(['a.weight', 'b']);
     expect(await namesOf('_orig_mod.module.a', '_orig_mod.module.b')).toEqual(['a', 'b']);
   });
 
-  it('stay where one name has none: that is a part of the model with that name', async () => {
+  it('stay if one name lacks it: a part of the model may have that name', async () => {
     expect(await namesOf('module.a', 'b')).toEqual(['module.a', 'b']);
   });
 });
@@ -64,7 +63,7 @@ describe('several sets of weights in a training file', () => {
     return { name, value, choice: file.choice };
   };
 
-  it("are the model's, and say that there are others, which #KEY takes", async () => {
+  it("the model's is chosen, and the others are listed, which #KEY selects", async () => {
     const path = await save('both.pth', { ema: set('w', 1), opt: set('x', 2), model: set('module.w', 3) });
     const choice = { taken: 'model', others: ['ema', 'opt'] };
     expect(await read(path)).toEqual({ name: 'w', value: 3, choice });
@@ -75,7 +74,7 @@ describe('several sets of weights in a training file', () => {
     );
   });
 
-  it('are named where none is known to be the model', async () => {
+  it('are listed if none is known to be the model', async () => {
     const path = await save('others.pth', { net: set('w', 1), net_ema: set('w', 2) });
     await expect(read(path)).rejects.toThrow(
       /has weights under net, net_ema, none of which .*others\.pth#net$/,
@@ -83,13 +82,13 @@ describe('several sets of weights in a training file', () => {
     expect((await read(`${path}#net_ema`)).value).toBe(2);
   });
 
-  it('are not taken for the model where beside it lies a tensor, such as the state of a random generator', async () => {
+  it('a tensor beside the model, such as the state of a random generator, is not taken for it', async () => {
     const state = { shape: [2], data: Float32Array.of(7, 8) };
     const path = await save('rng.pth', { rng_state: state, model: set('w', 1) });
     expect(await read(path)).toMatchObject({ name: 'w', value: 1 });
   });
 
-  it('are one in other files, whose own names may have a #', async () => {
+  it('are not in other files, whose own names may contain a #', async () => {
     const path = join(folder, 'a#b.pth');
     await writePytorch(path, [one('w')]);
     expect((await read(path)).value).toBe(1);
@@ -103,7 +102,7 @@ describe('several sets of weights in a training file', () => {
     );
   });
 
-  it('of an AveragedModel the count is left out', async () => {
+  it('the count of an AveragedModel is left out', async () => {
     const path = join(folder, 'averaged.pth');
     await writePytorch(path, ['n_averaged', 'module.a', 'module.b'].map(one));
     const file = await openTensorFile(path);
@@ -123,13 +122,13 @@ describe('deflated entries', () => {
     await file.close();
   });
 
-  it('are refused where they unpack to another size than they claim', async () => {
+  it('are refused if they unpack to another size than they claim', async () => {
     const path = await deflatedZip('short.pth', { ...parts, 'data/0': Buffer.alloc(4 * 4999) });
     await expect(openTensorFile(path)).rejects.toThrow(/storage 0 should have 20000 bytes and has 19996/);
   });
 });
 
-describe('tensors that say their dtype themselves (_rebuild_tensor_v3)', () => {
+describe('tensors with a dtype of their own (_rebuild_tensor_v3)', () => {
   const text = (value: string) => `X${String.fromCharCode(value.length)}\0\0\0${value}`;
   const pickle = (dtype: string, bytes: number, offset = 0) => {
     const id = `(${text('storage')}ctorch.storage\nUntypedStorage\n${text('0')}${text('cpu')}K${String.fromCharCode(bytes)}tQ`;
@@ -157,7 +156,7 @@ describe('tensors that say their dtype themselves (_rebuild_tensor_v3)', () => {
 
   it('are refused beyond their storage, in half elements and of other dtypes', async () => {
     await expect(open('uint32', Buffer.alloc(8), 1)).rejects.toThrow(/lies outside of its storage of 2/);
-    await expect(open('uint32', Buffer.alloc(9))).rejects.toThrow(/9 elements is no whole number of U32/);
+    await expect(open('uint32', Buffer.alloc(9))).rejects.toThrow(/9 elements is not a whole number of U32/);
     await expect(open('complex64', Buffer.alloc(16))).rejects.toThrow(/import torch\.complex64/);
   });
 });
@@ -198,7 +197,7 @@ describe('descriptions of our own files', () => {
     await expect(describing(generator)).rejects.toThrow(/generator\.layers/);
   });
 
-  it('are refused where they are no JSON', async () => {
+  it('are refused if they are not JSON', async () => {
     const { writeSafetensors } = await import('../../src/formats/safetensors.js');
     const { kindOf } = await import('../../src/checkpoint/model-file.js');
     const path = join(folder, 'text.safetensors');

@@ -96,7 +96,7 @@ describe('round trip', () => {
     for (const data of [new Float32Array(3), new Int32Array(4)]) {
       const tensors = [{ name: 'x', dtype: 'F32' as const, shape: [2, 2], data }];
       await expect(writeSafetensors(join(folder, 'wrong'), tensors)).rejects.toThrow(
-        /x is to be F32 \(2, 2\)/,
+        /x should be F32 \(2, 2\)/,
       );
     }
     expect(await readdir(folder)).toEqual(before);
@@ -134,7 +134,7 @@ describe('float32 from other dtypes', () => {
   });
 });
 
-describe('files that are not sound', () => {
+describe('invalid files', () => {
   const one = (offsets: unknown, shape: unknown = [2], dtype = 'F32') => ({
     dtype,
     shape,
@@ -163,10 +163,10 @@ describe('files that are not sound', () => {
       /needs 8 bytes and has 4/,
     ],
     ['overlap', fileOf({ x: one([0, 8]), y: one([4, 12]) }, new Uint8Array(12)), /y overlaps/],
-    ['a hole', fileOf({ x: one([0, 8]), y: one([12, 20]) }, new Uint8Array(20)), /hole before y/],
+    ['a gap', fileOf({ x: one([0, 8]), y: one([12, 20]) }, new Uint8Array(20)), /gap before y/],
     ['truncated', fileOf({ x: one([0, 8]) }, new Uint8Array(7)), /should have \d+ bytes and has/],
     ['bytes after the end', fileOf({ x: one([0, 8]) }, new Uint8Array(9)), /should have \d+ bytes and has/],
-    ['metadata that are no texts', fileOf({ __metadata__: { a: 1 } }, new Uint8Array(0)), /__metadata__/],
+    ['metadata that are not strings', fileOf({ __metadata__: { a: 1 } }, new Uint8Array(0)), /__metadata__/],
   ])('%s', async (name, bytes, message) => {
     const path = join(folder, `bad ${name}`);
     await writeFile(path, bytes);
@@ -184,7 +184,7 @@ describe('files that are not sound', () => {
 });
 
 describe('a tensor that grows', () => {
-  it('has as many rows as were added, and nothing is there before the end', async () => {
+  it('has as many rows as were added, and no file exists before the end', async () => {
     const path = join(folder, 'grown.safetensors');
     const codes = { name: 'codes', dtype: 'U16', shape: [1000, 2, 2] } as const;
     const writer = await SafetensorsWriter.create(path, codes, { source: 'photographs' });
@@ -202,7 +202,7 @@ describe('a tensor that grows', () => {
     await file.close();
   });
 
-  it('leaves nothing when it is given up', async () => {
+  it('leaves nothing when it is aborted', async () => {
     const before = await readdir(folder);
     const tensor = { name: 'x', dtype: 'F32', shape: [9] } as const;
     const writer = await SafetensorsWriter.create(join(folder, 'given-up'), tensor, {});

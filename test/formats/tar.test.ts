@@ -32,7 +32,7 @@ async function fileOf(bytes: Uint8Array): Promise<string> {
 
 const LONG = `${'deep/'.repeat(30)}${'ü'.repeat(60)}.jpg`; // more than ustar's 100 bytes, or pax's prefix and name
 
-describe('what GNU tar writes', () => {
+describe('files of GNU tar', () => {
   beforeAll(async () => {
     for (const path of ['a/1.jpg', 'a/empty.jpg', 'b/2.jpg', LONG]) {
       await mkdir(join(folder, 'in', path, '..'), { recursive: true });
@@ -111,7 +111,7 @@ describe('refuses in one line', () => {
     ],
     ['an end that is cut off', tarOf(good).subarray(0, -1024), /without an end mark: it is cut off/],
     ['a header that is cut off', tarOf(good, good).subarray(0, 2560 + 100), /without an end mark/],
-    ['a changed header', tarOf(good, good).fill('b', 2560, 2561), /a header, at byte 2560, is none/],
+    ['a changed header', tarOf(good, good).fill('b', 2560, 2561), /no valid header at byte 2560/],
     ['8 GB', tarOf({ ...good, size: 2 ** 33 - 1 }), /8589934591 bytes at byte 512, goes beyond/],
     ['a negative size', tarOf(huge('ffffffffffffffffffffff00')), /does not begin as one/],
     ['a size of 2^80', tarOf(huge('80010000000000000000000000')), /does not begin as one/],
@@ -146,7 +146,7 @@ describe('refuses in one line', () => {
       tarOf({ path: 'l', type: 'L', size: 9000 }, good),
       /header at byte 0 goes beyond/,
     ],
-    ['a name for nobody', tarOf(good, { path: 'l', type: 'L', content: 'b.jpg' }), /lacks its member/],
+    ['a name without a member', tarOf(good, { path: 'l', type: 'L', content: 'b.jpg' }), /lacks its member/],
     [
       'a path for all',
       tarOf({ ...paxHeader('path', 'x.jpg'), type: 'g' }, good),
@@ -170,7 +170,7 @@ describe('refuses in one line', () => {
     expect(() => new TarFile(join(folder, 'none.tar'))).toThrow(/none\.tar: no such file/);
   });
 
-  it('whatever is damaged', async () => {
+  it('damaged files of every kind', async () => {
     const path = join(folder, 'fuzz.tar');
     const entries = ['gnu', 'pax', 'ustar'].map((format) => readFile(join(folder, `${format}.tar`)));
     const files = await Promise.all(entries);

@@ -46,7 +46,7 @@ describe('a run folder', () => {
     await openRun(folder, options);
     await expect(findRun(folder, false)).rejects.toThrow(OutputError);
     await expect(findRun(folder, false)).rejects.toThrow(
-      `${folder} holds a run already; go on with it by resume`,
+      `${folder} already contains a run; continue it with resume`,
     );
     const begun = await findRun(folder, 'auto');
     expect(begun).toEqual(await findRun(folder, true));
@@ -64,10 +64,10 @@ describe('a run folder', () => {
       writeFileSync(join(folder, name), 'mine');
       for (const resume of [false, 'auto', true] as const)
         await expect(findRun(folder, resume)).rejects.toThrow(
-          `${folder} holds ${name} but no run.json, so it is of no run of alitok`,
+          `${folder} contains ${name} but no run.json, so it is not a run folder of alitok`,
         );
       writeFileSync(join(folder, 'run.json'), '{"name": "a run of something else"}');
-      await expect(findRun(folder, 'auto')).rejects.toThrow(/run\.json is no record of a run/);
+      await expect(findRun(folder, 'auto')).rejects.toThrow(/run\.json is not the record of a run/);
       expect(readFileSync(join(folder, name), 'utf8')).toBe('mine');
     },
   );

@@ -101,7 +101,7 @@ describeEngines('a run leaves no tensor behind', (engine) => {
       await failing.toThrow(OutputError);
       leavesNothing('a checkpoint that cannot be written');
       await expect(train(unwritable, job, { resume: true })).rejects.toThrow(
-        `${checkpoints}, where checkpoints are, is not a folder; move it away`,
+        `${checkpoints}, the folder of checkpoints, is not a folder; move it away`,
       );
       leavesNothing('checkpoints that cannot be read');
       expect(await readFile(checkpoints, 'utf8')).toBe('no folder');

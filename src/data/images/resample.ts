@@ -1,5 +1,7 @@
 import type { Image } from './decode.js';
 
+// Pillow's resampling, to the bit: published weights were trained and are evaluated with it, and sharp rounds differently.
+
 /** A resampling filter: its half width in source pixels, and its weight at distance `x`. */
 interface Filter {
   readonly support: number;

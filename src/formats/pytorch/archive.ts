@@ -1,12 +1,20 @@
-import { damaged } from './damaged.js';
+import { CheckpointError } from '../../errors.js';
 import { PickleError, type PickleValue, type PickleWorld, unpickle } from './unpickle.js';
 
-/** What both of PyTorch's file formats hold. */
+/** What both of PyTorch's file formats contain. */
 export interface Archive {
   readonly value: PickleValue;
   readonly metadata: Readonly<Record<string, string>>;
-  /** Fills `into` from byte `start` of a storage that the value speaks of. Throws CheckpointError. */
+  /** Fills `into` from byte `start` of a storage that the value refers to. @throws CheckpointError */
   read(key: string, start: number, into: Uint8Array): Promise<void>;
+}
+
+/** The error for a file that PyTorch would not write like this. */
+export function damaged(path: string, what: string, options?: ErrorOptions): CheckpointError {
+  return new CheckpointError(
+    `${path} is not a valid PyTorch file: ${what}; fetch or write it again`,
+    options,
+  );
 }
 
 /** Enough for a hundred thousand tensors. */

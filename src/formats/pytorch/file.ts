@@ -9,8 +9,7 @@ import {
   type TensorFile,
   type WeightsChoice,
 } from '../tensor-file.js';
-import type { Archive } from './archive.js';
-import { damaged } from './damaged.js';
+import { type Archive, damaged } from './archive.js';
 import { stateDict } from './state-dict.js';
 import { openStreamArchive } from './stream-archive.js';
 import type { Tensor } from './values.js';
@@ -22,13 +21,13 @@ function isZip(start: Buffer): boolean {
   return start.subarray(0, ZIP_START.length).equals(ZIP_START);
 }
 
-/** Whether a file that begins so is a zip or a pickle, and no safetensors file, whose JSON begins with byte 8. */
+/** Whether a file is a zip or a pickle, by its first bytes. A safetensors file has its JSON at byte 8. */
 export function startsAsPytorch(start: Buffer): boolean {
   const pickle = start[0] === 0x80 && !(start[7] === 0 && start[8] === 0x7b);
   return isZip(start) || pickle;
 }
 
-/** An open PyTorch file, of which only names, shapes and where the tensors lie are in memory. */
+/** An open PyTorch file. Only the names, shapes and positions of its tensors are in memory. */
 export class PytorchFile implements TensorFile {
   constructor(
     readonly path: string,
@@ -73,7 +72,7 @@ function isRowMajor({ shape, strides }: Tensor): boolean {
   return true;
 }
 
-/** The elements of a view, from the span of its storage that it looks at. */
+/** The elements of a view in row-major order, from the span of its storage that it covers. */
 function inRowMajorOrder(span: TypedArray, { dtype, shape, strides }: Tensor): TypedArray {
   const sorted = new ARRAYS[dtype](new ArrayBuffer(sizeOf(shape) * bytesPerElement(dtype)));
   const index = shape.map(() => 0);
@@ -91,9 +90,9 @@ function inRowMajorOrder(span: TypedArray, { dtype, shape, strides }: Tensor): T
 }
 
 /**
- * Opens a file that `torch.save` wrote, in the zip format or the older stream format, and finds the model's tensors
- * in it, those under `key` if one is given. No code of the file runs, and no tensor is read.
- * @throws CheckpointError where it is missing, not sound, imports what is not allowed, or holds no state dict
+ * Opens a file written by `torch.save`, in the zip format or the older stream format, and finds the model's tensors, or
+ * those under `key`. No code of the file runs, and no tensor is read.
+ * @throws CheckpointError if it is missing, not valid, imports a name that is not allowed, or has no state dict
  */
 export async function openPytorch(path: string, key?: string): Promise<PytorchFile> {
   const { handle, size } = await openRegularFile(path);

@@ -3,19 +3,19 @@ import type { WeightsChoice } from '../tensor-file.js';
 import type { PickleValue } from './unpickle.js';
 import { Tensor } from './values.js';
 
-/** Where training files keep the model: AliTok's own, then those of other training code. */
+/** Keys under which training files have the model: AliTok's own, then those of other training code. */
 const MODEL_KEYS = ['model_state', 'state_dict', 'model'];
 
-/** What wrappers put before every name: DistributedDataParallel or AveragedModel, and torch.compile. */
+/** Prefixes of wrappers: DistributedDataParallel or AveragedModel, and torch.compile. */
 const WRAPPERS = ['module.', '_orig_mod.'];
 
-/** Beside the tensors of an AveragedModel: of how many it is the average. */
+/** AveragedModel's count of averaged models, beside its tensors. */
 const COUNT = 'n_averaged';
 
-/** How many keys an error lists. */
+/** Number of keys that an error lists. */
 const LISTED = 5;
 
-/** The tensors under the names that the model itself gives them: without what wrappers put before all of them. */
+/** The tensors under the model's own names: without a wrapper's prefix, if all have it. */
 function unwrapped(tensors: Map<string, Tensor>): Map<string, Tensor> {
   const names = [...tensors.keys()].filter((name) => name !== COUNT);
   const wrapper = WRAPPERS.find((prefix) => names.every((name) => name.startsWith(prefix)));
@@ -31,7 +31,7 @@ function tensorsOf(value: PickleValue | undefined): Map<string, Tensor> {
   return tensors;
 }
 
-/** The sets of weights in a training file, by their keys; those of the optimizer lie deeper, and are none. */
+/** The sets of weights in a training file by key. The optimizer's tensors are nested deeper and not included. */
 function weightsOf(value: PickleValue): Map<string, Map<string, Tensor>> {
   const found = new Map<string, Map<string, Tensor>>();
   if (value instanceof Map)
@@ -43,10 +43,10 @@ function weightsOf(value: PickleValue): Map<string, Map<string, Tensor>> {
 }
 
 /**
- * The tensors of a model by name: of a plain state dict, or of a training file's model or what it has under `key`;
- * without the prefix of a wrapper such as DistributedDataParallel, where all have it. Where a training file has several
- * sets of weights and no key is given, `choice` says which is taken.
- * @throws CheckpointError where there are none, with the keys that there are
+ * The tensors of a model by name: a plain state dict, or in a training file the model or the weights under `key`. The prefix
+ * of a wrapper such as DistributedDataParallel is removed if all names have it. If a training file has several sets of
+ * weights and no key is given, `choice` says which one was chosen.
+ * @throws CheckpointError if there are none; the message lists the keys
  */
 export function stateDict(
   path: string,
@@ -76,11 +76,11 @@ export function stateDict(
   const found =
     value instanceof Map && value.size > 0 ? `; it has ${listed([...value.keys()].map(String))}` : '';
   throw new CheckpointError(
-    `${path} holds no state dict, at its top or under ${MODEL_KEYS.join(', ')}${found}; save the model's state dict alone`,
+    `${path} has no state dict, at its top or under ${MODEL_KEYS.join(', ')}${found}; save only the model's state dict`,
   );
 }
 
-/** The first of many keys, which may be long. */
+/** The first keys, shortened. */
 function listed(keys: readonly string[]): string {
   return keys
     .slice(0, LISTED)

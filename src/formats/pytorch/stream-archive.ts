@@ -1,8 +1,7 @@
 import type { FileHandle } from 'node:fs/promises';
 import { readFully } from '../../files/bytes.js';
 import { bytesPerElement } from '../tensor-file.js';
-import { type Archive, MAX_PICKLE_BYTES, unpickleAt } from './archive.js';
-import { damaged } from './damaged.js';
+import { type Archive, damaged, MAX_PICKLE_BYTES, unpickleAt } from './archive.js';
 import type { PickleValue } from './unpickle.js';
 import { type StoredStorage, tensorWorld } from './values.js';
 
@@ -10,9 +9,9 @@ const MAGIC = 0x1950a86a20f9469cfc6cn;
 const PROTOCOL = 1001;
 
 /**
- * The format of PyTorch before 1.6: five pickles (magic number, protocol, about the machine, the value, keys of its
- * storages), then for each key the number of elements (8 bytes) and the elements.
- * @throws CheckpointError where it is not sound
+ * The format of PyTorch before 1.6: five pickles (magic number, protocol, machine, value, keys of the storages), then for
+ * each key the number of elements (8 bytes) and the elements.
+ * @throws CheckpointError if it is not valid
  */
 export async function openStreamArchive(
   path: string,
@@ -43,7 +42,7 @@ export async function openStreamArchive(
   for (const key of keys) {
     const storage = storages.get(key as string);
     if (!storage || positions.has(key as string))
-      throw damaged(path, 'its list of storages does not fit its tensors');
+      throw damaged(path, 'its list of storages does not match its tensors');
     if (!(await readFully(handle, count, end))) throw damaged(path, 'it ends too early');
     const length = Number(count.readBigInt64LE());
     if (length !== storage.length)

@@ -1,7 +1,8 @@
-// The instructions: CPython's Lib/pickletools.py. Nothing is imported or called: a global is looked up in a table of
-// the caller, and a call is answered by a function of that table.
+// The instructions: CPython's Lib/pickletools.py. Nothing is imported or called: globals are looked up in a table of the caller,
+// and calls go to functions of that table. Written here because hostile files must be refused with little
+// time and memory.
 
-/** What a pickle can hold here. A dict is a Map; lists and tuples are arrays. */
+/** Values of a pickle. A dict is a Map; lists and tuples are arrays. */
 export type PickleValue =
   | null
   | boolean
@@ -13,14 +14,14 @@ export type PickleValue =
   | Map<PickleValue, PickleValue>
   | PickleObject;
 
-/** What the caller's functions make: known to the caller alone. */
+/** Objects that the caller's functions create; opaque here. */
 export abstract class PickleObject {}
 
 /** A name that the pickle imports. */
 export class PickleGlobal extends PickleObject {
   constructor(
     readonly name: string,
-    /** What calling it gives; without it the name stands for itself. */
+    /** Handles a call of the name; absent for names that cannot be called. */
     readonly call?: (args: PickleValue[]) => PickleValue,
   ) {
     super();
@@ -28,21 +29,21 @@ export class PickleGlobal extends PickleObject {
 }
 
 export interface PickleWorld {
-  /** What `module.name` stands for; throws what is to be thrown for names that are not allowed. */
+  /** Looks up `module.name`; throws for names that are not allowed. */
   global(name: string): PickleGlobal;
-  /** What a persistent id stands for. */
+  /** Looks up a persistent id. */
   persistent(id: PickleValue): PickleValue;
 }
 
-/** The pickle itself is wrong, with what is wrong. */
+/** The pickle is not valid; the message says why. */
 export class PickleError extends Error {}
 
-/** Far above what files of tensors need (30 instructions a tensor, nests of 5), and little work to refuse. */
+/** Far more than files of tensors need (30 instructions per tensor, 5 levels of nesting), and quickly refused. */
 const MAX_INSTRUCTIONS = 2_000_000;
 const MAX_DEPTH = 100;
 const MAX_STACK = 100_000;
 
-/** Stands on the stack where a list of arguments begins. */
+/** Marks on the stack where a list of arguments begins. */
 const MARK = Symbol('mark');
 type Slot = PickleValue | typeof MARK;
 
@@ -59,23 +60,23 @@ class Reader {
     this.position = start;
   }
 
-  /** Goes past `length` bytes, and gives where they begin. */
-  private pass(length: number): number {
+  /** Skips `length` bytes and returns where they begin. */
+  private skip(length: number): number {
     const at = this.position;
     if (length > this.data.length - at) throw new PickleError('it ends too early');
     this.position = at + length;
     return at;
   }
 
-  u8 = () => this.view.getUint8(this.pass(1));
-  u16 = () => this.view.getUint16(this.pass(2), true);
-  u32 = () => this.view.getUint32(this.pass(4), true);
-  i32 = () => this.view.getInt32(this.pass(4), true);
-  u64 = () => Number(this.view.getBigUint64(this.pass(8), true));
-  float = () => this.view.getFloat64(this.pass(8), false);
+  u8 = () => this.view.getUint8(this.skip(1));
+  u16 = () => this.view.getUint16(this.skip(2), true);
+  u32 = () => this.view.getUint32(this.skip(4), true);
+  i32 = () => this.view.getInt32(this.skip(4), true);
+  u64 = () => Number(this.view.getBigUint64(this.skip(8), true));
+  float = () => this.view.getFloat64(this.skip(8), false);
 
   bytes(length: number): Uint8Array {
-    const at = this.pass(length);
+    const at = this.skip(length);
     return this.data.subarray(at, at + length);
   }
 
@@ -102,9 +103,9 @@ class Reader {
 }
 
 /**
- * Reads one pickle of protocol 2 to 5 that begins at `start`, without ever importing or calling anything but what
- * `world` has. Gives its value and where it ends.
- * @throws PickleError where it is not sound, or larger or deeper than any file of tensors; what `world` throws
+ * Reads one pickle of protocol 2 to 5 that begins at `start`. It can use only what `world` provides.
+ * @returns its value and where it ends
+ * @throws PickleError if it is not valid, or larger or deeper than any file of tensors; whatever `world` throws
  */
 export function unpickle(
   data: Uint8Array,
@@ -138,7 +139,7 @@ export function unpickle(
     stack.pop();
     return values;
   }
-  /** `container` with `values` in it, unless the nest is too deep. */
+  /** Checks that `container`, which now contains `values`, is not nested too deeply. */
   function nested<T extends object>(container: T, values: readonly PickleValue[]): T {
     let depth = depths.get(container) ?? 1;
     for (const value of values)
@@ -154,14 +155,14 @@ export function unpickle(
   }
   function append(values: PickleValue[]): void {
     const list = top();
-    if (!Array.isArray(list)) throw new PickleError('it appends to what is no list');
+    if (!Array.isArray(list)) throw new PickleError('it appends to something that is not a list');
     for (const value of values) list.push(value);
     nested(list, values);
   }
   function setItems(values: PickleValue[]): void {
     const dict = top();
     if (!(dict instanceof Map) || values.length % 2 !== 0)
-      throw new PickleError('it sets items of what is no dict');
+      throw new PickleError('it sets items of something that is not a dict');
     for (let i = 0; i < values.length; i += 2) dict.set(values[i], values[i + 1]);
     nested(dict, values);
   }
@@ -173,21 +174,21 @@ export function unpickle(
     const args = pop();
     const callee = pop();
     if (!(callee instanceof PickleGlobal) || !callee.call || !Array.isArray(args))
-      throw new PickleError('it calls what cannot be called');
+      throw new PickleError('it calls something that cannot be called');
     push(callee.call(args));
   }
-  /** A state for an OrderedDict is what Python code has hung on it, such as versions of modules: of no use here. */
+  /** Drops the state of an OrderedDict: attributes that Python code has set, such as module versions. */
   function build(): void {
     pop();
-    if (!(top() instanceof Map)) throw new PickleError('it gives a state to what has none');
+    if (!(top() instanceof Map)) throw new PickleError('it gives a state to something that has none');
   }
   function recall(index: number): void {
     const value = memo.get(index);
-    if (value === undefined) throw new PickleError('it recalls what it has not stored');
+    if (value === undefined) throw new PickleError('it recalls a value that it has not stored');
     push(value);
   }
   function decimal(text: string): number | bigint {
-    if (!/^-?\d{1,40}L?$/.test(text)) throw new PickleError('an integer is none');
+    if (!/^-?\d{1,40}L?$/.test(text)) throw new PickleError('it has an invalid integer');
     const value = Number(text.replace('L', ''));
     return Number.isSafeInteger(value) ? value : BigInt(text.replace('L', ''));
   }
@@ -274,10 +275,10 @@ export function unpickle(
 
 const STOP = '.'.charCodeAt(0);
 
-/** Instructions that make objects of any class are refused as such; others do not exist. */
+/** Says why an instruction is refused: it creates objects of arbitrary classes, or is unknown. */
 function refusal(opcode: number): string {
   const letter = String.fromCharCode(opcode);
   return 'io\x82\x83\x84\x92'.includes(letter)
     ? 'it makes an object of a class, which is refused as it could run code'
-    : `0x${opcode.toString(16)} is no instruction of a pickle of tensors`;
+    : `0x${opcode.toString(16)} is not an instruction in pickles of tensors`;
 }

@@ -1,7 +1,7 @@
 import { CheckpointError } from '../../errors.js';
 import { sizeOf } from '../../files/bytes.js';
 import { bytesPerElement, type Dtype } from '../tensor-file.js';
-import { damaged } from './damaged.js';
+import { damaged } from './archive.js';
 import { PickleGlobal, PickleObject, type PickleValue, type PickleWorld } from './unpickle.js';
 
 /** PyTorch's storage class of each dtype. */
@@ -22,10 +22,10 @@ const DTYPES = new Map(
   Object.entries(STORAGE_CLASSES).map(([dtype, name]) => [`torch.${name}`, dtype as Dtype]),
 );
 
-/** The storage of files that say its dtype with each tensor; its size is in bytes. */
+/** Storages whose dtype is given with each tensor; their size is in bytes. */
 const UNTYPED_STORAGES = ['torch.storage.UntypedStorage', 'torch.UntypedStorage'];
 
-/** PyTorch's names of dtypes, as `_rebuild_tensor_v3` gets them: for dtypes that have no storage class. */
+/** PyTorch's names of dtypes, which `_rebuild_tensor_v3` gets for dtypes without a storage class. */
 const NAMED_DTYPES = new Map<string, Dtype>([
   ['torch.uint16', 'U16'],
   ['torch.uint32', 'U32'],
@@ -41,7 +41,7 @@ const NAMED_DTYPES = new Map<string, Dtype>([
   ['torch.bool', 'BOOL'],
 ]);
 
-/** A run of elements in the file, under the key that the file has it by; `start` and `length` count elements. */
+/** A range of elements in the file, found there by `key`; `start` and `length` count elements. */
 export class Storage extends PickleObject {
   constructor(
     readonly key: string,
@@ -69,7 +69,7 @@ export class Tensor extends PickleObject {
   }
 }
 
-/** A view that repeats elements, as `expand` makes it, may unfold to so many. */
+/** Most elements of a view that repeats a storage, as `expand` creates. */
 const MAX_REPEATED = 2 ** 24;
 
 function isSize(value: unknown): value is number {
@@ -80,7 +80,7 @@ function isSizes(value: PickleValue): value is number[] {
   return Array.isArray(value) && value.length <= 64 && value.every(isSize);
 }
 
-/** A whole storage as the file holds it. */
+/** A whole storage in the file. */
 export interface StoredStorage {
   readonly dtype: Dtype;
   /** In elements. */
@@ -88,8 +88,8 @@ export interface StoredStorage {
 }
 
 /**
- * The names that a file of tensors may import, and what they make; and what its storages' ids mean. The storages that
- * the pickle speaks of are gathered in `storages`.
+ * The names that a file of tensors may import, and the persistent ids of its storages. The storages that the pickle refers to
+ * are collected in `storages`.
  */
 export function tensorWorld(path: string, storages: Map<string, StoredStorage>): PickleWorld {
   function tensor([storage, offset, shape, strides]: PickleValue[]): Tensor {
@@ -105,15 +105,15 @@ export function tensorWorld(path: string, storages: Map<string, StoredStorage>):
     return new Tensor(storage, offset, shape, strides);
   }
 
-  /** The same storage seen as elements of another dtype: PyTorch's count of an untyped one is bytes. */
+  /** The same storage with elements of another dtype: the length of an untyped storage is in bytes. */
   function typed(storage: PickleValue, dtype: PickleValue): Storage {
     const named = dtype instanceof PickleGlobal ? NAMED_DTYPES.get(dtype.name) : undefined;
     if (!(storage instanceof Storage) || !named)
-      throw damaged(path, 'a tensor has a storage or a dtype that is not known here');
+      throw damaged(path, 'a tensor has an unknown storage or dtype');
     const ratio = bytesPerElement(storage.dtype) / bytesPerElement(named);
     const [start, length] = [storage.start * ratio, storage.length * ratio];
     if (!Number.isInteger(start) || !Number.isInteger(length))
-      throw damaged(path, `a storage of ${storage.length} elements is no whole number of ${named}`);
+      throw damaged(path, `a storage of ${storage.length} elements is not a whole number of ${named}`);
     return new Storage(storage.key, named, length, start);
   }
 
@@ -121,7 +121,7 @@ export function tensorWorld(path: string, storages: Map<string, StoredStorage>):
     'collections.OrderedDict': (args) => {
       const [pairs = []] = args;
       if (args.length > 1 || !Array.isArray(pairs) || !pairs.every(Array.isArray))
-        throw damaged(path, 'an OrderedDict is made of what is no list of pairs');
+        throw damaged(path, 'an OrderedDict is not made of a list of pairs');
       return new Map(pairs.map((pair) => [pair[0], pair[1]]));
     },
     'torch._utils._rebuild_tensor': tensor,
@@ -129,7 +129,7 @@ export function tensorWorld(path: string, storages: Map<string, StoredStorage>):
     'torch._utils._rebuild_tensor_v3': ([storage, offset, shape, strides, , , dtype]) =>
       tensor([typed(storage, dtype), offset, shape, strides]),
     'torch._utils._rebuild_parameter': ([data]) => {
-      if (!(data instanceof Tensor)) throw damaged(path, 'a parameter is made of what is no tensor');
+      if (!(data instanceof Tensor)) throw damaged(path, 'a parameter is not made of a tensor');
       return data;
     },
     'torch.Size': ([sizes]) => {
@@ -144,7 +144,7 @@ export function tensorWorld(path: string, storages: Map<string, StoredStorage>):
       if (DTYPES.has(name) || NAMED_DTYPES.has(name) || UNTYPED_STORAGES.includes(name))
         return new PickleGlobal(name);
       throw new CheckpointError(
-        `${path} wants to import ${name.slice(0, 120)}, which is refused as it could run code; load it where you trust it and save its state dict alone`,
+        `${path} wants to import ${name.slice(0, 120)}, which is refused because it could run code; if you trust the file, load it with PyTorch and save only its state dict`,
       );
     },
     persistent(id) {
@@ -160,7 +160,7 @@ export function tensorWorld(path: string, storages: Map<string, StoredStorage>):
         throw damaged(path, `storage ${key} has two types or sizes`);
       storages.set(key, known);
       if (!Array.isArray(view)) return new Storage(key, dtype, length);
-      // Files of PyTorch 0.3 and before have storages that are parts of others.
+      // In files of PyTorch 0.3 and before, a storage can be a part of another.
       const [, start, size] = view;
       if (!isSize(start) || !isSize(size) || start + size > length)
         throw damaged(path, 'a part of a storage lies outside of it');

@@ -1,23 +1,28 @@
 import type { FileHandle } from 'node:fs/promises';
 import { bytesPerElement } from '../tensor-file.js';
-import { type Archive, MAX_PICKLE_BYTES, unpickleAt } from './archive.js';
-import { damaged } from './damaged.js';
+import { ZipArchive, type ZipEntry } from '../zip.js';
+import { type Archive, damaged, MAX_PICKLE_BYTES, unpickleAt } from './archive.js';
 import { type StoredStorage, tensorWorld } from './values.js';
-import { entryReader, readZipDirectory } from './zip-directory.js';
 
 const PICKLE = 'data.pkl';
 const MAX_NOTE_BYTES = 2 ** 20;
 
-/** Where alitok keeps metadata; PyTorch reads past it. */
+/** Where alitok keeps metadata; PyTorch ignores it. */
 export const METADATA = 'alitok.json';
 
 /**
- * The format of PyTorch since 1.6: a zip of `NAME/data.pkl`, `NAME/data/KEY` for each storage, and notes.
- * @throws CheckpointError where it is not sound
+ * The format of PyTorch since 1.6: a zip of `NAME/data.pkl`, `NAME/data/KEY` for each storage, and small notes.
+ * @throws CheckpointError if it is not valid
  */
 export async function openZipArchive(path: string, handle: FileHandle, fileSize: number): Promise<Archive> {
-  const entries = await readZipDirectory(path, handle, fileSize);
-  const readEntry = entryReader(path, handle);
+  const naming = <T>(result: Promise<T>): Promise<T> =>
+    result.catch((error: Error) => {
+      throw damaged(path, error.message, { cause: error });
+    });
+  const zip = await naming(ZipArchive.open(handle, fileSize));
+  const { entries } = zip;
+  const readEntry = (entry: ZipEntry, start: number, into: Uint8Array) =>
+    naming(zip.read(entry, start, into));
   const pickle = [...entries.keys()].find(
     (name) => name.split('/').length === 2 && name.endsWith(`/${PICKLE}`),
   );
@@ -27,8 +32,9 @@ export async function openZipArchive(path: string, handle: FileHandle, fileSize:
   async function content(name: string, limit: number): Promise<Buffer | undefined> {
     const entry = entries.get(prefix + name);
     if (!entry) return undefined;
-    if (entry.size > limit) throw damaged(path, `its entry ${name} has ${entry.size} bytes`);
-    const bytes = Buffer.alloc(entry.size);
+    const size = entry.uncompressedSize;
+    if (size > limit) throw damaged(path, `its entry ${name} has ${size} bytes`);
+    const bytes = Buffer.alloc(size);
     await readEntry(entry, 0, bytes);
     return bytes;
   }
@@ -39,7 +45,7 @@ export async function openZipArchive(path: string, handle: FileHandle, fileSize:
   const bytes = (await content(PICKLE, MAX_PICKLE_BYTES))!;
   const { value } = unpickleAt(path, bytes, 0, tensorWorld(path, storages));
   for (const [key, { dtype, length }] of storages) {
-    const size = entries.get(`${prefix}data/${key}`)?.size;
+    const size = entries.get(`${prefix}data/${key}`)?.uncompressedSize;
     if (size === undefined) throw damaged(path, `storage ${key} is missing`);
     if (size !== length * bytesPerElement(dtype))
       throw damaged(
@@ -65,7 +71,7 @@ function parseMetadata(path: string, text: string): Record<string, string> {
     )
       return value as Record<string, string>;
   } catch {
-    // Said below.
+    // Reported below.
   }
-  throw damaged(path, `its ${METADATA} is not sound`);
+  throw damaged(path, `its ${METADATA} is not valid`);
 }

@@ -6,7 +6,7 @@ import {
 } from '../../checkpoint/network-files.js';
 import type { Config } from '../../config/schema.js';
 import { ConfigError } from '../../errors.js';
-import { fileChecksum } from '../../files/checksum.js';
+import { fileChecksum } from '../../files/bytes.js';
 import type { Stage } from '../../models/geometry.js';
 import { LPIPS_SMALLEST } from '../../models/judges/lpips.js';
 import { classifierTerm, lpipsTerm, type PerceptualTerms } from '../../models/judges/perceptual.js';

@@ -1,4 +1,3 @@
-import { join } from 'node:path';
 import type { Say } from '../../checkpoint/model-file.js';
 import { loadTokenizer } from '../../checkpoint/tokenizer-file.js';
 import type { Config } from '../../config/schema.js';
@@ -6,7 +5,7 @@ import { CheckpointError, option } from '../../errors.js';
 import type { Job } from '../../job/job.js';
 import type { Stage } from '../../models/geometry.js';
 import type { Tokenizer } from '../../models/tokenizer/tokenizer.js';
-import { listCheckpoints } from '../../run/layout.js';
+import { listCheckpoints, stageFolder } from '../../run/layout.js';
 import { type ResumeOptions, type Runner, runTraining } from '../run-training.js';
 import { type ImageLimits, openTraining } from '../training-images.js';
 import { checkLossNetworks, openLossNetworks } from './loss-networks.js';
@@ -54,7 +53,7 @@ export async function trainTokenizer(
       const initialize = async () => {
         const source =
           stage === 2
-            ? await loadStage1(from, join(options.run, 'stage1'), config, job.reporter.warn)
+            ? await loadStage1(from, stageFolder(options.run, 1), config, job.reporter.warn)
             : undefined;
         trainer.initialize(source);
         source?.parameters.dispose();
@@ -63,7 +62,7 @@ export async function trainTokenizer(
         trainer,
         {
           label: `stage ${stage}`,
-          folder: join(options.run, `stage${stage}`),
+          folder: stageFolder(options.run, stage),
           config,
           // The run may have been interrupted in stage 1.
           resume: resume && stages.length > 1 && stage === 2 ? 'auto' : resume,
