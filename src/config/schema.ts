@@ -1,5 +1,11 @@
 import { z } from 'zod';
 import { ConfigError } from '../errors.js';
+import {
+  checkQuantizer,
+  PUBLISHED_QUANTIZER,
+  QUANTIZER_NAMES,
+  quantizerOf,
+} from '../models/tokenizer/quantizers/index.js';
 import { explain } from './explain.js';
 
 const count = z.int().min(1);
@@ -59,9 +65,16 @@ export const schema = z
       .strictObject({
         image_size: count.default(256),
         patch_size: count.default(16),
+        /** How many codes there are. */
         codebook_size: count.min(2).default(4096),
+        /** How many numbers a token has. */
         token_size: count.default(32),
+        /** How latents become codes: the published vector quantizer, FSQ (arXiv 2309.15505) or SimVQ (arXiv 2411.02038). */
+        quantizer: z.enum(QUANTIZER_NAMES).default(PUBLISHED_QUANTIZER),
+        /** Of `vq`: compares unit vectors. */
         l2_normalize: z.boolean().default(false),
+        /** Of `fsq`: levels of each of the token_size channels, codebook_size in product; none below 5 works best. */
+        fsq_levels: z.array(z.int().min(2)).min(1).nullable().default(null),
         encoder: z.strictObject(transformer(768, 12, 12)).prefault({}),
         decoder: z
           .strictObject({
@@ -108,7 +121,8 @@ export const schema = z
         usage_decay: rate.default(0.99),
         stage1: z
           .strictObject({
-            clustering: z.boolean().default(true),
+            /** Moves codebook entries that are hardly used; the default follows the quantizer: true for `vq`, which alone can. */
+            clustering: z.boolean().optional(),
             phases: z.array(phase).min(1).prefault(defaultPhases.stage1.phases),
           })
           .prefault({}),
@@ -251,6 +265,13 @@ export const schema = z
         key,
         `must be a multiple of ${divisorKey}: ${value} is not one of ${divisor}`,
       );
+    const quantizer = checkQuantizer(tokenizer);
+    if (quantizer) check(false, `tokenizer.${quantizer.key}`, quantizer.message);
+    check(
+      !tokenizer_training.stage1.clustering || quantizerOf(tokenizer).clusters,
+      'tokenizer_training.stage1.clustering',
+      `must be false or left out, for tokenizer.quantizer=${tokenizer.quantizer} has no clustering update`,
+    );
     const { image_size, patch_size, encoder, decoder } = tokenizer;
     checkMultiple(image_size, 'tokenizer.image_size', patch_size, 'tokenizer.patch_size');
     for (const [section, { width, heads }] of Object.entries({
@@ -294,6 +315,11 @@ export const schema = z
         `data.${list}`,
         `needs data.${folder}, the folder that its paths start from`,
       );
+  })
+  .transform((config) => {
+    const { clustering = quantizerOf(config.tokenizer).clusters, phases } = config.tokenizer_training.stage1;
+    const tokenizer_training = { ...config.tokenizer_training, stage1: { clustering, phases } };
+    return { ...config, tokenizer_training };
   });
 
 /** One experiment: the validated values of every section, with all defaults filled in. */

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import * as tf from '@tensorflow/tfjs';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { loadConvNeXtSmall, loadInception, loadLPIPS } from '../../src/checkpoint/network-files.js';
+import { loadConvNeXtSmall, loadInception, loadLPIPS } from '../../src/checkpoint/networks.js';
 import { classifierTerm, lpipsTerm } from '../../src/models/judges/perceptual.js';
 import { antialiasedResize, tf1Resize } from '../../src/models/judges/resize.js';
 import { describeEngines } from '../support/engines.js';

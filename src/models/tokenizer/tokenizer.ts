@@ -4,7 +4,8 @@ import { Parameters } from '../../nn/parameters.js';
 import { type Stage, type TokenizerConfig, type TokenizerGeometry, tokenizerGeometry } from '../geometry.js';
 import { type Decoded, decoder } from './decoder.js';
 import { encoder } from './encoder.js';
-import { type Quantized, Quantizer } from './quantizers/vector.js';
+import { quantizerOf } from './quantizers/index.js';
+import type { Quantized, Quantizer } from './quantizers/quantizer.js';
 
 /** What training says about a tokenizer besides its sizes; the defaults are the paper's. */
 export interface TokenizerOptions {
@@ -52,11 +53,8 @@ export class Tokenizer {
     this.latentTokens = scope.parameter('latent_tokens', [geometry.tokens, width], normal(width ** -0.5));
     this.encoder = encoder(scope.at('encoder'), geometry, { init: weights, checkpointActivations });
     this.decoder = decoder(scope.at('decoder'), geometry, stage, { weights, colours }, checkpointActivations);
-    this.quantizer = new Quantizer(
-      scope.at('quantize'),
-      { ...config, commitment, clustering: stage === 1 },
-      weights,
-    );
+    const options = { commitment, clustering: stage === 1, init: weights };
+    this.quantizer = quantizerOf(config).create(scope.at('quantize'), config, options);
   }
 
   /** images (B, S, S, 3) in [0, 1] → z (B, T, token_size) */

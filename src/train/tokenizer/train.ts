@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import type { Say } from '../../checkpoint/model-file.js';
-import { loadTokenizer } from '../../checkpoint/tokenizer-file.js';
+import { loadTokenizer } from '../../checkpoint/tokenizer.js';
 import type { Config } from '../../config/schema.js';
 import { openDataset } from '../../data/dataset.js';
 import { reportFound } from '../../data/found.js';
