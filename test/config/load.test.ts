@@ -116,6 +116,16 @@ describe('values', () => {
     expect(loadConfig(write('round.yaml', configToYaml(config)))).toEqual(config);
   });
 
+  it('the clustering update is on by default where the quantizer has one', () => {
+    const clustering = (...overrides: string[]) =>
+      loadConfig(undefined, overrides).tokenizer_training.stage1.clustering;
+    expect(clustering()).toBe(true);
+    expect(clustering('tokenizer_training.stage1.clustering=false')).toBe(false);
+    expect(clustering('tokenizer.quantizer=simvq')).toBe(false);
+    const simvq = write('simvq.yaml', configToYaml(loadConfig(undefined, ['tokenizer.quantizer=simvq'])));
+    expect(loadConfig(simvq).tokenizer_training.stage1.clustering).toBe(false);
+  });
+
   it('cannot be changed', () => {
     const config = loadConfig(undefined);
     expect(() => {
@@ -146,6 +156,11 @@ describe('errors name the place, the key and what is wrong', () => {
       'tokenizer_training: { stage1: { phases: [{ lr: 1 }] } }',
       'a.yaml:1: tokenizer_training.stage1.phases.0.steps: is missing, expected number',
     ],
+    [
+      'tokenizer: { quantizer: fqs }',
+      'a.yaml:1: tokenizer.quantizer: expected one of "vq"|"fsq"|"simvq", got "fqs"',
+    ],
+    ['tokenizer:\n  quantiser: fsq', 'a.yaml:2: tokenizer.quantiser: unknown key; did you mean quantizer?'],
     ['tokenize: { crops: all }', 'a.yaml:1: tokenize.crops: expected one of "ten-crop"|"flip", got "all"'],
     ['generator: { dropout: 1 }', 'a.yaml:1: generator.dropout: expected number to be <1, got 1'],
     [

@@ -41,6 +41,7 @@ const LIMITS = {
   patch_size: [1, 2, 4, 8],
   codebook_size: [2, 4, 16, 32],
   token_size: [1, 4, 8],
+  fsq_levels: [null, [4], [2, 2, 2, 2]],
   width: [1, 4, ...SIZES],
   heads: [1, 2, 4],
   layers: [1, 2],

@@ -77,14 +77,20 @@ const TINY = {
   l2_normalize: false,
 };
 
-it.each([1, 2] as const)(
-  'the tokenizer of stage %i makes as many operations as are counted',
-  async (stage) => {
-    const tokenizer = new Tokenizer(TINY, stage);
+it.each([
+  [1, 'vq', {}],
+  [2, 'vq', {}],
+  [1, 'fsq', { fsq_levels: [2, 3, 4], token_size: 3 }],
+  [1, 'simvq', {}],
+] as const)(
+  'the tokenizer of stage %i with %s makes as many operations as are counted',
+  async (stage, quantizer, settings) => {
+    const config = { ...TINY, quantizer, ...settings };
+    const tokenizer = new Tokenizer(config, stage);
     tokenizer.parameters.initialize(Random.of(0, 'test'));
     const images = tf.zeros([1, 32, 32, 3]) as tf.Tensor4D;
     expect(await counted(() => tokenizer.forward(images).image)).toBe(
-      totalFlops(tokenizerFlops(TINY, stage)),
+      totalFlops(tokenizerFlops(config, stage)),
     );
   },
 );
