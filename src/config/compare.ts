@@ -21,7 +21,7 @@ function compare(before: unknown, now: unknown, path: readonly string[]): Differ
   return JSON.stringify(before) === JSON.stringify(now) ? [] : [{ key: path.join('.'), before, now }];
 }
 
-/** The values in which two configs differ; lists of different lengths as a whole. */
+/** The values in which two configs differ; lists of different lengths count as one value. */
 export function compareConfigs(before: Config, now: Config): Difference[] {
   return compare(before, now, []);
 }

@@ -38,7 +38,7 @@ export function tokenizerGeometry(config: TokenizerConfig): TokenizerGeometry {
   return { ...config, grid, prefix_tokens: grid + 1, tokens: grid + 1 + grid * grid };
 }
 
-/** The sizes that define a generator (config section `generator`, and what the tokenizer fixes). */
+/** The sizes that define a generator: config section `generator`, and those of its tokenizer. */
 export interface GeneratorConfig {
   width: number;
   layers: number;
