@@ -69,7 +69,7 @@ function describeByTensors(file: TensorFile): ModelDescription | undefined {
 }
 
 /**
- * Describes a file by the user's config; without a config file the overrides complete what the tensors show.
+ * Describes a file by the user's config; without a config file the overrides change what the file shows.
  * @throws CheckpointError where the tensors do not fit it
  */
 function describeBy(
@@ -81,7 +81,9 @@ function describeBy(
     loadConfig(path, path === undefined ? [...shown, ...overrides] : overrides);
   const defaults = loadConfig(undefined);
   if (network === 'tokenizer') {
-    const { stage, tokenizer: sizes } = inferTokenizer(file);
+    const own = describe(file);
+    const { stage, tokenizer: sizes } =
+      own?.kind === 'tokenizer' ? (own as TokenizerDescription) : inferTokenizer(file);
     const { tokenizer } = configOver(overridesFor('tokenizer', sizes, defaults.tokenizer));
     return checkedTokenizer(file, { kind: 'tokenizer', stage, tokenizer });
   }

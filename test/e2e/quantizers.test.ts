@@ -40,6 +40,18 @@ describe.each(Object.entries(QUANTIZERS))('tokenizer.quantizer=%s', (name, overr
     expect(stdout).toContain(words);
     expect(stdout).toContain(`tokenizer.quantizer=${name}`);
     expect(stdout).toContain('all names and shapes fit');
+    // The config that it names can be given as it stands.
+    const [, config, fitting] = /^config +(\S+) with (.*)$/m.exec(stdout)!;
+    expect((await succeed('inspect', config, ...fitting.split(' '))).stdout).toContain(words);
+  });
+
+  it('is kept by a PyTorch file', async () => {
+    await succeed('convert', tokenizer, at(`${name}.pth`));
+    const { stdout } = await succeed('inspect', at(`${name}.pth`));
+    expect(stdout).toContain(`quantizer   ${name}`);
+    const { code, stderr } = await alitok('convert', tokenizer, at('no.pth'), 'tokenizer.codebook_size=17');
+    expect(code).toBe(name === 'fsq' ? 2 : 4);
+    expect(stderr).toMatch(name === 'fsq' ? /makes 16 codes of 4 numbers, not 17 of 4/ : /misshapen/);
   });
 
   it('is kept with its codes: another quantizer is refused', async () => {

@@ -19,8 +19,8 @@ class FiniteScalarQuantizer implements Quantizer {
   }
 
   /**
-   * z (R, d) → as many numbers, of which rounding gives L_i different ones. An even number of levels has no middle one:
-   * −L/2 to L/2 − 1 are shifted by half a level.
+   * z (R, d) → (R, d): numbers that round to L_i different integers in channel i. An even number of levels has no middle one,
+   * so that an offset of half a level makes them −L/2 to L/2 − 1.
    */
   private bound(z: tf.Tensor2D): tf.Tensor2D {
     const half = this.levels.map((levels) => ((levels - 1) * (1 - EPSILON)) / 2);
