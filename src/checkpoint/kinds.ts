@@ -14,7 +14,10 @@ const descriptions = z.discriminatedUnion('kind', [
   featureNetworkDescription,
 ]);
 
-/** The description in a model file's metadata, of whichever kind; undefined if there is none. @throws CheckpointError if it is not sound */
+/**
+ * The description in a model file's metadata, of any kind; undefined if there is none.
+ * @throws CheckpointError if it is damaged
+ */
 export function describe(file: TensorFile): ModelDescription | undefined {
   const description = readDescription(file);
   return description === undefined ? undefined : checkDescription(file, descriptions, description);

@@ -53,7 +53,7 @@ describeEngines('perceptual networks goldens', () => {
     }
     expect([...graph.parameters]).toHaveLength([...inception.parameters].length);
     graph.parameters.dispose();
-    // At its own size nothing is resized: pixels of 0 to 255 are taken as values in ±1.
+    // At the network's own size nothing is resized: pixels of 0 to 255 become values in ±1.
     const pixels = images('inception.x').mul(128).add(128) as tf.Tensor4D;
     const { pool, spatial, logits } = inception.features(pixels);
     expectClose('pool3', pool, golden.values('inception.pool3'));
