@@ -2,7 +2,7 @@ import { uniformInt } from 'pure-rand/distribution/uniformInt';
 import { xoroshiro128plus, xoroshiro128plusFromState } from 'pure-rand/generator/xoroshiro128plus';
 import type { RandomGenerator } from 'pure-rand/types/RandomGenerator';
 
-/** FNV-1a: a 32-bit hash of a text, to give each purpose (`'crops'`, `'dropout'`) a stream of its own. */
+/** FNV-1a, a 32-bit hash of a string, which gives each purpose (`'crops'`, `'dropout'`) its own stream. */
 function hash(text: string): number {
   let h = 0x811c9dc5;
   for (let i = 0; i < text.length; i++) h = Math.imul(h ^ text.charCodeAt(i), 0x01000193);
@@ -25,7 +25,7 @@ export class Random {
     return new Random(xoroshiro128plus(mixed), mixed);
   }
 
-  /** A stream that depends on this one's seed and `purpose` only, not on how far this one has been drawn. */
+  /** A stream that depends only on this one's seed and `purpose`, not on how many numbers were drawn from this one. */
   fork(purpose: string | number): Random {
     return Random.of(this.seed, String(purpose));
   }

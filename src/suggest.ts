@@ -1,6 +1,6 @@
 import { distance } from 'fastest-levenshtein';
 
-/** The known word that a mistyped one most likely means; undefined where none is near. */
+/** The known word that a mistyped one most likely means; undefined if none is near. */
 export function nearest(word: string, known: Iterable<string>): string | undefined {
   const plain = (text: string) => text.toLowerCase();
   const [best] = [...known]

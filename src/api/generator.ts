@@ -1,4 +1,4 @@
-import { loadGenerator } from '../checkpoint/generator-file.js';
+import { loadGenerator } from '../checkpoint/generator.js';
 import type { Config } from '../config/schema.js';
 import type { Image } from '../data/images/decode.js';
 import { ConfigError } from '../errors.js';

@@ -1,5 +1,5 @@
 import * as tf from '@tensorflow/tfjs';
-import { loadTokenizer } from '../checkpoint/tokenizer-file.js';
+import { loadTokenizer } from '../checkpoint/tokenizer.js';
 import type { Image } from '../data/images/decode.js';
 import { ConfigError } from '../errors.js';
 import type { Stage } from '../models/geometry.js';

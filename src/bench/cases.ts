@@ -3,9 +3,11 @@ import type { Config } from '../config/schema.js';
 import type { WeightKind } from '../engine/ops/index.js';
 import type { EngineOptions } from '../engine/options.js';
 import { ConfigError } from '../errors.js';
-import { Generator, hiddenWidth } from '../models/generator/generator.js';
+import { totalFlops } from '../models/flops.js';
+import { generatorFlops } from '../models/generator/flops.js';
+import { Generator } from '../models/generator/generator.js';
 import { tokenizerGeometry } from '../models/geometry.js';
-import { generatorOperations, tokenizerOperations, totalOperations } from '../models/operations.js';
+import { tokenizerFlops } from '../models/tokenizer/flops.js';
 import { Tokenizer } from '../models/tokenizer/tokenizer.js';
 import type { Parameters } from '../nn/parameters.js';
 import { Random } from '../random.js';
@@ -108,8 +110,7 @@ const matrices = (parameters: Parameters) =>
   [...parameters].reduce((sum, p) => sum + (p.shape.length >= 2 && !/embed/.test(p.name) ? p.size : 0), 0);
 
 /** Multiplications and additions of a pass over the sequence of one image. */
-const passOf = ({ geometry }: Generator) =>
-  totalOperations(generatorOperations(geometry, hiddenWidth(geometry.width)));
+const passOf = ({ geometry }: Generator) => totalFlops(generatorFlops(geometry));
 
 function sampling(
   config: Config,
@@ -202,7 +203,7 @@ function tokenizing(config: Config, { batch }: CaseSpec, direction: 'encode' | '
     description: `${direction}, batch ${batch}`,
     images: batch,
     bytesPerStep: 0,
-    operations: batch * totalOperations(tokenizerOperations(config.tokenizer, 2), `${direction}r.`),
+    operations: batch * totalFlops(tokenizerFlops(config.tokenizer, 2), `${direction}r.`),
     steps: 1,
     async run() {
       const result = tf.tidy(() =>

@@ -1,4 +1,4 @@
-import { differences } from '../config/differences.js';
+import { overridesFor } from '../config/compare.js';
 import { loadConfig } from '../config/load.js';
 import { CheckpointError, ConfigError } from '../errors.js';
 import { refuseForeign } from '../files/mark.js';
@@ -9,26 +9,31 @@ import { Generator } from '../models/generator/generator.js';
 import { tokenizerGeometry } from '../models/geometry.js';
 import { Tokenizer } from '../models/tokenizer/tokenizer.js';
 import { resolveModel } from '../run/layout.js';
-import { describeGenerator, type GeneratorDescription } from './generator-file.js';
+import { type ModelDescription, metadataOf } from './description.js';
+import { describeGenerator, type GeneratorDescription, inferGenerator } from './generator.js';
 import { recognise } from './infer.js';
-import { inferGenerator } from './infer-generator.js';
-import { inferTokenizer } from './infer-tokenizer.js';
-import { describe, type ModelDescription, metadataOf, type Say, sayChoice } from './model-file.js';
+import { describe } from './kinds.js';
+import { type Say, sayChoice } from './model-file.js';
 import { openTensorFile } from './open.js';
-import { describeTokenizer, type TokenizerDescription, tokenizerTensors } from './tokenizer-file.js';
+import {
+  describeTokenizer,
+  inferTokenizer,
+  type TokenizerDescription,
+  tokenizerTensors,
+} from './tokenizer.js';
 
 export interface ConvertOptions {
   /** Checkpoint file or run folder. */
   source: string;
   /** File to write; its suffix names the format: .safetensors, or .pth, .pt and .bin for PyTorch's. */
   target: string;
-  /** Where the tensors alone do not say what the model is: its config file and overrides. */
+  /** The model's config file and overrides, for files whose tensors alone do not show its sizes. */
   config?: { file?: string; overrides: readonly string[] };
-  /** Hears which weights are taken of several. */
+  /** Is told which weights are taken of several. */
   say?: Say;
 }
 
-/** Writes the tensors of a checkpoint in another format, one in memory at a time; gives their number. */
+/** Writes the tensors of a checkpoint in another format, one in memory at a time; returns their number. */
 export async function convert({ source, target, config, say }: ConvertOptions): Promise<number> {
   const write = writerOf(target);
   await refuseForeign(target);
@@ -55,7 +60,7 @@ function writerOf(target: string) {
   throw new ConfigError(`${target}: name a file that ends in .safetensors, .pth, .pt or .bin`);
 }
 
-/** What a file of tensors alone is, checked against the model; undefined for networks that are no model of ours. */
+/** Describes a third-party file by its tensors, checked against the model; undefined for networks other than our models. */
 function describeByTensors(file: TensorFile): ModelDescription | undefined {
   const network = recognise(file.tensors);
   if (network === 'generator') return checkedGenerator(file, describeGenerator(file));
@@ -64,8 +69,8 @@ function describeByTensors(file: TensorFile): ModelDescription | undefined {
 }
 
 /**
- * What a file is by the user's config; without a config file the overrides add to what the tensors show.
- * Throws CheckpointError where its tensors are others.
+ * Describes a file by the user's config; without a config file the overrides change what the file shows.
+ * @throws CheckpointError where the tensors do not fit it
  */
 function describeBy(
   file: TensorFile,
@@ -76,14 +81,16 @@ function describeBy(
     loadConfig(path, path === undefined ? [...shown, ...overrides] : overrides);
   const defaults = loadConfig(undefined);
   if (network === 'tokenizer') {
-    const { stage, tokenizer: sizes } = inferTokenizer(file);
-    const { tokenizer } = configOver(differences('tokenizer', sizes, defaults.tokenizer));
+    const own = describe(file);
+    const { stage, tokenizer: sizes } =
+      own?.kind === 'tokenizer' ? (own as TokenizerDescription) : inferTokenizer(file);
+    const { tokenizer } = configOver(overridesFor('tokenizer', sizes, defaults.tokenizer));
     return checkedTokenizer(file, { kind: 'tokenizer', stage, tokenizer });
   }
   if (network === 'generator') {
     const { prefix_tokens: _, grid: __, codebook_size: codes, ...sizes } = inferGenerator(file);
     const { generator, tokenizer, sample } = configOver([
-      ...differences('generator', sizes, defaults.generator),
+      ...overridesFor('generator', sizes, defaults.generator),
       `tokenizer.codebook_size=${codes}`,
     ]);
     const { codebook_size, grid, prefix_tokens } = tokenizerGeometry(tokenizer);

@@ -1,6 +1,6 @@
 import type { ParameterSource } from '../nn/parameters.js';
 
-/** Under which scope the graph of December 2015 keeps each block of pytorch-fid's network. */
+/** The scope of each of pytorch-fid's blocks in the graph of December 2015. */
 const BLOCKS: Record<string, string> = {
   Conv2d_1a_3x3: 'conv',
   Conv2d_2a_3x3: 'conv_1',
@@ -20,7 +20,7 @@ const BLOCKS: Record<string, string> = {
   Mixed_7c: 'mixed_10',
 };
 
-/** And each branch of it; Mixed_6a has no 5×5 or 7×7 branch, so that its others are one further ahead. */
+/** The scope of each branch of a block. Mixed_6a has no 5×5 or 7×7 branch, so its other branches are numbered lower. */
 const TOWERS: Record<string, string> = {
   branch1x1: '',
   branch5x5: 'tower/',
@@ -40,7 +40,7 @@ const NORMALIZATION: Record<string, string> = {
   running_var: 'moving_variance',
 };
 
-/** `branch3x3_2b` → `tower/mixed/conv_1`: the branch, the place in it, and which half where it splits. */
+/** `branch3x3_2b` → `tower/mixed/conv_1`: the branch, the position in it, and the half where it splits. */
 function layerInGraph(block: string, layer: string): string {
   const [, branch, place = '1', half] = /^(.+?)(?:_(\d)([ab])?)?$/.exec(layer)!;
   const tower = (block === 'Mixed_6a' ? TOWERS_6A : TOWERS)[branch];
@@ -48,7 +48,7 @@ function layerInGraph(block: string, layer: string): string {
   return half ? `${tower}mixed/${numbered(half === 'a' ? 0 : 1)}` : `${tower}${numbered(Number(place) - 1)}`;
 }
 
-/** The name in the graph of a tensor of pytorch-fid's. */
+/** The name in the graph of one of pytorch-fid's tensors. */
 function nameInGraph(name: string): string {
   if (name.startsWith('fc.')) return name === 'fc.weight' ? 'softmax/weights' : 'softmax/biases';
   const parts = name.split('.');
@@ -58,7 +58,7 @@ function nameInGraph(name: string): string {
   return kind === 'conv' ? `${scope}/conv2d_params` : `${scope}/batchnorm/${NORMALIZATION[tensor]}`;
 }
 
-/** Elements of a (rows, columns) matrix, columns first. */
+/** A (rows, columns) matrix in column-major order. */
 function transposed(values: Float32Array, rows: number, columns: number): Float32Array {
   const out = new Float32Array(values.length);
   for (let row = 0, from = 0; row < rows; row++)

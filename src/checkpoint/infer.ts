@@ -3,7 +3,7 @@ import type { TensorFile, TensorInfo } from '../formats/tensor-file.js';
 
 type Tensors = ReadonlyMap<string, TensorInfo>;
 
-/** Names that tell one network from all others, by what to call it. */
+/** Tensor names that identify a network, by the network's name. */
 const NETWORKS: Record<string, readonly string[]> = {
   tokenizer: ['latent_tokens', 'encoder.patch_embed.weight', 'decoder.decoder_embed.weight'],
   generator: ['embeddings.weight', 'blocks.0.attn.q_norm.weight', 'output.weight'],
@@ -14,12 +14,12 @@ const NETWORKS: Record<string, readonly string[]> = {
   'LPIPS weights': ['lin0.model.1.weight', 'lin4.model.1.weight'],
 };
 
-/** Which network a file's tensors are, by their names; undefined for others. */
+/** Which network a file's tensors belong to, by their names; undefined for an unknown one. */
 export function recognise(tensors: Tensors): string | undefined {
   return Object.keys(NETWORKS).find((network) => NETWORKS[network].every((name) => tensors.has(name)));
 }
 
-/** The shape of a tensor from which sizes are read. @throws CheckpointError where it has not so many dimensions */
+/** The shape of a tensor that sizes are read from. @throws CheckpointError if it has not this number of dimensions */
 export function shapeOf({ path, tensors }: TensorFile, name: string, dimensions: number): readonly number[] {
   const shape = tensors.get(name)?.shape;
   if (shape?.length === dimensions && shape.every((size) => size > 0)) return shape;
@@ -29,7 +29,7 @@ export function shapeOf({ path, tensors }: TensorFile, name: string, dimensions:
   );
 }
 
-/** How many layers there are: `prefix.0` to `prefix.N−1`. */
+/** The number of layers, from `prefix.0` to `prefix.N−1`. */
 export function layersOf(tensors: Tensors, prefix: string): number {
   let layers = 0;
   const names = new Set(

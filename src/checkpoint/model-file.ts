@@ -1,24 +1,12 @@
+import type { z } from 'zod';
 import { CheckpointError } from '../errors.js';
 import type { TensorFile } from '../formats/tensor-file.js';
 import { saveParameters } from '../nn/parameter-file.js';
 import type { Parameter } from '../nn/parameters.js';
 import { verifyFile } from '../run/checksums.js';
-import { parseDescription } from './description.js';
+import { checkDescription, type ModelDescription, metadataOf, readDescription } from './description.js';
 import { recognise } from './infer.js';
 import { openTensorFile } from './open.js';
-
-/** Under which a model's own description stands in the file's metadata. */
-const KEY = 'alitok';
-
-/** What a model file says of itself: which kind of model, and what is needed to build it. */
-export interface ModelDescription {
-  kind: 'tokenizer' | 'generator' | 'feature-network';
-}
-
-/** The metadata of a model file. */
-export function metadataOf(description: ModelDescription): Record<string, string> {
-  return { format: 'pt', [KEY]: JSON.stringify(description) };
-}
 
 /** Writes parameters under their checkpoint names as float32, with the description in the metadata. */
 export async function saveModel(
@@ -29,10 +17,10 @@ export async function saveModel(
   await saveParameters(path, parameters, metadataOf(description));
 }
 
-/** Hears what a user should know of a file that is read. */
+/** Called with what a user should know about a file that is being read. */
 export type Say = (message: string) => void;
 
-/** Says which of several sets of weights is taken, and how another is. */
+/** Tells the user which of a file's several sets of weights is taken, and how to take another. */
 export function sayChoice({ path, choice }: TensorFile, say?: Say): void {
   if (!choice) return;
   const { taken, others } = choice;
@@ -41,14 +29,8 @@ export function sayChoice({ path, choice }: TensorFile, say?: Say): void {
   );
 }
 
-/** The description in a model file's metadata, if it has one. Throws CheckpointError if it is not sound. */
-export function describe(file: TensorFile): ModelDescription | undefined {
-  const text = file.metadata[KEY];
-  if (text === undefined) return undefined;
-  return parseDescription(file, text) as ModelDescription;
-}
-
-function anotherModel(path: string, found: string | undefined, wanted: string): CheckpointError {
+/** The error for a file that holds another model than the one that is needed. */
+export function anotherModel(path: string, found: string | undefined, wanted: string): CheckpointError {
   const article = (name: string) =>
     /[a-z]s$/.test(name) ? name : `${/^[AEIO]/i.test(name) ? 'an' : 'a'} ${name}`;
   const holds = found === undefined ? 'no model that is known here' : article(found);
@@ -57,57 +39,44 @@ function anotherModel(path: string, found: string | undefined, wanted: string): 
   );
 }
 
+/** A kind of model, to open a file of it. */
+export interface ModelKind<D extends ModelDescription> {
+  kind: D['kind'];
+  /** What its descriptions must be. */
+  schema: z.ZodType;
+  /** Describes third-party files, which hold tensors alone, from the tensors. */
+  infer?: (file: TensorFile) => D;
+}
+
 /**
- * Opens a model file of one kind and hands it over with its description; closes it afterwards. `infer` describes files
- * that others wrote, which hold tensors alone, from the tensors; `say` hears which weights are taken of several.
- * Throws CheckpointError if it is not such a file.
+ * Opens a model file of one kind, passes it on with its description, and closes it afterwards. `say` is told which weights
+ * are taken of several.
+ * @throws CheckpointError if it is not such a file
  */
 export async function withModel<D extends ModelDescription, T>(
   path: string,
-  kind: D['kind'],
+  { kind, schema, infer }: ModelKind<D>,
   use: (file: TensorFile, description: D) => Promise<T>,
-  infer?: (file: TensorFile) => D,
   say?: Say,
 ): Promise<T> {
   await verifyFile(path);
   const file = await openTensorFile(path);
   try {
-    const own = describe(file);
-    const network = own?.kind ?? recognise(file.tensors);
-    const description = own ?? (network === kind ? infer?.(file) : undefined);
-    if (network !== kind || !description) throw anotherModel(path, network, kind);
+    const own = readDescription(file);
+    const network = own === undefined ? recognise(file.tensors) : kindIn(own);
+    if (own !== undefined && network === undefined) checkDescription(file, schema, own); // throws: it has no kind
+    if (network !== kind) throw anotherModel(path, network, kind);
+    const description = own === undefined ? infer?.(file) : (checkDescription(file, schema, own) as D);
+    if (!description) throw anotherModel(path, undefined, kind);
     sayChoice(file, say);
-    return await use(file, description as D);
+    return await use(file, description);
   } finally {
     await file.close();
   }
 }
 
-/** What the model file at `path` holds: a kind of `describe`, a network of `recognise`, or nothing that is known. */
-export async function kindOf(path: string): Promise<string | undefined> {
-  const file = await openTensorFile(path);
-  try {
-    return describe(file)?.kind ?? recognise(file.tensors);
-  } finally {
-    await file.close();
-  }
-}
-
-/**
- * Opens a file of a network that others trained, which `recognise` must know by one of `networks`, and hands it over;
- * closes it afterwards. Throws CheckpointError if it is no such file.
- */
-export async function withNetwork<T>(
-  path: string,
-  networks: readonly string[],
-  use: (file: TensorFile, network: string) => Promise<T>,
-): Promise<T> {
-  const file = await openTensorFile(path);
-  try {
-    const found = recognise(file.tensors);
-    if (found === undefined || !networks.includes(found)) throw anotherModel(path, found, networks[0]);
-    return await use(file, found);
-  } finally {
-    await file.close();
-  }
+/** The kind of model that a description, not checked yet, is about. */
+function kindIn(description: unknown): string | undefined {
+  const { kind } = (description ?? {}) as { kind?: unknown };
+  return typeof kind === 'string' ? kind : undefined;
 }

@@ -6,9 +6,9 @@ import { openSafetensors } from '../formats/safetensors.js';
 import { openRegularFile, parseWeightsPath, type TensorFile } from '../formats/tensor-file.js';
 
 /**
- * Opens a file of tensors, safetensors, PyTorch's or a graph of TensorFlow's, by what it begins with; its name does not matter.
- * `FILE#KEY` takes the weights that a training file of PyTorch holds under a key.
- * @throws CheckpointError where it is missing or not sound, or has no such key
+ * Opens a file of tensors: safetensors, a PyTorch file or a TensorFlow graph, recognised by its first bytes, not its name.
+ * `FILE#KEY` takes the weights that a PyTorch training file holds under a key.
+ * @throws CheckpointError if it is missing or damaged, or has no such key
  */
 export async function openTensorFile(name: string): Promise<TensorFile> {
   const { file: path, key } = parseWeightsPath(name);

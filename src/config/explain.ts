@@ -3,7 +3,7 @@ import { nearest } from '../suggest.js';
 
 type JsonSchema = { properties?: Record<string, JsonSchema>; items?: JsonSchema; anyOf?: JsonSchema[] };
 
-/** The keys that the schema knows in the section at `path`. */
+/** The keys of the section at `path`. */
 function knownKeys(schema: z.ZodType, path: readonly PropertyKey[]): string[] {
   let node = z.toJSONSchema(schema, { io: 'input' }) as JsonSchema;
   const section = (n: JsonSchema) => n.anyOf?.find((option) => option.properties) ?? n;
@@ -11,7 +11,7 @@ function knownKeys(schema: z.ZodType, path: readonly PropertyKey[]): string[] {
   return Object.keys(node.properties ?? {});
 }
 
-/** The nearest known key if it is near, else all of them. */
+/** Suggests the nearest known key, or lists all if none is near. */
 function describeUnknown(key: string, known: readonly string[]): string {
   const close = nearest(key, known);
   return close ? `unknown key; did you mean ${close}?` : `unknown key; known keys: ${known.join(', ')}`;
@@ -30,7 +30,7 @@ function describe(issue: z.core.$ZodIssue): string {
   return `${message}, got ${typeof input === 'object' && input !== null ? `a ${Array.isArray(input) ? 'list' : 'section'}` : JSON.stringify(input)}`;
 }
 
-/** One of a schema's complaints: the key path it is about, and what is wrong there. */
+/** Puts one of the schema's issues into words: the key path, and what is wrong there. */
 export function explain(
   schema: z.ZodType,
   issue: z.core.$ZodIssue,

@@ -23,7 +23,7 @@ function isSection(value: unknown): value is Section {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
-/** `over` laid upon `base`: sections key by key, everything else (lists too) as a whole. */
+/** Merges `over` into `base`: sections key by key; all other values, lists too, are replaced as a whole. */
 function merge(base: unknown, over: unknown): unknown {
   if (!isSection(base) || !isSection(over)) return over;
   const merged: Section = { ...base };
@@ -43,10 +43,10 @@ function readText(file: string): string {
   }
 }
 
-/** A file's values laid upon those of the file that it `extends`; `layers` has the files, this one first. */
+/** A file's values, merged into those of the file that it `extends`; `layers` are the files, this one first. */
 function readFile(file: string, readers: string[] = []): { values: Section; layers: Layer[] } {
   if (readers.some((reader) => resolve(reader) === resolve(file)))
-    throw new ConfigError(`${readers.at(-1)}: extends: goes round in a circle to ${file}`);
+    throw new ConfigError(`${readers.at(-1)}: extends: leads in a circle back to ${file}`);
   const lines = new LineCounter();
   const document = parseDocument(readText(file), { lineCounter: lines, prettyErrors: false });
   const [error] = document.errors;
@@ -80,7 +80,7 @@ function parseOverride(text: string): Override {
   }
 }
 
-/** Sets one value; sections on the way are made, lists on the way are taken from the defaults. */
+/** Sets one value; missing sections on the way are created, missing lists are copied from the defaults. */
 function applyOverride(values: Section, { text, path, value }: Override): void {
   let node: Section | unknown[] = values;
   let defaults: unknown = DEFAULT_LISTS;
@@ -107,7 +107,7 @@ function applyOverride(values: Section, { text, path, value }: Override): void {
   });
 }
 
-/** Line of the key at `path`; undefined if the file does not have it. */
+/** Line of the key at `path`; undefined if the file does not set it. */
 function lineOf({ document, lines }: Layer, path: readonly PropertyKey[]): number | undefined {
   const parent = document.getIn(path.slice(0, -1), true);
   const key = path.at(-1);
@@ -145,7 +145,7 @@ export function loadConfig(file: string | undefined, overrides: readonly string[
   return parseConfig(values, where);
 }
 
-/** The config as YAML, to be read by `loadConfig` again. */
+/** The config as YAML, which `loadConfig` reads. */
 export function configToYaml(config: Config): string {
   return stringify(config);
 }

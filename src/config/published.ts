@@ -1,11 +1,11 @@
 import { type Config, parseConfig } from './schema.js';
 
-/** What is known of a published model: its sizes, and how it is sampled. */
+/** A published model's sizes, and how it is sampled. */
 export type PublishedModel = Pick<Config, 'tokenizer' | 'generator' | 'sample'>;
 
 /**
- * What the published models have other than the schema's defaults, which are those of model B. The files in `configs/` say
- * the same; they are for users to edit, and weights are the same weights whatever becomes of them.
+ * Where the published models differ from the schema's defaults, which are those of model B. The files in `configs/` have the
+ * same values, but users may edit those; the published weights do not change with them.
  */
 const DIFFERENCES = {
   alitok_b: {},

@@ -1,12 +1,18 @@
 import { z } from 'zod';
 import { ConfigError } from '../errors.js';
+import {
+  checkQuantizer,
+  PUBLISHED_QUANTIZER,
+  QUANTIZER_NAMES,
+  quantizerOf,
+} from '../models/tokenizer/quantizers/index.js';
 import { explain } from './explain.js';
 
 const count = z.int().min(1);
 const wholeNumber = z.int().min(0);
 const positive = z.number().positive();
 const nonNegative = z.number().min(0);
-/** A rate, a share or a decay that must not reach 1. */
+/** A rate, a share or a decay; less than 1. */
 const rate = z.number().min(0).lt(1);
 const path = z.string().min(1);
 
@@ -16,29 +22,29 @@ const transformer = (width: number, layers: number, heads: number) => ({
   heads: count.default(heads),
 });
 
-/** One phase of a stage: the learning rate goes from `lr` to `lr_end` along a line over its `steps`. */
+/** One phase of a stage: the learning rate goes linearly from `lr` to `lr_end` over its `steps`. */
 const phase = z
   .strictObject({
     steps: count,
     lr: positive,
-    /** Equal to `lr` if it is left out. */
+    /** By default equal to `lr`. */
     lr_end: positive.optional(),
     w_lpips: nonNegative.default(0),
     w_perc: nonNegative.default(0),
     adversarial: z.boolean().default(false),
-    /** Ends the phase once the smoothed loss has not fallen by `min_delta` for `patience_steps`. */
+    /** Ends the phase when the smoothed loss has not fallen by `min_delta` for `patience_steps`. */
     early_stop: z.strictObject({ patience_steps: count, min_delta: nonNegative }).nullable().default(null),
   })
   .transform((value) => ({ ...value, lr_end: value.lr_end ?? value.lr }));
 
-/** The published recipe (AliTok, arXiv 2506.05289) with its first and second phase's lengths. */
+/** The published recipe (AliTok, arXiv 2506.05289), given the steps of its first and second phase. */
 const publishedPhases = (first: number, second: number) => [
   { steps: first, lr: 1e-4, w_lpips: 1, w_perc: 0.1 },
   { steps: second, lr: 1e-4, lr_end: 2e-5, w_perc: 1 },
   { steps: 100_000, lr: 2e-5, lr_end: 2e-6, w_perc: 1, adversarial: true },
 ];
 
-/** The lists among the defaults, as a file would write them: where an override such as `phases.0.steps=10` finds them. */
+/** The defaults that are lists, as a file would write them, so that an override such as `phases.0.steps=10` can change an entry. */
 export const DEFAULT_LISTS = {
   tokenizer_training: {
     stage1: { phases: publishedPhases(50_000, 200_000) },
@@ -52,21 +58,28 @@ const { tokenizer_training: defaultPhases, features: defaultFeatures } = DEFAULT
 export const schema = z
   .strictObject({
     name: z.string().min(1).default('alitok'),
-    /** Of everything that is drawn at random, except sampling. */
+    /** Of all random numbers except those of sampling. */
     seed: z.int().min(0).max(0xffffffff).default(0),
 
     tokenizer: z
       .strictObject({
         image_size: count.default(256),
         patch_size: count.default(16),
+        /** How many codes there are. */
         codebook_size: count.min(2).default(4096),
+        /** How many numbers a token has. */
         token_size: count.default(32),
+        /** How latents become codes: the published vector quantizer, FSQ (arXiv 2309.15505) or SimVQ (arXiv 2411.02038). */
+        quantizer: z.enum(QUANTIZER_NAMES).default(PUBLISHED_QUANTIZER),
+        /** Of `vq`: compares unit vectors. */
         l2_normalize: z.boolean().default(false),
+        /** Of `fsq`: levels of each of the token_size channels, codebook_size in product; none below 5 works best. */
+        fsq_levels: z.array(z.int().min(2)).min(1).nullable().default(null),
         encoder: z.strictObject(transformer(768, 12, 12)).prefault({}),
         decoder: z
           .strictObject({
             ...transformer(1024, 24, 16),
-            /** Learned tokens in front of the stage-2 decoder. */
+            /** Learned tokens in front of the codes in the stage-2 decoder. */
             class_tokens: count.default(32),
           })
           .prefault({}),
@@ -79,12 +92,12 @@ export const schema = z
 
     tokenizer_training: z
       .strictObject({
-        /** Images a step; `accumulation` cuts them into so many micro-batches. */
+        /** Images a step; gradient accumulation cuts them into this number of micro-batches. */
         batch_size: count.default(48),
         accumulation: count.default(1),
-        /** Computes each transformer block again in the backward pass, to keep less in memory. */
+        /** Computes each transformer block again in the backward pass, which saves memory. */
         checkpoint_activations: z.boolean().default(false),
-        /** Whether each of several processes keeps the moments of its part of the parameters only. */
+        /** Whether each of several processes keeps the moments of only its part of the parameters. */
         shard_optimizer: z.boolean().default(false),
         warmup_steps: wholeNumber.default(10_000),
         beta1: rate.default(0.9),
@@ -92,30 +105,31 @@ export const schema = z
         weight_decay: nonNegative.default(0.01),
         /** Largest norm of the gradient; 0 for no limit. */
         clip_norm: nonNegative.default(0),
-        /** Fresh weights' standard deviation; widths under 256 want more, about half of 1/√width. Weights are cut at ±2. */
+        /** Standard deviation of initial weights; widths under 256 need more, about half of 1/√width. Weights are cut at ±2. */
         init_std: positive.max(2).default(0.02),
-        /** Start of the last layer, 3 colours to 3: `identity` spares short runs thousands of steps. */
+        /** Initial value of the last layer, 3 colours to 3: `identity` saves short runs thousands of steps. */
         colour_init: z.enum(['normal', 'identity']).default('normal'),
         commitment: nonNegative.default(0.25),
         aux_weight: nonNegative.default(10),
-        /** Factor of both adversarial losses … */
+        /** Weight of both adversarial losses … */
         adversarial_weight: nonNegative.default(0.1),
-        /** … and another one, of what the tokenizer minimizes only. */
+        /** … and a further factor of the tokenizer's. */
         adversarial_factor: nonNegative.default(0.05),
-        /** The term goes by the mean logits of a micro-batch. */
+        /** Computed from the mean logits of each micro-batch. */
         lecam_weight: nonNegative.default(0),
-        /** Decay of the codebook usage that the clustering update goes by. */
+        /** Decay of the codebook usage in the clustering update. */
         usage_decay: rate.default(0.99),
         stage1: z
           .strictObject({
-            clustering: z.boolean().default(true),
+            /** Moves codebook entries that are hardly used; the default follows the quantizer: true for `vq`, which alone can. */
+            clustering: z.boolean().optional(),
             phases: z.array(phase).min(1).prefault(defaultPhases.stage1.phases),
           })
           .prefault({}),
         stage2: z
           .strictObject({
             clustering: z
-              .literal(false, { error: 'must be false, for stage 2 does not change the codebook' })
+              .literal(false, { error: 'must be false, because stage 2 does not change the codebook' })
               .default(false),
             phases: z.array(phase).min(1).prefault(defaultPhases.stage2.phases),
           })
@@ -123,12 +137,12 @@ export const schema = z
       })
       .prefault({}),
 
-    /** Files of networks that others trained, which w_lpips (both of the first) and w_perc need. */
+    /** Third-party weights: w_lpips needs vgg16 and lpips, w_perc needs convnext. */
     networks: z
       .strictObject({
         /** torchvision's VGG-16. */
         vgg16: path.nullable().default(null),
-        /** The weights of LPIPS version 0.1 for it. */
+        /** The weights of LPIPS version 0.1 for VGG-16. */
         lpips: path.nullable().default(null),
         /** torchvision's ConvNeXt-S. */
         convnext: path.nullable().default(null),
@@ -140,7 +154,7 @@ export const schema = z
         ...transformer(768, 24, 16),
         classes: count.default(1000),
         dropout: rate.default(0.1),
-        /** Share of the training images whose class is replaced by "no class". */
+        /** Share of training images whose class is replaced by "no class". */
         class_dropout: rate.default(0.1),
       })
       .prefault({}),
@@ -148,12 +162,12 @@ export const schema = z
     generator_training: z
       .strictObject({
         steps: count.default(500_000),
-        /** Images a step; `accumulation` cuts them into so many micro-batches. */
+        /** Images a step; gradient accumulation cuts them into this number of micro-batches. */
         batch_size: count.default(2048),
         accumulation: count.default(1),
         /** As in tokenizer_training. */
         checkpoint_activations: z.boolean().default(false),
-        /** Whether each of several processes keeps the moments of its part of the parameters only. */
+        /** Whether each of several processes keeps the moments of only its part of the parameters. */
         shard_optimizer: z.boolean().default(false),
         lr: positive.default(4e-4),
         lr_end: positive.default(1e-5),
@@ -180,7 +194,7 @@ export const schema = z
         /** 0 for no guidance at all. */
         guidance_scale: nonNegative.default(16),
         guidance_power: positive.default(1.8),
-        /** 0 takes the most likely code. */
+        /** 0 takes the most likely code each time. */
         temperature: nonNegative.default(1),
         /** 0 for all codes. */
         top_k: wholeNumber.default(0),
@@ -190,10 +204,10 @@ export const schema = z
       })
       .prefault({}),
 
-    /** The small classifier that takes Inception's place where images are too small for that. */
+    /** The small classifier whose features evaluate images that are too small for Inception. */
     features: z
       .strictObject({
-        /** Of each of its stages. */
+        /** Channels of each stage. */
         channels: z.array(count.multipleOf(8)).min(1).prefault(defaultFeatures.channels),
         steps: count.default(2000),
         batch_size: count.default(64),
@@ -201,7 +215,7 @@ export const schema = z
       })
       .prefault({}),
 
-    /** Folders or tar files of images; a list file names the images to take, one path relative to its folder a line. */
+    /** Folders or tar files of images; a list file names the images to use, one path relative to the folder on each line. */
     data: z
       .strictObject({
         train: path.nullable().default(null),
@@ -211,11 +225,11 @@ export const schema = z
       })
       .prefault({}),
 
-    /** What to do about a batch whose loss or gradient is not finite. */
+    /** What to do when a batch's loss or gradient is not finite. */
     guards: z
       .strictObject({
         on_nonfinite: z.enum(['stop', 'skip']).default('stop'),
-        /** Batches in a row that may be skipped. */
+        /** Most batches in a row that are skipped. */
         max_skipped: count.default(5),
       })
       .prefault({}),
@@ -224,17 +238,17 @@ export const schema = z
       .strictObject({
         /** Steps between two lines of the metrics log. */
         metrics_every: count.default(50),
-        /** Steps between two validations, with their pictures. */
+        /** Steps between two validations, which also draw pictures. */
         images_every: count.default(1000),
         checkpoint_every: count.default(1000),
-        /** The last so many checkpoints stay … */
+        /** This number of the last checkpoints are kept … */
         keep_checkpoints: count.default(3),
-        /** … and those of every so many steps; 0 for none of them … */
+        /** … and those at multiples of this number of steps, if it is not 0 … */
         keep_every: wholeNumber.default(0),
-        /** … and the best by this metric, of those whose step has it in the metrics log. */
+        /** … and the best by this metric, among those at whose step it was logged. */
         keep_best: z.enum(['validation_psnr', 'psnr', 'accuracy', 'loss']).nullable().default(null),
         validation_images: count.default(256),
-        /** Whether the run's record is also written as event files for TensorBoard. */
+        /** Whether metrics and pictures are also written as event files for TensorBoard. */
         tensorboard: z.boolean().default(true),
       })
       .prefault({}),
@@ -251,6 +265,13 @@ export const schema = z
         key,
         `must be a multiple of ${divisorKey}: ${value} is not one of ${divisor}`,
       );
+    const quantizer = checkQuantizer(tokenizer);
+    if (quantizer) check(false, `tokenizer.${quantizer.key}`, quantizer.message);
+    check(
+      !tokenizer_training.stage1.clustering || quantizerOf(tokenizer).clusters,
+      'tokenizer_training.stage1.clustering',
+      `must be false or left out, for tokenizer.quantizer=${tokenizer.quantizer} has no clustering update`,
+    );
     const { image_size, patch_size, encoder, decoder } = tokenizer;
     checkMultiple(image_size, 'tokenizer.image_size', patch_size, 'tokenizer.patch_size');
     for (const [section, { width, heads }] of Object.entries({
@@ -294,6 +315,11 @@ export const schema = z
         `data.${list}`,
         `needs data.${folder}, the folder that its paths start from`,
       );
+  })
+  .transform((config) => {
+    const { clustering = quantizerOf(config.tokenizer).clusters, phases } = config.tokenizer_training.stage1;
+    const tokenizer_training = { ...config.tokenizer_training, stage1: { clustering, phases } };
+    return { ...config, tokenizer_training };
   });
 
 /** One experiment: the validated values of every section, with all defaults filled in. */

@@ -68,7 +68,12 @@ function tokenizerValues(stage: Stage): Values {
   const forward = () => {
     const z = tokenizer.encode(x);
     const { indices, loss: quantizer, tokens: quantized } = tokenizer.quantizer.quantize(z);
-    return { z, codes: indices.reshape([BATCH, tokens]), quantizer, ...tokenizer.decode(quantized) };
+    return {
+      z,
+      codes: indices.reshape([BATCH, tokens]),
+      quantizer: quantizer!,
+      ...tokenizer.decode(quantized),
+    };
   };
   if (stage === 2) {
     const { z, codes, image } = forward();

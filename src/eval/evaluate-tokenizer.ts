@@ -1,6 +1,6 @@
 import * as tf from '@tensorflow/tfjs';
-import { loadLPIPS } from '../checkpoint/network-files.js';
-import { fingerprint, loadTokenizer } from '../checkpoint/tokenizer-file.js';
+import { loadLPIPS } from '../checkpoint/networks.js';
+import { fingerprint, loadTokenizer } from '../checkpoint/tokenizer.js';
 import { gatherArrays } from '../engine/distributed/gather-arrays.js';
 import { ALONE } from '../engine/distributed/group.js';
 import { inFloat32 } from '../engine/ops/precision.js';

@@ -1,7 +1,7 @@
 import * as tf from '@tensorflow/tfjs';
-import { loadFeatureNetwork } from '../checkpoint/feature-network-file.js';
-import { kindOf } from '../checkpoint/model-file.js';
-import { loadInception } from '../checkpoint/network-files.js';
+import { loadFeatureNetwork } from '../checkpoint/feature-network.js';
+import { kindOf } from '../checkpoint/kinds.js';
+import { loadInception } from '../checkpoint/networks.js';
 import { inFloat32 } from '../engine/ops/precision.js';
 import { DataError } from '../errors.js';
 import type { Features } from '../models/judges/feature-network.js';

@@ -1,12 +1,10 @@
-import type { GeneratorDescription } from '../checkpoint/generator-file.js';
+import { type GeneratorDescription, inferGenerator, publishedGenerator } from '../checkpoint/generator.js';
 import { recognise } from '../checkpoint/infer.js';
-import { inferGenerator, publishedGenerator } from '../checkpoint/infer-generator.js';
-import { inferTokenizer } from '../checkpoint/infer-tokenizer.js';
-import { describe } from '../checkpoint/model-file.js';
-import { checkNetwork, NETWORK_FILES } from '../checkpoint/network-files.js';
+import { describe } from '../checkpoint/kinds.js';
+import { checkNetwork, NETWORK_FILES } from '../checkpoint/networks.js';
 import { openTensorFile } from '../checkpoint/open.js';
-import { type TokenizerDescription, tokenizerTensors } from '../checkpoint/tokenizer-file.js';
-import { differences } from '../config/differences.js';
+import { inferTokenizer, type TokenizerDescription, tokenizerTensors } from '../checkpoint/tokenizer.js';
+import { overridesFor } from '../config/compare.js';
 import { publishedModels } from '../config/published.js';
 import type { Config } from '../config/schema.js';
 import { CheckpointError } from '../errors.js';
@@ -14,6 +12,7 @@ import { sizeOf } from '../files/bytes.js';
 import type { TensorFile } from '../formats/tensor-file.js';
 import { Generator } from '../models/generator/generator.js';
 import { type TransformerSize, tokenizerGeometry } from '../models/geometry.js';
+import { quantizerText } from '../models/tokenizer/quantizers/index.js';
 import { Tokenizer } from '../models/tokenizer/tokenizer.js';
 import { resolveModel } from '../run/layout.js';
 import { openTokenCache } from '../tokens/cache.js';
@@ -42,6 +41,7 @@ export function inspectConfig(config: Config): Inspection {
         'tokens',
         `${tokens} an image: ${prefix_tokens} prefix + ${grid}²; ${codebook_size} codes of ${token_size}`,
       ],
+      ['quantizer', quantizerText(config.tokenizer)],
     ],
     parts: [
       ...tokenizerParts(config.tokenizer, 1),
@@ -106,7 +106,7 @@ function inspectTokenizer(file: TensorFile, description?: TokenizerDescription):
   const { grid, prefix_tokens, tokens } = tokenizerGeometry(tokenizer);
   const { image_size, patch_size, codebook_size, token_size } = tokenizer;
   const published = [...publishedModels().values()][0];
-  const differing = differences('tokenizer', tokenizer, published.tokenizer).filter(
+  const differing = overridesFor('tokenizer', tokenizer, published.tokenizer).filter(
     (override) => !unknown.some((key) => override.startsWith(key)),
   );
   const lines: Lines = [
@@ -116,6 +116,7 @@ function inspectTokenizer(file: TensorFile, description?: TokenizerDescription):
       'tokens',
       `${tokens} an image: ${prefix_tokens} prefix + ${grid}²; ${codebook_size} codes of ${token_size}`,
     ],
+    ['quantizer', quantizerText(tokenizer)],
     ['encoder', transformerText(tokenizer.encoder, unknown.includes('tokenizer.encoder.heads'))],
     ['decoder', transformerText(tokenizer.decoder, unknown.includes('tokenizer.decoder.heads'))],
     ['parameters', grouped(parameters.count)],
@@ -132,8 +133,8 @@ function inspectGenerator(file: TensorFile, description?: GeneratorDescription):
   const sizes = { width, layers, heads, classes };
   const [name, config] = publishedGenerator(generator) ?? [...publishedModels()][0];
   const differing = [
-    ...differences('generator', sizes, config.generator),
-    ...differences('tokenizer', { codebook_size }, config.tokenizer),
+    ...overridesFor('generator', sizes, config.generator),
+    ...overridesFor('tokenizer', { codebook_size }, config.tokenizer),
   ];
   const { guidance_scale, guidance_power, seed } = description?.sample ?? config.sample;
   const known = description !== undefined || differing.length === 0;

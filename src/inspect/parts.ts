@@ -1,14 +1,10 @@
 import type { Config } from '../config/schema.js';
-import { Generator, hiddenWidth } from '../models/generator/generator.js';
+import { type Flops, totalFlops } from '../models/flops.js';
+import { generatorFlops } from '../models/generator/flops.js';
+import { Generator } from '../models/generator/generator.js';
 import type { GeneratorConfig, Stage, TokenizerConfig, TransformerSize } from '../models/geometry.js';
-import {
-  discriminatorOperations,
-  generatorOperations,
-  type Operations,
-  tokenizerOperations,
-  totalOperations,
-} from '../models/operations.js';
-import { Discriminator, POOLED } from '../models/tokenizer/discriminator.js';
+import { Discriminator } from '../models/tokenizer/discriminator.js';
+import { discriminatorFlops, tokenizerFlops } from '../models/tokenizer/flops.js';
 import { Tokenizer } from '../models/tokenizer/tokenizer.js';
 import type { Parameters } from '../nn/parameters.js';
 
@@ -32,7 +28,7 @@ const partOf = (name: string, depth: number) => name.split('.').slice(0, depth).
 function partsOf(
   name: string,
   parameters: Parameters,
-  operations: Operations,
+  operations: Flops,
   depth: number,
   sizes: Record<string, string> = {},
 ): Part[] {
@@ -41,7 +37,7 @@ function partsOf(
       (total, p) => total + (!p.buffer && `${p.name}.`.startsWith(prefix) ? p.size : 0),
       0,
     ),
-    operations: totalOperations(operations, prefix),
+    operations: totalFlops(operations, prefix),
   });
   const rows: Part[] = [{ name, depth: 0, size: sizes[''], ...sum('') }];
   const below = (prefix: string, level: number) => {
@@ -69,7 +65,7 @@ export function tokenizerParts(config: TokenizerConfig, stage: Stage): Part[] {
   return partsOf(
     `tokenizer, stage ${stage}`,
     new Tokenizer(config, stage).parameters,
-    tokenizerOperations(config, stage),
+    tokenizerFlops(config, stage),
     2,
     {
       'encoder.transformer': transformerSize(encoder),
@@ -80,24 +76,18 @@ export function tokenizerParts(config: TokenizerConfig, stage: Stage): Part[] {
 }
 
 export function generatorParts(config: GeneratorConfig): Part[] {
-  const { codebook_size, classes, width } = config;
-  return partsOf(
-    'generator',
-    new Generator(config).parameters,
-    generatorOperations(config, hiddenWidth(width)),
-    1,
-    {
-      embeddings: `${codebook_size} codes, ${classes} classes`,
-      blocks: transformerSize(config),
-    },
-  );
+  const { codebook_size, classes } = config;
+  return partsOf('generator', new Generator(config).parameters, generatorFlops(config), 1, {
+    embeddings: `${codebook_size} codes, ${classes} classes`,
+    blocks: transformerSize(config),
+  });
 }
 
 export function discriminatorParts(config: Config['discriminator'], imageSize: number): Part[] {
   return partsOf(
     'discriminator',
     new Discriminator(config).parameters,
-    discriminatorOperations(config, imageSize, POOLED),
+    discriminatorFlops(config, imageSize),
     1,
   );
 }

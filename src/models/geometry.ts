@@ -9,11 +9,18 @@ export interface TransformerSize {
 export interface TokenizerConfig {
   image_size: number;
   patch_size: number;
+  /** N: how many codes there are. */
   codebook_size: number;
+  /** Width of a latent, and of the token that the decoder reads. */
   token_size: number;
+  /** Name in the registry of quantizers (tokenizer/quantizers/index.ts); absent for the published one. */
+  quantizer?: string;
+  /** Compare and return unit vectors; a setting of the published quantizer. */
+  l2_normalize: boolean;
+  /** Levels of each channel; a setting of finite scalar quantization. */
+  fsq_levels?: readonly number[] | null;
   encoder: TransformerSize;
   decoder: TransformerSize & { class_tokens: number };
-  l2_normalize: boolean;
 }
 
 /** Stage 1 aligns the tokens with a causal decoder; stage 2 retrains a bidirectional one on frozen tokens. */
@@ -31,7 +38,7 @@ export function tokenizerGeometry(config: TokenizerConfig): TokenizerGeometry {
   return { ...config, grid, prefix_tokens: grid + 1, tokens: grid + 1 + grid * grid };
 }
 
-/** The sizes that define a generator (config section `generator`, and what the tokenizer fixes). */
+/** The sizes that define a generator: config section `generator`, and those of its tokenizer. */
 export interface GeneratorConfig {
   width: number;
   layers: number;

@@ -12,11 +12,11 @@ export interface AdamWOptions {
   weight_decay: number;
   /** Which parameters decay; all if absent. */
   decays?: (parameter: Parameter) => boolean;
-  /** Which parameters, by index, this optimizer updates, for which alone it needs moments; all if absent. */
+  /** Which parameters, by index, this optimizer updates and keeps moments for; all if absent. */
   owns?: (index: number) => boolean;
 }
 
-/** AdamW over a list of parameters; its moments are parameters too, `m.NAME` and `v.NAME`, so that they save alike. */
+/** AdamW over a list of parameters; its moments are parameters too, `m.NAME` and `v.NAME`, so that they are saved the same way. */
 export class AdamW {
   /** Steps done. */
   steps = 0;
@@ -34,14 +34,14 @@ export class AdamW {
     }));
   }
 
-  /** Moments zero, as a new run starts. */
+  /** Sets the moments to zero, as at the start of a run. */
   initialize(): void {
     for (const p of this.state) p.value = tf.fill(p.shape as number[], 0);
   }
 
   /**
    * One step with the gradients (in the parameters' order), each multiplied by `gradientScale` first. A parameter without
-   * one stays as it is, undecayed.
+   * a gradient is neither updated nor decayed.
    */
   update(gradients: readonly Gradient[], lr: number, gradientScale = 1): void {
     this.steps += 1;

@@ -13,7 +13,7 @@ export class Ema {
     for (const p of source) scope.parameter(p.name, p.shape, p.initializer);
   }
 
-  /** Starts from the parameters as they are. */
+  /** Starts the average at the current parameters. */
   initialize(): void {
     for (const p of this.source) this.parameters.get(p.name)!.value = p.value.clone();
   }

@@ -2,19 +2,19 @@ import * as tf from '@tensorflow/tfjs';
 import { sumOfSquares } from '../engine/ops/index.js';
 import type { Parameter } from './parameters.js';
 
-/** What a differentiated function gives: its loss, and any other tensors worth keeping. */
+/** Result of a differentiated function: its loss, and any other tensors to keep. */
 export type LossAndMore = { loss: tf.Scalar } & Record<string, tf.Tensor>;
 
 /**
  * A parameter's gradient, of its shape. Undefined where the loss does not depend on the parameter, such as a head whose
- * term has no weight: as in PyTorch, where `.grad` is then `None`, the optimizer leaves the parameter as it is.
+ * term has zero weight: as in PyTorch, where `.grad` is then `None`, the optimizer skips the parameter.
  */
 export type Gradient = tf.Tensor | undefined;
 
 /**
- * Runs `f`, differentiates its `loss` by `parameters`, and gives both the results and the gradients in order.
- * `onGradient` is told each gradient as soon as it is there, the last layer's first, with the parameter's index.
- * Call it within `tf.tidy`: everything it gives belongs to the caller's scope.
+ * Runs `f`, differentiates its `loss` by `parameters`, and returns the result and the gradients in the parameters' order.
+ * `onGradient` is called with each gradient as soon as it is computed, the last layer's first, and the parameter's index.
+ * Call it within `tf.tidy`: the returned tensors belong to the caller's scope.
  */
 export function differentiate<T extends LossAndMore>(
   parameters: readonly Parameter[],
@@ -24,7 +24,7 @@ export function differentiate<T extends LossAndMore>(
   const results: LossAndMore[] = [];
   const forward = () => {
     const result = f();
-    for (const tensor of Object.values(result)) tf.keep(tensor); // else the forward pass's own scope disposes of them
+    for (const tensor of Object.values(result)) tf.keep(tensor); // otherwise the forward pass's scope disposes of them
     results.push(result);
     return result.loss;
   };
@@ -32,7 +32,7 @@ export function differentiate<T extends LossAndMore>(
   if (onGradient) for (const [i, p] of parameters.entries()) p.tap((gradient) => onGradient(i, gradient));
   let grads: Gradient[];
   try {
-    // `tf.valueAndGrads` would refuse parameters that the loss does not depend on.
+    // `tf.valueAndGrads` refuses parameters that the loss does not depend on.
     ({ grads } = tf.engine().gradients(forward, values, undefined, true));
   } catch (error) {
     tf.dispose(results);
@@ -48,7 +48,7 @@ export function differentiate<T extends LossAndMore>(
   return { result: Object.fromEntries(owned) as T, gradients: grads };
 }
 
-/** Sums of micro-batches' gradients: adds `next` to `sum`, which is disposed of. Kept across scopes. */
+/** Accumulates micro-batches' gradients: returns `sum` + `next`, kept across scopes, and disposes of `sum`. */
 export function accumulate(sum: Gradient[] | undefined, next: Gradient[]): Gradient[] {
   const total = sum
     ? sum.map((tensor, i) => (next[i] ? (tensor?.add(next[i]) ?? next[i]) : tensor?.clone()))
@@ -67,8 +67,8 @@ export function globalNorm(gradients: readonly Gradient[]): number {
 }
 
 /**
- * Runs `f` as if no gradient were being taken around it: what it computes is not kept for a backward pass, and gradients
- * that it takes itself are of its own functions alone.
+ * Runs `f` without recording it for a backward pass, as `torch.no_grad` does. Gradients that `f` itself computes are those
+ * of its own functions alone.
  */
 export function noGrad<T>(f: () => T): T {
   const { state } = tf.engine();
@@ -82,8 +82,8 @@ export function noGrad<T>(f: () => T): T {
 }
 
 /**
- * A scalar of x for a gradient around it, from `compute`, which gives its value and its gradient by x together and runs
- * off the tape: what it needed for that is freed before the backward pass begins.
+ * A scalar function of x whose value and gradient by x are computed together, by `compute`, in the forward pass and off the
+ * tape: its activations are freed before the backward pass begins.
  */
 export function withGradient<T extends tf.Tensor>(
   x: T,

@@ -1,7 +1,7 @@
 import * as tf from '@tensorflow/tfjs';
 import type { Random } from '../random.js';
 
-/** Makes the first value of a parameter of `shape`. */
+/** Makes the initial value of a parameter of `shape`. */
 export type Initializer = (shape: readonly number[], random: Random) => tf.Tensor;
 
 function filled(shape: readonly number[], draw: () => number): tf.Tensor {
@@ -10,7 +10,7 @@ function filled(shape: readonly number[], draw: () => number): tf.Tensor {
   return tf.tensor(values, shape as number[]);
 }
 
-// `fill` makes them on the device; `zeros` and `ones` would make them in JavaScript and send them there.
+// `fill` makes them on the device; tfjs's `zeros` and `ones` make them in JavaScript and upload them.
 export const zeros: Initializer = (shape) => tf.fill(shape as number[], 0);
 
 export const ones: Initializer = (shape) => tf.fill(shape as number[], 1);
@@ -38,7 +38,7 @@ export function uniform(bound: number): Initializer {
   return (shape, random) => filled(shape, () => bound * (2 * random.uniform() - 1));
 }
 
-/** What PyTorch gives a convolution or linear layer by default: uniform in ±1/√fan_in. */
+/** PyTorch's default for convolutions and linear layers: uniform in ±1/√fan_in. */
 export function fanIn(fan: number): Initializer {
   return uniform(1 / Math.sqrt(fan));
 }

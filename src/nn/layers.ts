@@ -6,7 +6,7 @@ import type { Scope } from './parameters.js';
 /** A layer: its parameters are declared once under their checkpoint names, then it maps tensors to tensors. */
 export type Layer<T extends tf.Tensor = tf.Tensor> = (x: T) => T;
 
-/** One layer after the other; what is between them is freed as soon as it has been read. */
+/** Applies layers in order; each intermediate result is freed as soon as the next layer has read it. */
 export function sequence<T extends tf.Tensor>(...layers: Layer<T>[]): Layer<T> {
   return (x) =>
     layers.reduce((h, layer) => {
@@ -18,7 +18,7 @@ export function sequence<T extends tf.Tensor>(...layers: Layer<T>[]): Layer<T> {
 
 /**
  * x (…, inputs) → (…, outputs). `shape` is the weight's shape in the checkpoint where that is a convolution's, such
- * as (outputs, inputs, 1, 1); in memory order it is (outputs, inputs) all the same.
+ * as (outputs, inputs, 1, 1); its elements are in the order of (outputs, inputs).
  */
 export function linear(
   scope: Scope,
@@ -35,7 +35,7 @@ export function linear(
       : ops.linear(x, matrix(), offset?.value);
 }
 
-/** How a norm's result is used: `rounds` where only layers take it, which may round it. */
+/** `rounds`: only layers read the result, so an engine may round it to the precision of their products. */
 type NormOptions = { rounds?: boolean };
 
 /** LayerNorm over the last dimension, epsilon 1e-5. */

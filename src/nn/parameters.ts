@@ -9,7 +9,7 @@ export class Parameter {
   private tensor?: tf.Tensor;
   private tapped?: tf.Tensor;
   private onGradient?: (gradient: tf.Tensor) => void;
-  /** What is there instead of `value` after `pack`. */
+  /** The weight in fewer bits, which replaces `value` after `pack`. */
   packed?: PackedWeight;
 
   constructor(
@@ -39,8 +39,8 @@ export class Parameter {
   }
 
   /**
-   * Until `untap`, `value` is a copy made where the forward pass first asks for it. The backward pass comes to that
-   * place once it has the whole gradient, which `onGradient` is then told, long before those of earlier layers are there.
+   * Until `untap`, `value` is a copy, made where the forward pass first reads it. The backward pass reaches that copy once
+   * the gradient is complete; `onGradient` is then called with it, long before those of earlier layers are computed.
    */
   tap(onGradient: (gradient: tf.Tensor) => void): void {
     this.onGradient = onGradient;
@@ -63,7 +63,7 @@ export class Parameter {
     return copy(tensor);
   }
 
-  /** Keeps a linear layer's weight in fewer bits from now on, to be read by that layer alone. Throws EngineError. */
+  /** Converts a linear layer's weight to fewer bits, for that layer's use only. Throws EngineError. */
   pack(kind: Exclude<WeightKind, 'float32'>): void {
     const { weight, scale } = packWeight(this.value, kind);
     this.dispose();
@@ -78,9 +78,9 @@ export class Parameter {
   }
 }
 
-/** Reads one tensor as float32; the shape of a source that parameters can be loaded from. */
+/** A file that parameters can be loaded from, one tensor at a time as float32. */
 export interface ParameterSource {
-  /** What to call it in an error: the file. */
+  /** The file's path, for errors. */
   readonly path: string;
   readonly tensors: ReadonlyMap<string, { shape: readonly number[] }>;
   readFloat32(name: string): Promise<Float32Array>;
@@ -89,7 +89,7 @@ export interface ParameterSource {
 /** Matches no name. */
 const NOTHING = /^$/;
 
-/** How many names an error lists before it only counts. */
+/** Most names that an error lists; further ones are only counted. */
 const LISTED = 3;
 
 function listed(kind: string, names: string[]): string {
@@ -98,7 +98,7 @@ function listed(kind: string, names: string[]): string {
   return `; ${kind}: ${names.slice(0, LISTED).join(', ')}${more}`;
 }
 
-/** All parameters and buffers of a model by checkpoint name. They are declared first and get values later. */
+/** All parameters and buffers of a model by checkpoint name. They are declared first and given values later. */
 export class Parameters implements Iterable<Parameter> {
   private readonly byName = new Map<string, Parameter>();
 
@@ -115,7 +115,7 @@ export class Parameters implements Iterable<Parameter> {
     return [...this].reduce((sum, p) => sum + (p.buffer ? 0 : p.size), 0);
   }
 
-  /** The place for names that begin with `prefix.`. */
+  /** Declares names that begin with `prefix.`. */
   scope(prefix = ''): Scope {
     return new Scope(this, prefix);
   }
@@ -126,17 +126,17 @@ export class Parameters implements Iterable<Parameter> {
     return parameter;
   }
 
-  /** Gives every parameter its initial value; each draws from a stream of its own, named after it. */
+  /** Gives every parameter its initial value, each drawn from a random stream of its own, named after it. */
   initialize(random: Random): void {
     for (const p of this) p.value = tf.tidy(() => p.initializer(p.shape, random.fork(p.name)));
   }
 
   /**
-   * Takes every value from `source`, strictly: the names and shapes must be the same.
-   * `optional` names parameters that may be absent (they start from zero): buffers that other files lack.
-   * `ignore` names tensors of the source that this model has no place for.
-   * Throws CheckpointError listing missing, unexpected and misshapen names; nothing is changed then. Where reading fails
-   * later, no parameter has a value.
+   * Loads every value from `source`, strictly: the names and shapes must be the same.
+   * `optional` matches parameters that may be absent and are then zero: buffers that some files lack.
+   * `ignore` matches tensors of the source that are not part of this model.
+   * Throws CheckpointError listing missing, unexpected and misshapen names, and then changes nothing. If reading a tensor
+   * fails, no parameter has a value afterwards.
    */
   async load(source: ParameterSource, leniency: { optional?: RegExp; ignore?: RegExp } = {}): Promise<void> {
     this.check(source, leniency);
@@ -151,7 +151,7 @@ export class Parameters implements Iterable<Parameter> {
     }
   }
 
-  /** Throws what `load` would, without reading a tensor. */
+  /** Throws the error that `load` would throw for names and shapes, without reading a tensor. */
   check(
     { path, tensors }: Pick<ParameterSource, 'path' | 'tensors'>,
     { optional = NOTHING, ignore = NOTHING }: { optional?: RegExp; ignore?: RegExp } = {},
@@ -189,7 +189,7 @@ export class Scope {
     return this.parameters.get(this.nameOf(name));
   }
 
-  /** What is declared under this prefix so far and can be trained. */
+  /** The trainable parameters declared under this prefix so far. */
   get declared(): Parameter[] {
     return [...this.parameters].filter((p) => !p.buffer && p.name.startsWith(this.nameOf('')));
   }

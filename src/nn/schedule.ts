@@ -1,4 +1,4 @@
-/** The share of the learning rate during linear warm-up: step (from 0) of `warmupSteps`, 1 after it. */
+/** Factor of the learning rate at `step` (from 0): a linear warm-up over `warmupSteps`, then 1. */
 export function warmup(step: number, warmupSteps: number): number {
   return step < warmupSteps ? (step + 1) / warmupSteps : 1;
 }

@@ -1,6 +1,6 @@
-import { type GeneratorInfo, loadGenerator } from '../checkpoint/generator-file.js';
+import { type GeneratorInfo, loadGenerator } from '../checkpoint/generator.js';
 import type { Say } from '../checkpoint/model-file.js';
-import { fingerprint, loadTokenizer } from '../checkpoint/tokenizer-file.js';
+import { fingerprint, loadTokenizer } from '../checkpoint/tokenizer.js';
 import { CheckpointError } from '../errors.js';
 import type { Generator } from '../models/generator/generator.js';
 import type { Tokenizer } from '../models/tokenizer/tokenizer.js';

@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import * as tf from '@tensorflow/tfjs';
-import { loadTokenizer } from '../checkpoint/tokenizer-file.js';
+import { loadTokenizer } from '../checkpoint/tokenizer.js';
 import { openDataset } from '../data/dataset.js';
 import { reportFound } from '../data/found.js';
 import { readEvenly } from '../data/read-evenly.js';

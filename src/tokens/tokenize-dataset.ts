@@ -1,5 +1,5 @@
 import { basename, dirname } from 'node:path';
-import { fingerprint, loadTokenizer } from '../checkpoint/tokenizer-file.js';
+import { fingerprint, loadTokenizer } from '../checkpoint/tokenizer.js';
 import { datasetIdentity, openDataset } from '../data/dataset.js';
 import { reportFound } from '../data/found.js';
 import type { ImageSet } from '../data/image-set.js';

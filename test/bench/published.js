@@ -6,7 +6,7 @@ import { mkdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { loadGenerator } from '../../dist/checkpoint/generator-file.js';
+import { loadGenerator } from '../../dist/checkpoint/generator.js';
 import { publishedModels } from '../../dist/config/published.js';
 import { openEngine } from '../../dist/engine/index.js';
 import { writePytorch } from '../../dist/formats/pytorch/write.js';

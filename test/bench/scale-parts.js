@@ -1,15 +1,12 @@
 // What a training step is made of, for one image on one device: for test/bench/scale.js. Bytes are those of the tables in
-// scale-blocks.js, FLOPs those of src/models/operations.ts. tfjs keeps what gradients need, and the gradients, until the
+// scale-blocks.js, FLOPs those of flops.ts in src/models. tfjs keeps what gradients need, and the gradients, until the
 // backward pass is over, so they are what activations take.
 
+import { generatorFlops } from '../../dist/models/generator/flops.js';
 import { Generator, hiddenWidth } from '../../dist/models/generator/generator.js';
 import { tokenizerGeometry } from '../../dist/models/geometry.js';
-import {
-  discriminatorOperations,
-  generatorOperations,
-  tokenizerOperations,
-} from '../../dist/models/operations.js';
-import { Discriminator, POOLED } from '../../dist/models/tokenizer/discriminator.js';
+import { Discriminator } from '../../dist/models/tokenizer/discriminator.js';
+import { discriminatorFlops, tokenizerFlops } from '../../dist/models/tokenizer/flops.js';
 import { FROZEN_IN_STAGE_2, Tokenizer } from '../../dist/models/tokenizer/tokenizer.js';
 import {
   BF16,
@@ -77,7 +74,7 @@ export function generatorStep(config, widths = BF16) {
   const hidden = hiddenWidth(width);
   const n = tokens + 1;
   const drops = dropout > 0;
-  const operations = generatorOperations(sizes, hidden);
+  const operations = generatorFlops(sizes);
   const block = generatorBlock({
     width,
     hidden,
@@ -166,7 +163,7 @@ export function tokenizerStep(config, stage, { w_lpips, w_perc }, adversary) {
   const geometry = tokenizerGeometry(config.tokenizer);
   const { image_size, grid, tokens, codebook_size, encoder, decoder } = geometry;
   const { parameters: all } = new Tokenizer(config.tokenizer, stage);
-  const operations = tokenizerOperations(config.tokenizer, stage);
+  const operations = tokenizerFlops(config.tokenizer, stage);
   const front = stage === 1 ? 1 : decoder.class_tokens;
   const stackOf = (name, size, positions) =>
     stack(
@@ -180,7 +177,7 @@ export function tokenizerStep(config, stage, { w_lpips, w_perc }, adversary) {
   const decoding = stackOf('decoder', decoder, front + tokens);
   const d = new Discriminator(config.discriminator).parameters;
   const judged = {
-    operations: sumOf(discriminatorOperations(config.discriminator, image_size, POOLED)),
+    operations: sumOf(discriminatorFlops(config.discriminator, image_size)),
     made: discriminatorMade(config.discriminator, image_size),
   };
   const { forward, byInput, byWeight } = CONVOLUTION;

@@ -116,6 +116,16 @@ describe('values', () => {
     expect(loadConfig(write('round.yaml', configToYaml(config)))).toEqual(config);
   });
 
+  it('the clustering update is on by default where the quantizer has one', () => {
+    const clustering = (...overrides: string[]) =>
+      loadConfig(undefined, overrides).tokenizer_training.stage1.clustering;
+    expect(clustering()).toBe(true);
+    expect(clustering('tokenizer_training.stage1.clustering=false')).toBe(false);
+    expect(clustering('tokenizer.quantizer=simvq')).toBe(false);
+    const simvq = write('simvq.yaml', configToYaml(loadConfig(undefined, ['tokenizer.quantizer=simvq'])));
+    expect(loadConfig(simvq).tokenizer_training.stage1.clustering).toBe(false);
+  });
+
   it('cannot be changed', () => {
     const config = loadConfig(undefined);
     expect(() => {
@@ -146,6 +156,11 @@ describe('errors name the place, the key and what is wrong', () => {
       'tokenizer_training: { stage1: { phases: [{ lr: 1 }] } }',
       'a.yaml:1: tokenizer_training.stage1.phases.0.steps: is missing, expected number',
     ],
+    [
+      'tokenizer: { quantizer: fqs }',
+      'a.yaml:1: tokenizer.quantizer: expected one of "vq"|"fsq"|"simvq", got "fqs"',
+    ],
+    ['tokenizer:\n  quantiser: fsq', 'a.yaml:2: tokenizer.quantiser: unknown key; did you mean quantizer?'],
     ['tokenize: { crops: all }', 'a.yaml:1: tokenize.crops: expected one of "ten-crop"|"flip", got "all"'],
     ['generator: { dropout: 1 }', 'a.yaml:1: generator.dropout: expected number to be <1, got 1'],
     [
@@ -155,7 +170,7 @@ describe('errors name the place, the key and what is wrong', () => {
     ['seed: 1\nseed: 2', 'a.yaml:2:1: not valid YAML: Map keys must be unique'],
     ['name: "x', 'a.yaml:1:9: not valid YAML: Missing closing "quote'],
     ['- seed', 'a.yaml: must hold sections and keys, not one value or list'],
-    ['extends: a.yaml', 'a.yaml: extends: goes round in a circle to a.yaml'],
+    ['extends: a.yaml', 'a.yaml: extends: leads in a circle back to a.yaml'],
     ['extends: none.yaml', 'config file none.yaml: not found'],
   ])('%j', (text, message) => {
     expect(fileError(text)).toBe(message);
@@ -197,7 +212,10 @@ describe('errors name the place, the key and what is wrong', () => {
     ['discriminator.hidden_channels=48', /must be a multiple of its 32 groups/],
     ['features.channels.1=60', 'features.channels.1: must be a multiple of 8, got 60'],
     ['data.train_list=x', 'data.train_list: needs data.train, the folder that its paths start from'],
-    ['tokenizer_training.stage2.clustering=true', /must be false, for stage 2 does not change the codebook/],
+    [
+      'tokenizer_training.stage2.clustering=true',
+      /must be false, because stage 2 does not change the codebook/,
+    ],
   ])('override %s', (override, message) => {
     const [start, rest] = [`override ${override}: `, overrideError(override)];
     expect(rest.slice(0, start.length)).toBe(start);

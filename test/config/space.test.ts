@@ -22,12 +22,12 @@ import { canRun, openTested } from '../support/engines.js';
 import { quietJob } from '../support/job.js';
 
 const ENGINE = canRun('libtorch') ? 'libtorch' : 'wasm';
-/** Configs that are drawn at least; there are as many as give every key each of its values. */
+/** Least number of configs; more are drawn until every key has had each of its values. */
 const COUNT = Number(process.env.ALITOK_TEST_CONFIGS ?? 200);
 
 let folder: string;
 beforeAll(async () => {
-  await openTested(ENGINE, { threads: 1 }); // what is computed is too small for several
+  await openTested(ENGINE, { threads: 1 }); // the models are too small for several
   folder = await mkdtemp(join(tmpdir(), 'configs-'));
   await drawPictures({ folder, size: 20, perClass: 2, seed: 1, split: 'train' });
   for (const name of PICTURE_CLASSES.slice(CLASSES))
@@ -41,6 +41,7 @@ const LIMITS = {
   patch_size: [1, 2, 4, 8],
   codebook_size: [2, 4, 16, 32],
   token_size: [1, 4, 8],
+  fsq_levels: [null, [4], [2, 2, 2, 2]],
   width: [1, 4, ...SIZES],
   heads: [1, 2, 4],
   layers: [1, 2],
@@ -50,7 +51,7 @@ const LIMITS = {
   stages: [1, 2, 3],
   channels: [[8], [16, 8], [8, 8, 16]],
   classes: [1, 2, 3],
-  // Faster, and training diverges, which is a fault of the run's.
+  // At higher rates training diverges, which is not a defect of the program.
   lr: [1e-6, 1e-3, 0.1],
   lr_end: [1e-6, 1e-3, 0.1],
   // These need files of large networks.
@@ -58,7 +59,7 @@ const LIMITS = {
   w_perc: [0],
 };
 
-/** Where data and networks are is not drawn. */
+/** The paths of data and networks are not drawn. */
 const FIXED: Values = {
   'networks.vgg16': null,
   'networks.lpips': null,
@@ -76,7 +77,7 @@ const transformer = { width: 16, layers: 1, heads: 2 };
 const section = (name: string, values: object): Values =>
   Object.fromEntries(Object.entries(values).map(([key, value]) => [`${name}.${key}`, value]));
 
-/** What is not drawn for a config. */
+/** Values of keys that are not drawn for a config. */
 const BASE: Values = {
   ...section('tokenizer', { image_size: 16, patch_size: 8, codebook_size: 16, token_size: 4 }),
   ...section('tokenizer.encoder', transformer),
@@ -95,10 +96,10 @@ const BASE: Values = {
 /** Classes of the pictures. */
 const CLASSES = 2;
 
-/** Every so many configs one may be such as the trainers refuse. */
+/** One config in this many may be one that the trainers refuse. */
 const UNCHECKED = 10;
 
-/** Attention over many tokens takes long. */
+/** Most patches a side, since attention over many tokens is slow. */
 const MOST_PATCHES = 8;
 
 const space = () =>
@@ -113,7 +114,7 @@ function checkSize({ tokenizer: { image_size, patch_size } }: Config): void {
     throw new ConfigError('tokenizer.image_size is too large for tokenizer.patch_size');
 }
 
-/** Refuses before what the trainers refuse. */
+/** Refuses a config that the trainers would refuse. */
 function checkAll(config: Config): void {
   checkSize(config);
   for (const stage of [1, 2] as const) checkPhases(config, stage);
@@ -121,7 +122,7 @@ function checkAll(config: Config): void {
   if (config.generator.classes < CLASSES) throw new ConfigError('generator.classes is too small');
 }
 
-/** Two steps and a checkpoint, then from there a third. */
+/** Trains two steps to a checkpoint, and a third one from there. */
 async function twice(train: (resume: boolean, job: Job) => Promise<void>): Promise<void> {
   for (const [resume, step] of [
     [false, 2],
@@ -132,7 +133,7 @@ async function twice(train: (resume: boolean, job: Job) => Promise<void>): Promi
     });
 }
 
-/** Everything that a config is for, in order: the name of what is made, and how. */
+/** All uses of a config, in order: the name of each result, and how it is made. */
 function journey(config: Config, at: (name: string) => string): [string, () => Promise<unknown>][] {
   const tokenizer = (stage: 1 | 2) => () =>
     twice((resume, job) => trainTokenizer({ config, run: at('tokenizer'), stages: [stage], resume }, job));
@@ -176,7 +177,7 @@ function commandLine(values: Values): string {
     .join(' ');
 }
 
-/** How a config came out, up to the `last` of what is made: undefined where it trained, else what it was refused with. */
+/** Runs a config up to the `last` result: undefined if it trained, otherwise the message that refused it. */
 async function outcome(values: Values, last = 'features'): Promise<string | undefined> {
   const config = loadConfig(undefined, toOverrides(values));
   const runs = await mkdtemp(join(folder, 'run-'));
@@ -203,7 +204,7 @@ async function outcome(values: Values, last = 'features'): Promise<string | unde
 it('every config that validates trains and samples, or is refused in a line that names the key', async () => {
   const configs = space();
   const random = Random.of(0, 'configs');
-  /** Values of each key that no config has had that trained. */
+  /** Values of each key that no trained config has had yet. */
   const untried = new Map([...configs.keys.keys()].map((key) => [key, configs.values(key, random)]));
   const choices = (key: string) => {
     const left = untried.get(key)!;
@@ -242,7 +243,7 @@ it('every config that validates trains and samples, or is refused in a line that
   expect(trained / (trained + refused.length)).toBeGreaterThan(0.8);
 }, 3_600_000);
 
-it('and so with the networks of the perceptual terms', async () => {
+it('so does a config with the networks of the perceptual terms', async () => {
   const [vgg16, lpips, convnext] = ['vgg16.pth', 'lpips.pth', 'convnext.pth'].map((name) =>
     join(folder, name),
   );

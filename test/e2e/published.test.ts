@@ -116,7 +116,7 @@ describe('checkpoints of PyTorch', () => {
     expect(existsSync(at('no.safetensors'))).toBe(false);
     const heads = await alitok('convert', golden('tokenizer_stage2.pth'), at('no.safetensors'));
     expect(heads.code).toBe(4);
-    expect(heads.stderr).toMatch(/does not say tokenizer\.encoder\.heads and tokenizer\.decoder\.heads/);
+    expect(heads.stderr).toMatch(/does not show tokenizer\.encoder\.heads and tokenizer\.decoder\.heads/);
   });
 });
 

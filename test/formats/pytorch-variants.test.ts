@@ -164,7 +164,7 @@ describe('tensors with a dtype of their own (_rebuild_tensor_v3)', () => {
 describe('descriptions of our own files', () => {
   const describing = async (description: unknown) => {
     const { writeSafetensors } = await import('../../src/formats/safetensors.js');
-    const { kindOf } = await import('../../src/checkpoint/model-file.js');
+    const { kindOf } = await import('../../src/checkpoint/kinds.js');
     const path = join(folder, 'described.safetensors');
     await writeSafetensors(path, [one('w')], { alitok: JSON.stringify(description) });
     return kindOf(path);
@@ -199,7 +199,7 @@ describe('descriptions of our own files', () => {
 
   it('are refused if they are not JSON', async () => {
     const { writeSafetensors } = await import('../../src/formats/safetensors.js');
-    const { kindOf } = await import('../../src/checkpoint/model-file.js');
+    const { kindOf } = await import('../../src/checkpoint/kinds.js');
     const path = join(folder, 'text.safetensors');
     await writeSafetensors(path, [one('w')], { alitok: '{' });
     await expect(kindOf(path)).rejects.toThrow(/its description is damaged/);

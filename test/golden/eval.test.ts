@@ -24,7 +24,7 @@ function expectWithin(actual: number, wanted: number, tolerance: number) {
 }
 
 describe('Fréchet distance goldens', () => {
-  it('of two sets, either way round', () => {
+  it('of two sets, in either order', () => {
     expectWithin(frechetDistance(gaussian(a), gaussian(b)), expected('fid'), 1e-7);
     expectWithin(frechetDistance(gaussian(b), gaussian(a)), expected('fid'), 1e-7);
   });
@@ -35,7 +35,7 @@ describe('Fréchet distance goldens', () => {
 
   it('where there are fewer images than features', () => {
     const few = gaussian(a.subarray(0, (D / 2) * D));
-    // The reference takes the root of a singular matrix, which costs it digits.
+    // The reference takes the root of a singular matrix and loses digits.
     expectWithin(frechetDistance(few, gaussian(b)), expected('fid_rank_deficient'), 1e-7);
     expectWithin(frechetDistance(gaussian(b), few), expected('fid_rank_deficient'), 1e-7);
   });

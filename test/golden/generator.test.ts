@@ -33,7 +33,7 @@ describeEngines('generator goldens', () => {
     expectClose('grad_norm', Math.sqrt(squares), [golden.scalar('grad_norm')], 1e-3);
   });
 
-  it('one step at a time with the cache gives the logits of the whole pass', async () => {
+  it('steps with the cache have the logits of the whole pass', async () => {
     const { golden, generator, condition, codes } = await openGenerator();
     const [batch, tokens] = codes.shape;
     const cache = generator.createCache(batch);

@@ -4,7 +4,7 @@ import { expect } from 'vitest';
 import { openSafetensors } from '../../src/formats/safetensors.js';
 import type { Parameters } from '../../src/nn/parameters.js';
 
-/** Values that the public reference implementation gave, with the model's parameters under `w.`. */
+/** Values computed by the public reference implementation, with the model's parameters under `w.`. */
 export async function openGolden(name: string) {
   const path = fileURLToPath(new URL(`../fixtures/goldens/${name}.safetensors`, import.meta.url));
   const file = await openSafetensors(path);

@@ -9,7 +9,7 @@ import { constantNode, operationNode, versionField } from '../support/graph-file
 import { linkShared } from '../support/made-once.js';
 import { formulaWeights, names } from './formula-weights.js';
 
-/** Scopes of TensorFlow's graph, and the layers that pytorch-fid made of them. */
+/** Scopes of TensorFlow's graph, and pytorch-fid's names of the same layers. */
 const layers = new Map(
   (await readFile(fileURLToPath(new URL('../fixtures/inception-graph.txt', import.meta.url)), 'utf8'))
     .trim()
@@ -36,7 +36,7 @@ async function write(
 const shapesOf = (parameters: Parameters) =>
   [...parameters].map(({ name, shape }): [string, readonly number[]] => [name, shape]);
 
-/** What writes a network's file of formula weights, once in a run of the tests. Its own seed is that of the goldens. */
+/** Makes a function that writes a network's file of formula weights, once in a run of the tests. Its default seed is that of the goldens. */
 const network =
   (name: string, ownSeed: number, writeFresh: (path: string, seed: number) => Promise<void>) =>
   (path: string, seed = ownSeed) =>
@@ -47,7 +47,7 @@ export const writeInceptionPytorch = network('inception.pth', 341, (path, seed) 
   write(path, names.inception, { seed }),
 );
 
-/** torchvision's file of VGG-16, whose classifier is of no use here. */
+/** torchvision's file of VGG-16, whose classifier is not used here. */
 export const writeVGG16 = network('vgg16.pth', 41, (path, seed) =>
   write(path, shapesOf(new VGG16().parameters), {
     seed,
@@ -74,7 +74,7 @@ function toTensorFlow(values: Float32Array, [outputs, inputs, height = 1, width 
   return result;
 }
 
-/** The same weights as TensorFlow's graph has them: the constants among other nodes. */
+/** The same weights in a TensorFlow graph, as constants among other nodes. */
 export const writeInceptionGraph = network('inception.pb', 341, async (path, seed) => {
   const weights = new Map(names.inception.map(([name, shape], j) => [name, { shape, seed: seed + j }]));
   const read = (name: string) => {

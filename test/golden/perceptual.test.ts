@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import * as tf from '@tensorflow/tfjs';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { loadConvNeXtSmall, loadInception, loadLPIPS } from '../../src/checkpoint/network-files.js';
+import { loadConvNeXtSmall, loadInception, loadLPIPS } from '../../src/checkpoint/networks.js';
 import { classifierTerm, lpipsTerm } from '../../src/models/judges/perceptual.js';
 import { antialiasedResize, tf1Resize } from '../../src/models/judges/resize.js';
 import { describeEngines } from '../support/engines.js';
@@ -53,7 +53,7 @@ describeEngines('perceptual networks goldens', () => {
     }
     expect([...graph.parameters]).toHaveLength([...inception.parameters].length);
     graph.parameters.dispose();
-    // At its own size nothing is resized: pixels of 0 to 255 are taken as values in ±1.
+    // At the network's own size nothing is resized: pixels of 0 to 255 become values in ±1.
     const pixels = images('inception.x').mul(128).add(128) as tf.Tensor4D;
     const { pool, spatial, logits } = inception.features(pixels);
     expectClose('pool3', pool, golden.values('inception.pool3'));

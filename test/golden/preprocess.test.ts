@@ -4,7 +4,7 @@ import { describe, expect, it } from 'vitest';
 import { decodeImage, type Image } from '../../src/data/images/decode.js';
 import { admCenterCrop, tenCrop } from '../../src/data/images/preprocess.js';
 
-// Photographs with what the reference's preprocessing (Pillow, torchvision) makes of them: the goldfish is
+// Photographs, and the results of the reference's preprocessing (Pillow, torchvision): the goldfish is
 // enlarged for the ten-crop and has odd sizes when halved, the cat carries a colour profile.
 const FOLDER = fileURLToPath(new URL('../fixtures/preprocess', import.meta.url));
 

@@ -8,7 +8,7 @@ describeEngines('the self-test of alitok doctor', (engine) => {
   let restore = () => {};
   afterEach(() => restore());
 
-  /** Puts what `change` makes of a kernel's function in its place. */
+  /** Replaces a kernel's function by what `change` returns for it. */
   function replace(name: string, change: (kernel: tf.KernelFunc) => tf.KernelFunc): void {
     const config = tf.getKernel(name, engine);
     tf.unregisterKernel(name, engine);
@@ -28,7 +28,7 @@ describeEngines('the self-test of alitok doctor', (engine) => {
     expect(tf.memory().numTensors).toBe(before);
   });
 
-  it('finds a kernel that is a little wrong, and names what it spoils', async () => {
+  it('finds a kernel that is slightly wrong, and names the quantity that suffers most', async () => {
     replace('Sigmoid', (kernel) => (params) => {
       const y = kernel(params) as tf.TensorInfo;
       return tf.mul(tf.engine().makeTensorFromTensorInfo(y), 1.001);
@@ -38,7 +38,7 @@ describeEngines('the self-test of alitok doctor', (engine) => {
     expect(worst).toMatch(/^stage [12]: /);
   });
 
-  it('finds a kernel that gives NaN', async () => {
+  it('finds a kernel that returns NaN', async () => {
     replace('Sigmoid', (kernel) => (params) => {
       const y = kernel(params) as tf.TensorInfo;
       return tf.mul(tf.engine().makeTensorFromTensorInfo(y), Number.NaN);

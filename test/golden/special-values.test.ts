@@ -5,8 +5,8 @@ import type { EngineName } from '../../src/engine/index.js';
 import * as ops from '../../src/engine/ops/index.js';
 import { describeEngines } from '../support/engines.js';
 
-// Zeros, denormals, the largest numbers, infinities and NaN through every operation, beside what PyTorch gives
-// (special_values.py). What a number is must agree exactly, its value to a tolerance.
+// Zeros, denormals, the largest numbers, infinities and NaN through every operation, compared with PyTorch's results
+// (special_values.py). The class of a number (zero, finite, infinite, NaN) must agree exactly, its value to a tolerance.
 
 interface Stored {
   shape: number[];
@@ -34,11 +34,11 @@ interface Operation {
   run: Run;
   /** Largest relative error of a number; by default that of a few roundings. */
   relative?: number;
-  /** Error that a number may have whatever its size: that of the terms of a sum that cancel. */
+  /** Absolute error allowed for a number of any size: that of a sum whose terms cancel. */
   absolute?: number;
-  /** Of its gradient, where that is more. */
+  /** The gradient's, where it is larger. */
   gradient?: { relative?: number; absolute?: number };
-  /** Whether zero has a sign to be kept. */
+  /** Whether the sign of zero must agree. */
   signed?: boolean;
 }
 
@@ -47,7 +47,7 @@ const two = (run: (x: T, y: T) => T, more: Omit<Operation, 'run'> = {}): Operati
 
 const ROUNDING = 2e-6;
 const SIGNED = { signed: true };
-/** Our own exponentials, those of wasm and of libtorch's SwiGLU and attention, may make zero of what is less than this. */
+/** Our own exponentials, in wasm and in libtorch's SwiGLU and attention, may round anything below this to zero. */
 const DENORMAL = 2 ** -126;
 /** Sums of a few small numbers, in any order. */
 const SUM = { relative: 1e-5, absolute: 2e-6 };
@@ -190,9 +190,9 @@ const OPERATIONS: Record<string, Operation> = {
 };
 
 interface Known {
-  /** What comes out where something else is expected, as `expected → got`. */
+  /** The result where another is expected, as `expected → got`. */
   differs?: string[];
-  /** What comes out of some versions of the library, or on some processors. */
+  /** The result of some versions of the library, or on some processors. */
   varies?: string[];
   reason: string;
 }
@@ -201,7 +201,7 @@ const TFJS = "tfjs-core's formula, the same for every engine; nothing that is tr
 const UNUSED = "tfjs's own kernel, which no model uses";
 const JAVASCRIPT = "tfjs's own kernel in JavaScript; this engine is for tests alone";
 
-/** Differences that stay, with all that differs: one that is gone, or another one, fails, but for what varies. */
+/** Known differences, complete: one that has gone, or a new one, fails the test, except where results vary. */
 const EVERYWHERE: Record<string, Known> = {
   'gradient of abs': { differs: ['0 → number', '−0 → number', '−0 → NaN'], reason: TFJS },
   'gradient of norm': { differs: ['0 → NaN', '−0 → NaN'], reason: TFJS },
@@ -356,7 +356,7 @@ describeEngines(
         });
     }
 
-    it('has all cases, and knows of no difference that is not looked for', () => {
+    it('has all cases, and lists no difference that is never checked', () => {
       const names = cases.flatMap(({ name, note }) => [name, `${name}, ${note}`]);
       expect(Object.keys(OPERATIONS).filter((name) => !names.includes(name))).toEqual([]);
       expect(new Set(cases.map(({ name }) => name)).size).toBe(

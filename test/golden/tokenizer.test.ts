@@ -44,10 +44,10 @@ describeEngines('tokenizer goldens', () => {
       const { image, aux, loss } = tokenizer.forward(images);
       const reconstruction = mse(images, image);
       const auxError = mse(auxTarget(images, patch_size), aux!);
-      const total = reconstruction.add(auxError.mul(auxFactor(tokenizer.geometry, 10))).add(loss);
+      const total = reconstruction.add(auxError.mul(auxFactor(tokenizer.geometry, 10))).add(loss!);
       expectClose('mse', reconstruction, [golden.scalar('loss.mse')]);
       expectClose('aux_mse', auxError, [golden.scalar('loss.aux_mse')]);
-      expectClose('quantizer', loss, [golden.scalar('loss.quantizer')]);
+      expectClose('quantizer', loss!, [golden.scalar('loss.quantizer')]);
       expectClose('total', total, [golden.scalar('loss.total')]);
       return total as tf.Scalar;
     });
@@ -57,7 +57,7 @@ describeEngines('tokenizer goldens', () => {
   it('stage 1: codebook and usage after the clustering update', async () => {
     const { golden, tokenizer, images } = await openTokenizer(1);
     const { latents, indices } = tokenizer.forward(images);
-    tokenizer.quantizer.updateClusters(latents, indices, DECAY);
+    tokenizer.quantizer.updateClusters!(latents, indices, DECAY);
     for (const name of ['quantize.embedding.weight', 'quantize.embed_prob'])
       expectClose(name, tokenizer.parameters.get(name)!.value, golden.values(`after.${name}`));
   });

@@ -5,14 +5,11 @@ import { loadConfig } from '../../src/config/load.js';
 import { openEngine } from '../../src/engine/index.js';
 import { inspectConfig } from '../../src/inspect/inspect.js';
 import { partsTable } from '../../src/inspect/parts.js';
-import { Generator, hiddenWidth } from '../../src/models/generator/generator.js';
-import {
-  discriminatorOperations,
-  generatorOperations,
-  tokenizerOperations,
-  totalOperations,
-} from '../../src/models/operations.js';
-import { Discriminator, POOLED } from '../../src/models/tokenizer/discriminator.js';
+import { totalFlops } from '../../src/models/flops.js';
+import { generatorFlops } from '../../src/models/generator/flops.js';
+import { Generator } from '../../src/models/generator/generator.js';
+import { Discriminator } from '../../src/models/tokenizer/discriminator.js';
+import { discriminatorFlops, tokenizerFlops } from '../../src/models/tokenizer/flops.js';
 import { Tokenizer } from '../../src/models/tokenizer/tokenizer.js';
 import { Random } from '../../src/random.js';
 
@@ -80,14 +77,20 @@ const TINY = {
   l2_normalize: false,
 };
 
-it.each([1, 2] as const)(
-  'the tokenizer of stage %i makes as many operations as are counted',
-  async (stage) => {
-    const tokenizer = new Tokenizer(TINY, stage);
+it.each([
+  [1, 'vq', {}],
+  [2, 'vq', {}],
+  [1, 'fsq', { fsq_levels: [2, 3, 4], token_size: 3 }],
+  [1, 'simvq', {}],
+] as const)(
+  'the tokenizer of stage %i with %s makes as many operations as are counted',
+  async (stage, quantizer, settings) => {
+    const config = { ...TINY, quantizer, ...settings };
+    const tokenizer = new Tokenizer(config, stage);
     tokenizer.parameters.initialize(Random.of(0, 'test'));
     const images = tf.zeros([1, 32, 32, 3]) as tf.Tensor4D;
     expect(await counted(() => tokenizer.forward(images).image)).toBe(
-      totalOperations(tokenizerOperations(TINY, stage)),
+      totalFlops(tokenizerFlops(config, stage)),
     );
   },
 );
@@ -98,7 +101,7 @@ it('the generator makes as many operations as are counted', async () => {
   generator.parameters.initialize(Random.of(0, 'test'));
   const codes = tf.zeros([1, 21], 'int32') as tf.Tensor2D;
   const forward = () => generator.forward(tf.tensor1d([25], 'int32'), codes);
-  expect(await counted(forward)).toBe(totalOperations(generatorOperations(config, hiddenWidth(32))));
+  expect(await counted(forward)).toBe(totalFlops(generatorFlops(config)));
 });
 
 it('the discriminator makes as many operations as are counted', async () => {
@@ -106,7 +109,5 @@ it('the discriminator makes as many operations as are counted', async () => {
   const discriminator = new Discriminator(config);
   discriminator.parameters.initialize(Random.of(0, 'test'));
   const images = tf.zeros([1, 20, 20, 3]) as tf.Tensor4D;
-  expect(await counted(() => discriminator.forward(images))).toBe(
-    totalOperations(discriminatorOperations(config, 20, POOLED)),
-  );
+  expect(await counted(() => discriminator.forward(images))).toBe(totalFlops(discriminatorFlops(config, 20)));
 });

@@ -31,7 +31,7 @@ test('names are paths, and buffers do not count as parameters', () => {
   expect(parameters.count).toBe(9);
 });
 
-test('a fitting file gives all values', async () => {
+test('a file that fits sets all values', async () => {
   const parameters = model();
   await parameters.load(source(FITTING));
   for (const p of parameters) expect(new Set(p.value.dataSync())).toEqual(new Set([7]));
@@ -56,7 +56,7 @@ test('long lists of names end in a count', async () => {
   );
 });
 
-test('a buffer that other files lack may be absent, and tensors without a place ignored', async () => {
+test('an optional buffer may be absent, and tensors to ignore may be present', async () => {
   const parameters = model();
   parameters.get('decoder.0.usage')!.value = tf.ones([4]);
   const { 'decoder.0.usage': _, ...without } = FITTING;

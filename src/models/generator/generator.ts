@@ -9,48 +9,48 @@ import { rotaryTable } from './rotary-table.js';
 
 const INIT = normal(0.02);
 const HIDDEN_MULTIPLE = 256;
-/** Of what only layers read, or gave: an engine may keep it in the precision that they multiply. */
+/** For norms and dropout between layers: an engine may keep their results in the precision of the layers' products. */
 const ROUNDS = { rounds: true };
 
 /** Dropout during training. */
 export interface Dropout {
   rate: number;
-  /** Where the seeds come from: one for each use, for the whole batch. */
+  /** Source of the seeds: one for each place that drops, for the whole batch. */
   random: Random;
-  /** Where in the batch the images at hand begin: each image has draws of its own, however the batch is divided. */
+  /** Index of the first image at hand in the whole batch: an image's draws do not depend on how the batch is divided. */
   first?: number;
 }
 
-/** Keys and values of the condition and the first T − 1 codes, (B, T, H, D) for each layer: nothing comes after the last code. */
+/** Keys and values of the condition and the first T − 1 codes, (B, T, H, D) for each layer. */
 export interface KVCache {
   layers: { k: tf.Variable<tf.Rank.R4>; v: tf.Variable<tf.Rank.R4>; joined?: tf.Tensor }[];
-  /** Whether the engine makes a step of all layers in one kernel, which needs no more than a position on its device. */
+  /** Whether the engine computes a step of all layers in one kernel, which needs only a position on its device. */
   fused: boolean;
   /** How many positions are filled. */
   length: number;
   dispose(): void;
 }
 
-/** What a forward pass in training has that others have not. */
+/** Options of a forward pass in training. */
 export interface TrainingPass {
   dropout?: Dropout;
-  /** Keep no more than each block's input for the backward pass, which then computes the block again. */
+  /** Keep only each block's input; the backward pass computes the block again. */
   checkpointActivations?: boolean;
 }
 
-/** Where a forward pass stands: the rotary rows of its positions, and dropout or a cache if there is one. */
+/** State of a forward pass: the rotary rows of its positions, and dropout or a cache if there is one. */
 interface Pass extends TrainingPass {
   cos: tf.Tensor2D;
   sin: tf.Tensor2D;
   cache?: KVCache;
 }
 
-/** What a block drops, drawn before it runs: it may run twice. */
+/** State of a block's pass, with dropout seeds that were drawn before it runs: it may run twice. */
 interface BlockPass extends Omit<Pass, 'dropout' | 'checkpointActivations'> {
   dropout?: Drops & { attention: number; projection: number; mlp: number };
 }
 
-/** A rate, and where in the batch the images at hand begin. */
+/** The rate, and the index of the first image at hand in the whole batch. */
 type Drops = Required<Pick<Dropout, 'rate' | 'first'>>;
 
 function forBlock({ dropout, checkpointActivations: _, ...pass }: Pass): BlockPass {
@@ -60,7 +60,7 @@ function forBlock({ dropout, checkpointActivations: _, ...pass }: Pass): BlockPa
   return { ...pass, dropout: { rate, first, ...seeds } };
 }
 
-/** Drops elements of x (B, …), with the draws of those images in the whole batch; `rounds` where x is of a layer. */
+/** Dropout of x (B, …), with the draws that its images have in the whole batch. */
 function drop(x: tf.Tensor, drops: Drops | undefined, seed = 0, options = {}): tf.Tensor {
   if (!drops) return x;
   return ops.dropout(x, drops.rate, ops.seedAt(seed, (drops.first * x.size) / x.shape[0]), options);
@@ -176,12 +176,12 @@ export class Generator {
     return this.rotary;
   }
 
-  /** Vocabulary index of class c, N + 1 + c; of "no class", N + 1 + C, for c = C. */
+  /** Vocabulary index of class c, N + 1 + c; c = C is "no class". */
   conditionOf(c: number): number {
     return this.geometry.codebook_size + 1 + c;
   }
 
-  /** "No class", for guidance and for dropped classes: what `conditionOf` takes after the last class. */
+  /** "No class", for guidance and class dropout: the class index after the last one, for `conditionOf`. */
   get noClass(): number {
     return this.geometry.classes;
   }
@@ -223,8 +223,8 @@ export class Generator {
   }
 
   /**
-   * Decoding step at a position (1) int32 that the device knows, for caches that are `fused`: ids (B) int32 → logits (B, N).
-   * It takes nothing else from the host, so that an engine can record it and run it again for the next position.
+   * Decoding step at a position (1) int32 on the device, for `fused` caches: ids (B) int32 → logits (B, N). Nothing else
+   * comes from the host, so an engine can record the step and replay it at the next position.
    */
   stepAt(position: tf.Tensor1D, ids: tf.Tensor1D, { layers: caches }: KVCache): tf.Tensor2D {
     const x = ops.embedding(this.embeddings.value, ids.expandDims(1));

@@ -5,8 +5,8 @@ const BASE = 10000;
 
 /**
  * Angles of the generator's rotary embedding as cos and sin (1 + T, D/2).
- * Row 0 is the condition: all zeros, so its query and key vanish. Prefix tokens count along one line from 0.
- * Image tokens turn half of the pairs by their row, half by their column, both counted from k on.
+ * Row 0 is the condition: all zeros, so its query and key vanish. Prefix tokens are numbered from 0.
+ * Image tokens rotate half of the pairs by their row and half by their column, both counted from k.
  */
 export function rotaryTable({ headWidth, prefix_tokens, grid }: GeneratorGeometry): {
   cos: tf.Tensor2D;

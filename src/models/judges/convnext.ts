@@ -17,7 +17,7 @@ const STAGES = [
 const LOGITS = 1000;
 const EPSILON = 1e-6;
 const SIDE = 224;
-/** Of the colours of ImageNet, for images in [0, 1]. */
+/** Mean and standard deviation of ImageNet's colours, for images in [0, 1]. */
 const MEAN = [0.485, 0.456, 0.406];
 const DEVIATION = [0.229, 0.224, 0.225];
 
@@ -28,7 +28,7 @@ function norm<T extends tf.Tensor>(scope: Scope, width: number): Layer<T> {
   return (x) => ops.layerNorm(x, weight.value, bias.value, { epsilon: EPSILON }) as T;
 }
 
-/** Convolution of squares of size² pixels beside each other: (B, H, W, inputs) → (B, H/size, W/size, outputs). */
+/** Convolution of size × size pixels at a stride of size: (B, H, W, inputs) → (B, H/size, W/size, outputs). */
 function patches(scope: Scope, inputs: number, outputs: number, size: number): Layer<Images> {
   const weight = scope.parameter('weight', [outputs, inputs, size, size], fanIn(inputs * size * size));
   const bias = scope.parameter('bias', [outputs], zeros);
@@ -49,7 +49,7 @@ function block(scope: Scope, width: number): Layer<Images> {
   return (x) => {
     const normalised = normalise(ops.frozenDepthwiseConv2d(x, spread.value, spreadBias.value));
     const wide = ops.gelu(ops.frozenLinear(normalised, widen.value, widenBias.value)) as Images;
-    // The scale of each channel is taken up by the row of the last layer that makes it.
+    // Each channel's scale is folded into the row of the last layer that computes it.
     const rows = narrow.value.mul(scale.value.reshape([width, 1]));
     return x.add(ops.frozenLinear(wide, rows, narrowBias.value.mul(scale.value.reshape([width]))));
   };

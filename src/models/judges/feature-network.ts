@@ -4,7 +4,7 @@ import { conv2d, groupNorm, type Layer, linear } from '../../nn/layers.js';
 import { Parameters } from '../../nn/parameters.js';
 
 const GROUPS = 8;
-/** sFID takes so many channels of a map, the first ones. */
+/** sFID uses this many channels of a map, the first ones. */
 export const SPATIAL_CHANNELS = 7;
 
 /** The sizes that define a feature network. */
@@ -15,7 +15,7 @@ export interface FeatureNetworkConfig {
   channels: number[];
 }
 
-/** What a feature network gives for B images. */
+/** Output of a feature network for B images. */
 export interface Features {
   /** (B, channels of the last stage): the mean over the last map. */
   pool: tf.Tensor2D;
@@ -27,7 +27,7 @@ export interface Features {
 
 /**
  * A small convolutional classifier, for evaluating images that Inception does not suit, such as 32-pixel pictures:
- * trained on the data set itself, its features and logits take the place of Inception's.
+ * trained on the data set itself, its features and logits are used in place of Inception's.
  */
 export class FeatureNetwork {
   readonly parameters = new Parameters();

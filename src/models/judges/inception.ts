@@ -30,21 +30,21 @@ function convolution(
   const mean = bn.buffer('running_mean', [outputs], zeros);
   const variance = bn.buffer('running_var', [outputs], ones);
   return (x) => {
-    // The normalisation is a factor and an offset for each channel, which the convolution's weight and bias take up.
+    // The normalisation is a scale and an offset of each channel, folded into the convolution's weight and bias.
     const scale = gamma.value.mul(variance.value.add(EPSILON).rsqrt());
     const folded = weight.value.mul(scale.reshape([outputs, 1, 1, 1]));
     return ops.frozenConv2d(x, folded, beta.value.sub(mean.value.mul(scale)), { stride, same, relu: true });
   };
 }
 
-/** The branches' results beside each other: along the channels. */
+/** Concatenates the branches' results along the channels. */
 const branches =
   (...parts: Layer<Images>[]): Layer<Images> =>
   (x) =>
     beside(parts.map((part) => part(x)));
 const beside = (parts: Images[]): Images => tf.concat(parts, 3);
 
-/** Mean of 3×3 pixels; those outside of the image do not count. */
+/** Mean of 3×3 pixels; those outside the image do not count. */
 const averagePool: Layer<Images> = (x) => tf.avgPool(x, 3, 1, 'same');
 const maxPool: Layer<Images> = (x) => tf.maxPool(x, 3, 1, 'same');
 const halve: Layer<Images> = (x) => tf.maxPool(x, 3, 2, 'valid');
@@ -136,9 +136,9 @@ function blockE(scope: Scope, inputs: number, pool: Layer<Images>): Layer<Images
 }
 
 /**
- * Inception v3 (Szegedy et al., arXiv 1512.00567) as TensorFlow's graph of December 2015 has it, by whose features
- * images are judged (Heusel et al., arXiv 1706.08500); parameters under pytorch-fid's names. Unlike torchvision's it has
- * 1008 logits, its average pooling does not count what is outside of the image, and Mixed_7c pools by maximum.
+ * Inception v3 (Szegedy et al., arXiv 1512.00567) of TensorFlow's graph of December 2015, whose features FID compares
+ * (Heusel et al., arXiv 1706.08500); parameters under pytorch-fid's names. Unlike torchvision's it has 1008 logits, its
+ * average pooling ignores pixels outside the image, and Mixed_7c uses max pooling.
  */
 export class Inception {
   readonly parameters = new Parameters();
@@ -178,7 +178,7 @@ export class Inception {
 
   /**
    * images (B, 299, 299, 3) in [−1, 1] → pool (B, 2048): pool_3; spatial (B, 17·17·7), after ReLU: the first channels
-   * of mixed_6/conv; logits (B, 1008) *without* their bias, as the inception score wants them.
+   * of mixed_6/conv; logits (B, 1008) *without* their bias, as the inception score is defined.
    */
   forward(images: Images): Features {
     const mixed6c = this.toMixed6c(images);

@@ -3,7 +3,7 @@ import { ones } from '../../nn/initializers.js';
 import { Parameters } from '../../nn/parameters.js';
 import { VGG16, VGG16_CHANNELS } from './vgg16.js';
 
-/** Mean and deviation of the colours of ImageNet, for images in [−1, 1]. */
+/** Mean and standard deviation of ImageNet's colours, for images in [−1, 1]. */
 const SHIFT = [-0.03, -0.088, -0.188];
 const SCALE = [0.458, 0.448, 0.45];
 const EPSILON = 1e-10;
@@ -19,7 +19,7 @@ export class LPIPS {
     this.lins.scope(`lin${i}`).parameter('model.1.weight', [1, channels, 1, 1], ones),
   );
 
-  /** images (B, S, S, 3) in [0, 1] → activations at five depths, (B, H, W, C), each pixel's of length 1. */
+  /** images (B, S, S, 3) in [0, 1] → activations at five depths, (B, H, W, C), each pixel's vector of length 1. */
   activations(images: tf.Tensor4D): tf.Tensor4D[] {
     return tf.tidy(() => {
       const normalised = images.mul(2).sub(1).sub(SHIFT).div(SCALE) as tf.Tensor4D;
@@ -30,7 +30,7 @@ export class LPIPS {
     });
   }
 
-  /** Distances (B) of images from others, both by their `activations`. */
+  /** Distances (B) between two batches of images, given the `activations` of both. */
   compare(a: readonly tf.Tensor4D[], b: readonly tf.Tensor4D[]): tf.Tensor1D {
     return tf.tidy(() => {
       const distances = a.map((map, i) => {
@@ -41,7 +41,7 @@ export class LPIPS {
     });
   }
 
-  /** Distances (B) of images and their reconstructions, both (B, S, S, 3) in [0, 1]. */
+  /** Distances (B) between images and their reconstructions, both (B, S, S, 3) in [0, 1]. */
   distances(images: tf.Tensor4D, reconstructions: tf.Tensor4D): tf.Tensor1D {
     return tf.tidy(() => this.compare(this.activations(images), this.activations(reconstructions)));
   }

@@ -7,7 +7,7 @@ import type { LPIPS } from './lpips.js';
 /** A distance between images and their reconstructions, both (B, S, S, 3) in [0, 1]: their mean over the batch. */
 export type PerceptualTerm = (images: tf.Tensor4D, reconstructions: tf.Tensor4D) => tf.Scalar;
 
-/** The perceptual terms of the tokenizer's loss that have networks to compute them. */
+/** The perceptual terms of the tokenizer's loss whose networks are loaded. */
 export interface PerceptualTerms {
   /** LPIPS, weight w_lpips. */
   lpips?: PerceptualTerm;
@@ -16,9 +16,9 @@ export interface PerceptualTerms {
 }
 
 /**
- * The distance of reconstructions from what a network says of the images, in float32 products. Its gradient by the
- * reconstructions is taken at once, so that the network's many intermediate results are gone before the tokenizer's own
- * backward pass; there is none by the images.
+ * The distance between a network's outputs for images and for their reconstructions, in float32 products. The gradient by
+ * the reconstructions is computed along with it, so that the network's activations are freed before the tokenizer's
+ * backward pass begins; the images have no gradient.
  */
 function term<T extends tf.TensorContainer>(
   describe: (images: tf.Tensor4D) => T,

@@ -1,13 +1,13 @@
 import * as tf from '@tensorflow/tfjs';
 
-/** How each of `to` positions is made of the `from` positions along one axis: rows of weights, (to, from). */
+/** Weights of an interpolation along one axis, (to, from): row i makes output position i of all input positions. */
 type Weights = (from: number, to: number) => Float32Array;
 
-/** TensorFlow 1's bilinear resizing: corners are the origin, pixels have no half shift. It is part of FID's definition. */
+/** TensorFlow 1's bilinear resizing, without the half-pixel shift of newer versions. It is part of FID's definition. */
 const tf1: Weights = (from, to) => {
   const weights = new Float32Array(to * from);
   for (let i = 0; i < to; i++) {
-    const position = Math.fround(i * Math.fround(from / to)); // its rounding too
+    const position = Math.fround(i * Math.fround(from / to)); // rounded as TensorFlow rounds it
     const lower = Math.floor(position);
     weights[i * from + lower] += 1 - (position - lower);
     weights[i * from + Math.min(lower + 1, from - 1)] += position - lower;
@@ -16,8 +16,8 @@ const tf1: Weights = (from, to) => {
 };
 
 /**
- * PyTorch's bilinear resizing with antialiasing (align_corners=False): where it makes smaller, each triangle is as wide
- * as the step between pixels, so that all of them count.
+ * PyTorch's bilinear resizing with antialiasing (align_corners=False): when an image is made smaller, the triangle filter
+ * is as wide as the step between output pixels, so that every input pixel counts.
  */
 const antialiased: Weights = (from, to) => {
   const weights = new Float32Array(to * from);
@@ -39,10 +39,9 @@ const antialiased: Weights = (from, to) => {
   return weights;
 };
 
-/** Of an image. */
 type Size = readonly [height: number, width: number];
 
-/** x (B, H, W, C) → (B, height, width, C), both axes by the same rule: two products with small matrices. */
+/** x (B, H, W, C) → (B, height, width, C), both axes with the same weights: two products with small matrices. */
 function resize(x: tf.Tensor4D, [height, width]: Size, weights: Weights): tf.Tensor4D {
   const alongLast = (lines: tf.Tensor4D, to: number): tf.Tensor4D => {
     const [a, b, c, from] = lines.shape;

@@ -4,7 +4,7 @@ import { fanIn, zeros } from '../../nn/initializers.js';
 import { type Layer, sequence } from '../../nn/layers.js';
 import { Parameters, type Scope } from '../../nn/parameters.js';
 
-/** Channels of the 3×3 convolutions of each part; between two parts the image's side is halved. */
+/** Channels of the 3×3 convolutions of each part; the image's side is halved between parts. */
 const PARTS = [
   [64, 64],
   [128, 128],
@@ -13,7 +13,7 @@ const PARTS = [
   [512, 512, 512],
 ];
 
-/** Channels of what each part gives. */
+/** Channels of each part's output. */
 export const VGG16_CHANNELS = PARTS.map((channels) => channels[channels.length - 1]);
 
 /** 3×3 convolution and ReLU: (B, H, W, inputs) → (B, H, W, outputs) */

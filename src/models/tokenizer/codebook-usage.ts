@@ -1,6 +1,5 @@
-/** Counts how often each codebook entry is chosen. */
+/** Counts how often each code is chosen. */
 export class CodebookUsage {
-  /** How often each entry was chosen. */
   readonly counts: Float64Array;
 
   constructor(entries: number) {
@@ -11,7 +10,7 @@ export class CodebookUsage {
     for (let i = 0; i < indices.length; i++) this.counts[indices[i]] += 1;
   }
 
-  /** How often each entry was chosen, for a checkpoint. */
+  /** The counts, for a checkpoint. */
   get state(): number[] {
     return [...this.counts];
   }
@@ -20,12 +19,12 @@ export class CodebookUsage {
     this.counts.set(counts);
   }
 
-  /** Share of the entries that were chosen at least once. */
+  /** Share of the codes that were chosen at least once. */
   get used(): number {
     return this.counts.reduce((used, count) => used + (count > 0 ? 1 : 0), 0) / this.counts.length;
   }
 
-  /** Entropy of the choices in bits; log2 of the number of entries if all are as likely. */
+  /** Entropy of the choices in bits; log2 of the number of codes if all are equally frequent. */
   get entropy(): number {
     const total = this.counts.reduce((a, b) => a + b, 0);
     return this.counts.reduce(

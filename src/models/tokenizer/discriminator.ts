@@ -5,7 +5,7 @@ import { Parameters, type Scope } from '../../nn/parameters.js';
 
 const LEAK = 0.1;
 const GROUPS = 32;
-/** The side that the features are pooled to before the logits. */
+/** Side of the map that features are pooled to before the logits. */
 export const POOLED = 16;
 
 /** The normalised outer product of (1, 3, 3, 1). */
@@ -61,7 +61,7 @@ export class Discriminator {
     this.layers.push(conv2d(scope.at('to_logits.2'), channels, 1, 5));
   }
 
-  /** images (B, S, S, 3) in [0, 1] → logits (B, 16, 16, 1): one for each region, high for real. */
+  /** images (B, S, S, 3) in [0, 1] → logits (B, 16, 16, 1): one for each region, high for real images. */
   forward(images: tf.Tensor4D): tf.Tensor4D {
     return this.layers.reduce((x, layer) => layer(x), images);
   }

@@ -7,7 +7,7 @@ import { toPatches } from './patches.js';
 import { transformer } from './transformer.js';
 
 /**
- * The bidirectional encoder: a ViT over image patches and T latent tokens that keeps the latents.
+ * The bidirectional encoder: a ViT over image patches and T latent tokens, of whose outputs the latents are kept.
  * images (B, S, S, 3) in [0, 1] and latentTokens (T, width) → z (B, T, token_size).
  */
 export function encoder(

@@ -12,7 +12,7 @@ export function msePerImage(x: tf.Tensor4D, y: tf.Tensor4D): tf.Tensor1D {
   return tf.mean(tf.squaredDifference(x, y), [1, 2, 3]);
 }
 
-/** Mean over images of each one's PSNR in dB, from their mean squared errors (B) in [0, 1]; without a gradient. */
+/** Mean PSNR of images in dB, from their mean squared errors (B) in [0, 1]; without a gradient. */
 export function meanPsnr(errors: tf.Tensor1D): tf.Scalar {
   return stopGradient(errors)
     .log()
@@ -20,7 +20,7 @@ export function meanPsnr(errors: tf.Tensor1D): tf.Scalar {
     .mean();
 }
 
-/** What the prefix must show: [top-left patch | first row of patches], (B, S, S, 3) → (B, p, k·p, 3). */
+/** Target of the auxiliary head: [top-left patch | first row of patches], (B, S, S, 3) → (B, p, k·p, 3). */
 export function auxTarget(images: tf.Tensor4D, p: number): tf.Tensor4D {
   const firstRow = images.slice([0, 0, 0, 0], [-1, p, -1, -1]);
   return tf.concat([firstRow.slice([0, 0, 0, 0], [-1, -1, p, -1]), firstRow], 2);
@@ -38,12 +38,12 @@ export function hingeLoss(real: tf.Tensor, fake: tf.Tensor): tf.Scalar {
   return onReal.add(onFake).mul(0.5) as tf.Scalar;
 }
 
-/** What the generator (here: the tokenizer) minimizes against the discriminator: −mean D(x̂). */
+/** The tokenizer's loss against the discriminator: −mean D(x̂). */
 export function adversarialLoss(fake: tf.Tensor): tf.Scalar {
   return tf.mean(fake).neg() as tf.Scalar;
 }
 
-/** How much of the running means one discriminator step keeps. */
+/** Decay of the running means at each discriminator step. */
 const LECAM_DECAY = 0.999;
 
 /** LeCam regularisation (Tseng et al., 2021): keeps mean logits near the running mean of the other kind. */

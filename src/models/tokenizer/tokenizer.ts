@@ -4,20 +4,21 @@ import { Parameters } from '../../nn/parameters.js';
 import { type Stage, type TokenizerConfig, type TokenizerGeometry, tokenizerGeometry } from '../geometry.js';
 import { type Decoded, decoder } from './decoder.js';
 import { encoder } from './encoder.js';
-import { type Quantized, Quantizer } from './quantizers/vector.js';
+import { quantizerOf } from './quantizers/index.js';
+import type { Quantized, Quantizer } from './quantizers/quantizer.js';
 
-/** What training says about a tokenizer besides its sizes; the defaults are the paper's. */
+/** Training options of a tokenizer; the defaults are the paper's. */
 export interface TokenizerOptions {
   /** Weight of the quantizer's commitment term. */
   commitment?: number;
-  /** Standard deviation of fresh linear, convolution and embedding weights. */
+  /** Standard deviation of the initial linear, convolution and embedding weights. */
   init_std?: number;
   /**
-   * How the last 1×1 convolution, over the three colours, starts: as every other weight, or as the identity.
-   * Next to zero it is a bottleneck that a run's first thousands of steps go into opening.
+   * Initial value of the last 1×1 convolution, over the three colours: normal like other weights, or the identity.
+   * Near zero it is a bottleneck that takes thousands of steps to open.
    */
   colour_init?: 'normal' | 'identity';
-  /** Keep no more than each block's input for the backward pass, which then computes the block again. */
+  /** Keep only each block's input; the backward pass computes the block again. */
   checkpoint_activations?: boolean;
 }
 
@@ -52,11 +53,8 @@ export class Tokenizer {
     this.latentTokens = scope.parameter('latent_tokens', [geometry.tokens, width], normal(width ** -0.5));
     this.encoder = encoder(scope.at('encoder'), geometry, { init: weights, checkpointActivations });
     this.decoder = decoder(scope.at('decoder'), geometry, stage, { weights, colours }, checkpointActivations);
-    this.quantizer = new Quantizer(
-      scope.at('quantize'),
-      { ...config, commitment, clustering: stage === 1 },
-      weights,
-    );
+    const options = { commitment, clustering: stage === 1, init: weights };
+    this.quantizer = quantizerOf(config).create(scope.at('quantize'), config, options);
   }
 
   /** images (B, S, S, 3) in [0, 1] → z (B, T, token_size) */
@@ -80,7 +78,7 @@ export class Tokenizer {
     return this.decode(this.quantizer.lookup(codes)).image;
   }
 
-  /** The whole way: images (B, S, S, 3) → what the quantizer and the decoder give. */
+  /** Encodes, quantizes and decodes images (B, S, S, 3) in [0, 1]. */
   forward(images: tf.Tensor4D): Quantized & Decoded {
     const quantized = this.quantizer.quantize(this.encode(images));
     return { ...quantized, ...this.decode(quantized.tokens) };

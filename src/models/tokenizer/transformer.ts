@@ -31,8 +31,8 @@ function mlp(scope: Scope, width: number, init: Initializer): Layer {
 
 /**
  * The pre-norm transformer of encoder and decoders: x += attn(ln_1(x)); x += mlp(ln_2(x)), `layers` times.
- * (B, T, width) → (B, T, width); with `causal`, position i depends on positions 0..i only. Weights start as `init` says.
- * With `checkpointActivations`, the backward pass computes each block again instead of keeping what is in it.
+ * (B, T, width) → (B, T, width); with `causal`, position i depends on positions 0..i only. `init` initializes weights.
+ * With `checkpointActivations`, the backward pass computes each block again instead of keeping its activations.
  */
 export function transformer(
   scope: Scope,

@@ -1,5 +1,5 @@
 import * as tf from '@tensorflow/tfjs';
-import { saveFeatureNetwork } from '../../checkpoint/feature-network-file.js';
+import { saveFeatureNetwork } from '../../checkpoint/feature-network.js';
 import type { Config } from '../../config/schema.js';
 import { ALONE, type Group } from '../../engine/distributed/group.js';
 import * as ops from '../../engine/ops/index.js';

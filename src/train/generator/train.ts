@@ -1,4 +1,4 @@
-import { fingerprint, loadTokenizer } from '../../checkpoint/tokenizer-file.js';
+import { fingerprint, loadTokenizer } from '../../checkpoint/tokenizer.js';
 import type { Config } from '../../config/schema.js';
 import { ConfigError, DataError } from '../../errors.js';
 import type { Job } from '../../job/job.js';

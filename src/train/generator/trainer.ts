@@ -1,5 +1,5 @@
 import * as tf from '@tensorflow/tfjs';
-import { saveGenerator } from '../../checkpoint/generator-file.js';
+import { saveGenerator } from '../../checkpoint/generator.js';
 import type { Config } from '../../config/schema.js';
 import { ALONE, type Group } from '../../engine/distributed/group.js';
 import { Generator } from '../../models/generator/generator.js';

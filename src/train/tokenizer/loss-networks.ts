@@ -1,9 +1,4 @@
-import {
-  checkNetworkFile,
-  loadConvNeXtSmall,
-  loadLPIPS,
-  NETWORK_FILES,
-} from '../../checkpoint/network-files.js';
+import { checkNetworkFile, loadConvNeXtSmall, loadLPIPS, NETWORK_FILES } from '../../checkpoint/networks.js';
 import type { Config } from '../../config/schema.js';
 import { ConfigError } from '../../errors.js';
 import { fileChecksum } from '../../files/bytes.js';

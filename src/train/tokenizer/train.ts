@@ -1,5 +1,5 @@
 import type { Say } from '../../checkpoint/model-file.js';
-import { loadTokenizer } from '../../checkpoint/tokenizer-file.js';
+import { loadTokenizer } from '../../checkpoint/tokenizer.js';
 import type { Config } from '../../config/schema.js';
 import { CheckpointError, option } from '../../errors.js';
 import type { Job } from '../../job/job.js';

@@ -1,5 +1,5 @@
 import * as tf from '@tensorflow/tfjs';
-import { saveTokenizer } from '../../checkpoint/tokenizer-file.js';
+import { saveTokenizer } from '../../checkpoint/tokenizer.js';
 import type { Config } from '../../config/schema.js';
 import type { Batch } from '../../data/loader.js';
 import { ALONE, type Group } from '../../engine/distributed/group.js';
@@ -176,7 +176,7 @@ export class TokenizerTrainer implements Trainer {
     this.usage.add(chosen.dataSync<'int32'>());
     if (this.tokenizer.stage === 1 && this.stageOptions.clustering) {
       const all = await this.ofAll(latents);
-      this.tokenizer.quantizer.updateClusters(all, chosen, this.options.usage_decay);
+      this.tokenizer.quantizer.updateClusters!(all, chosen, this.options.usage_decay);
       all.dispose();
     }
     chosen.dispose();
@@ -207,7 +207,7 @@ export class TokenizerTrainer implements Trainer {
       add('aux_mse', auxFactor(geometry, options.aux_weight), () =>
         mse(auxTarget(x, geometry.patch_size), aux),
       );
-      add('quantizer', 1, () => quantizer);
+      if (quantizer) add('quantizer', 1, () => quantizer);
     }
     add('lpips', phase.w_lpips, () => perceptual.lpips!(x, image));
     add('perceptual', phase.w_perc, () => perceptual.classifier!(x, image));

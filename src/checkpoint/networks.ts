@@ -1,18 +1,21 @@
+import type { TensorFile } from '../formats/tensor-file.js';
 import { ConvNeXtSmall } from '../models/judges/convnext.js';
 import { Inception } from '../models/judges/inception.js';
 import { LPIPS } from '../models/judges/lpips.js';
 import { VGG16 } from '../models/judges/vgg16.js';
 import type { ParameterSource, Parameters } from '../nn/parameters.js';
 import { fromGraph } from './inception-graph.js';
-import { withNetwork } from './model-file.js';
+import { recognise } from './infer.js';
+import { anotherModel } from './model-file.js';
+import { openTensorFile } from './open.js';
 
-/** A file of a network that others trained. */
+/** A third-party file of a trained network. */
 interface NetworkFile {
-  /** Where it is from, and its name there. */
+  /** The project that publishes it, and its name there. */
   origin: string;
   /** Its parameters, without values. */
   declare: () => Parameters;
-  /** Tensors of the file that are of no use here. */
+  /** Tensors of the file that are not used here. */
   ignore?: RegExp;
   /** The file's tensors under the parameters' names. */
   read?: (file: ParameterSource, parameters: Parameters) => ParameterSource;
@@ -21,7 +24,7 @@ interface NetworkFile {
 /** Counters of training steps, which newer PyTorch versions add to batch normalisation. */
 const COUNTERS = /\.num_batches_tracked$/;
 
-/** The files that are known, by what `recognise` calls them. */
+/** The known files, by the name that `recognise` gives them. */
 export const NETWORK_FILES: Readonly<Record<string, NetworkFile>> = {
   Inception: {
     origin: "pytorch-fid's pt_inception-2015-12-05-6726825d.pth",
@@ -59,12 +62,31 @@ export function checkNetwork(network: string, file: ParameterSource): void {
   parameters.check(read?.(file, parameters) ?? file, { ignore });
 }
 
+/**
+ * Opens a file that `recognise` must know as one of `networks`, passes it on, and closes it afterwards.
+ * @throws CheckpointError if it is another file
+ */
+async function withNetwork<T>(
+  path: string,
+  networks: readonly string[],
+  use: (file: TensorFile, network: string) => Promise<T>,
+): Promise<T> {
+  const file = await openTensorFile(path);
+  try {
+    const found = recognise(file.tensors);
+    if (found === undefined || !networks.includes(found)) throw anotherModel(path, found, networks[0]);
+    return await use(file, found);
+  } finally {
+    await file.close();
+  }
+}
+
 /** Throws CheckpointError unless the file at `path` holds a known network, strictly; its tensors are not read. */
 export async function checkNetworkFile(path: string, network: string): Promise<void> {
   await withNetwork(path, [network], async (file) => checkNetwork(network, file));
 }
 
-/** Gives `parameters` the values of the file at `path`, strictly; it must be one of `networks`. Throws CheckpointError. */
+/** Loads `parameters` from the file at `path`, strictly; it must be one of `networks`. Throws CheckpointError. */
 async function load(path: string, networks: readonly string[], parameters: Parameters): Promise<void> {
   await withNetwork(path, networks, async (file, network) => {
     const { ignore, read } = NETWORK_FILES[network];
