@@ -1,10 +1,11 @@
 import { backend_util, type TensorInfo } from '@tensorflow/tfjs';
+import { frozenConv2dOp } from '../../ops/frozen.js';
 import { ScalarType } from '../backend.js';
 import type { TensorId } from '../bridge.js';
 import { LeftToHost } from './host.js';
 import { activated } from './matmul.js';
 import { rounded } from './products.js';
-import { type Kernel, register } from './register.js';
+import { implement, type Kernel, PYTORCH, register } from './register.js';
 
 // tfjs keeps images as (B, H, W, C) and filters as (h, w, in, out); PyTorch wants (B, C, H, W) and (out, in, h, w). A
 // permuted view is PyTorch's own "channels last" layout, so nothing is copied for it.
@@ -168,8 +169,7 @@ function registerConvolutions(): void {
       kernel.out('float32', 'alias', convolve(kernel, x, filter, window, depthwise)),
     );
   // A weight in PyTorch's own layout, whose bias and ReLU the same pass over memory takes along.
-  type Fixed = { stride: number; same: boolean; relu: boolean };
-  register<Fixed>('alitok.FrozenConv2d', ({ x, weight, bias }, { stride, same, relu }, kernel) => {
+  implement(frozenConv2dOp, PYTORCH, ({ x, weight, bias }, { stride, same, relu }, kernel) => {
     const { id, use, out } = kernel;
     const [outputs, inputs, height, width] = weight.shape;
     const window: Window = { strides: [stride, stride], pad: same ? 'same' : 'valid' };
@@ -184,7 +184,7 @@ function registerConvolutions(): void {
     const result = use('to.dtype', use('permute', y, [0, 2, 3, 1]), ScalarType.float32);
     return out('float32', relu ? 'relu' : 'alias', result);
   });
-  register('alitok.ReluGrad', ({ dy, y }, _, { id, out }) =>
+  implement(frozenConv2dOp.backward, PYTORCH, ({ dy, y }, _, { id, out }) =>
     out('float32', 'threshold_backward', id(dy), id(y), 0),
   );
 

@@ -1,7 +1,9 @@
+import { dropoutOp } from '../../ops/dropout.js';
+import { sizeOf } from '../../ops/shapes.js';
 import { ScalarType } from '../backend.js';
 import type { TensorId } from '../bridge.js';
 import { asGiven, givesHalf, ours, outEither } from './products.js';
-import { type Kernel, register, sizeOf } from './register.js';
+import { implement, type Kernel, OWN } from './register.js';
 
 /** 1/(1−rate) where an element is kept and 0 where it is dropped, by the hash that all engines share. */
 export function dropoutFactors(
@@ -31,8 +33,7 @@ export function dropoutFactors(
 }
 
 export function registerDropout(): void {
-  type Attributes = { rate: number; seed: number; rounds: boolean };
-  register<Attributes>('alitok.Dropout', ({ x }, { rate, seed, rounds }, kernel) => {
+  implement(dropoutOp, OWN, ({ x }, { rate, seed, rounds }, kernel) => {
     if (ours(kernel)) {
       const half = givesHalf(kernel, x, rounds);
       return outEither(kernel, half, 'alitok::dropout', asGiven(kernel, x), rate, seed, half);

@@ -1,7 +1,8 @@
 import { backend_util, type DataType, slice_util, type TensorInfo, util } from '@tensorflow/tfjs';
+import { sizeOf } from '../../ops/shapes.js';
 import { ScalarType } from '../backend.js';
 import type { TensorId } from '../bridge.js';
-import { type Kernel, register, sizeOf } from './register.js';
+import { type Kernel, register } from './register.js';
 
 /** A view of x: begin and size along every axis. */
 function sliced({ use }: Kernel, x: TensorId, begin: number[], size: number[], shape: number[]): TensorId {

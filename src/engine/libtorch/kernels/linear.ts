@@ -1,5 +1,9 @@
 import type { TensorInfo } from '@tensorflow/tfjs';
 import { EngineError, option } from '../../../errors.js';
+import { geluOp, swiGLUOp } from '../../ops/activation.js';
+import { joinLayersOp } from '../../ops/generator-step.js';
+import { linearOp, packedLinearOp, packWeightOp } from '../../ops/linear.js';
+import { sizeOf } from '../../ops/shapes.js';
 import { ScalarType } from '../backend.js';
 import { FEW_ROWS, LANES, type TensorId } from '../bridge.js';
 import {
@@ -13,11 +17,11 @@ import {
   outProduct,
   ownCuda,
 } from './products.js';
-import { register, sizeOf } from './register.js';
+import { implement, OWN, PYTORCH } from './register.js';
 
 /** Linear layers and what stands between them in a feed-forward part. */
 export function registerLinear(): void {
-  register('alitok.Linear', ({ x, weight, bias }, _, kernel) => {
+  implement(linearOp, { cpu: 'own', cuda: 'pytorch' }, ({ x, weight, bias }, _, kernel) => {
     const { id, out } = kernel;
     const [factor, matrix] = [x, weight].map((tensor) => inPrecision(kernel, tensor));
     const width = weight.shape[1];
@@ -29,7 +33,7 @@ export function registerLinear(): void {
       return out('float32', 'alitok::linear', factor, matrix, offset);
     return out('float32', 'alitok::linear_few', factor, matrix, null, offset);
   });
-  register('alitok.LinearGrad', ({ dy, x, weight }, _, kernel) => {
+  implement(linearOp.backward, { cpu: 'own', cuda: 'pytorch' }, ({ dy, x, weight }, _, kernel) => {
     const { use, out, backend } = kernel;
     // The factors' rows are views of what the forward pass multiplied.
     const rows = (tensor: TensorInfo) =>
@@ -48,7 +52,7 @@ export function registerLinear(): void {
         : out('float32', 'to.dtype', use('mm', columns, factor), ScalarType.float32);
     return [outProduct(kernel, 'mm', gradient, matrix), dweight];
   });
-  register<{ int8: boolean }>('alitok.PackWeight', ({ weight }, { int8 }, kernel) => {
+  implement(packWeightOp, { cpu: 'own', cuda: 'pytorch' }, ({ weight }, { int8 }, kernel) => {
     const { id, out, backend } = kernel;
     if (!onCpu(kernel)) {
       if (!int8) return [out('float32', 'to.dtype', id(weight), ScalarType.bfloat16)];
@@ -60,26 +64,26 @@ export function registerLinear(): void {
     const [packed, scale] = backend.call('alitok::pack_int8', id(weight));
     return [backend.wrap(packed, 'int32'), backend.wrap(scale, 'float32')];
   });
-  register('alitok.PackedLinear', ({ x, weight, scale, bias }, _, kernel) => {
+  implement(packedLinearOp, { cpu: 'own', cuda: 'pytorch' }, ({ x, weight, scale, bias }, _, kernel) => {
     const { id, out, backend } = kernel;
     const [factors, offset] = [scale, bias].map((tensor) => (tensor ? id(tensor) : null));
     if (onCpu(kernel)) return out('float32', 'alitok::linear_few', id(x), id(weight), factors, offset);
     return outProduct(kernel, 'linear', backend.halfOf(x), id(weight), bias ? backend.halfOf(bias) : null);
   });
   // PyTorch's own kernels for these are one pass over memory, in either type.
-  register('alitok.Gelu', ({ x }, _, kernel) =>
+  implement(geluOp, PYTORCH, ({ x }, _, kernel) =>
     outGiven(kernel, x, kernel.backend.call('gelu', asGiven(kernel, x))),
   );
-  register('alitok.GeluGrad', ({ dy, x }, _, kernel) =>
+  implement(geluOp.backward, PYTORCH, ({ dy, x }, _, kernel) =>
     outGiven(kernel, x, kernel.backend.call('gelu_backward', alike(kernel, x, dy), asGiven(kernel, x))),
   );
-  register('alitok.SwiGLU', ({ gate, value }, _, kernel) => {
+  implement(swiGLUOp, OWN, ({ gate, value }, _, kernel) => {
     const { id, use, out, backend } = kernel;
     if (!ours(kernel)) return out('float32', 'mul.Tensor', use('silu', id(gate)), id(value));
     const y = backend.call('alitok::swiglu', asGiven(kernel, gate), alike(kernel, gate, value));
     return outGiven(kernel, gate, y);
   });
-  register('alitok.SwiGLUGrad', ({ dy, gate, value }, _, kernel) => {
+  implement(swiGLUOp.backward, OWN, ({ dy, gate, value }, _, kernel) => {
     const { id, use, out, backend } = kernel;
     if (ours(kernel)) {
       const inputs = [alike(kernel, gate, dy), asGiven(kernel, gate), alike(kernel, gate, value)];
@@ -92,7 +96,7 @@ export function registerLinear(): void {
     ];
   });
   // Decoding multiplies by w1 and w3 at once where a product costs a command to the device.
-  register<{ packed: boolean }>('alitok.JoinLayers', ({ w1, w3 }, { packed }, kernel) => {
+  implement(joinLayersOp, { cpu: 'none', cuda: 'pytorch' }, ({ w1, w3 }, { packed }, kernel) => {
     const { id, out, outHalf, backend } = kernel;
     if (!ownCuda(kernel)) return [];
     if (packed || !inHalf(kernel)) return [out('float32', 'cat', [id(w1), id(w3)], 0)];

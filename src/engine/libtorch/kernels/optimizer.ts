@@ -1,17 +1,17 @@
 import type { TensorInfo } from '@tensorflow/tfjs';
-import { type AdamWAttributes, adamWLists } from '../../ops/index.js';
+import { type AdamWAttributes, adamWLists, adamWOp, sumOfSquaresOp } from '../../ops/optimizer.js';
 import { ScalarType } from '../backend.js';
 import type { TensorId } from '../bridge.js';
 import { keepsHalf, onCpu } from './products.js';
-import { type Kernel, register } from './register.js';
+import { implement, type Kernel } from './register.js';
 
 /** PyTorch's number for rows one after the other. */
 const CONTIGUOUS = 0;
 
 /** What happens to all parameters at once. */
 export function registerOptimizer(): void {
-  register<AdamWAttributes>('alitok.AdamW', (inputs, attributes, kernel) => {
-    const [parameters, gradients, ms, vs] = adamWLists(inputs);
+  implement(adamWOp, { cpu: 'own', cuda: 'pytorch' }, (inputs, attributes, kernel) => {
+    const [parameters, gradients, ms, vs] = adamWLists<TensorInfo>(inputs);
     const { lr, beta1, beta2, epsilon, weightDecay, step, gradientScale } = attributes;
     const { id, use, drop, out, backend } = kernel;
     const fused = !onCpu(kernel) && backend.has('_fused_adamw_');
@@ -45,7 +45,7 @@ export function registerOptimizer(): void {
     }
     return parameters.flatMap((_, i) => lists.map((list) => list[i]));
   });
-  register('alitok.SumOfSquares', (inputs, _, kernel) => {
+  implement(sumOfSquaresOp, { cpu: 'own', cuda: 'pytorch' }, (inputs, _, kernel) => {
     const tensors = Object.values(inputs).map(kernel.id);
     if (onCpu(kernel)) return kernel.out('float32', 'alitok::sum_of_squares', tensors);
     const norms: TensorId[] = kernel.backend.call('_foreach_norm.Scalar', tensors, 2).map(kernel.drop);

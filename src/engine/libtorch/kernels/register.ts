@@ -1,4 +1,5 @@
 import * as tf from '@tensorflow/tfjs';
+import type { InputsOf, Operation, ResultOf } from '../../ops/define.js';
 import type { LibtorchBackend } from '../backend.js';
 import type { Argument, TensorId } from '../bridge.js';
 import { type Inputs, isHostType, LeftToHost, type Result, runOnHost } from './host.js';
@@ -50,7 +51,7 @@ export class Kernel {
   }
 }
 
-/** Registers a kernel of the libtorch engine. */
+/** Registers the kernel of an operation of tfjs for the libtorch engine. */
 export function register<A = object>(
   name: string,
   run: (inputs: Inputs, attributes: A, kernel: Kernel) => Result,
@@ -73,4 +74,28 @@ export function register<A = object>(
   });
 }
 
-export const sizeOf = (shape: readonly number[]) => shape.reduce((a, b) => a * b, 1);
+/**
+ * What computes an operation: alitok's own operators (native/) for at least some of its cases, PyTorch's operators, or the
+ * composition of tfjs operations; `none` where the engine does without it.
+ */
+export type Means = 'own' | 'pytorch' | 'composition' | 'none';
+/** On the CPU, and on a CUDA device with our own kernels. */
+export type Support = Record<'cpu' | 'cuda', Means>;
+
+export const OWN: Support = { cpu: 'own', cuda: 'own' };
+export const PYTORCH: Support = { cpu: 'pytorch', cuda: 'pytorch' };
+
+const supported = new Map<string, Support>();
+
+/** What computes an operation of the vocabulary, by its kernel's name; undefined where the composition does. */
+export const supportOf = (kernelName: string): Support | undefined => supported.get(kernelName);
+
+/** Registers the kernel of an operation of the vocabulary for the libtorch engine, and notes what computes it. */
+export function implement<N extends string, A extends object, R extends tf.Tensor | tf.Tensor[]>(
+  { kernelName }: Pick<Operation<N, A, R>, 'kernelName' | 'inputs' | 'compose'>,
+  support: Support,
+  run: (inputs: InputsOf<N, tf.TensorInfo>, attributes: A, kernel: Kernel) => ResultOf<R>,
+): void {
+  supported.set(kernelName, support);
+  register<A>(kernelName, run as unknown as (inputs: Inputs, attributes: A, kernel: Kernel) => Result);
+}

@@ -1,7 +1,8 @@
 import * as tf from '@tensorflow/tfjs';
+import { sizeOf } from '../../ops/shapes.js';
 import type { WasmBackend } from '../backend.js';
 import { dense, matmul } from './matmul.js';
-import { type Inputs, isFloat, register, registerFor, sizeOf } from './register.js';
+import { type Inputs, isFloat, register, registerFor } from './register.js';
 
 type Shape4D = [number, number, number, number];
 type Info = tf.backend_util.Conv2DInfo;
@@ -131,13 +132,6 @@ export function registerConvolution(): void {
       return out;
     },
   );
-  register('alitok.ReluGrad', ({ dy, y }, _, backend) => {
-    const dx = backend.output(dy.shape);
-    const n = sizeOf(dy.shape);
-    backend.pool.run('reluGrad', n, n, ...[dy, y, dx].map((tensor) => backend.address(tensor)));
-    return dx;
-  });
-
   registerFor<ConvAttributes & { inputShape: number[] }>(
     'Conv2DBackpropInput',
     (_, { dataFormat }) => dataFormat === 'NHWC',

@@ -1,6 +1,7 @@
 import * as tf from '@tensorflow/tfjs';
+import { sizeOf } from '../../ops/shapes.js';
 import type { WasmBackend } from '../backend.js';
-import { type Inputs, isFloat, register, registerFor, sizeOf } from './register.js';
+import { type Inputs, isFloat, register, registerFor } from './register.js';
 
 const COST = 10;
 

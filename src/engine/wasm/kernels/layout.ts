@@ -1,6 +1,7 @@
 import * as tf from '@tensorflow/tfjs';
+import { sizeOf } from '../../ops/shapes.js';
 import type { WasmBackend } from '../backend.js';
-import { isFloat, register, registerFor, sizeOf } from './register.js';
+import { isFloat, register, registerFor } from './register.js';
 
 /** Dimensions that the copy kernel takes. */
 const RANK = 6;

@@ -1,6 +1,7 @@
 import * as tf from '@tensorflow/tfjs';
+import { sizeOf } from '../../ops/shapes.js';
 import type { WasmBackend } from '../backend.js';
-import { isFloat, register, registerFor, sizeOf } from './register.js';
+import { isFloat, registerFor } from './register.js';
 
 /** A matrix in memory: address, then strides of rows, columns and batches, in elements. */
 export interface Matrix {
@@ -73,17 +74,4 @@ function simpleBatches({ a, b }: Record<string, tf.TensorInfo>): boolean {
 
 export function registerMatmul(): void {
   registerFor<MatMulAttributes>('BatchMatMul', simpleBatches, batchMatMul);
-
-  register('alitok.Linear', ({ x, weight, bias }, _, backend) => {
-    const [outputs, inputs] = weight.shape;
-    const rows = sizeOf(x.shape) / inputs;
-    const out = backend.output([...x.shape.slice(0, -1), outputs]);
-    const [left, right] = [
-      dense(backend.address(x), rows, inputs),
-      dense(backend.address(weight), outputs, inputs, true),
-    ];
-    const offset = bias ? backend.address(bias) : 0;
-    matmul(backend, [1, rows, outputs, inputs], left, right, backend.address(out), { bias: offset });
-    return out;
-  });
 }
