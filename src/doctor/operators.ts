@@ -1,5 +1,16 @@
 import * as tf from '@tensorflow/tfjs';
+import { geluOp, swiGLUOp } from '../engine/ops/activation.js';
+import { attentionOp, cacheWriteOp, newCacheOp, normRotaryOp, rotaryOp } from '../engine/ops/attention.js';
+import type { AnyOperation } from '../engine/ops/define.js';
+import { drawCodesOp, drawStepOp } from '../engine/ops/drawing.js';
+import { dropoutOp } from '../engine/ops/dropout.js';
+import { frozenConv2dOp, frozenDepthwiseConv2dOp, frozenLinearOp } from '../engine/ops/frozen.js';
+import { generatorStepOp, joinLayersOp } from '../engine/ops/generator-step.js';
 import * as ops from '../engine/ops/index.js';
+import { linearOp, packedLinearOp, packWeightOp } from '../engine/ops/linear.js';
+import { crossEntropyOp, embeddingOp, nearestCodeOp } from '../engine/ops/lookup.js';
+import { groupNormOp, layerNormOp, rmsNormOp } from '../engine/ops/normalization.js';
+import { adamWOp, sumOfSquaresOp } from '../engine/ops/optimizer.js';
 import { Generator } from '../models/generator/generator.js';
 import { antialiasedResize, tf1Resize } from '../models/judges/resize.js';
 import { Discriminator } from '../models/tokenizer/discriminator.js';
@@ -28,6 +39,8 @@ export type Values = Record<string, tf.Tensor>;
 export interface OperatorCheck {
   name: string;
   rounding: Rounding;
+  /** The operations of the vocabulary that it checks, with their gradients; none for those of tfjs. */
+  operations?: readonly AnyOperation[];
   /** Values and gradients by name. Whole numbers and booleans among them must be right to the last one. */
   run(): Values | Promise<Values>;
 }
@@ -515,40 +528,85 @@ export const OPERATOR_CHECKS: readonly OperatorCheck[] = [
   },
   { name: 'matrix products', rounding: 'products', run: matrices },
   { name: 'products of whole numbers', rounding: 'products', run: wholeMatrices },
-  { name: 'linear', rounding: 'layers', run: layer([2, 74, 96], 200, true) },
-  { name: 'linear without bias', rounding: 'layers', run: layer([148, 80], 56, false) },
-  { name: 'linear of odd widths', rounding: 'layers', run: layer([3, 5, 33], 7, true) },
-  { name: 'linear of few rows', rounding: 'layers', run: layer([3, 1, 96], 200, true) },
-  { name: 'linear after a step of AdamW', rounding: 'layers', run: layerAfterStep },
-  { name: 'packed linear', rounding: 'packed', run: packedLayers },
-  { name: 'attention, causal', rounding: 'layers', run: attention([2, 74, 2, 48], { causal: true }) },
-  { name: 'attention of all', rounding: 'layers', run: attention([2, 53, 2, 64], {}) },
+  { name: 'linear', rounding: 'layers', operations: [linearOp], run: layer([2, 74, 96], 200, true) },
+  {
+    name: 'linear without bias',
+    rounding: 'layers',
+    operations: [linearOp],
+    run: layer([148, 80], 56, false),
+  },
+  {
+    name: 'linear of odd widths',
+    rounding: 'layers',
+    operations: [linearOp],
+    run: layer([3, 5, 33], 7, true),
+  },
+  {
+    name: 'linear of few rows',
+    rounding: 'layers',
+    operations: [linearOp],
+    run: layer([3, 1, 96], 200, true),
+  },
+  {
+    name: 'linear after a step of AdamW',
+    rounding: 'layers',
+    operations: [linearOp, adamWOp],
+    run: layerAfterStep,
+  },
+  {
+    name: 'packed linear',
+    rounding: 'packed',
+    operations: [packWeightOp, packedLinearOp],
+    run: packedLayers,
+  },
+  {
+    name: 'attention, causal',
+    rounding: 'layers',
+    operations: [attentionOp],
+    run: attention([2, 74, 2, 48], { causal: true }),
+  },
+  {
+    name: 'attention of all',
+    rounding: 'layers',
+    operations: [attentionOp],
+    run: attention([2, 53, 2, 64], {}),
+  },
   {
     name: 'attention, narrow heads',
     rounding: 'layers',
+    operations: [attentionOp],
     run: attention([2, 21, 3, 12], { causal: true }),
   },
   {
     name: 'attention with dropout',
     rounding: 'layers',
+    operations: [attentionOp],
     run: attention([2, 37, 2, 48], { causal: true, dropout: 0.1, seed: 3e9 }),
   },
-  { name: 'attention over a cache', rounding: 'layers', run: cached(1, 13, 48) },
-  { name: 'attention of several over a cache', rounding: 'layers', run: cached(4, 13, 64) },
+  { name: 'attention over a cache', rounding: 'layers', operations: [attentionOp], run: cached(1, 13, 48) },
+  {
+    name: 'attention of several over a cache',
+    rounding: 'layers',
+    operations: [attentionOp],
+    run: cached(4, 13, 64),
+  },
   {
     name: 'writing to a cache',
     rounding: 'sums',
+    operations: [newCacheOp, cacheWriteOp],
     run: () => {
       const cache = tf.variable(numbers<tf.Tensor4D>([2, 9, 2, 48]).mul(1), false) as tf.Variable<tf.Rank.R4>;
       ops.cacheWrite(cache, numbers([2, 3, 2, 48], 2), 4);
-      const y = cache.mul(1);
-      cache.dispose();
-      return { y };
+      const empty = ops.newCache([2, 9, 2, 48]);
+      const values = { y: cache.mul(1), empty: empty.mul(1) };
+      tf.dispose([cache, empty]);
+      return values;
     },
   },
   {
     name: 'rotary',
     rounding: 'sums',
+    operations: [rotaryOp],
     run: () => {
       const [cos, sin] = [numbers<tf.Tensor2D>([37, 24], 5), numbers<tf.Tensor2D>([37, 24], 6)];
       const { q, k } = heads([2, 37, 2, 48]);
@@ -558,6 +616,7 @@ export const OPERATOR_CHECKS: readonly OperatorCheck[] = [
   {
     name: 'normRotary',
     rounding: 'sums',
+    operations: [normRotaryOp],
     run: () => {
       const [cos, sin] = [numbers<tf.Tensor2D>([37, 24], 5), numbers<tf.Tensor2D>([37, 24], 6)];
       const inputs = { x: heads([2, 37, 2, 48]).k, weight: numbers([48], 2) };
@@ -567,6 +626,7 @@ export const OPERATOR_CHECKS: readonly OperatorCheck[] = [
   {
     name: 'rmsNorm',
     rounding: 'sums',
+    operations: [rmsNormOp],
     run: () => {
       const of = (x: tf.Tensor) =>
         differentiated({ x, weight: numbers([x.shape.at(-1)!], 2) }, (t) => ops.rmsNorm(t.x, t.weight));
@@ -576,6 +636,7 @@ export const OPERATOR_CHECKS: readonly OperatorCheck[] = [
   {
     name: 'layerNorm',
     rounding: 'sums',
+    operations: [layerNormOp],
     run: () => {
       const inputs = { x: numbers(tokens).add(2), weight: numbers([96], 2), bias: numbers([96], 3) };
       return differentiated(inputs, (t) => ops.layerNorm(t.x, t.weight, t.bias));
@@ -584,6 +645,7 @@ export const OPERATOR_CHECKS: readonly OperatorCheck[] = [
   {
     name: 'groupNorm',
     rounding: 'sums',
+    operations: [groupNormOp],
     run: () => {
       const inputs = { x: numbers([2, 7, 5, 64]).add(1), weight: numbers([64], 2), bias: numbers([64], 3) };
       return differentiated(inputs, (t) => ops.groupNorm(t.x, t.weight, t.bias, 32));
@@ -592,11 +654,13 @@ export const OPERATOR_CHECKS: readonly OperatorCheck[] = [
   {
     name: 'gelu',
     rounding: 'sums',
+    operations: [geluOp],
     run: () => differentiated({ x: numbers(tokens, 1, 5) }, (t) => ops.gelu(t.x)),
   },
   {
     name: 'swiGLU',
     rounding: 'sums',
+    operations: [swiGLUOp],
     run: () => {
       const inputs = { gate: numbers(tokens, 1, 5), value: numbers(tokens, 2) };
       return differentiated(inputs, (t) => ops.swiGLU(t.gate, t.value));
@@ -605,6 +669,7 @@ export const OPERATOR_CHECKS: readonly OperatorCheck[] = [
   {
     name: 'dropout',
     rounding: 'sums',
+    operations: [dropoutOp],
     run: () => {
       const of = (rate: number, seed: number) => {
         const values = differentiated({ x: numbers([10_007]) }, (t) => ops.dropout(t.x, rate, seed));
@@ -616,6 +681,7 @@ export const OPERATOR_CHECKS: readonly OperatorCheck[] = [
   {
     name: 'embedding',
     rounding: 'sums',
+    operations: [embeddingOp],
     run: () => {
       const indices = whole([9, 37], 50);
       return differentiated({ weight: numbers([53, 96]) }, (t) => ops.embedding(t.weight, indices));
@@ -624,6 +690,7 @@ export const OPERATOR_CHECKS: readonly OperatorCheck[] = [
   {
     name: 'crossEntropy',
     rounding: 'sums',
+    operations: [crossEntropyOp],
     run: () => {
       const targets = whole([21], 4096);
       return differentiated({ logits: numbers([21, 4096], 1, 20) }, (t) =>
@@ -631,32 +698,41 @@ export const OPERATOR_CHECKS: readonly OperatorCheck[] = [
       );
     },
   },
-  { name: 'nearestCode', rounding: 'sums', run: nearest },
+  { name: 'nearestCode', rounding: 'sums', operations: [nearestCodeOp], run: nearest },
   {
     name: 'drawCodes, the most likely',
     rounding: 'sums',
+    operations: [drawCodesOp],
     run: drawn(9, 4096, { temperature: 0, top_k: 0, top_p: 1 }),
   },
   {
     name: 'drawCodes of all',
     rounding: 'sums',
+    operations: [drawCodesOp],
     run: drawn(9, 4096, { temperature: 1.3, top_k: 0, top_p: 1 }),
   },
   {
     name: 'drawCodes of top_k and top_p',
     rounding: 'sums',
+    operations: [drawCodesOp],
     run: drawn(9, 400, { temperature: 0.9, top_k: 30, top_p: 0.8 }),
   },
-  { name: 'steps of drawing', rounding: 'sums', run: () => drawnInSteps(false) },
-  { name: 'steps of drawing, guided', rounding: 'sums', run: () => drawnInSteps(true) },
+  { name: 'steps of drawing', rounding: 'sums', operations: [drawStepOp], run: () => drawnInSteps(false) },
+  {
+    name: 'steps of drawing, guided',
+    rounding: 'sums',
+    operations: [drawStepOp],
+    run: () => drawnInSteps(true),
+  },
   {
     name: 'sumOfSquares',
     rounding: 'sums',
+    operations: [sumOfSquaresOp],
     run: () => ({
       y: ops.sumOfSquares([numbers([129, 65]), numbers([1], 2), numbers([3, 5, 3, 3], 3), numbers([], 4)]),
     }),
   },
-  { name: 'adamW', rounding: 'sums', run: optimizing },
+  { name: 'adamW', rounding: 'sums', operations: [adamWOp], run: optimizing },
   { name: 'convolution', rounding: 'layers', run: convolution([2, 32, 32, 3], [32, 3, 5, 5], 1, 'same') },
   { name: 'convolution to one', rounding: 'layers', run: convolution(IMAGES, [1, 6, 5, 5], 1, 'same') },
   { name: 'convolution of points', rounding: 'layers', run: convolution(IMAGES, [8, 6, 1, 1], 1, 'same') },
@@ -667,10 +743,11 @@ export const OPERATOR_CHECKS: readonly OperatorCheck[] = [
     run: convolution(IMAGES, [8, 6, 3, 3], 2, 'valid'),
   },
   { name: 'blur of each channel', rounding: 'layers', run: depthwise(IMAGES, 2) },
-  { name: 'frozenConv2d', rounding: 'layers', run: frozenConvolutions },
+  { name: 'frozenConv2d', rounding: 'layers', operations: [frozenConv2dOp], run: frozenConvolutions },
   {
     name: 'frozenDepthwiseConv2d',
     rounding: 'layers',
+    operations: [frozenDepthwiseConv2dOp],
     run: () => {
       const [weight, bias] = [numbers([38, 1, 7, 7], 2), numbers([38], 3)];
       return differentiated({ x: numbers([2, 9, 10, 38]) }, ({ x }) =>
@@ -681,6 +758,7 @@ export const OPERATOR_CHECKS: readonly OperatorCheck[] = [
   {
     name: 'frozenLinear',
     rounding: 'layers',
+    operations: [frozenLinearOp],
     run: () => {
       const [weight, bias] = [numbers([56, 96], 2), numbers([56], 3)];
       return differentiated({ x: numbers(tokens) }, ({ x }) => ops.frozenLinear(x, weight, bias));
@@ -705,6 +783,11 @@ export const OPERATOR_CHECKS: readonly OperatorCheck[] = [
   },
   { name: "the discriminator's gradients", rounding: 'kinks', run: discriminatorGradients },
   { name: 'a block in training', rounding: 'model', run: block },
-  { name: 'decoding', rounding: 'model', run: () => decoding() },
-  { name: 'decoding, packed', rounding: 'packed', run: () => decoding('bf16') },
+  { name: 'decoding', rounding: 'model', operations: [generatorStepOp, joinLayersOp], run: () => decoding() },
+  {
+    name: 'decoding, packed',
+    rounding: 'packed',
+    operations: [generatorStepOp, joinLayersOp],
+    run: () => decoding('bf16'),
+  },
 ];

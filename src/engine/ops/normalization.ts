@@ -6,29 +6,34 @@ type Epsilon = { epsilon: number };
 /** `rounds`: only layers read the result, so the engine may return it in the precision that they multiply in. */
 type Rounds = Epsilon & { rounds: boolean };
 
+type Standardized = { normalized: tf.Tensor; scale: tf.Tensor };
+
 /**
  * Rows with zero mean and unit variance, and the reciprocal standard deviation (rows, 1) by which they were scaled. Where the
  * variance overflows, that is NaN: zero would make an ordinary row of one that has gone wrong.
  */
-function standardize(x: tf.Tensor, epsilon: number): { normalized: tf.Tensor; scale: tf.Tensor } {
+function standardize(x: tf.Tensor, epsilon: number): Standardized {
   const centred = x.sub(x.mean(-1, true));
   const variance = centred.square().mean(-1, true);
   const scale = variance.add(epsilon).rsqrt().add(variance.sub(variance));
   return { normalized: centred.mul(scale), scale };
 }
 
+/** The gradient by the x of `standardize`, from the gradient g by its normalized rows. */
+const standardizeGrad = (g: tf.Tensor, { normalized, scale }: Standardized): tf.Tensor =>
+  g
+    .sub(g.mean(-1, true))
+    .sub(normalized.mul(g.mul(normalized).mean(-1, true)))
+    .mul(scale);
+
 const layerNormGrad = defineOp({
   name: 'alitok.LayerNormGrad',
   inputs: ['dy', 'x', 'weight'],
   compose: ({ dy, x, weight }, { epsilon }: Epsilon) => {
-    const { normalized, scale } = standardize(rows(x), epsilon);
+    const standardized = standardize(rows(x), epsilon);
     const dyRows = rows(dy);
-    const g = dyRows.mul(weight);
-    const dx = g
-      .sub(g.mean(-1, true))
-      .sub(normalized.mul(g.mul(normalized).mean(-1, true)))
-      .mul(scale);
-    return [dx.reshape(x.shape), dyRows.mul(normalized).sum(0), dyRows.sum(0)];
+    const dx = standardizeGrad(dyRows.mul(weight), standardized);
+    return [dx.reshape(x.shape), dyRows.mul(standardized.normalized).sum(0), dyRows.sum(0)];
   },
 });
 
@@ -107,13 +112,9 @@ const groupNormGrad = defineOp({
   name: 'alitok.GroupNormGrad',
   inputs: ['dy', 'x', 'weight'],
   compose: ({ dy, x, weight }, { groups, epsilon }: Groups) => {
-    const { normalized, scale } = standardize(toGroups(x, groups), epsilon);
-    const g = toGroups(dy.mul(weight), groups);
-    const dx = g
-      .sub(g.mean(-1, true))
-      .sub(normalized.mul(g.mul(normalized).mean(-1, true)))
-      .mul(scale);
-    const dweight = rows(dy.mul(fromGroups(normalized, x.shape, groups))).sum(0);
+    const standardized = standardize(toGroups(x, groups), epsilon);
+    const dx = standardizeGrad(toGroups(dy.mul(weight), groups), standardized);
+    const dweight = rows(dy.mul(fromGroups(standardized.normalized, x.shape, groups))).sum(0);
     return [fromGroups(dx, x.shape, groups), dweight, rows(dy).sum(0)];
   },
 });

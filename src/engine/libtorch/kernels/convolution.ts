@@ -3,7 +3,7 @@ import { frozenConv2dOp } from '../../ops/frozen.js';
 import { ScalarType } from '../backend.js';
 import type { TensorId } from '../bridge.js';
 import { LeftToHost } from './host.js';
-import { activated } from './matmul.js';
+import { fusedOutput } from './matmul.js';
 import { rounded } from './products.js';
 import { implement, type Kernel, PYTORCH, register } from './register.js';
 
@@ -193,16 +193,9 @@ function registerConvolutions(): void {
     ['FusedConv2D', false],
     ['FusedDepthwiseConv2D', true],
   ] as const)
-    register<Fused>(name, ({ x, filter, bias, preluActivationWeights }, attributes, kernel) => {
-      const { id, use, out } = kernel;
-      let y = convolve(kernel, x, filter, attributes, depthwise);
-      if (bias) y = use('add.Tensor', y, id(bias));
-      const slopes = preluActivationWeights && id(preluActivationWeights);
-      return out(
-        'float32',
-        'alias',
-        activated(kernel, y, attributes.activation, attributes.leakyreluAlpha, slopes),
-      );
+    register<Fused>(name, (inputs, attributes, kernel) => {
+      const y = convolve(kernel, inputs.x, inputs.filter, attributes, depthwise);
+      return fusedOutput(kernel, y, inputs, attributes);
     });
   register<Window & { inputShape: number[] }>('Conv2DBackpropInput', ({ dy, filter }, a, kernel) =>
     gradientByInput(kernel, dy, filter, a.inputShape, a, false),
