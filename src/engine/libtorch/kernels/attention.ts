@@ -16,7 +16,7 @@ import { dropoutFactors } from './dropout.js';
 import { asGiven, inHalf, inPrecision, onCpu, ours, outGiven, outProduct, ownCuda } from './products.js';
 import { implement, type Kernel, OWN, PYTORCH } from './register.js';
 
-/** Rotation, attention and its cache. */
+/** Rotary embedding, attention and its cache. */
 export function registerAttention(): void {
   implement(rotaryOp, OWN, ({ x, cos, sin }, { inverse }, kernel) => {
     const { id, use, out, backend } = kernel;
@@ -24,7 +24,7 @@ export function registerAttention(): void {
       const y = backend.call('alitok::rotary', asGiven(kernel, x), id(cos), id(sin), inverse);
       return outGiven(kernel, x, y);
     }
-    // Pairs of channels as complex numbers, turned by one product.
+    // Pairs of channels as complex numbers, rotated by one product.
     const [batch, tokens, heads, width] = x.shape;
     const pairs = use(
       'view_as_complex',
@@ -51,7 +51,7 @@ export function registerAttention(): void {
 
   const headsFirst = ({ use }: Kernel, x: TensorId) => use('permute', x, [0, 2, 1, 3]);
 
-  /** x (…, queries, keys) with `value` where a query does not see a key, whatever stood there. */
+  /** x (…, queries, keys) with `value` at every key that the query must not see, whatever was there before. */
   const hide = (
     { use, backend }: Kernel,
     x: TensorId,
@@ -77,15 +77,15 @@ export function registerAttention(): void {
   const used = (kernel: Kernel, x: TensorId, shape: number[], length: number) =>
     headsFirst(kernel, length === shape[1] ? x : kernel.use('narrow', x, 1, 0, length));
   /**
-   * The first rows of keys or values with each head's together, and zeros to a multiple of 8: tensor cores take rows of scores
-   * that begin at a multiple of 16 bytes, and others at a fraction of their rate.
+   * The first rows of keys or values, heads first and padded with zeros to a multiple of 8: tensor cores run at a fraction of
+   * their rate unless rows of scores begin at a multiple of 16 bytes.
    */
   const padded = (kernel: Kernel, x: TensorInfo, length: number) => {
     const whole = inPrecision(kernel, x);
     const rows = length === x.shape[1] ? whole : kernel.use('narrow', whole, 1, 0, length);
     return kernel.use('alitok::heads_first', rows, 8 * Math.ceil(length / 8));
   };
-  /** Numbers of 32 bits, which a cache on a CUDA device may not hold. */
+  /** x in float32; a cache on a CUDA device may be in bfloat16. */
   const full = ({ id, use }: Kernel, x: TensorInfo) => use('to.dtype', id(x), ScalarType.float32);
   const mask = (kernel: Kernel, shape: number[], { dropout, seed }: AttentionAttributes) =>
     dropoutFactors(kernel, sizeOf(shape), dropout, seed, shape);
@@ -189,7 +189,7 @@ export function registerAttention(): void {
   });
 
   implement(newCacheOp, PYTORCH, (_, { shape }, kernel) => {
-    // On the CPU attention is our own, in float32 in every precision.
+    // On the CPU attention is our own, which computes in float32 in every precision.
     const type = inHalf(kernel) && !onCpu(kernel) ? ScalarType.bfloat16 : ScalarType.float32;
     return kernel.out('float32', 'zeros', shape, type, null, kernel.backend.device);
   });

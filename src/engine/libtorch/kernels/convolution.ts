@@ -7,7 +7,7 @@ import { fusedOutput } from './matmul.js';
 import { rounded } from './products.js';
 import { implement, type Kernel, PYTORCH, register } from './register.js';
 
-// tfjs keeps images as (B, H, W, C) and filters as (h, w, in, out); PyTorch wants (B, C, H, W) and (out, in, h, w). A
+// In tfjs images are (B, H, W, C) and filters (h, w, in, out); in PyTorch (B, C, H, W) and (out, in, h, w). A
 // permuted view is PyTorch's own "channels last" layout, so nothing is copied for it.
 
 type Window = {
@@ -38,7 +38,7 @@ function geometry(x: readonly number[], filter: readonly number[], window: Windo
     info,
     stride: [info.strideHeight, info.strideWidth],
     dilation: [info.dilationHeight, info.dilationWidth],
-    /** What PyTorch can pad itself: as much on one side as on the other. */
+    /** Whether both sides are padded alike, which PyTorch can do itself. */
     even: top === bottom && left === right,
     padding: [top, left],
     /** For constant_pad_nd, the last dimension first. */
@@ -47,13 +47,13 @@ function geometry(x: readonly number[], filter: readonly number[], window: Windo
 }
 type Geometry = ReturnType<typeof geometry>;
 
-/** x (NCHW) with "same" padding that is larger at the end put around it; the convolution pads the rest. */
+/** x (NCHW), padded here if "same" padding is larger at the end; otherwise the convolution pads. */
 function padded({ use }: Kernel, x: TensorId, { even, sides }: Geometry): TensorId {
   return even ? x : use('constant_pad_nd', x, sides, 0);
 }
 const paddingOf = ({ even, padding }: Geometry) => (even ? padding : [0, 0]);
 
-/** A filter (h, w, C, m) of a depthwise convolution as PyTorch's grouped one: (C·m, 1, h, w). */
+/** A depthwise filter (h, w, C, m) as PyTorch's grouped convolution takes it: (C·m, 1, h, w). */
 function grouped(
   { use }: Kernel,
   filter: TensorId,
@@ -110,7 +110,7 @@ function convolutionGradient(
     const results = backend.call('convolution_backward', ...operands, ...settings) as TensorId[];
     return use('to.dtype', drop(results[wanted]), ScalarType.float32);
   } catch (error) {
-    // oneDNN has no program for some windows that are larger than the image.
+    // oneDNN does not support some windows that are larger than the image.
     if (/could not create/.test((error as Error).message)) throw new LeftToHost();
     throw error;
   }
@@ -168,7 +168,7 @@ function registerConvolutions(): void {
     register<Window>(name, ({ x, filter }, window, kernel) =>
       kernel.out('float32', 'alias', convolve(kernel, x, filter, window, depthwise)),
     );
-  // A weight in PyTorch's own layout, whose bias and ReLU the same pass over memory takes along.
+  // The weight has PyTorch's layout; the convolution adds the bias in the same pass over memory.
   implement(frozenConv2dOp, PYTORCH, ({ x, weight, bias }, { stride, same, relu }, kernel) => {
     const { id, use, out } = kernel;
     const [outputs, inputs, height, width] = weight.shape;
@@ -217,19 +217,19 @@ type Pooling = Window & { filterSize: number | [number, number] };
 
 function poolGeometry(shape: readonly number[], { filterSize, strides, pad, dimRoundingMode }: Pooling) {
   const [height, width] = Array.isArray(filterSize) ? filterSize : [filterSize, filterSize];
-  // Windows that may reach past the padding, or pads of any kind, are tfjs's business.
+  // Explicit padding, and padding as large as the window, are left to tfjs.
   const outside = Array.isArray(pad) || (typeof pad === 'number' && pad >= Math.min(height, width));
   if (outside || (dimRoundingMode && dimRoundingMode !== 'floor')) throw new LeftToHost();
   const window = { strides, pad, dimRoundingMode };
   return { ...geometry(shape, [height, width, shape[3], shape[3]], window), size: [height, width] };
 }
 
-/** Whether PyTorch can do the padding itself: as much on either side, and at most half a window. */
+/** Whether PyTorch can pad: alike on both sides, and at most half a window. */
 const centred = ({ even, padding, size }: ReturnType<typeof poolGeometry>): boolean =>
   even && padding.every((n, axis) => 2 * n <= size[axis]);
 
 function registerPooling(): void {
-  /** x (NCHW) with −∞ around it, which never is the largest. */
+  /** x (NCHW) padded with −∞, which is never the largest. */
   const fenced = ({ use }: Kernel, x: TensorId, { sides }: Geometry) =>
     sides.some((n) => n > 0) ? use('constant_pad_nd', x, sides, Number.NEGATIVE_INFINITY) : x;
 
@@ -256,7 +256,7 @@ function registerPooling(): void {
     return out('float32', 'permute', inside, [0, 2, 3, 1]);
   });
 
-  /** How many real pixels each window covers, (1, 1, H, W): tfjs does not count its padding. */
+  /** The number of real pixels in each window, (1, 1, H, W): tfjs does not count padding. */
   const covered = (
     { use, backend }: Kernel,
     shape: readonly number[],

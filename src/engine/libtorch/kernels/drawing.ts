@@ -4,7 +4,7 @@ import type { TensorId } from '../bridge.js';
 import { onCpu } from './products.js';
 import { implement, type Kernel, OWN, PYTORCH } from './register.js';
 
-/** Sets probabilities (B, N) to zero outside the top_k largest, and outside the largest that reach the share top_p of those. */
+/** Zeroes all probabilities (B, N) but the top_k largest, and of those all but the largest that reach the share top_p. */
 function truncated({ use, drop, backend }: Kernel, p: TensorId, top_k: number, top_p: number): TensorId {
   const [sorted, order] = (backend.call('sort.stable', p, true, -1, true) as TensorId[]).map(drop);
   const [batch, entries] = backend.native.shape(p);

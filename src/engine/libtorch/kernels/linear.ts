@@ -19,7 +19,7 @@ import {
 } from './products.js';
 import { implement, OWN, PYTORCH } from './register.js';
 
-/** Linear layers and what stands between them in a feed-forward part. */
+/** Linear layers, and the activations between them. */
 export function registerLinear(): void {
   implement(linearOp, { cpu: 'own', cuda: 'pytorch' }, ({ x, weight, bias }, _, kernel) => {
     const { id, out } = kernel;
@@ -35,7 +35,7 @@ export function registerLinear(): void {
   });
   implement(linearOp.backward, { cpu: 'own', cuda: 'pytorch' }, ({ dy, x, weight }, _, kernel) => {
     const { use, out, backend } = kernel;
-    // The factors' rows are views of what the forward pass multiplied.
+    // Views of the tensors that the forward pass multiplied.
     const rows = (tensor: TensorInfo) =>
       use('reshape', inPrecision(kernel, tensor), [-1, tensor.shape.at(-1)!]);
     const [gradient, factor, matrix] = [rows(dy), rows(x), inPrecision(kernel, weight)];
@@ -44,7 +44,7 @@ export function registerLinear(): void {
         out('float32', 'alitok::product', gradient, matrix, false, false),
         out('float32', 'alitok::product', gradient, factor, true, false),
       ];
-    // What is added up for a weight and scaled is float32 at once.
+    // A weight's gradient is float32 from the start, since it is accumulated and scaled.
     const columns = use('t', gradient);
     const dweight =
       inHalf(kernel) && backend.widensProducts
@@ -57,7 +57,7 @@ export function registerLinear(): void {
     if (!onCpu(kernel)) {
       if (!int8) return [out('float32', 'to.dtype', id(weight), ScalarType.bfloat16)];
       throw new EngineError(
-        `weights in int8 are for ${option('device', 'cpu')}, not ${backend.device}; use ${option('weights', 'bf16')}`,
+        `weights in int8 need ${option('device', 'cpu')}; on ${backend.device} use ${option('weights', 'bf16')}`,
       );
     }
     if (!int8) return [out('float32', 'alitok::pack_bf16', id(weight))];
@@ -70,7 +70,7 @@ export function registerLinear(): void {
     if (onCpu(kernel)) return out('float32', 'alitok::linear_few', id(x), id(weight), factors, offset);
     return outProduct(kernel, 'linear', backend.halfOf(x), id(weight), bias ? backend.halfOf(bias) : null);
   });
-  // PyTorch's own kernels for these are one pass over memory, in either type.
+  // PyTorch's kernels for these make one pass over memory, in either type.
   implement(geluOp, PYTORCH, ({ x }, _, kernel) =>
     outGiven(kernel, x, kernel.backend.call('gelu', asGiven(kernel, x))),
   );
@@ -95,7 +95,7 @@ export function registerLinear(): void {
       out('float32', 'mul.Tensor', id(dy), use('silu', id(gate))),
     ];
   });
-  // Decoding multiplies by w1 and w3 at once where a product costs a command to the device.
+  // On a CUDA device each product is a kernel launch, so decoding multiplies by w1 and w3 at once.
   implement(joinLayersOp, { cpu: 'none', cuda: 'pytorch' }, ({ w1, w3 }, { packed }, kernel) => {
     const { id, out, outHalf, backend } = kernel;
     if (!ownCuda(kernel)) return [];

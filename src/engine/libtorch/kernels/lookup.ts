@@ -2,7 +2,7 @@ import { crossEntropyOp, embeddingOp, nearestCodeOp } from '../../ops/lookup.js'
 import { ScalarType } from '../backend.js';
 import { implement, PYTORCH } from './register.js';
 
-/** Embeddings, the loss over codes, and the nearest code. */
+/** Embeddings, cross-entropy and the nearest code. */
 export function registerLookup(): void {
   implement(embeddingOp, PYTORCH, ({ weight, indices }, _, { id, out }) =>
     out('float32', 'embedding', id(weight), id(indices)),
@@ -24,7 +24,7 @@ export function registerLookup(): void {
     return out('float32', 'mul.Tensor', difference, use('unsqueeze', id(dy), -1));
   });
   implement(nearestCodeOp, PYTORCH, ({ z, codebook }, _, { id, use, out }) => {
-    // ‖e‖² − 2z·e: what all distances of a row have in common is left out.
+    // ‖e‖² − 2z·e: ‖z‖², which all distances of a row share, is left out.
     const norms = use('sum.dim_IntList', use('square', id(codebook)), [-1]);
     const transposed = use('transpose.int', id(codebook), 0, 1);
     const distances = use('addmm', norms, id(z), transposed, 1, -2);

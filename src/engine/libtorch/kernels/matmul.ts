@@ -64,7 +64,7 @@ export function registerMatmul(): void {
     util.assert(Math.min(a.shape.length, b.shape.length) >= 2, () => 'matMul takes matrices, not vectors');
     const [left, right] = product(kernel, a, b, attributes);
     if (floats || backend.device === 'cpu') return out(a.dtype, 'matmul', left, right);
-    // CUDA multiplies no matrices of integers; float64 has room for theirs.
+    // CUDA does not multiply integer matrices; float64 holds their products exactly.
     const { use } = kernel;
     const [wideLeft, wideRight] = [left, right].map((x) => use('to.dtype', x, ScalarType.float64));
     return out(a.dtype, 'to.dtype', use('matmul', wideLeft, wideRight), backend.scalarType(a.dtype));

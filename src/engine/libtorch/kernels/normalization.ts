@@ -9,7 +9,7 @@ function rowsOf({ id, use }: Kernel, x: TensorInfo): TensorId {
   return x.shape.length === 2 ? id(x) : use('reshape', id(x), [-1, x.shape.at(-1)!]);
 }
 
-/** Layer, RMS and group normalisation. */
+/** LayerNorm, RMSNorm and GroupNorm. */
 export function registerNormalization(): void {
   implement(
     layerNormOp,
@@ -44,7 +44,7 @@ export function registerNormalization(): void {
         weight.shape,
         ...statistics,
         scale,
-        scale, // only whether there is a bias counts
+        scale, // stands for the bias, of which only the presence matters
         [true, true, true],
       ) as TensorId[];
       return gradients.map((gradient) => backend.wrap(gradient, 'float32'));

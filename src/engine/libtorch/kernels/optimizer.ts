@@ -5,10 +5,10 @@ import type { TensorId } from '../bridge.js';
 import { keepsHalf, onCpu } from './products.js';
 import { implement, type Kernel } from './register.js';
 
-/** PyTorch's number for rows one after the other. */
+/** PyTorch's number of the contiguous memory format. */
 const CONTIGUOUS = 0;
 
-/** What happens to all parameters at once. */
+/** AdamW and the gradient norm, over all parameters at once. */
 export function registerOptimizer(): void {
   implement(adamWOp, { cpu: 'own', cuda: 'pytorch' }, (inputs, attributes, kernel) => {
     const [parameters, gradients, ms, vs] = adamWLists<TensorInfo>(inputs);
@@ -23,13 +23,13 @@ export function registerOptimizer(): void {
       backend.overwritten(x);
       return backend.alias(x);
     };
-    // Weights that were rounded for products will be so again.
+    // Weights that were rounded for products will be needed rounded again.
     const rounded = parameters.map((x) => keepsHalf(kernel) && backend.hasRounded(x));
     const lists = [parameters, ms, vs].map((tensors) => tensors.map(own));
     const [p, m, v] = lists.map((tensors) => tensors.map(id));
     if (fused) {
-      // It wants all four of a parameter to lie in memory alike; gradients of convolutions often do not. Its own scale it
-      // writes into the gradients, of which two may be one in memory.
+      // It needs all four tensors of a parameter in the same memory layout, which gradients of convolutions often lack. Its own
+      // `grad_scale` would write to the gradients, and two of these may share memory.
       const lying = gradients.map((x) => use('contiguous', id(x)));
       const scaled: TensorId[] =
         gradientScale === 1 ? lying : backend.call('_foreach_mul.Scalar', lying, gradientScale).map(drop);

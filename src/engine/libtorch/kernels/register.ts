@@ -4,7 +4,7 @@ import type { LibtorchBackend } from '../backend.js';
 import type { Argument, TensorId } from '../bridge.js';
 import { type Inputs, isHostType, LeftToHost, type Result, runOnHost } from './host.js';
 
-/** What a kernel works with: operators by name, and the PyTorch tensors behind tfjs's. */
+/** What a kernel calls: operators by name, on the PyTorch tensors behind tfjs's. */
 export class Kernel {
   private temporary: TensorId[] = [];
 
@@ -13,10 +13,10 @@ export class Kernel {
   /** The PyTorch tensor of a tfjs tensor. */
   readonly id = (tensor: tf.TensorInfo): TensorId => this.backend.id(tensor);
 
-  /** The same in bfloat16 where the tensor was made in it. */
+  /** The same, but in bfloat16 if the tensor was computed in it. */
   readonly either = (tensor: tf.TensorInfo): TensorId => this.backend.either(tensor);
 
-  /** Runs an operator whose one result is freed when the kernel ends. */
+  /** Runs an operator whose single result is freed when the kernel ends. */
   readonly use = (name: string, ...args: Argument[]): TensorId => {
     const result = this.backend.call(name, ...args) as TensorId;
     this.temporary.push(result);
@@ -29,19 +29,19 @@ export class Kernel {
     return id;
   };
 
-  /** Runs an operator and makes its one result a tfjs tensor. */
+  /** Runs an operator and wraps its single result as a tfjs tensor. */
   readonly out = (dtype: tf.DataType, name: string, ...args: Argument[]): tf.TensorInfo =>
     this.backend.wrap(this.backend.call(name, ...args), dtype);
 
-  /** Runs an operator whose one result is bfloat16 and makes it a float tensor, which stays so while nobody needs float32. */
+  /** Runs an operator and wraps its single bfloat16 result, which is converted only when float32 is needed. */
   readonly outHalf = (name: string, ...args: Argument[]): tf.TensorInfo =>
     this.backend.wrapHalf(this.backend.call(name, ...args));
 
-  /** Runs an operator that was given `either(x)` and keeps its type. */
+  /** Runs an operator that was given `either(x)` and returns the same type. */
   readonly outLike = (x: tf.TensorInfo, name: string, ...args: Argument[]): tf.TensorInfo =>
     this.backend.wrapLike(x, this.backend.call(name, ...args));
 
-  /** Runs an operator and makes each of its results a float tensor. */
+  /** Runs an operator and wraps each of its results as a float32 tensor. */
   readonly outs = (name: string, ...args: Argument[]): tf.TensorInfo[] =>
     (this.backend.call(name, ...args) as TensorId[]).map((id) => this.backend.wrap(id, 'float32'));
 

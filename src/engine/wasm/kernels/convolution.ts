@@ -7,7 +7,7 @@ import { type Inputs, isFloat, register, registerFor } from './register.js';
 type Shape4D = [number, number, number, number];
 type Info = tf.backend_util.Conv2DInfo;
 
-/** Patches take at most so much memory at a time: images are cut into groups that fit. */
+/** The most memory that patches take at a time; images are processed in groups that fit. */
 const COLUMN_BYTES = 64 * 2 ** 20;
 
 interface ConvAttributes {
@@ -31,7 +31,7 @@ function info(x: number[], filter: number[], attributes: ConvAttributes, depthwi
   );
 }
 
-/** What the kernels want to know: sizes of input and output, the filter, strides, dilations and padding. */
+/** A convolution's sizes in the kernels' order: input, output, filter, strides, dilations and padding. */
 function geometry(conv: Info): number[] {
   return [
     ...[conv.inHeight, conv.inWidth, conv.inChannels, conv.outHeight, conv.outWidth],
@@ -40,7 +40,7 @@ function geometry(conv: Info): number[] {
   ];
 }
 
-/** Calls `each` with groups of images and memory for their patches (rows, kh·kw·inChannels). */
+/** Calls `each` for groups of images, with memory for their patches (rows, kh·kw·inChannels). */
 function inGroups(
   backend: WasmBackend,
   conv: Info,
@@ -75,7 +75,7 @@ function toColumns(
 
 const patchOf = (conv: Info) => conv.filterHeight * conv.filterWidth * conv.inChannels;
 
-/** Whether every patch is one pixel, in order: the images are their own patches. */
+/** Whether every patch is one pixel, in order, so that the images are their own patches. */
 function isPointwise(conv: Info): boolean {
   const { filterHeight, filterWidth, strideHeight, strideWidth, outHeight, outWidth, inHeight, inWidth } =
     conv;
@@ -187,7 +187,7 @@ export function registerConvolution(): void {
     },
   );
 
-  /** Sizes of a depthwise convolution, with the multiplier after the channels. */
+  /** `geometry` of a depthwise convolution, with the multiplier after the channels. */
   const withMultiplier = (conv: Info, multiplier: number) => geometry(conv).toSpliced(3, 0, multiplier);
   register<ConvAttributes & { inputShape: number[] }>(
     'DepthwiseConv2dNativeBackpropInput',
@@ -218,7 +218,7 @@ export function registerConvolution(): void {
   type PoolAttributes = ConvAttributes & { filterSize: number | [number, number] };
   const poolInfo = (x: tf.TensorInfo, { filterSize, strides, pad, dimRoundingMode }: PoolAttributes) =>
     tf.backend_util.computePool2DInfo(x.shape as Shape4D, filterSize, strides, 1, pad, dimRoundingMode);
-  // tfjs's own lose NaN, and the gradient is wrong where the windows do not tile the input.
+  // tfjs's own kernels lose NaN, and their gradient is wrong where the windows do not tile the input.
   for (const [name, kernel] of [
     ['MaxPool', 'maxPool'],
     ['AvgPool', 'avgPool'],
