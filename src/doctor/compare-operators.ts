@@ -2,42 +2,42 @@ import * as tf from '@tensorflow/tfjs';
 import { type EngineName, type EngineOptions, openEngine } from '../engine/index.js';
 import { OPERATOR_CHECKS, type OperatorCheck, type Rounding, type Values } from './operators.js';
 
-/** How one operation came out. */
+/** The result of one check. */
 export interface OperatorResult {
   name: string;
   /**
-   * Of the output that is farthest off for its kind: ‖found − expected‖ / ‖expected‖; of whole numbers and booleans the
-   * share that differ. Not a number where the operation failed.
+   * The error of the output that is farthest off relative to its limit: ‖found − expected‖ / ‖expected‖, or for integers and
+   * booleans the share that differ. NaN if the check failed to run.
    */
   error: number;
-  /** That output, such as `gradient of k`. */
+  /** The name of that output, such as `gradient of k`. */
   worst: string;
-  /** What its error may be. */
+  /** The largest error that it may have. */
   limit: number;
-  /** What the device took, reading included. */
+  /** The time on the tested side, including reading. */
   milliseconds: number;
   passed: boolean;
-  /** Why there is no result, in one line. */
+  /** Why the check failed to run, in one line. */
   failure?: string;
-  /** Whether the device answers nothing after this, so that nothing more was tried. */
+  /** Whether the device stopped working, so that no further check was run. */
   lost?: boolean;
 }
 
-/** How much of what may be off is off: up to 1 is rounding. */
+/** The error as a share of its limit: up to 1 is rounding. */
 export const shareOfLimit = ({ error, limit }: Pick<OperatorResult, 'error' | 'limit'>): number =>
   error === 0 ? 0 : error / limit;
 
-/** Two ways of computing, between which the process may go back and forth. */
+/** Two ways of computing, between which the process can switch. */
 export interface Sides {
-  /** Makes the one current that is taken to be right: float32 on the CPU. */
+  /** Switches to the reference: float32 on the CPU. */
   reference(): Promise<unknown>;
-  /** Makes the one current that is to be examined. */
+  /** Switches to the side that is tested. */
   tested(): Promise<unknown>;
-  /** What that one multiplies. */
+  /** The precision of the tested side. */
   precision: Pick<EngineOptions, 'precision' | 'tf32'>;
 }
 
-/** An engine as its options say, beside itself on the CPU in float32, where its kernels are others. */
+/** An engine with the given options, against the same engine on the CPU in float32, where it uses other kernels. */
 export function besideCpu(engine: EngineName, options: EngineOptions): Sides {
   return {
     reference: () => openEngine(engine, { threads: options.threads, device: 'cpu' }),
@@ -47,12 +47,12 @@ export function besideCpu(engine: EngineName, options: EngineOptions): Sides {
 }
 
 /**
- * Relative errors that are rounding, by what an operation multiplies and with how many bits of mantissa. Float32 has 24:
- * the same sum in another order is up to 2e-6 off, and convolutions by Winograd's or Fourier's transform up to ten times
- * that, but products in TF32 that nobody asked for 3e-4. TF32 has 11 and bfloat16 8, so that factors are off by up to 2⁻¹²
- * and 2⁻⁹ of themselves, and a sum of products by about as much; its gradients twice that, and layers in a row add
- * up. What passes for rounding of bfloat16 was measured: 3e-3 to 6e-3 for layers, 9e-3 for models, 1e-1 through kinks. A
- * mask, a weight or a scale that is wrong changes a result by a tenth of itself and more.
+ * The largest relative errors that count as rounding, by what an operation multiplies and in which precision. Float32 has 24
+ * bits of mantissa: the same sum in another order is off by up to 2e-6, convolutions by Winograd's or Fourier's transform by
+ * up to ten times that, and products in TF32 that were not asked for by 3e-4. TF32 has 11 bits and bfloat16 8, so factors are
+ * off by up to 2⁻¹² and 2⁻⁹ of themselves and sums of products by about as much; gradients by twice that, and errors of
+ * consecutive layers add up. Errors measured in bfloat16 are 3e-3 to 6e-3 for layers, 9e-3 for models and 1e-1 through kinks.
+ * A wrong mask, weight or scale changes a result by a tenth of itself or more.
  */
 const LIMITS: Record<Rounding, Record<'float32' | 'tf32' | 'bf16', number>> = {
   sums: { float32: 3e-5, tf32: 3e-5, bf16: 3e-5 },
@@ -63,24 +63,24 @@ const LIMITS: Record<Rounding, Record<'float32' | 'tf32' | 'bf16', number>> = {
   packed: { float32: 2e-2, tf32: 2e-2, bf16: 2e-2 },
 };
 
-/** What an output of floating-point numbers may be off. */
+/** The largest error of an output of floating-point numbers. */
 function limitOf({ rounding }: OperatorCheck, { precision, tf32 }: Sides['precision']): number {
   const { float32, tf32: shorter, bf16 } = LIMITS[rounding];
   return Math.max(float32, tf32 ? shorter : 0, precision === 'bf16' ? bf16 : 0);
 }
 
-/** CUDA's errors after which a process can do nothing more with the device. */
+/** CUDA errors after which a process can no longer use the device. */
 const FATAL =
   /device-side assert|illegal (memory access|instruction|address)|misaligned address|unspecified launch failure|invalid program counter|hardware stack error|uncorrectable ECC|launch timed out/i;
 
-/** What an operation gave under one name. */
+/** One output of a check. */
 export interface Output {
   values: ArrayLike<number>;
   shape: number[];
   dtype: tf.DataType;
 }
 
-/** Runs a check on the current engine, reads all that it gives, and frees it. */
+/** Runs a check on the current engine, reads its outputs and frees them. */
 async function outputsOf(run: () => Values | Promise<Values>): Promise<Map<string, Output>> {
   tf.engine().startScope();
   try {
@@ -95,7 +95,7 @@ async function outputsOf(run: () => Values | Promise<Values>): Promise<Map<strin
   }
 }
 
-/** How far found values are from those expected; infinite where they are not numbers. */
+/** The error of the values found; infinite if any is NaN. */
 function errorOf({ values: found }: Output, { values: expected, dtype }: Output): number {
   let [difference, size] = [0, 0];
   for (let i = 0; i < expected.length; i++) {
@@ -109,7 +109,7 @@ function errorOf({ values: found }: Output, { values: expected, dtype }: Output)
 
 const failureOf = (error: unknown) => (error as Error).message.split('\n')[0];
 
-/** What is computed on the reference's side, by the operation's name. */
+/** Outputs of the reference, by the name of the check. */
 export type Known = Map<string, Map<string, Output>>;
 
 async function compare(check: OperatorCheck, sides: Sides, known: Known): Promise<OperatorResult> {
@@ -155,10 +155,10 @@ async function compare(check: OperatorCheck, sides: Sides, known: Known): Promis
 }
 
 /**
- * Runs each operation on both sides and gives how far the tested one is off, one after the other as they are done. One that
- * fails is a result like others, unless the device is lost by it: then it is the last. Leaves the tested side current.
- * @param only the names of those to run; all if absent
- * @param known what the reference gave before, for another precision; it is added to
+ * Runs each check on both sides and yields its result as soon as it is done. A check that fails to run is a result like any
+ * other, but the last one if the device is lost. Leaves the tested side current.
+ * @param only the names of the checks to run; all by default
+ * @param known outputs of the reference from an earlier call, such as for another precision; new ones are added
  */
 export async function* compareOperators(
   sides: Sides,

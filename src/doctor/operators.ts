@@ -1,5 +1,16 @@
 import * as tf from '@tensorflow/tfjs';
+import { geluOp, swiGLUOp } from '../engine/ops/activation.js';
+import { attentionOp, cacheWriteOp, newCacheOp, normRotaryOp, rotaryOp } from '../engine/ops/attention.js';
+import type { AnyOperation } from '../engine/ops/define.js';
+import { drawCodesOp, drawStepOp } from '../engine/ops/drawing.js';
+import { dropoutOp } from '../engine/ops/dropout.js';
+import { frozenConv2dOp, frozenDepthwiseConv2dOp, frozenLinearOp } from '../engine/ops/frozen.js';
+import { generatorStepOp, joinLayersOp } from '../engine/ops/generator-step.js';
 import * as ops from '../engine/ops/index.js';
+import { linearOp, packedLinearOp, packWeightOp } from '../engine/ops/linear.js';
+import { crossEntropyOp, embeddingOp, nearestCodeOp } from '../engine/ops/lookup.js';
+import { groupNormOp, layerNormOp, rmsNormOp } from '../engine/ops/normalization.js';
+import { adamWOp, sumOfSquaresOp } from '../engine/ops/optimizer.js';
 import { Generator } from '../models/generator/generator.js';
 import { antialiasedResize, tf1Resize } from '../models/judges/resize.js';
 import { Discriminator } from '../models/tokenizer/discriminator.js';
@@ -7,9 +18,9 @@ import { toPatches } from '../models/tokenizer/patches.js';
 import { toHWIO } from '../nn/layers.js';
 import { fillByFormula, uniformNumbers } from './formula.js';
 
-/** What an operation multiplies, if anything, which says how far precision takes its results. */
+/** What an operation multiplies, if anything: it decides how large rounding errors may be. */
 export type Rounding =
-  /** Sums and functions of float32 numbers, whatever precision is chosen. */
+  /** Sums and functions of float32 numbers in every precision. */
   | 'sums'
   /** tfjs's own matrix products: float32 numbers, or TF32. */
   | 'products'
@@ -17,25 +28,27 @@ export type Rounding =
   | 'layers'
   /** Several layers in a row, each of which adds its rounding. */
   | 'model'
-  /** The same with gradients through kinks: a sign or a maximum that rounding turns sends all of a gradient another way. */
+  /** The same with gradients through kinks: where rounding flips a sign or a maximum, a whole gradient takes another path. */
   | 'kinks'
-  /** Weights that are kept in bfloat16 in every precision. */
+  /** Weights that are stored in bfloat16 in every precision. */
   | 'packed';
 
 export type Values = Record<string, tf.Tensor>;
 
-/** One operation as the models use it, on numbers from a formula. */
+/** One check: operations as the models use them, on numbers from a formula. */
 export interface OperatorCheck {
   name: string;
   rounding: Rounding;
-  /** Values and gradients by name. Whole numbers and booleans among them must be right to the last one. */
+  /** The operations of the vocabulary that it checks, with their gradients; none for those of tfjs. */
+  operations?: readonly AnyOperation[];
+  /** Values and gradients by name. Integers and booleans must agree exactly. */
   run(): Values | Promise<Values>;
 }
 
 // biome-ignore lint/suspicious/noExplicitAny: each function below knows the ranks of its own inputs
 type Tensors<N extends string = string> = Record<N, any>;
 
-/** Numbers in [−scale, scale), others for each seed. */
+/** Numbers in [−scale, scale), which depend on the seed. */
 function numbers<T extends tf.Tensor = tf.Tensor>(shape: number[], seed = 1, scale = 1): T {
   const values = uniformNumbers(tf.util.sizeFromShape(shape), seed);
   return tf.tensor(
@@ -56,7 +69,7 @@ function whole<T extends tf.Tensor = tf.Tensor1D>(shape: number[], below: number
 
 const OUTPUT_SEED = 1000;
 
-/** f(inputs), and what the gradients by all inputs are where each element of the result has a gradient of its own. */
+/** f(inputs), and the gradients by all inputs for a different gradient of each element of the result. */
 function differentiated<N extends string>(
   inputs: Record<N, tf.Tensor>,
   f: (inputs: Tensors<N>) => tf.Tensor,
@@ -73,7 +86,7 @@ function differentiated<N extends string>(
   return { y, ...Object.fromEntries(names.map((name, i) => [`gradient of ${name}`, gradients[i]])) };
 }
 
-/** Several results under a name each. */
+/** Joins several sets of results, with their names as prefixes. */
 const prefixed = (parts: Record<string, Values>): Values =>
   Object.fromEntries(
     Object.entries(parts).flatMap(([part, values]) =>
@@ -81,9 +94,9 @@ const prefixed = (parts: Record<string, Values>): Values =>
     ),
   );
 
-/** Queries, keys and values as the models have them: views into what one linear layer gave, (B, T, H, D) each. */
+/** Queries, keys and values (B, T, H, D) as in the models: views into the result of one linear layer. */
 function heads([batch, tokens, count, width]: number[]): Record<'q' | 'k' | 'v', tf.Tensor4D> {
-  // Far enough from zero for weights that differ.
+  // Large enough for attention weights that differ.
   const all = numbers([batch, tokens, 3, count, width], 1, 2);
   const [q, k, v] = tf.unstack(all, 2) as tf.Tensor4D[];
   return { q, k, v };
@@ -94,7 +107,7 @@ const attention =
   () =>
     differentiated(heads(shape), ({ q, k, v }) => ops.attention(q, k, v, options));
 
-/** Attention of `queries` new positions over a cache of 20 that holds `keyLength`. */
+/** Attention of `queries` new positions over a cache of 20 rows of which `keyLength` are filled. */
 const cached =
   (queries: number, keyLength: number, width: number): OperatorCheck['run'] =>
   () => {
@@ -103,7 +116,7 @@ const cached =
     return { y: ops.attention(q, k, v, { causal: true, keyLength }) };
   };
 
-/** Decoding steps of a small generator, whose weights are kept as `kind` says, on a cache that stays with the engine. */
+/** Decoding steps of a small generator with weights of a `kind`, on the engine's own cache. */
 function decoding(kind?: 'bf16'): Values {
   const size = { width: 96, layers: 2, heads: 2, classes: 3 };
   const generator = new Generator({ ...size, codebook_size: 50, prefix_tokens: 4, grid: 3 });
@@ -120,11 +133,11 @@ function decoding(kind?: 'bf16'): Values {
   }
 }
 
-/** The discriminator's layers in a row: each gets what the one before it left in memory, in that one's order. */
+/** The discriminator's layers in a row, each on the memory layout that the one before it left. */
 function discriminating(run: (discriminator: Discriminator, images: tf.Tensor4D) => Values): Values {
   const discriminator = new Discriminator({ hidden_channels: 32, stages: 2 });
   fillByFormula(discriminator.parameters, 1);
-  // The blur's weights are no parameters, and the formula leaves them zero.
+  // The weights of the blur are buffers, which the formula leaves zero.
   const taps = [1, 3, 3, 1].flatMap((a) => [1, 3, 3, 1].map((b) => (a * b) / 64));
   for (const p of discriminator.parameters) if (p.buffer) p.value = tf.tensor(taps, [...p.shape]);
   try {
@@ -144,7 +157,7 @@ const discriminatorGradients = (): Values =>
     return { images: first, ...Object.fromEntries(trained.map((p, i) => [p.name, gradients[i]])) };
   });
 
-/** Steps of AdamW over parameters of many shapes, one of which has a gradient that lies otherwise in memory than it does. */
+/** Steps of AdamW over parameters of many shapes; one has a gradient with another memory layout. */
 function optimizing(): Values {
   const shapes = [[1], [7], [129, 65], [33, 7], [3, 5, 3, 3], [2 ** 16 + 3]];
   const attributes = { lr: 0.01, beta1: 0.9, beta2: 0.96, epsilon: 1e-8, weightDecay: 0.1 };
@@ -153,7 +166,7 @@ function optimizing(): Values {
       ? numbers([shape[2], shape[3], shape[1], shape[0]], seed).transpose([3, 2, 0, 1])
       : numbers(shape, seed);
   const begun = shapes.map((shape, i) => numbers(shape, i + 1));
-  // Copies that belong to nobody else, as a training's are: their memory may be used again.
+  // Copies that nothing else uses, as in training, so that the engine may reuse their memory.
   let state = begun.map((p) => [p.mul(1), tf.fill(p.shape, 0), tf.fill(p.shape, 0)]);
   for (const step of [1, 2, 3]) {
     const tensors = state.map(([parameter, m, v], i) => {
@@ -172,7 +185,7 @@ function optimizing(): Values {
   );
 }
 
-/** A layer before and after its weight was changed in place: nothing that was derived from it may stay. */
+/** A layer before and after its weight was changed in place: nothing derived from the old weight may remain. */
 function layerAfterStep(): Values {
   const x = numbers([40, 96]);
   const weight = numbers([56, 96], 2).mul(1);
@@ -184,7 +197,7 @@ function layerAfterStep(): Values {
   return { before, after: ops.linear(x, next) };
 }
 
-/** Codes so near to each other that products with a shorter mantissa would find others, but float32's do not. */
+/** Codes so close to each other that products with a shorter mantissa than float32's would find others. */
 function nearest(): Values {
   const [groups, each, rows, width, apart] = [64, 16, 200, 32, 0.05];
   const centres = numbers([groups, width], 3);
@@ -198,12 +211,12 @@ function nearest(): Values {
 /** A point in [0, 1) for each row. */
 const points = (count: number) => numbers([count], 9, 0.5).add(0.5) as tf.Tensor1D;
 
-/** Logits and points of which none is within 3e-6 of where another code begins: rounding draws the same. */
+/** Logits and points that are all at least 3e-6 away from the next code, so that rounding does not change the draw. */
 const drawn =
   (batch: number, entries: number, options: ops.DrawOptions): OperatorCheck['run'] =>
   () => ({ codes: ops.drawCodes(numbers([batch, entries], 1, 4), points(batch), options) });
 
-/** Codes of several steps, each of logits that the device finds by itself, and which it records where it can. */
+/** Codes of several steps whose logits the device looks up itself, recorded if the engine can. */
 function drawnInSteps(guided: boolean): Values {
   const [steps, images, entries] = [5, 3, 400];
   const rows = guided ? 2 * images : images;
@@ -216,7 +229,7 @@ function drawnInSteps(guided: boolean): Values {
   const scales = guided ? (numbers([steps], 3).add(2) as tf.Tensor1D) : undefined;
   const state = { position, ids, codes, uniforms, scales };
   const options = { temperature: 1.1, top_k: 50, top_p: 0.9 };
-  /** The same for devices to which the host tells each step. */
+  /** The same for engines without `drawStep`, driven by the host. */
   const drawHere = () => {
     const i = position.dataSync()[0];
     const own = logits.slice([i, 0], [1, -1]).reshape([rows, entries]);
@@ -244,7 +257,7 @@ function drawnInSteps(guided: boolean): Values {
   }
 }
 
-/** What a block of the generator trains through, each layer's result going on as the engine has it. */
+/** A block of the generator in training, in which each result is passed on in the engine's own precision. */
 function block(): Values {
   const [batch, count, width] = [2, 2, 48];
   const [cos, sin] = [numbers<tf.Tensor2D>([37, 24], 5), numbers<tf.Tensor2D>([37, 24], 6)];
@@ -319,7 +332,7 @@ function comparisons(): Values {
 function reductions(): Values {
   const x = numbers([3, 37, 5, 8]);
   const of = (f: (x: tf.Tensor) => tf.Tensor) => differentiated({ x }, (t) => f(t.x));
-  // Equal values, of which the first must be taken.
+  // Equal values, of which the first must be chosen.
   const [few, order] = [whole([6, 500], 9), tf.topk(whole([6, 40], 9), 7)];
   return {
     ...prefixed({
@@ -370,7 +383,7 @@ function creations(): Values {
   };
 }
 
-/** Numbers on their way to the device and back, few and many, waited for and not, and views that lie otherwise in memory. */
+/** Numbers to the device and back: few and many, synchronously and not, and views with another memory layout. */
 async function transfers(): Promise<Values> {
   const result: Values = {};
   for (const count of [1, 5, 3000, 20_001]) {
@@ -421,7 +434,7 @@ const convolution =
     return differentiated(inputs, ({ x, weight }) => tf.conv2d(x, toHWIO(weight), stride, pad));
   };
 
-/** A filter (h, w, C, 1) on each channel of x. */
+/** A depthwise convolution of x by a filter (4, 4, C, 1). */
 const depthwise =
   (shape: number[], stride: number): OperatorCheck['run'] =>
   () => {
@@ -436,7 +449,7 @@ function frozenConvolutions(): Values {
     shape: number[] = IMAGES,
   ) => {
     const weight = numbers([10, shape[3], ...kernel], 2);
-    // Far enough from zero that rounding turns no sign, on which a ReLU's gradient depends.
+    // Far enough from zero that rounding flips no sign, on which the gradient of a ReLU depends.
     const bias = tf.tensor(Array.from({ length: 10 }, (_, i) => (i % 2 ? 15 : -15)));
     return differentiated({ x: numbers(shape) }, ({ x }) => ops.frozenConv2d(x, weight, bias, options));
   };
@@ -471,7 +484,7 @@ function resizing(): Values {
   };
 }
 
-/** A layer in two dimensions and in three, with a bias and without. */
+/** A linear layer on x of any rank, with or without a bias. */
 const layer =
   (shape: number[], outputs: number, bias: boolean): OperatorCheck['run'] =>
   () => {
@@ -492,63 +505,108 @@ function packedLayers(): Values {
 
 const tokens = [2, 37, 96];
 
-/** All of them, what others are made of first. */
+/** All checks, from simple operations to those that are made of them. */
 export const OPERATOR_CHECKS: readonly OperatorCheck[] = [
-  { name: 'sending and reading', rounding: 'sums', run: transfers },
+  { name: 'transfers', rounding: 'sums', run: transfers },
   { name: 'new tensors', rounding: 'sums', run: creations },
-  { name: 'element by element', rounding: 'sums', run: elementwise },
-  { name: 'comparisons and whole numbers', rounding: 'sums', run: comparisons },
-  { name: 'sums and maxima', rounding: 'sums', run: reductions },
+  { name: 'elementwise arithmetic', rounding: 'sums', run: elementwise },
+  { name: 'comparisons and integers', rounding: 'sums', run: comparisons },
+  { name: 'reductions', rounding: 'sums', run: reductions },
   { name: 'slices, stacks and gathers', rounding: 'sums', run: movements },
   {
-    name: 'sums of segments',
+    name: 'segment sums',
     rounding: 'sums',
     run: () => {
-      const ids = whole([500], 21).sub(tf.scalar(1, 'int32')) as tf.Tensor1D; // −1 is of no segment
+      const ids = whole([500], 21).sub(tf.scalar(1, 'int32')) as tf.Tensor1D; // −1 belongs to no segment
       return { y: tf.unsortedSegmentSum(numbers([500, 9]), ids, 20) };
     },
   },
   {
-    name: 'counts',
+    name: 'bincount',
     rounding: 'sums',
     run: () => ({ y: tf.bincount(whole<tf.Tensor1D>([5000], 70), [], 64) }),
   },
   { name: 'matrix products', rounding: 'products', run: matrices },
-  { name: 'products of whole numbers', rounding: 'products', run: wholeMatrices },
-  { name: 'linear', rounding: 'layers', run: layer([2, 74, 96], 200, true) },
-  { name: 'linear without bias', rounding: 'layers', run: layer([148, 80], 56, false) },
-  { name: 'linear of odd widths', rounding: 'layers', run: layer([3, 5, 33], 7, true) },
-  { name: 'linear of few rows', rounding: 'layers', run: layer([3, 1, 96], 200, true) },
-  { name: 'linear after a step of AdamW', rounding: 'layers', run: layerAfterStep },
-  { name: 'packed linear', rounding: 'packed', run: packedLayers },
-  { name: 'attention, causal', rounding: 'layers', run: attention([2, 74, 2, 48], { causal: true }) },
-  { name: 'attention of all', rounding: 'layers', run: attention([2, 53, 2, 64], {}) },
+  { name: 'integer matrix products', rounding: 'products', run: wholeMatrices },
+  { name: 'linear', rounding: 'layers', operations: [linearOp], run: layer([2, 74, 96], 200, true) },
+  {
+    name: 'linear without bias',
+    rounding: 'layers',
+    operations: [linearOp],
+    run: layer([148, 80], 56, false),
+  },
+  {
+    name: 'linear of odd widths',
+    rounding: 'layers',
+    operations: [linearOp],
+    run: layer([3, 5, 33], 7, true),
+  },
+  {
+    name: 'linear of few rows',
+    rounding: 'layers',
+    operations: [linearOp],
+    run: layer([3, 1, 96], 200, true),
+  },
+  {
+    name: 'linear after a step of AdamW',
+    rounding: 'layers',
+    operations: [linearOp, adamWOp],
+    run: layerAfterStep,
+  },
+  {
+    name: 'packedLinear',
+    rounding: 'packed',
+    operations: [packWeightOp, packedLinearOp],
+    run: packedLayers,
+  },
+  {
+    name: 'attention, causal',
+    rounding: 'layers',
+    operations: [attentionOp],
+    run: attention([2, 74, 2, 48], { causal: true }),
+  },
+  {
+    name: 'attention, bidirectional',
+    rounding: 'layers',
+    operations: [attentionOp],
+    run: attention([2, 53, 2, 64], {}),
+  },
   {
     name: 'attention, narrow heads',
     rounding: 'layers',
+    operations: [attentionOp],
     run: attention([2, 21, 3, 12], { causal: true }),
   },
   {
     name: 'attention with dropout',
     rounding: 'layers',
+    operations: [attentionOp],
     run: attention([2, 37, 2, 48], { causal: true, dropout: 0.1, seed: 3e9 }),
   },
-  { name: 'attention over a cache', rounding: 'layers', run: cached(1, 13, 48) },
-  { name: 'attention of several over a cache', rounding: 'layers', run: cached(4, 13, 64) },
+  { name: 'attention over a cache', rounding: 'layers', operations: [attentionOp], run: cached(1, 13, 48) },
   {
-    name: 'writing to a cache',
+    name: 'attention of several queries over a cache',
+    rounding: 'layers',
+    operations: [attentionOp],
+    run: cached(4, 13, 64),
+  },
+  {
+    name: 'cacheWrite',
     rounding: 'sums',
+    operations: [newCacheOp, cacheWriteOp],
     run: () => {
       const cache = tf.variable(numbers<tf.Tensor4D>([2, 9, 2, 48]).mul(1), false) as tf.Variable<tf.Rank.R4>;
       ops.cacheWrite(cache, numbers([2, 3, 2, 48], 2), 4);
-      const y = cache.mul(1);
-      cache.dispose();
-      return { y };
+      const empty = ops.newCache([2, 9, 2, 48]);
+      const values = { y: cache.mul(1), empty: empty.mul(1) };
+      tf.dispose([cache, empty]);
+      return values;
     },
   },
   {
     name: 'rotary',
     rounding: 'sums',
+    operations: [rotaryOp],
     run: () => {
       const [cos, sin] = [numbers<tf.Tensor2D>([37, 24], 5), numbers<tf.Tensor2D>([37, 24], 6)];
       const { q, k } = heads([2, 37, 2, 48]);
@@ -558,6 +616,7 @@ export const OPERATOR_CHECKS: readonly OperatorCheck[] = [
   {
     name: 'normRotary',
     rounding: 'sums',
+    operations: [normRotaryOp],
     run: () => {
       const [cos, sin] = [numbers<tf.Tensor2D>([37, 24], 5), numbers<tf.Tensor2D>([37, 24], 6)];
       const inputs = { x: heads([2, 37, 2, 48]).k, weight: numbers([48], 2) };
@@ -567,6 +626,7 @@ export const OPERATOR_CHECKS: readonly OperatorCheck[] = [
   {
     name: 'rmsNorm',
     rounding: 'sums',
+    operations: [rmsNormOp],
     run: () => {
       const of = (x: tf.Tensor) =>
         differentiated({ x, weight: numbers([x.shape.at(-1)!], 2) }, (t) => ops.rmsNorm(t.x, t.weight));
@@ -576,6 +636,7 @@ export const OPERATOR_CHECKS: readonly OperatorCheck[] = [
   {
     name: 'layerNorm',
     rounding: 'sums',
+    operations: [layerNormOp],
     run: () => {
       const inputs = { x: numbers(tokens).add(2), weight: numbers([96], 2), bias: numbers([96], 3) };
       return differentiated(inputs, (t) => ops.layerNorm(t.x, t.weight, t.bias));
@@ -584,6 +645,7 @@ export const OPERATOR_CHECKS: readonly OperatorCheck[] = [
   {
     name: 'groupNorm',
     rounding: 'sums',
+    operations: [groupNormOp],
     run: () => {
       const inputs = { x: numbers([2, 7, 5, 64]).add(1), weight: numbers([64], 2), bias: numbers([64], 3) };
       return differentiated(inputs, (t) => ops.groupNorm(t.x, t.weight, t.bias, 32));
@@ -592,11 +654,13 @@ export const OPERATOR_CHECKS: readonly OperatorCheck[] = [
   {
     name: 'gelu',
     rounding: 'sums',
+    operations: [geluOp],
     run: () => differentiated({ x: numbers(tokens, 1, 5) }, (t) => ops.gelu(t.x)),
   },
   {
     name: 'swiGLU',
     rounding: 'sums',
+    operations: [swiGLUOp],
     run: () => {
       const inputs = { gate: numbers(tokens, 1, 5), value: numbers(tokens, 2) };
       return differentiated(inputs, (t) => ops.swiGLU(t.gate, t.value));
@@ -605,6 +669,7 @@ export const OPERATOR_CHECKS: readonly OperatorCheck[] = [
   {
     name: 'dropout',
     rounding: 'sums',
+    operations: [dropoutOp],
     run: () => {
       const of = (rate: number, seed: number) => {
         const values = differentiated({ x: numbers([10_007]) }, (t) => ops.dropout(t.x, rate, seed));
@@ -616,6 +681,7 @@ export const OPERATOR_CHECKS: readonly OperatorCheck[] = [
   {
     name: 'embedding',
     rounding: 'sums',
+    operations: [embeddingOp],
     run: () => {
       const indices = whole([9, 37], 50);
       return differentiated({ weight: numbers([53, 96]) }, (t) => ops.embedding(t.weight, indices));
@@ -624,6 +690,7 @@ export const OPERATOR_CHECKS: readonly OperatorCheck[] = [
   {
     name: 'crossEntropy',
     rounding: 'sums',
+    operations: [crossEntropyOp],
     run: () => {
       const targets = whole([21], 4096);
       return differentiated({ logits: numbers([21, 4096], 1, 20) }, (t) =>
@@ -631,46 +698,60 @@ export const OPERATOR_CHECKS: readonly OperatorCheck[] = [
       );
     },
   },
-  { name: 'nearestCode', rounding: 'sums', run: nearest },
+  { name: 'nearestCode', rounding: 'sums', operations: [nearestCodeOp], run: nearest },
   {
     name: 'drawCodes, the most likely',
     rounding: 'sums',
+    operations: [drawCodesOp],
     run: drawn(9, 4096, { temperature: 0, top_k: 0, top_p: 1 }),
   },
   {
-    name: 'drawCodes of all',
+    name: 'drawCodes, all codes',
     rounding: 'sums',
+    operations: [drawCodesOp],
     run: drawn(9, 4096, { temperature: 1.3, top_k: 0, top_p: 1 }),
   },
   {
     name: 'drawCodes of top_k and top_p',
     rounding: 'sums',
+    operations: [drawCodesOp],
     run: drawn(9, 400, { temperature: 0.9, top_k: 30, top_p: 0.8 }),
   },
-  { name: 'steps of drawing', rounding: 'sums', run: () => drawnInSteps(false) },
-  { name: 'steps of drawing, guided', rounding: 'sums', run: () => drawnInSteps(true) },
+  { name: 'drawStep', rounding: 'sums', operations: [drawStepOp], run: () => drawnInSteps(false) },
+  {
+    name: 'drawStep, guided',
+    rounding: 'sums',
+    operations: [drawStepOp],
+    run: () => drawnInSteps(true),
+  },
   {
     name: 'sumOfSquares',
     rounding: 'sums',
+    operations: [sumOfSquaresOp],
     run: () => ({
       y: ops.sumOfSquares([numbers([129, 65]), numbers([1], 2), numbers([3, 5, 3, 3], 3), numbers([], 4)]),
     }),
   },
-  { name: 'adamW', rounding: 'sums', run: optimizing },
+  { name: 'adamW', rounding: 'sums', operations: [adamWOp], run: optimizing },
   { name: 'convolution', rounding: 'layers', run: convolution([2, 32, 32, 3], [32, 3, 5, 5], 1, 'same') },
-  { name: 'convolution to one', rounding: 'layers', run: convolution(IMAGES, [1, 6, 5, 5], 1, 'same') },
-  { name: 'convolution of points', rounding: 'layers', run: convolution(IMAGES, [8, 6, 1, 1], 1, 'same') },
-  { name: 'convolution, halving', rounding: 'layers', run: convolution(IMAGES, [8, 6, 3, 3], 2, 'same') },
   {
-    name: 'convolution, halving inside',
+    name: 'convolution to one channel',
+    rounding: 'layers',
+    run: convolution(IMAGES, [1, 6, 5, 5], 1, 'same'),
+  },
+  { name: 'pointwise convolution', rounding: 'layers', run: convolution(IMAGES, [8, 6, 1, 1], 1, 'same') },
+  { name: 'convolution, stride 2', rounding: 'layers', run: convolution(IMAGES, [8, 6, 3, 3], 2, 'same') },
+  {
+    name: 'convolution, stride 2, valid',
     rounding: 'layers',
     run: convolution(IMAGES, [8, 6, 3, 3], 2, 'valid'),
   },
-  { name: 'blur of each channel', rounding: 'layers', run: depthwise(IMAGES, 2) },
-  { name: 'frozenConv2d', rounding: 'layers', run: frozenConvolutions },
+  { name: 'depthwise convolution', rounding: 'layers', run: depthwise(IMAGES, 2) },
+  { name: 'frozenConv2d', rounding: 'layers', operations: [frozenConv2dOp], run: frozenConvolutions },
   {
     name: 'frozenDepthwiseConv2d',
     rounding: 'layers',
+    operations: [frozenDepthwiseConv2dOp],
     run: () => {
       const [weight, bias] = [numbers([38, 1, 7, 7], 2), numbers([38], 3)];
       return differentiated({ x: numbers([2, 9, 10, 38]) }, ({ x }) =>
@@ -681,6 +762,7 @@ export const OPERATOR_CHECKS: readonly OperatorCheck[] = [
   {
     name: 'frozenLinear',
     rounding: 'layers',
+    operations: [frozenLinearOp],
     run: () => {
       const [weight, bias] = [numbers([56, 96], 2), numbers([56], 3)];
       return differentiated({ x: numbers(tokens) }, ({ x }) => ops.frozenLinear(x, weight, bias));
@@ -705,6 +787,11 @@ export const OPERATOR_CHECKS: readonly OperatorCheck[] = [
   },
   { name: "the discriminator's gradients", rounding: 'kinks', run: discriminatorGradients },
   { name: 'a block in training', rounding: 'model', run: block },
-  { name: 'decoding', rounding: 'model', run: () => decoding() },
-  { name: 'decoding, packed', rounding: 'packed', run: () => decoding('bf16') },
+  { name: 'decoding', rounding: 'model', operations: [generatorStepOp, joinLayersOp], run: () => decoding() },
+  {
+    name: 'decoding, packed',
+    rounding: 'packed',
+    operations: [generatorStepOp, joinLayersOp],
+    run: () => decoding('bf16'),
+  },
 ];

@@ -10,18 +10,18 @@ import { startWasm } from './wasm.js';
 
 export type { EngineOptions } from './options.js';
 
-/** What executes the tensors. `cpu` is tfjs's plain JavaScript: slow, there to check the others against. */
+/** The engines. `cpu` is tfjs's plain JavaScript: slow, and the reference for the others. */
 export const ENGINES = ['auto', 'libtorch', 'tensorflow', 'wasm', 'cpu'] as const;
 export type EngineChoice = (typeof ENGINES)[number];
 export type EngineName = Exclude<EngineChoice, 'auto'>;
 
-/** Starts one engine; says which library it is, its version, and its threads. Throws EngineError where it cannot run. */
+/** Starts an engine and returns its library, version and threads. Throws EngineError if it cannot run. */
 const start: Record<EngineName, (options: EngineOptions) => Promise<Omit<Engine, 'name'>>> = {
   libtorch: async ({ threads = availableParallelism(), ...options }) => ({
     description: startLibtorch({ threads, ...options }),
     threads,
   }),
-  // TensorFlow takes all processors, whatever is asked for.
+  // TensorFlow always uses all processors.
   tensorflow: async () => ({ description: startTensorFlow(), threads: availableParallelism() }),
   wasm: async (options) => ({
     description: `tfjs-backend-wasm ${tf.version_core}`,
@@ -30,7 +30,7 @@ const start: Record<EngineName, (options: EngineOptions) => Promise<Omit<Engine,
   cpu: async () => ({ description: `tfjs-backend-cpu ${tf.version_core}`, threads: 1 }),
 };
 
-/** What `--device` can name on this machine. */
+/** The devices of this machine that an engine can use. */
 export function devices(): string[] {
   try {
     return libtorchDevices();
@@ -40,12 +40,12 @@ export function devices(): string[] {
   }
 }
 
-/** Where the current engine computes: `cpu`, or another of `devices()`. */
+/** The device that the current engine computes on, one of `devices()`. */
 export function currentDevice(): string {
-  return (tf.backend() as { device?: string }).device ?? 'cpu'; // only libtorch has a choice
+  return (tf.backend() as { device?: string }).device ?? 'cpu'; // only libtorch has others
 }
 
-/** Throws EngineError where options ask for what only libtorch can do. */
+/** Throws EngineError if the options need libtorch. */
 function refuse(
   name: EngineName,
   { device = 'cpu', precision = 'float32', tf32 = false }: EngineOptions,
@@ -57,7 +57,7 @@ function refuse(
   ].filter((option) => option !== '');
   if (asked.length > 0)
     throw new EngineError(
-      `the engine ${name} cannot do ${asked.join(' ')}; use ${option('engine', 'libtorch')}`,
+      `the engine ${name} does not support ${asked.join(' ')}; use ${option('engine', 'libtorch')}`,
     );
 }
 
@@ -65,13 +65,14 @@ function refuse(
 export interface Engine {
   name: EngineName;
   description: string;
-  /** Processors it uses: not always those that were asked for. */
+  /** The number of processors it uses, which may differ from the number asked for. */
   threads: number;
 }
 
 /**
- * Makes one engine the current one. `auto` takes the fastest that is installed: libtorch, tensorflow, wasm.
- * `threads` defaults to all processors; only libtorch and wasm can do with fewer. Throws EngineError, naming the remedy, if a named engine cannot run.
+ * Starts an engine and makes it the current one. `auto` picks the fastest that is installed: libtorch, tensorflow, wasm.
+ * `threads` defaults to all processors; only libtorch and wasm can use fewer. Throws EngineError with the remedy if the chosen
+ * engine cannot run.
  */
 export async function openEngine(
   choice: EngineChoice = 'auto',

@@ -7,33 +7,33 @@ import { registerKernels } from './libtorch/kernels/index.js';
 import type { EngineOptions } from './options.js';
 
 /**
- * How long PyTorch's threads (GNU OpenMP) stay awake between two operations, in rounds: some 50 µs. Its own value is far
- * longer, and takes the processor from whatever else runs.
+ * How long PyTorch's threads (GNU OpenMP) spin between two operations, in iterations: about 50 µs. The default is far longer
+ * and takes the processor from other programs.
  */
 const SPINS = '20000';
 
-/** What the libraries read when they are loaded, as far as nobody else has said it. */
+/** Sets environment variables that the libraries read when they are loaded, unless the user has set them. */
 function setEnvironment(deterministic: boolean): void {
   const { env } = process;
   env.GOMP_SPINCOUNT ??= SPINS;
-  // Steps of many sizes leave gaps in blocks of fixed size, so that a batch may not fit which would; pages that are mapped as
-  // they are needed leave none. The first name is PyTorch's since 2.9, the second the one that it still reads.
+  // Steps of many sizes fragment memory in blocks of fixed size until a batch no longer fits; pages that are mapped on demand
+  // do not fragment. PyTorch has used the first name since 2.9, and still reads the second.
   if (!env.PYTORCH_ALLOC_CONF) env.PYTORCH_CUDA_ALLOC_CONF ??= 'expandable_segments:True';
-  if (deterministic) env.CUBLAS_WORKSPACE_CONFIG ??= ':4096:8'; // its only workspaces that keep an order of sums
+  if (deterministic) env.CUBLAS_WORKSPACE_CONFIG ??= ':4096:8'; // the only workspaces with a fixed order of sums
 }
 
-/** The share of the machine's memory that tensors may keep for those to come. */
+/** The share of the machine's memory that the allocator may cache for later tensors. */
 const KEPT_MEMORY = 1 / 4;
 
-/** The devices of PyTorch that `--device` can name. Throws EngineError where it does not load. */
+/** The devices that PyTorch can use. Throws EngineError if it does not load. */
 export function libtorchDevices(): string[] {
   const count = loadNative().cudaDevices();
   return ['cpu', ...Array.from({ length: count }, (_, i) => `cuda:${i}`)];
 }
 
 /**
- * `cuda` is the first CUDA device, or the one of this process's rank on this machine; without a name it is taken where
- * there is one. Throws EngineError.
+ * `cuda` is the first CUDA device, or the one for this process's rank on this machine. It is the default if there is a CUDA
+ * device. Throws EngineError.
  */
 function chooseDevice(native: Native, wanted: string | undefined, localRank = 0): string {
   const devices = native.cudaDevices();
@@ -41,7 +41,7 @@ function chooseDevice(native: Native, wanted: string | undefined, localRank = 0)
   const device = wanted === 'cuda' ? own : (wanted ?? (devices > 0 ? own : 'cpu'));
   const [, index] = /^cuda:(\d+)$/.exec(device) ?? [];
   if (device !== 'cpu' && index === undefined)
-    throw new EngineError(`there is no ${option('device', device)}; choose cpu, cuda, or cuda:N`);
+    throw new EngineError(`${option('device', device)} is not a device; choose cpu, cuda, or cuda:N`);
   if (index !== undefined && Number(index) >= devices)
     throw new EngineError(
       `${option('device', wanted)}: this PyTorch sees ${devices === 0 ? 'no CUDA device' : `${devices} CUDA devices`}; choose ${devices === 0 ? `${option('device', 'cpu')}, or install a PyTorch with CUDA` : `cuda:0 to cuda:${devices - 1}`}`,
@@ -49,16 +49,16 @@ function chooseDevice(native: Native, wanted: string | undefined, localRank = 0)
   return device;
 }
 
-/** Why a device has none of our own kernels (native/cuda); undefined where it has them. */
+/** Why our own kernels (native/cuda) cannot run on a device; undefined if they can. */
 function withoutKernels(native: Native, device: string): string | undefined {
-  const asked = native.find('alitok::cuda_kernels', '');
-  if (asked === null) return 'the bridge was built without them';
-  return (native.call(asked, device) as string) || undefined;
+  const operator = native.find('alitok::cuda_kernels', '');
+  if (operator === null) return 'the bridge was built without them';
+  return (native.call(operator, device) as string) || undefined;
 }
 
 /**
- * Starts the libtorch engine. Returns the library, its version, and on what and how it computes.
- * Throws EngineError where it is not built, does not load, or has no such device.
+ * Starts the libtorch engine. Returns a description: the library, its version, the device and the precision.
+ * Throws EngineError if it is not built, does not load, or has no such device.
  */
 export function startLibtorch(options: EngineOptions & { threads: number }): string {
   const { threads, precision = 'float32' } = options;

@@ -2,7 +2,7 @@ import * as tf from '@tensorflow/tfjs';
 import { peakMemory, resetPeakMemory } from '../machine.js';
 import type { LibtorchBackend } from './libtorch/backend.js';
 
-/** A kind of kernel that a device ran: how often, and how long in all. */
+/** A kind of kernel that a device ran: how often, and for how long in total. */
 export interface KernelUse {
   name: string;
   count: number;
@@ -12,15 +12,15 @@ export interface KernelUse {
 const libtorch = (): LibtorchBackend | undefined =>
   tf.getBackend() === 'libtorch' ? (tf.backend() as LibtorchBackend) : undefined;
 
-/** What the host asked for: what its own time for a step goes into. */
+/** The calls that the host makes, which take its own share of a step's time. */
 export interface Calls {
-  /** Kernels that tfjs ran, each an operation of the models' or of the vocabulary. */
+  /** Kernels that tfjs ran, of its own operations and of the vocabulary. */
   kernels: number;
-  /** Calls of PyTorch's operators and of ours, through the bridge; undefined for other engines than libtorch. */
+  /** Calls of PyTorch's operators and ours through the bridge; undefined for engines other than libtorch. */
   bridge?: number;
 }
 
-/** Counts what `run` asks of the engine. */
+/** Counts the calls that `run` makes. */
 export async function countCalls(run: () => Promise<void>): Promise<Calls> {
   const engine = tf.engine();
   const backend = libtorch() as { native: LibtorchBackend['native'] } | undefined;
@@ -47,28 +47,28 @@ export async function countCalls(run: () => Promise<void>): Promise<Calls> {
   return calls;
 }
 
-/** The engine where it is on a CUDA device and its bridge has the operators of native/measurements.cc. */
+/** The libtorch backend if it is on a CUDA device and its bridge has the operators of native/measurements.cc. */
 function measurable(): LibtorchBackend | undefined {
   const backend = libtorch();
   return backend && backend.device !== 'cpu' && backend.has('alitok::memory_begin') ? backend : undefined;
 }
 
 /**
- * Runs `run` and tells what kernels the CUDA device ran meanwhile, those that took longest first; undefined on other devices,
- * and where the PyTorch is too old to tell.
+ * Profiles the kernels that the CUDA device runs during `run`, the slowest first; undefined on other devices and if PyTorch is
+ * too old.
  */
 export async function profileKernels(run: () => Promise<void>): Promise<KernelUse[] | undefined> {
   const backend = measurable();
   if (!backend) return undefined;
   backend.call('alitok::profile_begin', true);
-  let noted: number;
+  let report: number;
   try {
     await run();
   } finally {
-    noted = backend.call('alitok::profile_end', true) as number;
+    report = backend.call('alitok::profile_end', true) as number;
   }
-  const text = new TextDecoder().decode(backend.native.read(noted) as Uint8Array);
-  backend.native.free(noted);
+  const text = new TextDecoder().decode(backend.native.read(report) as Uint8Array);
+  backend.native.free(report);
   const lines = text.split('\n').filter((line) => line !== '');
   return lines
     .map((line) => line.split('\t'))
@@ -77,8 +77,8 @@ export async function profileKernels(run: () => Promise<void>): Promise<KernelUs
 }
 
 /**
- * Gives back what is kept for tensors to come, and begins to look for the most memory that is taken, in bytes: of a CUDA
- * device by tensors, elsewhere by this process. Calling what it gives tells the most since then.
+ * Empties the allocator's cache and starts to measure peak memory in bytes: that of tensors on a CUDA device, elsewhere that of
+ * this process. The function it returns gives the peak since then.
  */
 export function watchMemory(): () => number {
   const device = measurable();

@@ -1,17 +1,17 @@
-/** How an engine is to compute. Only libtorch has a choice of device and precision. */
+/** How an engine computes. Only libtorch supports other devices and precisions than `cpu` and float32. */
 export interface EngineOptions {
-  /** Processors to use; all if absent. */
+  /** The number of processors to use; all by default. */
   threads?: number;
-  /** `cpu`, `cuda` or `cuda:N`; CUDA where there is any, if absent. */
+  /** `cpu`, `cuda` or `cuda:N`; by default a CUDA device if the machine has one. */
   device?: string;
-  /** What linear layers, attention and convolutions multiply. */
+  /** The precision in which linear layers, attention and convolutions multiply. */
   precision?: 'float32' | 'bf16';
-  /** Which of a machine's processes this one is: of several, each takes a CUDA device of its own. */
+  /** The rank of this process on its machine, which decides its CUDA device. */
   localRank?: number;
-  /** Whether CUDA may multiply float32 numbers with 10 bits of mantissa. */
+  /** Whether CUDA may multiply float32 numbers in TF32, with 10 bits of mantissa. */
   tf32?: boolean;
-  /** Whether CUDA may only use algorithms that give the same bits each time. */
+  /** Whether CUDA uses only algorithms that give the same bits each time. */
   deterministic?: boolean;
-  /** Told when work goes on more slowly than it could; Node.js's own warnings if absent. */
+  /** Receives warnings about work that is slower than it could be; by default Node.js's `process.emitWarning`. */
   warn?: (message: string) => void;
 }

@@ -6,8 +6,8 @@ import { registerKernels } from './wasm/kernels/index.js';
 let started: number | undefined;
 
 /**
- * Makes `wasm` a tfjs backend with shared memory, our kernels and `threads` threads (default: all processors).
- * Once started it stays as it is. Gives the threads that it has. Throws EngineError if it is not built.
+ * Registers `wasm` as a tfjs backend with shared memory, our kernels and `threads` threads (default: all processors).
+ * Once started, it does not change. Returns its number of threads. Throws EngineError if it is not built.
  */
 export async function startWasm({ threads = availableParallelism() }: { threads?: number }): Promise<number> {
   if (started !== undefined) return started;

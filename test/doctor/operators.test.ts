@@ -12,6 +12,8 @@ import { OPERATOR_CHECKS } from '../../src/doctor/operators.js';
 import { selfTest } from '../../src/doctor/self-test.js';
 import { openEngine } from '../../src/engine/index.js';
 import type { LibtorchBackend } from '../../src/engine/libtorch/backend.js';
+import { supportOf } from '../../src/engine/libtorch/kernels/register.js';
+import { vocabulary } from '../../src/engine/ops/define.js';
 import { pretendCuda } from '../aten/pretend-cuda.js';
 import { loadEmulated } from '../cuda/emulate.js';
 import { canRun, device, PRETENDED } from '../support/engines.js';
@@ -107,6 +109,53 @@ describe.skipIf(!canRun(ENGINE)).each(real ? ['with'] : ['without', 'with'])(
       await sidesOf('float32').reference();
       const used = await kernelsOf(selfTest);
       expect([...used].filter((name) => !ran.has(name))).toEqual([]);
+    });
+
+    it('compute each operation as its kernel was registered to', async () => {
+      /** What the kernel of an operation does, by the column of docs/operations.md and its name. */
+      const seen = new Map<string, { own?: boolean; nested?: boolean; called?: boolean }>();
+      const running: string[] = [];
+      const engine = tf.engine();
+      const backend = tf.backend() as LibtorchBackend;
+      const { runKernel } = engine;
+      const { call } = backend;
+      const current = () => {
+        const name = running.at(-1);
+        if (!name?.startsWith('alitok.')) return undefined;
+        const key = `${backend.device === 'cpu' ? 'cpu' : 'cuda'} ${name}`;
+        if (!seen.has(key)) seen.set(key, {});
+        return seen.get(key);
+      };
+      engine.runKernel = (...args: Parameters<typeof runKernel>) => {
+        const outer = current();
+        if (outer && args[0] !== 'Identity') outer.nested = true; // tfjs clones what a gradient needs
+        running.push(args[0]);
+        current();
+        try {
+          return runKernel.apply(engine, args) as never;
+        } finally {
+          running.pop();
+        }
+      };
+      backend.call = (name, ...args) => {
+        const kernel = current();
+        if (kernel) Object.assign(kernel, { called: true }, name.startsWith('alitok::') && { own: true });
+        return call.call(backend, name, ...args);
+      };
+      try {
+        await resultsOf(OPERATOR_CHECKS.filter(({ operations }) => operations).map(({ name }) => name));
+      } finally {
+        engine.runKernel = runKernel;
+        backend.call = call;
+      }
+      const found = [...seen].map(([key, { own, nested, called }]) => {
+        return [key, own ? 'own' : nested ? 'composition' : called ? 'pytorch' : 'none'];
+      });
+      const columns = ['cpu', ...(kernels === 'with' ? ['cuda'] : [])] as ('cpu' | 'cuda')[];
+      const registered = vocabulary().flatMap(({ kernelName }) =>
+        columns.map((one) => [`${one} ${kernelName}`, supportOf(kernelName)?.[one] ?? 'composition']),
+      );
+      expect(Object.fromEntries(found)).toMatchObject(Object.fromEntries(registered));
     });
 
     const rewritten =

@@ -113,7 +113,7 @@ describe.skipIf(!canRun('libtorch'))('libtorch', () => {
       const { code, stderr } = await sample('wasm', 'none');
       expect([code, stderr]).toEqual([
         5,
-        'error: the engine wasm has no weights in int8; use --engine libtorch\n',
+        'error: the engine wasm does not support weights in int8; use --engine libtorch\n',
       ]);
     });
   });

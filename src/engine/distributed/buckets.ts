@@ -1,12 +1,12 @@
 import * as tf from '@tensorflow/tfjs';
 import type { Group, Pending } from './group.js';
 
-/** How many bytes are summed at once: enough to be worth a message, few enough to begin early. */
+/** The bytes of one all-reduce: enough to be worth a message, few enough to start early. */
 const BUCKET_BYTES = 25 * 2 ** 20;
 
 /**
- * Sums gradients over all processes while others are still being computed: they are added in the order in which the
- * backward pass finishes them, which is the same everywhere, and each full bucket is sent at once.
+ * All-reduces gradients while others are still being computed: they are added in the order in which the backward pass finishes
+ * them, which is the same in all processes, and each full bucket is sent at once.
  */
 export class Buckets {
   private waiting: { index: number; tensor: tf.Tensor }[] = [];
@@ -18,14 +18,14 @@ export class Buckets {
     private readonly size = BUCKET_BYTES,
   ) {}
 
-  /** Takes the next tensor over, out of any scope; `index` says where its sum stands in the result. */
+  /** Adds the next tensor and keeps it beyond any scope; `index` is the place of its sum in the result. */
   add(index: number, tensor: tf.Tensor): void {
     this.waiting.push({ index, tensor: tf.keep(tensor) });
     this.bytes += tensor.size * Float32Array.BYTES_PER_ELEMENT;
     if (this.bytes >= this.size) this.flush();
   }
 
-  /** Sends what waits. */
+  /** Sends the tensors added since the last bucket. */
   flush(): void {
     if (this.waiting.length === 0) return;
     const tensors = this.waiting.map(({ tensor }) => tensor);
@@ -36,7 +36,7 @@ export class Buckets {
     this.bytes = 0;
   }
 
-  /** All sums by index, after the last `flush`; none at an index that nothing was added for. */
+  /** All sums by index, after the last `flush`; undefined where nothing was added. */
   async finish(): Promise<(tf.Tensor | undefined)[]> {
     const result: (tf.Tensor | undefined)[] = [];
     for (const { indices, sums } of this.sent) {

@@ -6,8 +6,8 @@ const bytesOf = ({ buffer, byteOffset, byteLength }: Numbers) =>
   new Uint8Array(buffer, byteOffset, byteLength);
 
 /**
- * The arrays of each process, by rank, under the same names and of the same types; they may be of different lengths.
- * A process by itself gets its own.
+ * Gathers arrays from all processes, by rank, under the same names and of the same types. Their lengths may differ.
+ * A single process gets its own.
  */
 export async function gatherArrays<T extends Record<string, Numbers>>(group: Group, arrays: T): Promise<T[]> {
   if (group.size === 1) return [arrays];

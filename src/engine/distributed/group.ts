@@ -1,38 +1,38 @@
 import * as tf from '@tensorflow/tfjs';
 
-/** A collective operation under way: the result, once all processes have done their part. */
+/** A collective operation that has started; calling it waits for the result. */
 export type Pending<T> = () => Promise<T>;
 
 /**
- * The processes that share a piece of work, as one of them sees it. All must call the same operations in the same
- * order; each throws ProcessError, with the name of the rank, where another one is gone.
+ * A group of processes that share a piece of work. All must call the same operations in the same order. An operation throws
+ * ProcessError, which names the rank, if another process has ended or stopped responding.
  */
 export interface Group {
-  /** Which of them this is: 0 is the one that writes. */
+  /** The rank of this process. Rank 0 writes the results. */
   readonly rank: number;
   readonly size: number;
   /**
-   * Starts to sum tensors over all processes, which need not live until it ends; what it gives are other tensors, of
-   * the same shapes.
+   * Starts to sum tensors over all processes. They may be disposed of before it ends; the sums are new tensors of the same
+   * shapes.
    */
   allReduce(tensors: readonly tf.Tensor[]): Pending<tf.Tensor[]>;
-  /** One behind the other along the first axis, by rank: tensors of one shape, from all processes. */
+  /** Concatenates tensors of one shape from all processes along the first axis, by rank. */
   allGather<T extends tf.Tensor>(tensor: T): Promise<T>;
-  /** The tensor of one rank, 0 if it is not said; all give one of its shape. */
+  /** Returns the tensor of rank `root` (default 0); all processes pass one of its shape. */
   broadcast<T extends tf.Tensor>(tensor: T, root?: number): Promise<T>;
-  /** The bytes of each process, by rank; they may be of different lengths. */
+  /** Gathers bytes from all processes, by rank; their lengths may differ. */
   allGatherBytes(bytes: Uint8Array): Promise<Uint8Array[]>;
-  /** What rank 0 gives, which must be data that JSON can hold. */
+  /** Returns the value of rank 0, which must be JSON data. */
   broadcastObject<T>(value: T): Promise<T>;
-  /** Whether any process says so. */
+  /** Whether the flag is true in any process. */
   any(flag: boolean): Promise<boolean>;
-  /** Leaves in order, once all have come so far. */
+  /** Leaves the group once all processes have called it. */
   leave(): Promise<void>;
-  /** Tells the others that this process ends, and why; to be called instead of `leave`. */
+  /** Leaves the group instead of `leave` after an error, which the others then report. */
   fail(error: unknown): Promise<void>;
 }
 
-/** A process by itself. */
+/** The group of a single process. */
 export const ALONE: Group = {
   rank: 0,
   size: 1,

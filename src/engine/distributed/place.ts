@@ -1,20 +1,20 @@
 import { ConfigError } from '../../errors.js';
 
-/** Which of several processes this one is, and where they meet. */
+/** The rank of this process among several, and how they find each other. */
 export interface Place {
   rank: number;
   /** How many processes there are. */
   size: number;
-  /** The rank among those of this machine: which of its GPUs to take. */
+  /** The rank on this machine, which decides the GPU. */
   localRank: number;
-  /** How many of them share this machine; undefined where nobody says. */
+  /** The number of processes on this machine, if known. */
   localSize?: number;
-  /** The address and port of the store through which they find each other. */
+  /** The address and port of the store where they meet. */
   host: string;
   port: number;
-  /** Whether this process holds that store; under torchrun its agent does. */
+  /** Whether this process runs that store; under torchrun the agent does. */
   serves: boolean;
-  /** Keeps the keys of one attempt apart from those of the next. */
+  /** The prefix of keys in the store, which differs for each restart. */
   prefix: string;
 }
 
@@ -29,17 +29,17 @@ function wholeNumber(env: Environment, name: string): number | undefined {
   return Number(text);
 }
 
-/** Names of variables that say the same thing: who sets them, and how they are called there. */
+/** The names of the variables, by launcher. */
 const CONVENTIONS = [
   { rank: 'RANK', size: 'WORLD_SIZE', localRank: 'LOCAL_RANK' },
-  // Set by srun alone: the batch script around it is one process.
+  // Only srun sets SLURM_STEP_ID; a batch script without it is a single process.
   { rank: 'SLURM_PROCID', size: 'SLURM_NTASKS', localRank: 'SLURM_LOCALID', onlyWith: 'SLURM_STEP_ID' },
 ];
 
 /**
- * Reads the place from the environment as torchrun and Kubernetes set it (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR,
- * MASTER_PORT), or srun (SLURM_PROCID, SLURM_NTASKS, SLURM_LOCALID, beside MASTER_ADDR and MASTER_PORT).
- * Gives undefined where the process is alone. Throws ConfigError where the variables do not fit together.
+ * Reads the place from the environment as set by torchrun and Kubernetes (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR,
+ * MASTER_PORT) or srun (SLURM_PROCID, SLURM_NTASKS, SLURM_LOCALID, with MASTER_ADDR and MASTER_PORT).
+ * Returns undefined for a single process. Throws ConfigError if the variables contradict each other.
  */
 export function placeFromEnvironment(env: Environment = process.env): Place | undefined {
   for (const { rank: rankName, size: sizeName, localRank: localName, onlyWith } of CONVENTIONS) {

@@ -6,17 +6,17 @@ import type { Argument, TensorId } from '../libtorch/bridge.js';
 import type { Group, Pending } from './group.js';
 import type { Place } from './place.js';
 
-/** How long one look at unfinished work keeps the event loop, in seconds. */
+/** How long one check of unfinished work blocks the event loop, in seconds. */
 const LOOK = 0.02;
-/** How long a process may give no sign of life, in seconds. */
+/** How long a process may stay silent, in seconds. */
 const SILENCE = 20;
-/** The same, once an operation has failed: somebody is gone, and this is about who. */
+/** The same once an operation has failed, to find out which process is gone. */
 const SILENCE_AFTER_FAILURE = 5;
 /** How long one operation may take, in seconds: others may wait while rank 0 draws pictures or writes a checkpoint. */
 const WORK = 1800;
-/** How long processes wait for each other at the start, in seconds, where ALITOK_JOIN_TIMEOUT does not say. */
+/** How long processes wait for each other at the start, in seconds, unless ALITOK_JOIN_TIMEOUT is set. */
 const JOIN = 600;
-/** How long the process with the store stays for the others to read why it ends, in milliseconds. */
+/** How long the process that runs the store stays so that the others can read why it ends, in milliseconds. */
 const FAREWELL = 3000;
 const PATIENCE = 10_000;
 
@@ -27,9 +27,9 @@ enum Peer {
   Done,
 }
 
-const REMEDY = `start all of them again (training goes on with ${option('resume')}, with any number of processes)`;
+const REMEDY = `start all of them again (training continues with ${option('resume')}, with any number of processes)`;
 
-/** What each way of communication is called and its bit in `distributed_backends`. */
+/** Bits of `distributed_backends`. */
 const GLOO = 1;
 const NCCL = 2;
 
@@ -42,7 +42,7 @@ function joinSeconds(): number {
 export class ProcessGroup implements Group {
   readonly rank: number;
   readonly size: number;
-  /** Whether it is no surprise that others have ended. */
+  /** Whether other processes are expected to end. */
   private leaving = false;
 
   private constructor(
@@ -54,14 +54,14 @@ export class ProcessGroup implements Group {
   }
 
   /**
-   * Meets the other processes. The current engine must be libtorch.
-   * @throws EngineError where that cannot do it
-   * @throws ProcessError where others do not come in time (ALITOK_JOIN_TIMEOUT seconds, ten minutes by default)
+   * Joins the other processes. The current engine must be libtorch.
+   * @throws EngineError if the engine does not support it
+   * @throws ProcessError if others do not join in time (ALITOK_JOIN_TIMEOUT seconds, ten minutes by default)
    */
   static async join(place: Place): Promise<ProcessGroup> {
     if (tf.getBackend() !== 'libtorch')
       throw new EngineError(
-        `${place.size} processes work together only with ${option('engine', 'libtorch')}; use that, or one process`,
+        `${place.size} processes need ${option('engine', 'libtorch')}; use that, or one process`,
       );
     const group = new ProcessGroup(tf.backend() as LibtorchBackend, place);
     await group.meet();
@@ -77,7 +77,7 @@ export class ProcessGroup implements Group {
     const onCuda = this.backend.device !== 'cpu';
     if ((this.call('backends') & (onCuda ? NCCL : GLOO)) === 0)
       throw new EngineError(
-        `this libtorch engine is built without ${onCuda ? 'NCCL' : 'Gloo'}, by which processes work together on ${this.backend.device}; install a PyTorch with distributed support and run "npm run build:libtorch" again, or use one process`,
+        `this libtorch engine is built without ${onCuda ? 'NCCL' : 'Gloo'}, which several processes need on ${this.backend.device}; install a PyTorch with distributed support and run "npm run build:libtorch" again, or use one process`,
       );
     const backend = onCuda ? 'nccl' : 'gloo';
     const seconds = [joinSeconds(), WORK];
@@ -92,7 +92,7 @@ export class ProcessGroup implements Group {
         const where = `the ${size} processes at MASTER_ADDR ${host}, MASTER_PORT ${port}`;
         return `rank ${rank} cannot join ${where}: ${why.replace(/^.*?\(\): /, '')}; check that all were started and can reach that port`;
       });
-      await this.fail(failure); // the others may wait for this process
+      await this.fail(failure); // the others may be waiting for this process
       throw failure;
     }
   }
@@ -145,7 +145,7 @@ export class ProcessGroup implements Group {
     return flags.some((said) => said !== 0);
   }
 
-  /** Arrays of one length from all processes, one behind the other. */
+  /** Concatenates arrays of one length from all processes, by rank. */
   private async exchange(values: Int32Array | Uint8Array): Promise<Int32Array | Uint8Array> {
     const { native, device } = this.backend;
     const id = native.fromArray(values, [values.length], device);
@@ -163,9 +163,9 @@ export class ProcessGroup implements Group {
     return tf.engine().makeTensorFromTensorInfo(this.backend.wrap(id, dtype));
   }
 
-  // Waiting, and who is missing
+  // Waiting, and finding out which process is missing
 
-  /** Starts an operation; an error it throws at once is told by `finish`, like all others. */
+  /** Starts an operation; if it throws at once, `finish` reports that like any other error. */
   private start(operation: () => number): () => number {
     let work: number | undefined;
     let failure: unknown;
@@ -187,7 +187,7 @@ export class ProcessGroup implements Group {
       while (!this.call('completed', work, LOOK)) {
         this.check(SILENCE);
         if (Date.now() > deadline)
-          throw new ProcessError(`the other processes have not come within ${WORK} seconds; ${REMEDY}`);
+          throw new ProcessError(`the other processes did not take part within ${WORK} seconds; ${REMEDY}`);
         await turn();
       }
       return this.call('take', work) as TensorId[];
@@ -199,7 +199,7 @@ export class ProcessGroup implements Group {
     }
   }
 
-  /** Throws ProcessError if another process has ended, or has been silent for so many seconds. */
+  /** Throws ProcessError if another process has ended, or has been silent for `silence` seconds. */
   private check(silence: number): void {
     const states = this.states(silence);
     const first = (wanted: Peer) => states.indexOf(wanted);
@@ -219,7 +219,7 @@ export class ProcessGroup implements Group {
       throw new ProcessError(`rank ${silent} has given no sign of life for ${silence} seconds; ${REMEDY}`);
   }
 
-  /** How each process is, where one is silent after so many seconds; nothing until all have met. */
+  /** The state of each process, silent after `silence` seconds without a sign; empty until all have joined. */
   private states(silence: number): Peer[] {
     const id = this.call('states', silence) as TensorId;
     const states = [...this.backend.native.read(id)];
@@ -227,6 +227,7 @@ export class ProcessGroup implements Group {
     return states;
   }
 
+  /** Why a process failed, as it told the store. */
   private words(rank: number): string {
     const id = this.call('words', rank) as TensorId;
     const words = new TextDecoder().decode(this.backend.native.read(id) as Uint8Array);
@@ -234,7 +235,7 @@ export class ProcessGroup implements Group {
     return words;
   }
 
-  /** The error that names the rank for which something failed; where all live, what `otherwise` says of it. */
+  /** The error that names the rank that caused a failure; if all processes are alive, the message is that of `otherwise`. */
   private async named(error: unknown, otherwise: (why: string) => string): Promise<ProcessError> {
     if (error instanceof ProcessError) return error;
     const deadline = Date.now() + PATIENCE;
@@ -259,7 +260,7 @@ export class ProcessGroup implements Group {
   }
 
   async fail(error: unknown): Promise<void> {
-    // All end together when they are stopped, each after what it had to do.
+    // When they are interrupted, all processes leave together, each after its last work.
     if (error instanceof Interrupted) return this.leave();
     const { message } = error as Error;
     const reason = error instanceof ProcessError ? message : `rank ${this.rank} failed: ${message}`;

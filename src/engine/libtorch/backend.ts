@@ -4,7 +4,7 @@ import type { Recording } from '../ops/index.js';
 import { type Argument, FEW_ROWS, LANES, type Native, type TensorId } from './bridge.js';
 import { failure } from './failure.js';
 
-/** PyTorch's numbers for element types, as its operators take them. */
+/** PyTorch's numbers of element types, as its operators take them. */
 export const ScalarType = {
   byte: 0,
   int32: 3,
@@ -21,7 +21,7 @@ const SCALAR_TYPE_OF: Record<string, number> = {
   bool: ScalarType.bool,
 };
 
-/** The arrays that values of tfjs's types come in. */
+/** The array types of tfjs's element types. */
 const ARRAY_OF: Record<
   string,
   Float32ArrayConstructor | Int32ArrayConstructor | Uint8ArrayConstructor | undefined
@@ -31,43 +31,43 @@ const ARRAY_OF: Record<
   bool: Uint8Array,
 };
 
-/** The widest head that our own kernels on CUDA devices have room for (native/cuda/arguments.cuh). */
+/** The widest head that our kernels on CUDA devices support (native/cuda/arguments.cuh). */
 const MOST_HEAD_WIDTH = 128;
 
 const READING = 'reading a tensor';
 
 export type Precision = 'float32' | 'bf16';
 
-/** In place of a PyTorch tensor that is not there. */
+/** Stands for a PyTorch tensor that does not exist. */
 const NONE: TensorId = -1;
 
 /**
- * The PyTorch tensors with a tfjs tensor's numbers. One of them is there, or both with the same numbers; none for what stays
- * in JavaScript, and after the data is disposed of. They are apart from the data so that they can be freed when those are lost.
+ * The PyTorch tensors that hold a tfjs tensor's numbers: one of them, or both with the same numbers; none for values that stay
+ * in JavaScript and after disposal. They are separate from the data so that they can be freed when those are garbage collected.
  */
 interface Representations {
-  /** In the type that tfjs knows. */
+  /** In the type that tfjs sees. */
   full: TensorId;
   /** In bfloat16. */
   half: TensorId;
 }
 
-/** What tfjs knows a tensor's data by. */
+/** The data of a tfjs tensor. */
 export class TensorData {
   references = 1;
-  /** Whether the memory may still belong to a JavaScript array, so that nobody may write to it. */
+  /** Whether the memory may still belong to a JavaScript array, so that kernels must not write to it. */
   borrowed = false;
   constructor(
     readonly tensors: Representations,
     readonly dtype: tf.DataType,
-    /** Whether the numbers were made in bfloat16, and in float32 only where somebody needed them so. */
+    /** Whether the numbers were computed in bfloat16; float32 is then a conversion, made when it is needed. */
     public madeHalf = false,
     /** Strings and complex numbers, which stay in JavaScript. */
     readonly host?: tf.backend_util.BackendValues,
   ) {}
 }
 
-/** What to read values of: they come in float32 of either. */
+/** The tensor to read values from; reading gives float32 from either. */
 const readable = ({ tensors: { full, half } }: TensorData): TensorId => (full === NONE ? half : full);
 
 /** tfjs's backend over PyTorch: data are PyTorch tensors, and kernels call ATen operators by name. */
@@ -79,21 +79,21 @@ export class LibtorchBackend extends tf.KernelBackend {
   private productsWiden?: boolean;
   private roundsToTF32 = false;
   private refusesGraphs = false;
-  /** Tells the user of work that goes on more slowly than it could. */
+  /** Receives warnings about work that is slower than it could be. */
   warn: (message: string) => void = () => {};
   /**
-   * Whether the device is a CUDA device with our own kernels (native/cuda), which read and give bfloat16: what layers give then
-   * stays in it until somebody needs it in float32.
+   * Whether the device is a CUDA device with our own kernels (native/cuda), which read and return bfloat16: results of layers
+   * then stay in it until float32 is needed.
    */
   ownKernels = false;
-  /** Frees what JavaScript lost without disposing of it. */
+  /** Frees the tensors of data that were garbage collected without being disposed of. */
   private readonly lost = new FinalizationRegistry<Representations>((tensors) => this.release(tensors));
 
   constructor(
     readonly native: Native,
-    /** Where new tensors are, such as `cpu` or `cuda:0`. */
+    /** The device of new tensors, such as `cpu` or `cuda:0`. */
     public device = 'cpu',
-    /** What linear layers, attention and convolutions multiply; weights, sums and everything else are float32. */
+    /** The precision in which linear layers, attention and convolutions multiply; everything else is float32. */
     public precision: Precision = 'float32',
   ) {
     super();
@@ -120,14 +120,14 @@ export class LibtorchBackend extends tf.KernelBackend {
     references: number,
   ): void {
     const written = this.write(values, shape, dtype);
-    this.lost.unregister(written); // its tensors are those of `data` from here on
+    this.lost.unregister(written); // its tensors belong to `data` from here on
     Object.assign(data, written, { references });
     this.lost.register(data, data.tensors, data);
   }
 
   private upload(values: tf.TypedArray, shape: number[], dtype: tf.DataType): TensorId {
     const type = ARRAY_OF[dtype];
-    if (!type) throw new EngineError(`the libtorch engine has no tensors of type ${dtype}`);
+    if (!type) throw new EngineError(`the libtorch engine does not support tensors of type ${dtype}`);
     let id: TensorId;
     try {
       const array = values instanceof type ? values : type.from(values);
@@ -207,7 +207,7 @@ export class LibtorchBackend extends tf.KernelBackend {
 
   // For the kernels
 
-  /** Runs an ATen operator, such as `add.Tensor`. Throws EngineError with PyTorch's own words. */
+  /** Runs an ATen operator, such as `add.Tensor`. Throws EngineError with PyTorch's message. */
   // biome-ignore lint/suspicious/noExplicitAny: an operator's result has the type that its schema says
   call(name: string, ...args: Argument[]): any {
     let operator = this.operators.get(name);
@@ -236,7 +236,7 @@ export class LibtorchBackend extends tf.KernelBackend {
     return this.schema(name) !== undefined;
   }
 
-  /** What an operator takes and gives, as PyTorch writes it; undefined where this PyTorch has no such operator. */
+  /** An operator's schema as PyTorch writes it; undefined if this PyTorch does not have the operator. */
   schema(name: string): string | undefined {
     let schema = this.schemas.get(name);
     if (schema === undefined) {
@@ -248,7 +248,7 @@ export class LibtorchBackend extends tf.KernelBackend {
     return schema ?? undefined;
   }
 
-  /** Whether CUDA may multiply float32 numbers with 10 bits of mantissa. */
+  /** Whether CUDA may multiply float32 numbers in TF32, with 10 bits of mantissa. */
   get tf32(): boolean {
     return this.roundsToTF32;
   }
@@ -258,7 +258,7 @@ export class LibtorchBackend extends tf.KernelBackend {
     this.native.allowTF32(allowed);
   }
 
-  /** Whether the device has instructions for products of bfloat16 numbers. */
+  /** Whether the device has instructions for bfloat16 products. */
   get multipliesHalf(): boolean {
     if (this.device !== 'cpu') return true;
     this.processorMultipliesHalf ??= this.call('alitok::has_bf16') as boolean;
@@ -266,8 +266,8 @@ export class LibtorchBackend extends tf.KernelBackend {
   }
 
   /**
-   * Whether products of bfloat16 numbers can give float32 at once, `mm.dtype`: on CUDA since PyTorch 2.8, as far as its library
-   * has them for the device, which one product tells.
+   * Whether bfloat16 products can return float32 directly (`mm.dtype`): on CUDA since PyTorch 2.8, if its library supports the
+   * device, which a small product finds out.
    */
   get widensProducts(): boolean {
     if (this.device === 'cpu' || !this.has('mm.dtype')) return false;
@@ -287,7 +287,7 @@ export class LibtorchBackend extends tf.KernelBackend {
     }
   }
 
-  /** Whether `alitok.GeneratorStep` does a step of so many sequences, with layers and heads of such widths. */
+  /** Whether the kernel of `generatorStep` can do a step of this many sequences, with layers and heads of these widths. */
   takesStep(sequences: number, widths: readonly number[], headWidth: number): boolean {
     if (this.device !== 'cpu') return this.ownKernels && headWidth % 2 === 0 && headWidth <= MOST_HEAD_WIDTH;
     const few = this.precision === 'float32' && sequences <= FEW_ROWS;
@@ -295,14 +295,14 @@ export class LibtorchBackend extends tf.KernelBackend {
   }
 
   /**
-   * Does `step` once, and records what it asks of a CUDA device as a graph. Undefined, with nothing done, on the CPU and in builds
-   * without graphs. Where recording fails the user is told once, and to replay is to do the step again.
+   * Runs `step` once and records its work on a CUDA device as a graph. On the CPU, and in builds without graphs, it does nothing
+   * and returns undefined. If recording fails, the user is warned once, and replaying runs the step again.
    */
   record(step: () => void): Recording | undefined {
     if (this.device === 'cpu' || this.refusesGraphs || !this.has('alitok::graph_open')) return undefined;
     const graph = this.call('alitok::graph_open', this.device) as number;
     try {
-      step(); // what is made once and stays, such as weights in another precision, is not to be recorded
+      step(); // creates what is kept, such as weights in another precision, and must not be recorded
     } catch (error) {
       this.call('alitok::graph_abort', graph);
       throw error;
@@ -315,7 +315,7 @@ export class LibtorchBackend extends tf.KernelBackend {
       this.call('alitok::graph_abort', graph);
       this.refusesGraphs = true;
       this.warn(
-        `a step cannot be recorded on ${this.device}, so each takes longer: ${(error as Error).message}`,
+        `steps of sampling cannot be recorded on ${this.device}, so each takes longer: ${(error as Error).message}`,
       );
       return { replay: step, close() {} };
     }
@@ -325,7 +325,7 @@ export class LibtorchBackend extends tf.KernelBackend {
     };
   }
 
-  /** The PyTorch tensor behind a tfjs tensor, in float32 also where the numbers were made in bfloat16. */
+  /** The PyTorch tensor behind a tfjs tensor, converted to float32 if the numbers were computed in bfloat16. */
   id(tensor: tf.TensorInfo): TensorId {
     const { tensors } = tensor.dataId as TensorData;
     if (tensors.full === NONE && tensors.half !== NONE)
@@ -333,7 +333,7 @@ export class LibtorchBackend extends tf.KernelBackend {
     return tensors.full;
   }
 
-  /** Data of their own for PyTorch tensors that calls gave. */
+  /** New data that own these PyTorch tensors. */
   private store(tensors: Representations, dtype: tf.DataType, madeHalf = false): TensorData {
     const data = new TensorData(tensors, dtype, madeHalf);
     this.lost.register(data, tensors, data);
@@ -341,46 +341,46 @@ export class LibtorchBackend extends tf.KernelBackend {
     return data;
   }
 
-  /** A tfjs tensor around a PyTorch tensor, which it takes over. */
+  /** Wraps a PyTorch tensor as a tfjs tensor, which owns it from now on. */
   wrap(id: TensorId, dtype: tf.DataType, shape: number[] = this.native.shape(id)): tf.TensorInfo {
     return { dataId: this.store({ full: id, half: NONE }, dtype), shape, dtype };
   }
 
-  /** A tfjs tensor, float32 to tfjs, around a PyTorch tensor in bfloat16, which it takes over. */
+  /** Wraps a bfloat16 PyTorch tensor as a tfjs tensor, which owns it; tfjs sees float32. */
   wrapHalf(id: TensorId, shape: number[] = this.native.shape(id)): tf.TensorInfo {
     return { dataId: this.store({ full: NONE, half: id }, 'float32', true), shape, dtype: 'float32' };
   }
 
-  /** A tfjs tensor around a PyTorch tensor of the type of `either(tensor)`, such as a view of that. */
+  /** Wraps a PyTorch tensor of the type of `either(tensor)`, such as a view of it. */
   wrapLike(tensor: tf.TensorInfo, id: TensorId, shape: number[] = this.native.shape(id)): tf.TensorInfo {
     return this.isHalf(tensor) ? this.wrapHalf(id, shape) : this.wrap(id, tensor.dtype, shape);
   }
 
-  /** Whether a tensor's numbers were made in bfloat16. It does not depend on whether somebody has read them in float32. */
+  /** Whether a tensor's numbers were computed in bfloat16, even if they have also been converted to float32. */
   isHalf(tensor: tf.TensorInfo): boolean {
     return (tensor.dataId as TensorData).madeHalf;
   }
 
-  /** The PyTorch tensor in the type that the numbers were made in: bfloat16 where `isHalf`, else as `id`. */
+  /** The PyTorch tensor in the type in which the numbers were computed: bfloat16 if `isHalf`, else as `id`. */
   either(tensor: tf.TensorInfo): TensorId {
     return this.isHalf(tensor) ? this.halfOf(tensor) : this.id(tensor);
   }
 
-  /** The same data under another shape. */
+  /** Another handle on the same data. */
   alias(tensor: tf.TensorInfo): tf.TensorInfo {
     this.incRef(tensor.dataId as TensorData);
     return { dataId: tensor.dataId, shape: tensor.shape, dtype: tensor.dtype };
   }
 
-  /** Whether a kernel may give `tensor` out again with other values: nobody else has its data. */
+  /** Whether a kernel may overwrite `tensor` and return it as its result: nothing else uses its data. */
   mayReuse(tensor: tf.TensorInfo): boolean {
     const { references, borrowed } = tensor.dataId as TensorData;
     return references === 1 && !borrowed;
   }
 
   /**
-   * A float32 tensor's numbers in bfloat16. They are kept beside the tensor, and freed with it: who writes to a tensor in
-   * place says so by `overwritten`.
+   * A float32 tensor's numbers in bfloat16. The copy is kept and freed with the tensor, so a kernel that writes to a tensor in
+   * place must call `overwritten`.
    */
   halfOf(tensor: tf.TensorInfo): TensorId {
     const { tensors } = tensor.dataId as TensorData;
@@ -389,18 +389,18 @@ export class LibtorchBackend extends tf.KernelBackend {
     return tensors.half;
   }
 
-  /** Whether a float32 tensor's numbers are there in bfloat16 as well. */
+  /** Whether a float32 tensor has a copy in bfloat16. */
   hasRounded(tensor: tf.TensorInfo): boolean {
     const { tensors, madeHalf } = tensor.dataId as TensorData;
     return tensors.half !== NONE && !madeHalf;
   }
 
-  /** Takes over the numbers of float32 tensors in bfloat16, which somebody has rounded; `overwritten` has been told. */
+  /** Takes over bfloat16 copies of float32 tensors, after `overwritten` was called for these. */
   takeRounded(all: readonly tf.TensorInfo[], halves: readonly TensorId[]): void {
     for (const [i, { dataId }] of all.entries()) (dataId as TensorData).tensors.half = halves[i];
   }
 
-  /** To be told where a kernel has changed, or is about to change, what a tensor holds: then only what `id` gives is left. */
+  /** Must be called when a kernel writes to a tensor in place, before or after: it drops everything but `id(tensor)`. */
   overwritten(tensor: tf.TensorInfo): void {
     const data = tensor.dataId as TensorData;
     this.id(tensor);
@@ -409,7 +409,7 @@ export class LibtorchBackend extends tf.KernelBackend {
     data.madeHalf = false;
   }
 
-  /** The element type that PyTorch keeps tfjs's type in. */
+  /** PyTorch's element type for a type of tfjs. */
   scalarType(dtype: tf.DataType): number {
     return SCALAR_TYPE_OF[dtype];
   }

@@ -3,10 +3,10 @@ import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
 import { EngineError, option } from '../../errors.js';
 
-/** A tensor of PyTorch: its place in the bridge's table. */
+/** A PyTorch tensor: its index in the bridge's table. */
 export type TensorId = number;
 type TypedArray = Float32Array | Float64Array | Int32Array | Uint8Array | Int8Array | Uint16Array;
-/** What an operator takes, by its schema: tensors, numbers, flags, lists of them; null for None. */
+/** An argument of an operator: a tensor, a number, a flag or a list of them, as its schema says; null for None. */
 export type Argument =
   | TensorId
   | boolean
@@ -15,19 +15,19 @@ export type Argument =
   | undefined
   | readonly (TensorId | boolean | null)[];
 
-/** The CPU's own operators work on so many numbers at a time. */
+/** How many numbers our operators on the CPU process at a time. */
 export const LANES = 16;
-/** Up to so many rows, a product's time is what reading the weights takes (native/few_rows.cc). */
+/** Up to this many rows, reading the weights takes most of a product's time (native/few_rows.cc). */
 export const FEW_ROWS = 32;
 
 /** The native module (native/bridge.cc). */
 export interface Native {
-  /** PyTorch's, when the bridge was built. */
+  /** PyTorch's version when the bridge was built. */
   version: string;
-  /** That of the library which it found when it was loaded. */
+  /** The version of the library that was loaded. */
   runtimeVersion: string;
   find(name: string, overload: string): number | null;
-  /** What an operator takes and gives, as PyTorch writes it. */
+  /** An operator's schema as PyTorch writes it. */
   schema(operator: number): string;
   // biome-ignore lint/suspicious/noExplicitAny: an operator's result has the type that its schema says
   call(operator: number, ...args: Argument[]): any;
@@ -39,20 +39,20 @@ export interface Native {
   setThreads(threads: number): void;
   cudaDevices(): number;
   allowTF32(allowed: boolean): void;
-  /** Whether CUDA may only use algorithms that add up in the same order each time. */
+  /** Whether CUDA uses only algorithms that sum in the same order each time. */
   deterministic(wanted: boolean): void;
   count(): number;
 }
 
-/** Beside the compiled code, also when a test runs the sources. */
+/** In dist, also when a test runs the sources. */
 const MODULE = fileURLToPath(new URL('../../../dist/engine/libtorch/bridge.node', import.meta.url));
 
 const REBUILD = 'run "npm run build:libtorch" again';
 
-/** The part of a version that must be the same when the bridge is built and when it runs: 2.6 of 2.6.0+cu124. */
+/** The part of a version that must be the same at build time and at run time: 2.6 of 2.6.0+cu124. */
 const release = (version: string) => version.split('.').slice(0, 2).join('.');
 
-/** Loads the native module. Throws EngineError, with the remedy, where it is not built or does not fit. */
+/** Loads the native module. Throws EngineError with the remedy if it is not built or does not fit the library. */
 export function loadNative(module = MODULE): Native {
   if (!existsSync(module))
     throw new EngineError(

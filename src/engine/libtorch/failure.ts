@@ -1,12 +1,12 @@
 import { EngineError, LESS_MEMORY } from '../../errors.js';
 
-/** How much of an operator's error to keep: PyTorch's first line says what is wrong, the rest where in C++. */
+/** PyTorch's first line says what is wrong; the rest is a C++ stack trace. */
 const firstLine = (text: string) => text.split('\n')[0];
 
-/** How PyTorch's allocators, CUDA's libraries and JavaScript say that there is no memory. */
+/** Out-of-memory messages of PyTorch's allocators, CUDA's libraries and JavaScript. */
 const NO_MEMORY = /out of memory|can't allocate memory|not enough memory|bad_alloc|alloc(ation)?[ _]failed/i;
 
-/** Long numbers of bytes as people read them. */
+/** Replaces large numbers of bytes by MiB or GiB. */
 const readable = (text: string) =>
   text.replace(/\b(\d{7,}) bytes\b/g, (_, digits) => {
     const bytes = Number(digits);
@@ -15,8 +15,8 @@ const readable = (text: string) =>
   });
 
 /**
- * One line about something that failed in libtorch, in its own words; where it is memory that lacks, with what to lower.
- * `doing` is what was being done, where those words do not say.
+ * An error of one line for a failure in libtorch, with libtorch's own message. If memory ran out, it says what to lower.
+ * @param doing what failed, where the message does not say
  */
 export function failure(cause: unknown, doing?: string): EngineError {
   const { message } = cause as Error;

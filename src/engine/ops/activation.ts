@@ -1,15 +1,9 @@
 import type * as tf from '@tensorflow/tfjs';
 import { defineOp } from './define.js';
 
-const runGelu = defineOp({
-  name: 'alitok.Gelu',
-  compose: ({ x }) => x.mul(normalCdf(x)),
-  save: ['x'],
-  gradient: (dy, { x }) => ({ x: geluGrad({ dy, x }, {}) as tf.Tensor }),
-});
-
 const geluGrad = defineOp({
   name: 'alitok.GeluGrad',
+  inputs: ['dy', 'x'],
   compose: ({ dy, x }) => {
     const density = x
       .square()
@@ -20,27 +14,27 @@ const geluGrad = defineOp({
   },
 });
 
+export const geluOp = defineOp({
+  name: 'alitok.Gelu',
+  inputs: ['x'],
+  compose: ({ x }) => x.mul(normalCdf(x)),
+  save: ['x'],
+  backward: geluGrad,
+  gradient: ['x'],
+});
+
 function normalCdf(x: tf.Tensor): tf.Tensor {
   return x.mul(Math.SQRT1_2).erf().add(1).mul(0.5);
 }
 
 /** Exact GELU, x·Φ(x). Any shape. */
 export function gelu(x: tf.Tensor): tf.Tensor {
-  return runGelu({ x }, {}) as tf.Tensor;
+  return geluOp({ x });
 }
-
-const runSwiGLU = defineOp({
-  name: 'alitok.SwiGLU',
-  compose: ({ gate, value }) => gate.mul(gate.sigmoid()).mul(value),
-  save: ['gate', 'value'],
-  gradient: (dy, { gate, value }) => {
-    const [dgate, dvalue] = swiGLUGrad({ dy, gate, value }, {}) as tf.Tensor[];
-    return { gate: dgate, value: dvalue };
-  },
-});
 
 const swiGLUGrad = defineOp({
   name: 'alitok.SwiGLUGrad',
+  inputs: ['dy', 'gate', 'value'],
   compose: ({ dy, gate, value }) => {
     const sigmoid = gate.sigmoid();
     const silu = gate.mul(sigmoid);
@@ -50,7 +44,16 @@ const swiGLUGrad = defineOp({
   },
 });
 
+export const swiGLUOp = defineOp({
+  name: 'alitok.SwiGLU',
+  inputs: ['gate', 'value'],
+  compose: ({ gate, value }) => gate.mul(gate.sigmoid()).mul(value),
+  save: ['gate', 'value'],
+  backward: swiGLUGrad,
+  gradient: ['gate', 'value'],
+});
+
 /** silu(gate)·value, elementwise; both of one shape. */
 export function swiGLU(gate: tf.Tensor, value: tf.Tensor): tf.Tensor {
-  return runSwiGLU({ gate, value }, {}) as tf.Tensor;
+  return swiGLUOp({ gate, value });
 }

@@ -1,13 +1,14 @@
 import * as tf from '@tensorflow/tfjs';
-import { defineOp, type Inputs, type Op } from './define.js';
+import { defineOp, type Operation } from './define.js';
 import { dropoutMask } from './dropout.js';
-import { rmsNorm, rmsNormGrad } from './normalization.js';
+import { rmsNorm, rmsNormOp } from './normalization.js';
 
 type RotaryAttributes = { inverse: boolean };
 
-const runRotary: Op<RotaryAttributes> = defineOp<RotaryAttributes>({
+export const rotaryOp: Operation<'x' | 'cos' | 'sin', RotaryAttributes, tf.Tensor> = defineOp({
   name: 'alitok.Rotary',
-  compose: ({ x, cos, sin }, { inverse }) => {
+  inputs: ['x', 'cos', 'sin'],
+  compose: ({ x, cos, sin }, { inverse }: RotaryAttributes) => {
     const [batch, tokens, heads, width] = x.shape;
     const [even, odd] = x.reshape([batch, tokens, heads, width / 2, 2]).unstack(-1);
     const c = cos.reshape([1, tokens, 1, width / 2]);
@@ -16,39 +17,39 @@ const runRotary: Op<RotaryAttributes> = defineOp<RotaryAttributes>({
   },
   save: ['cos', 'sin'],
   gradient: (dy, { cos, sin }, { inverse }) => ({
-    x: runRotary({ x: dy, cos, sin }, { inverse: !inverse }) as tf.Tensor,
+    x: rotaryOp({ x: dy, cos, sin }, { inverse: !inverse }),
   }),
 });
 
 /** Rotates adjacent channel pairs (2j, 2j+1) of x (B, T, H, D) by the angles of cos, sin (T, D/2). */
 export function rotary(x: tf.Tensor4D, cos: tf.Tensor2D, sin: tf.Tensor2D): tf.Tensor4D {
-  return runRotary({ x, cos, sin }, { inverse: false }) as tf.Tensor4D;
+  return rotaryOp({ x, cos, sin }, { inverse: false }) as tf.Tensor4D;
 }
 
 type Epsilon = { epsilon: number };
 
-const runNormRotary: Op<Epsilon> = defineOp<Epsilon>({
-  name: 'alitok.NormRotary',
-  compose: ({ x, weight, cos, sin }, epsilon) =>
-    rotary(rmsNorm(x, weight, epsilon) as tf.Tensor4D, cos as tf.Tensor2D, sin as tf.Tensor2D),
-  save: ['x', 'weight', 'cos', 'sin'],
-  gradient: (dy, saved, attributes) => {
-    const [dx, dweight] = normRotaryGrad({ dy, ...saved }, attributes) as tf.Tensor[];
-    return { x: dx, weight: dweight };
+const normRotaryGrad = defineOp({
+  name: 'alitok.NormRotaryGrad',
+  inputs: ['dy', 'x', 'weight', 'cos', 'sin'],
+  compose: ({ dy, x, weight, cos, sin }, attributes: Epsilon) => {
+    const back = rotaryOp({ x: dy, cos, sin }, { inverse: true });
+    return rmsNormOp.backward({ dy: back, x, weight }, attributes);
   },
 });
 
-const normRotaryGrad = defineOp<Epsilon>({
-  name: 'alitok.NormRotaryGrad',
-  compose: ({ dy, x, weight, cos, sin }, attributes) => {
-    const back = runRotary({ x: dy, cos, sin }, { inverse: true }) as tf.Tensor;
-    return rmsNormGrad({ dy: back, x, weight }, attributes) as tf.Tensor[];
-  },
+export const normRotaryOp = defineOp({
+  name: 'alitok.NormRotary',
+  inputs: ['x', 'weight', 'cos', 'sin'],
+  compose: ({ x, weight, cos, sin }, epsilon: Epsilon): tf.Tensor =>
+    rotary(rmsNorm(x, weight, epsilon) as tf.Tensor4D, cos as tf.Tensor2D, sin as tf.Tensor2D),
+  save: ['x', 'weight', 'cos', 'sin'],
+  backward: normRotaryGrad,
+  gradient: ['x', 'weight'],
 });
 
 /**
- * Queries or keys as attention takes them: heads' vectors x (B, T, H, D), each normalised (RMSNorm with weight (D)) and turned by
- * `rotary`. Gives (B, T, H, D).
+ * Prepares queries or keys x (B, T, H, D) for attention: RMSNorm of each head's vector with weight (D), then `rotary`.
+ * Returns (B, T, H, D).
  */
 export function normRotary(
   x: tf.Tensor4D,
@@ -57,14 +58,14 @@ export function normRotary(
   sin: tf.Tensor2D,
   epsilon = 1e-5,
 ): tf.Tensor4D {
-  return runNormRotary({ x, weight, cos, sin }, { epsilon }) as tf.Tensor4D;
+  return normRotaryOp({ x, weight, cos, sin }, { epsilon }) as tf.Tensor4D;
 }
 
-type AttentionAttributes = { causal: boolean; keyLength: number; dropout: number; seed: number };
+export type AttentionAttributes = { causal: boolean; keyLength: number; dropout: number; seed: number };
 
 const HEADS_FIRST = [0, 2, 1, 3]; // (B, T, H, D) ↔ (B, H, T, D)
 
-/** x (…, Tq, Tk) with `value` where a query does not see a key, whatever stood there. */
+/** x (…, Tq, Tk) with `value` at every key that the query must not see, whatever was there before. */
 function hide(x: tf.Tensor, causal: boolean, value: number): tf.Tensor {
   const [queries, keys] = x.shape.slice(-2);
   if (!causal || queries === 1) return x;
@@ -78,25 +79,11 @@ function probabilities(q: tf.Tensor, k: tf.Tensor, causal: boolean): tf.Tensor {
   return hide(scores, causal, Number.NEGATIVE_INFINITY).softmax();
 }
 
-const runAttention = defineOp<AttentionAttributes>({
-  name: 'alitok.Attention',
-  compose: ({ q, k, v }, { causal, keyLength, dropout, seed }) => {
-    const used = (x: tf.Tensor) => x.slice([0, 0], [-1, keyLength]).transpose(HEADS_FIRST);
-    let p = probabilities(q.transpose(HEADS_FIRST), used(k), causal);
-    if (dropout > 0) p = p.mul(dropoutMask(p.shape, dropout, seed));
-    return tf.matMul(p, used(v)).transpose(HEADS_FIRST);
-  },
-  save: ['q', 'k', 'v'],
-  gradient: (dy, saved, attributes) => {
-    const [dq, dk, dv] = attentionGrad({ dy, ...saved }, attributes) as tf.Tensor[];
-    return { q: dq, k: dk, v: dv };
-  },
-});
-
-const attentionGrad = defineOp<AttentionAttributes>({
+const attentionGrad = defineOp({
   name: 'alitok.AttentionGrad',
-  compose: (inputs: Inputs, { causal, dropout, seed }) => {
-    const [dy, q, k, v] = ['dy', 'q', 'k', 'v'].map((name) => inputs[name].transpose(HEADS_FIRST));
+  inputs: ['dy', 'q', 'k', 'v'],
+  compose: (inputs, { causal, dropout, seed }: AttentionAttributes) => {
+    const [dy, q, k, v] = (['dy', 'q', 'k', 'v'] as const).map((name) => inputs[name].transpose(HEADS_FIRST));
     const p = probabilities(q, k, causal);
     let dropped = p;
     let dp = tf.matMul(dy, v, false, true);
@@ -115,10 +102,24 @@ const attentionGrad = defineOp<AttentionAttributes>({
   },
 });
 
+export const attentionOp = defineOp({
+  name: 'alitok.Attention',
+  inputs: ['q', 'k', 'v'],
+  compose: ({ q, k, v }, { causal, keyLength, dropout, seed }: AttentionAttributes) => {
+    const used = (x: tf.Tensor) => x.slice([0, 0], [-1, keyLength]).transpose(HEADS_FIRST);
+    let p = probabilities(q.transpose(HEADS_FIRST), used(k), causal);
+    if (dropout > 0) p = p.mul(dropoutMask(p.shape, dropout, seed));
+    return tf.matMul(p, used(v)).transpose(HEADS_FIRST);
+  },
+  save: ['q', 'k', 'v'],
+  backward: attentionGrad,
+  gradient: ['q', 'k', 'v'],
+});
+
 /**
- * softmax(q·kᵀ/√D)·v with q (B, Tq, H, D) and k, v (B, Tk, H, D). Gives (B, Tq, H, D).
+ * softmax(q·kᵀ/√D)·v with q (B, Tq, H, D) and k, v (B, Tk, H, D). Returns (B, Tq, H, D).
  * `causal`: the last query sees all keys, the one before it all but the last, and so on.
- * `keyLength`: only so many first rows of k and v count (they may be caches that are not full); no gradient then.
+ * `keyLength`: uses only this many first rows of k and v, which may be partly filled caches; then there is no gradient.
  * `dropout`, `seed`: drops attention weights as `dropout` does.
  */
 export function attention(
@@ -128,39 +129,40 @@ export function attention(
   options: Partial<AttentionAttributes> = {},
 ): tf.Tensor4D {
   const attributes = { causal: false, keyLength: k.shape[1], dropout: 0, seed: 0, ...options };
-  return runAttention({ q, k, v }, attributes) as tf.Tensor4D;
+  return attentionOp({ q, k, v }, attributes) as tf.Tensor4D;
 }
 
-const NEW_CACHE = 'alitok.NewCache';
-const CACHE_WRITE = 'alitok.CacheWrite';
+export const newCacheOp = defineOp({
+  name: 'alitok.NewCache',
+  inputs: [],
+  // `fill` creates it on the device; `zeros` would create it on the host and send it there.
+  compose: (_, { shape }: { shape: number[] }): tf.Tensor => tf.fill(shape, 0),
+});
 
 /**
- * Keys or values (B, Tmax, H, D) of no position yet, for `cacheWrite` and `attention`; an engine keeps them in the element
- * type that its attention multiplies.
+ * An empty cache of keys or values (B, Tmax, H, D) for `cacheWrite` and `attention`. The engine keeps it in the element type
+ * that its attention multiplies. The caller disposes of it.
  */
 export function newCache(shape: [batch: number, tokens: number, heads: number, width: number]) {
-  return tf.tidy(() => {
-    // `fill` makes it on the device; `zeros` would make it here and send it there.
-    const empty = tf.getKernel(NEW_CACHE, tf.getBackend())
-      ? (tf.engine().runKernel(NEW_CACHE, {}, { shape }) as tf.Tensor4D)
-      : tf.fill(shape, 0);
-    return tf.variable(empty, false) as tf.Variable<tf.Rank.R4>;
-  });
+  return tf.tidy(() => tf.variable(newCacheOp({}, { shape }), false) as tf.Variable<tf.Rank.R4>);
 }
 
+export const cacheWriteOp = defineOp({
+  name: 'alitok.CacheWrite',
+  inputs: ['cache', 'update'],
+  compose: ({ cache, update }, { position }: { position: number }): tf.Tensor => {
+    const end = position + update.shape[1]!;
+    const before = cache.slice([0, 0], [-1, position]);
+    const after = cache.slice([0, end], [-1, cache.shape[1]! - end]);
+    (cache as tf.Variable).assign(tf.concat([before, update, after], 1));
+    return tf.fill([0], 0);
+  },
+});
+
 /**
- * Writes `update` (B, n, H, D) into the rows from `position` on of `cache` (B, Tmax, H, D).
- * Engines with a kernel for it write in place; others replace the variable's value.
+ * Writes `update` (B, n, H, D) into the rows of `cache` (B, Tmax, H, D) that begin at `position`.
+ * Engines with a kernel write in place; the composition replaces the variable's value.
  */
 export function cacheWrite(cache: tf.Variable<tf.Rank.R4>, update: tf.Tensor4D, position: number): void {
-  tf.tidy(() => {
-    if (tf.getKernel(CACHE_WRITE, tf.getBackend())) {
-      tf.engine().runKernel(CACHE_WRITE, { cache, update }, { position });
-      return;
-    }
-    const end = position + update.shape[1];
-    const before = cache.slice([0, 0], [-1, position]);
-    const after = cache.slice([0, end], [-1, cache.shape[1] - end]);
-    cache.assign(tf.concat([before, update, after], 1));
-  });
+  tf.tidy(() => void cacheWriteOp({ cache, update }, { position }));
 }

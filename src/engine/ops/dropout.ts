@@ -1,5 +1,6 @@
 import * as tf from '@tensorflow/tfjs';
-import { defineOp, type Op } from './define.js';
+import { defineOp, type Operation } from './define.js';
+import { sizeOf } from './shapes.js';
 
 /** The 32-bit hash of (index, seed) that decides every dropout, the same in all engines. */
 function hash(index: number, seed: number): number {
@@ -13,8 +14,8 @@ function hash(index: number, seed: number): number {
 const INVERSE = 0xe8b2f51;
 
 /**
- * The seed whose draws begin with those of element `offset` of `seed`. So a part of a batch is dropped as it is in the
- * whole, whoever computes it.
+ * The seed whose draws begin where element `offset` of `seed` has its own. With it a part of a batch is dropped as it is in
+ * the whole batch, whichever process computes it.
  */
 export function seedAt(seed: number, offset: number): number {
   return (seed + Math.imul(offset, INVERSE)) >>> 0;
@@ -23,24 +24,25 @@ export function seedAt(seed: number, offset: number): number {
 /** 1/(1−rate) where element i is kept, 0 where it is dropped: kept if hash(i, seed) ≥ rate·2³². */
 export function dropoutMask(shape: number[], rate: number, seed: number): tf.Tensor {
   const threshold = Math.floor(rate * 2 ** 32);
-  const mask = new Float32Array(shape.reduce((a, b) => a * b, 1));
+  const mask = new Float32Array(sizeOf(shape));
   for (let i = 0; i < mask.length; i++) mask[i] = hash(i, seed) >= threshold ? 1 / (1 - rate) : 0;
   return tf.tensor(mask, shape);
 }
 
-/** `rounds`: whether x is of a layer, so that result and gradient may be in the precision that layers multiply. */
+/** `rounds`: x comes from a layer, so the result and the gradient may be in the precision that layers multiply in. */
 type DropoutAttributes = { rate: number; seed: number; rounds: boolean };
 
-const run: Op<DropoutAttributes> = defineOp<DropoutAttributes>({
+export const dropoutOp: Operation<'x', DropoutAttributes, tf.Tensor> = defineOp({
   name: 'alitok.Dropout',
-  compose: ({ x }, { rate, seed }) => x.mul(dropoutMask(x.shape, rate, seed)),
-  gradient: (dy, _, attributes) => ({ x: run({ x: dy }, attributes) as tf.Tensor }),
+  inputs: ['x'],
+  compose: ({ x }, { rate, seed }: DropoutAttributes): tf.Tensor => x.mul(dropoutMask(x.shape, rate, seed)),
+  gradient: (dy, _, attributes) => ({ x: dropoutOp({ x: dy }, attributes) }),
 });
 
 /**
- * Multiplies each element by zero with probability `rate`, and the others by 1/(1−rate). Of a layer's result, `rounds`, an engine
- * may give it, and its gradient, in the precision that layers multiply.
+ * Multiplies each element by zero with probability `rate`, and the others by 1/(1−rate). With `rounds`, for the result of a
+ * layer, the engine may return the result and its gradient in the precision that layers multiply in.
  */
 export function dropout(x: tf.Tensor, rate: number, seed: number, { rounds = false } = {}): tf.Tensor {
-  return run({ x }, { rate, seed, rounds }) as tf.Tensor;
+  return dropoutOp({ x }, { rate, seed, rounds });
 }

@@ -1,12 +1,14 @@
 import * as tf from '@tensorflow/tfjs';
-import { defineOp, rows } from './define.js';
+import { defineOp } from './define.js';
+import { linearOp } from './linear.js';
+import { rows } from './shapes.js';
 
-// Layers of networks that are not trained, such as those that losses are made of: there is a gradient by x alone, and no
-// more is kept for it than it needs. Weights are as PyTorch keeps them.
+// Layers of frozen networks, such as those that losses are made of. They have a gradient by x only and save no more than it
+// needs. Weights have PyTorch's layout.
 
 type Window = { stride: number; same: boolean; relu: boolean };
 
-/** What tfjs's own kernels of convolutions are told. */
+/** The attributes of tfjs's own kernels for convolutions. */
 const window = ({ stride, same }: Omit<Window, 'relu'>) => ({
   strides: [stride, stride],
   pad: same ? 'same' : 'valid',
@@ -17,35 +19,40 @@ const window = ({ stride, same }: Omit<Window, 'relu'>) => ({
 const run = (kernel: string, inputs: Record<string, tf.Tensor>, attributes: object) =>
   tf.engine().runKernel(kernel, inputs, attributes as tf.NamedAttrMap) as tf.Tensor;
 
-/** A weight (out, in, h, w) as tfjs wants it: (h, w, in, out). */
+/** A weight (out, in, h, w) in tfjs's layout: (h, w, in, out). */
 const toHWIO = (weight: tf.Tensor) => tf.transpose(weight as tf.Tensor4D, [2, 3, 1, 0]);
 
-const runConv2d = defineOp<Window>({
+/**
+ * 0 where y ≤ 0, else dy. It selects instead of multiplying, so that a NaN in dy ends where y is 0, as in the gradient of a norm
+ * of zeros.
+ */
+const reluGrad = defineOp({
+  name: 'alitok.ReluGrad',
+  inputs: ['dy', 'y'],
+  compose: ({ dy, y }) => tf.where(y.lessEqual(0), tf.zerosLike(dy), dy),
+});
+
+export const frozenConv2dOp = defineOp({
   name: 'alitok.FrozenConv2d',
-  compose: ({ x, weight, bias }, attributes) =>
+  inputs: ['x', 'weight', 'bias'],
+  compose: ({ x, weight, bias }, attributes: Window) =>
     run(
       'FusedConv2D',
-      { x, filter: toHWIO(weight), ...(bias && { bias }) },
+      { x, filter: toHWIO(weight), bias },
       { ...window(attributes), activation: attributes.relu ? 'relu' : 'linear' },
     ),
-  save: ['x', 'weight'],
-  saveOutput: true,
+  save: ['x', 'weight', 'output'],
+  backward: reluGrad,
   gradient: (dy, { x, weight, output }, attributes) => {
-    const through = attributes.relu ? (reluGrad({ dy, y: output }, {}) as tf.Tensor) : dy;
+    const through = attributes.relu ? reluGrad({ dy, y: output }) : dy;
     const settings = { ...window(attributes), inputShape: x.shape };
     return { x: run('Conv2DBackpropInput', { dy: through, filter: toHWIO(weight) }, settings) };
   },
 });
 
-/** 0 where y ≤ 0, else dy. It selects: what is not a number ends where y is 0, as in the gradient of a norm of zeros. */
-const reluGrad = defineOp({
-  name: 'alitok.ReluGrad',
-  compose: ({ dy, y }) => tf.where(y.lessEqual(0), tf.zerosLike(dy), dy),
-});
-
 /**
- * Convolution of x (B, H, W, in) by a weight (out, in, h, w) and a bias (out), then ReLU if `relu`. Gives
- * (B, H′, W′, out): H′ = ⌈H/stride⌉ where `same`, padded as TensorFlow does, else as many as fit.
+ * Convolution of x (B, H, W, in) by a weight (out, in, h, w) and a bias (out), then ReLU if `relu`. Returns
+ * (B, H′, W′, out): H′ = ⌈H/stride⌉ with `same`, which pads as TensorFlow does, else the number of windows that fit.
  */
 export function frozenConv2d(
   x: tf.Tensor4D,
@@ -53,18 +60,19 @@ export function frozenConv2d(
   bias: tf.Tensor,
   { stride = 1, same = false, relu = false }: Partial<Window> = {},
 ): tf.Tensor4D {
-  return runConv2d({ x, weight, bias }, { stride, same, relu }) as tf.Tensor4D;
+  return frozenConv2dOp({ x, weight, bias }, { stride, same, relu }) as tf.Tensor4D;
 }
 
-/** A depthwise weight (C, 1, h, w) as tfjs wants it: (h, w, C, 1). */
+/** A depthwise weight (C, 1, h, w) in tfjs's layout: (h, w, C, 1). */
 const toHWC1 = (weight: tf.Tensor) => tf.transpose(weight as tf.Tensor4D, [2, 3, 0, 1]);
 
 const DEPTHWISE = window({ stride: 1, same: true });
 
-const runDepthwise = defineOp({
+export const frozenDepthwiseConv2dOp = defineOp({
   name: 'alitok.FrozenDepthwiseConv2d',
+  inputs: ['x', 'weight', 'bias'],
   compose: ({ x, weight, bias }) =>
-    run('DepthwiseConv2dNative', { x, filter: toHWC1(weight) }, DEPTHWISE).add(bias),
+    run('DepthwiseConv2dNative', { x, filter: toHWC1(weight) }, DEPTHWISE).add(bias) as tf.Tensor,
   save: ['weight'],
   gradient: (dy, { weight }) => {
     const settings = { ...DEPTHWISE, inputShape: dy.shape };
@@ -72,14 +80,18 @@ const runDepthwise = defineOp({
   },
 });
 
-/** Each channel's own convolution, weight (C, 1, h, w) and bias (C), padded to the same size: x (B, H, W, C) → the same. */
+/**
+ * Convolution of each channel by itself, with weight (C, 1, h, w) and bias (C), padded to the same size. x (B, H, W, C) → the
+ * same shape.
+ */
 export function frozenDepthwiseConv2d(x: tf.Tensor4D, weight: tf.Tensor, bias: tf.Tensor): tf.Tensor4D {
-  return runDepthwise({ x, weight, bias }, {}) as tf.Tensor4D;
+  return frozenDepthwiseConv2dOp({ x, weight, bias }) as tf.Tensor4D;
 }
 
-const runLinear = defineOp({
+export const frozenLinearOp = defineOp({
   name: 'alitok.FrozenLinear',
-  compose: ({ x, weight, bias }) => run('alitok.Linear', { x, weight, bias }, {}),
+  inputs: ['x', 'weight', 'bias'],
+  compose: ({ x, weight, bias }) => linearOp({ x, weight, bias }, { biased: true }),
   save: ['weight'],
   gradient: (dy, { weight }) => {
     const inputs = weight.shape[1] as number;
@@ -87,7 +99,7 @@ const runLinear = defineOp({
   },
 });
 
-/** x·weightᵀ + bias, for x (…, in), weight (out, in), bias (out). Gives (…, out). */
+/** x·weightᵀ + bias, for x (…, in), weight (out, in), bias (out). Returns (…, out). */
 export function frozenLinear<T extends tf.Tensor>(x: T, weight: tf.Tensor, bias: tf.Tensor): T {
-  return runLinear({ x, weight, bias }, {}) as T;
+  return frozenLinearOp({ x, weight, bias }) as T;
 }

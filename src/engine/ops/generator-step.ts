@@ -1,6 +1,7 @@
 import * as tf from '@tensorflow/tfjs';
+import { defineKernel, hasKernel } from './define.js';
 
-/** A linear layer's weight (out, in) as it is kept, a scale for each of its rows if it is in int8, and its bias. */
+/** A linear layer: its weight (out, in) as it is stored, a scale for each row if that is int8, and its bias. */
 export interface StepLayer {
   weight: tf.Tensor;
   scale?: tf.Tensor;
@@ -15,42 +16,78 @@ export interface StepBlock {
   packed: boolean;
 }
 
-/** Where a decoding step stands. */
+/** The position of a decoding step, and what depends on it. */
 export interface StepPlace {
   /** The rotary rows (T, D/2) of all positions. */
   cos: tf.Tensor2D;
   sin: tf.Tensor2D;
-  /** The one at hand, (1) int32: how many rows of the caches are filled. */
+  /** The current position, (1) int32: the number of filled rows in the caches. */
   position: tf.Tensor1D;
-  /** Keys and values (B, Tmax, H, D) of each block, and what `joinLayers` made of it. */
+  /** Keys and values (B, Tmax, H, D) of each block, and the block's `joinLayers`. */
   caches: readonly { k: tf.Tensor4D; v: tf.Tensor4D; joined?: tf.Tensor }[];
 }
 
-/** What an engine says of itself that has kernels for steps of sampling. */
+/** The part of an engine's backend that knows whether it has kernels for steps of sampling. */
 export interface Stepping {
-  /** Whether it would do a step of so many sequences, with layers and heads of such widths. */
+  /** Whether it can do a step of this many sequences, with layers and heads of these widths. */
   takesStep?(sequences: number, widths: readonly number[], headWidth: number): boolean;
 }
 
-/** Whether `generatorStep` can take so many sequences through such blocks with the engine that is running. */
+/** Whether the current engine can do `generatorStep` for this many sequences and these blocks. */
 export function hasGeneratorStep(sequences: number, [{ norms, layers }]: readonly StepBlock[]): boolean {
   const widths = Object.values(layers).map(({ weight }) => weight.shape[1]!);
   return (tf.backend() as Stepping).takesStep?.(sequences, widths, norms.qNorm.shape[0]) ?? false;
 }
 
-const JOIN = 'alitok.JoinLayers';
-
-/** The weights of w1 and w3 as one, for engines that multiply faster by both at once; it is the caller's. */
-export function joinLayers({ layers: { w1, w3 }, packed }: StepBlock): tf.Tensor | undefined {
-  if (!tf.getKernel(JOIN, tf.getBackend())) return undefined;
-  const [joined] = tf.engine().runKernel(JOIN, { w1: w1.weight, w3: w3.weight }, { packed }) as tf.Tensor[];
-  return joined;
-}
+export const joinLayersOp = defineKernel<'w1' | 'w3', { packed: boolean }, tf.Tensor[]>({
+  name: 'alitok.JoinLayers',
+  inputs: ['w1', 'w3'],
+  instead: 'the layers stay separate',
+});
 
 /**
- * All blocks for one position, and the RMSNorm after the last, without a gradient. Of a block: h = x + proj(attention(norm1(x))),
- * then h + w2(silu(w1 n)·w3 n) with n = norm2(h), as `rmsNorm`, `linear`, `rotary`, `cacheWrite`, `attention` and `swiGLU` would
- * do it one after the other. x (B, 1, d) → (B, 1, d). Only where `hasGeneratorStep` says so.
+ * The weights of w1 and w3 as one tensor, for engines that multiply faster by both at once; undefined on others. The caller
+ * disposes of it.
+ */
+export function joinLayers({ layers: { w1, w3 }, packed }: StepBlock): tf.Tensor | undefined {
+  if (!hasKernel(joinLayersOp)) return undefined;
+  return joinLayersOp({ w1: w1.weight, w3: w3.weight }, { packed })[0];
+}
+
+export const STEP_LAYERS = ['qkv', 'proj', 'w1', 'w3', 'w2'] as const;
+export const STEP_NORMS = ['norm1', 'qNorm', 'kNorm', 'norm2'] as const;
+type Layer = (typeof STEP_LAYERS)[number];
+
+/** An input of `generatorStepOp` that each block has, such as `w1.weight`; block 0 gives it as `0.w1.weight`. */
+export type BlockInput =
+  | (typeof STEP_NORMS)[number]
+  | 'k'
+  | 'v'
+  | 'joined'
+  | `${Layer}.${'weight' | 'scale' | 'bias'}`;
+
+export const generatorStepOp = defineKernel<
+  | ('x' | 'cos' | 'sin' | 'position' | 'norm')
+  | `*.${Exclude<BlockInput, 'joined' | `${Layer}.${'scale' | 'bias'}`>}`
+  | `*.${'joined' | `${Layer}.${'scale' | 'bias'}`}?`,
+  { blocks: number; packed: boolean; epsilon: number },
+  tf.Tensor
+>({
+  name: 'alitok.GeneratorStep',
+  inputs: [
+    ...(['x', 'cos', 'sin', 'position', 'norm', '*.k', '*.v', '*.joined?'] as const),
+    ...STEP_NORMS.map((norm) => `*.${norm}` as const),
+    ...STEP_LAYERS.flatMap(
+      (layer) => [`*.${layer}.weight`, `*.${layer}.scale?`, `*.${layer}.bias?`] as const,
+    ),
+  ],
+  instead: "the generator's layers run one after the other",
+});
+
+/**
+ * All blocks for one position, and the RMSNorm after the last, without a gradient. A block computes
+ * h = x + proj(attention(norm1(x))), then h + w2(silu(w1 n)·w3 n) with n = norm2(h), like `rmsNorm`, `linear`, `rotary`,
+ * `cacheWrite`, `attention` and `swiGLU` one after the other. x (B, 1, d) → (B, 1, d). Needs `hasGeneratorStep`.
  */
 export function generatorStep(
   x: tf.Tensor,
@@ -59,18 +96,14 @@ export function generatorStep(
   { cos, sin, position, caches }: StepPlace,
   epsilon = 1e-5,
 ): tf.Tensor {
-  const inputs: [string, tf.Tensor | undefined][] = Object.entries({ x, cos, sin, position, norm });
+  const inputs: Record<string, tf.Tensor | undefined> = { x, cos, sin, position, norm };
   blocks.forEach(({ norms, layers }, i) => {
-    const parts: Record<string, tf.Tensor | undefined> = { ...norms, ...caches[i] };
+    for (const [name, tensor] of Object.entries(norms)) inputs[`${i}.${name}`] = tensor;
+    for (const [name, tensor] of Object.entries(caches[i])) inputs[`${i}.${name}`] = tensor;
     for (const [name, layer] of Object.entries(layers))
-      for (const [part, tensor] of Object.entries(layer)) parts[`${name}.${part}`] = tensor;
-    for (const [name, tensor] of Object.entries(parts)) inputs.push([`${i}.${name}`, tensor]);
+      for (const [part, tensor] of Object.entries(layer)) inputs[`${i}.${name}.${part}`] = tensor;
   });
-  const given = Object.fromEntries(inputs.filter(([, tensor]) => tensor !== undefined));
   const [{ packed }] = blocks;
-  return tf.engine().runKernel('alitok.GeneratorStep', given as tf.NamedTensorMap, {
-    blocks: blocks.length,
-    packed,
-    epsilon,
-  }) as tf.Tensor;
+  const given = inputs as Parameters<typeof generatorStepOp>[0];
+  return generatorStepOp(given, { blocks: blocks.length, packed, epsilon });
 }

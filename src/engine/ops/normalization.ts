@@ -1,69 +1,66 @@
 import type * as tf from '@tensorflow/tfjs';
-import { defineOp, type Inputs, rows } from './define.js';
+import { defineOp } from './define.js';
+import { rows } from './shapes.js';
 
 type Epsilon = { epsilon: number };
-/** `rounds`: whether only layers take the result, so that an engine may give it in the precision that they multiply. */
+/** `rounds`: only layers read the result, so the engine may return it in the precision that they multiply in. */
 type Rounds = Epsilon & { rounds: boolean };
 
+type Standardized = { normalized: tf.Tensor; scale: tf.Tensor };
+
 /**
- * Rows with zero mean and unit variance, and the reciprocal deviation (rows, 1) they were scaled by. A variance beyond all
- * floats has no deviation: NaN, for zero would make a row like any other of one that has gone wrong.
+ * Rows with zero mean and unit variance, and the reciprocal standard deviation (rows, 1) by which they were scaled. Where the
+ * variance overflows, that is NaN: zero would make an ordinary row of one that has gone wrong.
  */
-function standardize(x: tf.Tensor, epsilon: number): { normalized: tf.Tensor; scale: tf.Tensor } {
+function standardize(x: tf.Tensor, epsilon: number): Standardized {
   const centred = x.sub(x.mean(-1, true));
   const variance = centred.square().mean(-1, true);
   const scale = variance.add(epsilon).rsqrt().add(variance.sub(variance));
   return { normalized: centred.mul(scale), scale };
 }
 
-const runLayerNorm = defineOp<Rounds>({
-  name: 'alitok.LayerNorm',
-  compose: ({ x, weight, bias }, { epsilon }) => standardize(x, epsilon).normalized.mul(weight).add(bias),
-  save: ['x', 'weight'],
-  gradient: (dy, { x, weight }, attributes) => {
-    const [dx, dweight, dbias] = layerNormGrad({ dy, x, weight }, attributes) as tf.Tensor[];
-    return { x: dx, weight: dweight, bias: dbias };
-  },
-});
+/** The gradient by the x of `standardize`, from the gradient g by its normalized rows. */
+const standardizeGrad = (g: tf.Tensor, { normalized, scale }: Standardized): tf.Tensor =>
+  g
+    .sub(g.mean(-1, true))
+    .sub(normalized.mul(g.mul(normalized).mean(-1, true)))
+    .mul(scale);
 
-const layerNormGrad = defineOp<Epsilon>({
+const layerNormGrad = defineOp({
   name: 'alitok.LayerNormGrad',
-  compose: ({ dy, x, weight }, { epsilon }) => {
-    const { normalized, scale } = standardize(rows(x), epsilon);
+  inputs: ['dy', 'x', 'weight'],
+  compose: ({ dy, x, weight }, { epsilon }: Epsilon) => {
+    const standardized = standardize(rows(x), epsilon);
     const dyRows = rows(dy);
-    const g = dyRows.mul(weight);
-    const dx = g
-      .sub(g.mean(-1, true))
-      .sub(normalized.mul(g.mul(normalized).mean(-1, true)))
-      .mul(scale);
-    return [dx.reshape(x.shape), dyRows.mul(normalized).sum(0), dyRows.sum(0)];
+    const dx = standardizeGrad(dyRows.mul(weight), standardized);
+    return [dx.reshape(x.shape), dyRows.mul(standardized.normalized).sum(0), dyRows.sum(0)];
   },
 });
 
-/** LayerNorm over the last dimension: x (…, d), weight and bias (d). Gives (…, d), for layers alone if `rounds`. */
+export const layerNormOp = defineOp({
+  name: 'alitok.LayerNorm',
+  inputs: ['x', 'weight', 'bias'],
+  compose: ({ x, weight, bias }, { epsilon }: Rounds): tf.Tensor =>
+    standardize(x, epsilon).normalized.mul(weight).add(bias),
+  save: ['x', 'weight'],
+  backward: layerNormGrad,
+  gradient: ['x', 'weight', 'bias'],
+});
+
+/** LayerNorm over the last dimension: x (…, d), weight and bias (d). Returns (…, d). Set `rounds` if only layers read it. */
 export function layerNorm(
   x: tf.Tensor,
   weight: tf.Tensor,
   bias: tf.Tensor,
   { epsilon = 1e-5, rounds = false }: Partial<Rounds> = {},
 ): tf.Tensor {
-  return runLayerNorm({ x, weight, bias }, { epsilon, rounds }) as tf.Tensor;
+  return layerNormOp({ x, weight, bias }, { epsilon, rounds });
 }
 
-const runRMSNorm = defineOp<Rounds>({
-  name: 'alitok.RMSNorm',
-  compose: ({ x, weight }, { epsilon }) => x.mul(x.square().mean(-1, true).add(epsilon).rsqrt()).mul(weight),
-  save: ['x', 'weight'],
-  gradient: (dy, { x, weight }, attributes) => {
-    const [dx, dweight] = rmsNormGrad({ dy, x, weight }, attributes) as tf.Tensor[];
-    return { x: dx, weight: dweight };
-  },
-});
-
-/** Gradients of `rmsNorm` by x and weight. */
-export const rmsNormGrad = defineOp<Epsilon>({
+const rmsNormGrad = defineOp({
   name: 'alitok.RMSNormGrad',
-  compose: ({ dy, x, weight }, { epsilon }) => {
+  inputs: ['dy', 'x', 'weight'],
+  compose: ({ dy, x, weight }, { epsilon }: Epsilon) => {
     const [xRows, dyRows] = [rows(x), rows(dy)];
     const scale = xRows.square().mean(-1, true).add(epsilon).rsqrt();
     const normalized = xRows.mul(scale);
@@ -73,13 +70,23 @@ export const rmsNormGrad = defineOp<Epsilon>({
   },
 });
 
-/** RMSNorm over the last dimension: x (…, d), weight (d). Gives (…, d), for layers alone if `rounds`. */
+export const rmsNormOp = defineOp({
+  name: 'alitok.RMSNorm',
+  inputs: ['x', 'weight'],
+  compose: ({ x, weight }, { epsilon }: Rounds): tf.Tensor =>
+    x.mul(x.square().mean(-1, true).add(epsilon).rsqrt()).mul(weight),
+  save: ['x', 'weight'],
+  backward: rmsNormGrad,
+  gradient: ['x', 'weight'],
+});
+
+/** RMSNorm over the last dimension: x (…, d), weight (d). Returns (…, d). Set `rounds` if only layers read it. */
 export function rmsNorm(
   x: tf.Tensor,
   weight: tf.Tensor,
   { epsilon = 1e-5, rounds = false }: Partial<Rounds> = {},
 ): tf.Tensor {
-  return runRMSNorm({ x, weight }, { epsilon, rounds }) as tf.Tensor;
+  return rmsNormOp({ x, weight }, { epsilon, rounds });
 }
 
 type Groups = { groups: number; epsilon: number };
@@ -101,34 +108,30 @@ function fromGroups(x: tf.Tensor, shape: number[], groups: number): tf.Tensor {
     .reshape(shape);
 }
 
-const runGroupNorm = defineOp<Groups>({
-  name: 'alitok.GroupNorm',
-  compose: ({ x, weight, bias }, { groups, epsilon }) =>
-    fromGroups(standardize(toGroups(x, groups), epsilon).normalized, x.shape, groups)
-      .mul(weight)
-      .add(bias),
-  save: ['x', 'weight'],
-  gradient: (dy, { x, weight }, attributes) => {
-    const [dx, dweight, dbias] = groupNormGrad({ dy, x, weight }, attributes) as tf.Tensor[];
-    return { x: dx, weight: dweight, bias: dbias };
-  },
-});
-
-const groupNormGrad = defineOp<Groups>({
+const groupNormGrad = defineOp({
   name: 'alitok.GroupNormGrad',
-  compose: ({ dy, x, weight }: Inputs, { groups, epsilon }) => {
-    const { normalized, scale } = standardize(toGroups(x, groups), epsilon);
-    const g = toGroups(dy.mul(weight), groups);
-    const dx = g
-      .sub(g.mean(-1, true))
-      .sub(normalized.mul(g.mul(normalized).mean(-1, true)))
-      .mul(scale);
-    const dweight = rows(dy.mul(fromGroups(normalized, x.shape, groups))).sum(0);
+  inputs: ['dy', 'x', 'weight'],
+  compose: ({ dy, x, weight }, { groups, epsilon }: Groups) => {
+    const standardized = standardize(toGroups(x, groups), epsilon);
+    const dx = standardizeGrad(toGroups(dy.mul(weight), groups), standardized);
+    const dweight = rows(dy.mul(fromGroups(standardized.normalized, x.shape, groups))).sum(0);
     return [fromGroups(dx, x.shape, groups), dweight, rows(dy).sum(0)];
   },
 });
 
-/** GroupNorm of x (B, H, W, C) over `groups` sets of channels; weight and bias (C). Gives (B, H, W, C). */
+export const groupNormOp = defineOp({
+  name: 'alitok.GroupNorm',
+  inputs: ['x', 'weight', 'bias'],
+  compose: ({ x, weight, bias }, { groups, epsilon }: Groups): tf.Tensor =>
+    fromGroups(standardize(toGroups(x, groups), epsilon).normalized, x.shape, groups)
+      .mul(weight)
+      .add(bias),
+  save: ['x', 'weight'],
+  backward: groupNormGrad,
+  gradient: ['x', 'weight', 'bias'],
+});
+
+/** GroupNorm of x (B, H, W, C) over `groups` sets of channels; weight and bias (C). Returns (B, H, W, C). */
 export function groupNorm(
   x: tf.Tensor4D,
   weight: tf.Tensor,
@@ -136,5 +139,5 @@ export function groupNorm(
   groups: number,
   epsilon = 1e-5,
 ): tf.Tensor4D {
-  return runGroupNorm({ x, weight, bias }, { groups, epsilon }) as tf.Tensor4D;
+  return groupNormOp({ x, weight, bias }, { groups, epsilon }) as tf.Tensor4D;
 }

@@ -1,15 +1,14 @@
 import * as tf from '@tensorflow/tfjs';
 
-/** What an engine with a choice of products has: libtorch alone. */
+/** The part of a backend that decides how products are computed; only libtorch's has it. */
 interface ChoosesProducts {
   precision: 'float32' | 'bf16';
   tf32: boolean;
 }
 
 /**
- * Runs `f` with exact products of float32 numbers, whatever the engine was started with (`--precision bf16`, `--tf32`), and
- * gives its result: for what is defined by exact numbers, such as metrics, the loss networks of mixed-precision training
- * and the nearest code.
+ * Runs `f` with products in float32, even if the engine was started with bf16 or TF32, and returns its result. For everything
+ * that needs full precision: metrics, the nearest code, and loss networks in mixed-precision training.
  */
 export function inFloat32<T>(f: () => T): T {
   const backend = tf.backend() as Partial<ChoosesProducts>;

@@ -2,20 +2,20 @@ import * as tf from '@tensorflow/tfjs';
 
 /** A step that a device has recorded. */
 export interface Recording {
-  /** Queues the step's work once more, without the host going through it. */
+  /** Queues the step's work again without running the step on the host. */
   replay(): void;
   close(): void;
 }
 
-/** What an engine says of itself that can record. */
+/** The part of a backend that can record steps. */
 interface Recorder {
-  /** Does `step` once, and records it for the next times; undefined, and nothing done, where the engine does not record. */
+  /** Runs `step` once and records it; returns undefined and does nothing if the engine cannot record. */
   record?(step: () => void): Recording | undefined;
 }
 
 /**
- * A step that is done again and again, and each time takes all that changes from the device and leaves it there. An engine that
- * can record does it from its second time on as one command. To be closed in the end.
+ * A step that runs many times and both reads and writes everything that changes on the device. An engine that can record replays
+ * it as a single command from its second run on. Call `close` at the end.
  */
 export class Replayed {
   private recording?: Recording;

@@ -6,14 +6,14 @@ import { EngineError } from '../../errors.js';
 import { builtFile, tfjsWasmFolder } from './files.js';
 import { Pool } from './pool.js';
 
-/** 64 KiB pages that the memory starts with, and grows to at most: all of them. */
+/** Pages of 64 KiB at the start, and the most there can be. */
 const PAGES = { initial: 1024, maximum: 65536 };
-/** Bytes that 32-bit addresses reach: 4 GiB. */
+/** Bytes that 32-bit addresses can reach: 4 GiB. */
 const ADDRESSABLE = 2 ** 32;
-/** Tensors end on a whole group of four floats, so that kernels may read and write it whole. */
+/** Tensors are padded to whole groups of four floats, so that kernels can read and write whole groups. */
 const GROUP_BYTES = 16;
 
-/** What tfjs's Emscripten module offers of interest here. */
+/** The parts of tfjs's Emscripten module that are used here. */
 interface WasmModule {
   _malloc(bytes: number): number;
   _free(address: number): void;
@@ -40,7 +40,7 @@ export class WasmBackend extends BackendWasm {
     super(module as never);
   }
 
-  /** Memory that no tensor owns. Throws EngineError when there is none left. */
+  /** Allocates memory that belongs to no tensor. Throws EngineError if there is none left. */
   allocate(bytes: number): number {
     const address = bytes < ADDRESSABLE ? this.module._malloc(bytes) >>> 0 : 0;
     if (address === 0) {
@@ -56,7 +56,7 @@ export class WasmBackend extends BackendWasm {
     this.module._free(address);
   }
 
-  /** As tfjs does, but with memory that is checked and ends on a whole group. */
+  /** Like tfjs's own, but checks the allocation and pads it to a whole group. */
   override move(
     dataId: DataId,
     values: tf.backend_util.BackendValues,
@@ -80,7 +80,7 @@ export class WasmBackend extends BackendWasm {
     this.module.HEAPU8.set(new Uint8Array(array.buffer, array.byteOffset, bytes), memoryOffset);
   }
 
-  /** Address of a tensor's first element. */
+  /** The address of a tensor's first element. */
   address({ dataId }: tf.TensorInfo): number {
     return this.getMemoryOffset(dataId);
   }
@@ -106,7 +106,7 @@ export async function createBackend(threads: number): Promise<WasmBackend> {
       name.endsWith('.worker.js') ? builtFile('pthread-stand-in.js') : join(folder, name),
     mainScriptUrlOrBlob: main,
   });
-  // Emscripten makes unhandled errors its own; they are the program's.
+  // Emscripten adds handlers of unhandled errors; these are the program's to handle.
   for (const [event, before] of listeners)
     for (const listener of process.listeners(event as 'uncaughtException'))
       if (!before.includes(listener)) process.removeListener(event, listener);

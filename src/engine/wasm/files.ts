@@ -4,7 +4,7 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { EngineError } from '../../errors.js';
 
-/** A file that the build puts beside this one, found from the sources too. Throws EngineError if it is not built. */
+/** A file that the build puts beside this one, also when the sources run. Throws EngineError if it is not built. */
 export function builtFile(name: string): string {
   const places = [`./${name}`, `../../../dist/engine/wasm/${name}`];
   const path = places.map((place) => fileURLToPath(new URL(place, import.meta.url))).find(existsSync);

@@ -13,11 +13,11 @@ import {
 } from './control.js';
 import { builtFile } from './files.js';
 
-/** Below so many elementary operations, waking another thread costs more than it saves. */
+/** Below this many elementary operations, waking another thread costs more than it saves. */
 const SMALL = 30_000;
 const SPINS = 20_000;
 const WAIT_MS = 1000;
-/** Longest that the parts of one call may lie apart before the engine is given up. */
+/** How long the other threads may take after this one before the engine is considered stuck. */
 const DEADLINE_MS = 600_000;
 
 type Kernel = (...args: number[]) => number;
@@ -64,13 +64,13 @@ export class Pool {
     return pool;
   }
 
-  /** Runs a kernel that has no parts, such as one that computes a size. */
+  /** Runs a kernel that is not split into parts, such as one that computes a size. */
   ask(name: string, ...args: number[]): number {
     return this.kernels[name](...args);
   }
 
   /**
-   * Runs a kernel on all threads if `work`, its number of elementary operations, is worth it, and waits for the end.
+   * Runs a kernel and waits for it, on all threads if `work`, its number of elementary operations, is large enough.
    * Throws EngineError if a thread failed.
    */
   run(name: string, work: number, ...args: number[]): void {
@@ -99,14 +99,14 @@ export class Pool {
       Atomics.wait(state, FINISHED, done, WAIT_MS);
       if (performance.now() - start > DEADLINE_MS)
         throw new EngineError(
-          `a thread of the wasm engine does not answer (${name}); try ${option('threads', 1)}`,
+          `a thread of the wasm engine does not respond (${name}); try ${option('threads', 1)}`,
         );
     }
     if (state[FAILED])
       throw new EngineError(`a thread of the wasm engine failed (${name}); try ${option('threads', 1)}`);
   }
 
-  /** Scratch memory of at least `bytes` for each thread; it is the same for every call. Gives its address. */
+  /** The address of at least `bytes` of scratch memory for each thread, shared by all kernels. */
   scratchFor(bytes: number): number {
     const needed = bytes * this.threads;
     if (needed > this.scratch.bytes) {
@@ -117,7 +117,7 @@ export class Pool {
     return this.scratch.address;
   }
 
-  /** Views of the memory as it is now; it may have grown since the last time. */
+  /** A view of the memory, which may have grown since the last one. */
   get floats(): Float32Array {
     return new Float32Array(this.memory.buffer);
   }

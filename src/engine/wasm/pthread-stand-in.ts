@@ -1,7 +1,7 @@
 import { parentPort } from 'node:worker_threads';
 
-// tfjs's shared-memory build will not start before its pool of pthreads has answered. With XNNPACK on one thread none
-// of them ever runs, so this does nothing but answer; our own kernels have a pool of their own.
+// tfjs's shared-memory build does not start before its pool of pthreads has answered. With XNNPACK on one thread they never
+// get work, so this only answers; our own kernels have their own pool.
 parentPort!.on('message', ({ cmd }: { cmd: string }) => {
   if (cmd === 'load') parentPort!.postMessage({ cmd: 'loaded' });
 });

@@ -1,9 +1,9 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import { controlViews, FAILED, FINISHED, GENERATION, KERNEL, type WorkerData } from './control.js';
 
-// One thread of the pool: waits for a kernel, runs its part, says so. It never returns to its event loop.
+// One thread of the pool: it waits for a kernel, runs its part and reports the end. It never returns to its event loop.
 
-/** Looks at the generation so many times before it goes to sleep: kernels follow each other within microseconds. */
+/** How often it polls before it sleeps: kernels usually follow each other within microseconds. */
 const SPINS = 4000;
 
 const { memory, module, kernels, control, part, parts } = workerData as WorkerData;

@@ -117,7 +117,7 @@ describe.skipIf(!built)('on a CUDA device with our own kernels', () => {
       expect(step).toHaveBeenCalled();
       expect(told).toEqual([
         expect.stringMatching(
-          /^a step cannot be recorded on cuda:0, so each takes longer: .*capturing: read$/,
+          /^steps of sampling cannot be recorded on cuda:0, so each takes longer: .*capturing: read$/,
         ),
       ]);
       expect(seen.graphs).toBe(0);

@@ -125,9 +125,11 @@ describe.skipIf(!canRun('libtorch'))('errors of the libtorch engine', () => {
     await expect(openEngine('libtorch', { device: 'cuda:99' })).rejects.toThrow(
       /device: 'cuda:99': .*choose/,
     );
-    await expect(openEngine('libtorch', { device: 'tpu' })).rejects.toThrow(/no device: 'tpu'; choose cpu/);
+    await expect(openEngine('libtorch', { device: 'tpu' })).rejects.toThrow(
+      /device: 'tpu' is not a device; choose cpu/,
+    );
     await expect(openEngine('wasm', { precision: 'bf16' })).rejects.toThrow(
-      /wasm cannot do precision: 'bf16'/,
+      /wasm does not support precision: 'bf16'/,
     );
   });
 });

@@ -184,13 +184,13 @@ describeEngines('packed weights', (engine) => {
 
   it.skipIf(engine !== 'libtorch' || device === 'cpu')('a CUDA device has none in int8, and says so', () => {
     expect(() => ops.packWeight(tf.ones([2, 64]), 'int8')).toThrow(
-      /int8 are for device: 'cpu', not cuda:0; use weights: 'bf16'/,
+      /int8 need device: 'cpu'; on cuda:0 use weights: 'bf16'/,
     );
   });
 
   it.skipIf(engine === 'libtorch')('an engine without them says so', () => {
     expect(() => ops.packWeight(tf.ones([2, 64]), 'int8')).toThrow(
-      /no weights in int8; use engine: 'libtorch'/,
+      /does not support weights in int8; use engine: 'libtorch'/,
     );
   });
 });

@@ -1,17 +1,17 @@
 import type { Native, TensorId } from '../bridge.js';
 import type { Kernel } from './register.js';
 
-// Attention by the kernels that PyTorch has for CUDA since 2.1, on heads-first views (B, H, T, D): the "flash" ones for
-// bfloat16, the "efficient" ones for float32. Their gradients want what the forward pass found besides its result, so the
-// gradient runs it again, as our own kernels do.
+// Attention by the kernels that PyTorch has had for CUDA since 2.1, on heads-first views (B, H, T, D): "flash" for bfloat16,
+// "efficient" for float32. Their gradients need intermediate results of the forward pass, so the gradient runs it again, as
+// our own kernels do.
 
 const FLASH = '_scaled_dot_product_flash_attention';
 const EFFICIENT = '_scaled_dot_product_efficient_attention';
 export type Fused = typeof FLASH | typeof EFFICIENT;
 
 /**
- * What the calls below are written for, in the schemas of the gradients, which say most. PyTorch 2.0 has operators of the
- * same names that take other things.
+ * A part of each gradient's schema that the calls below are written for. PyTorch 2.0 has operators of the same names with
+ * other parameters.
  */
 const EXPECTED: Record<Fused, string> = {
   [FLASH]: 'float dropout_p, bool is_causal, Tensor philox_seed, Tensor philox_offset',
@@ -20,22 +20,23 @@ const EXPECTED: Record<Fused, string> = {
 };
 
 /**
- * Which of them to take where `_fused_sdp_choice`, which knows the device and what PyTorch was built with, answers that its
- * best is one of these; for 0, its composition of products, there is ours. cuDNN's (3) can only be where flash can.
+ * Which kernel to use for an answer of `_fused_sdp_choice`, which knows the device and how PyTorch was built. 0 is PyTorch's
+ * composition of products, for which we have our own. Wherever cuDNN's kernel (3) can run, flash can.
  */
 const TAKEN: Record<number, Fused> = { 1: FLASH, 2: EFFICIENT, 3: FLASH };
 
-/** Heads as wide as all of these kernels can load them, and that all of their gradients have room for. */
+/** Head widths that all of these kernels and their gradients support. */
 const WIDTH = { multiple: 8, most: 128 };
 
 export type Triple = readonly [q: TensorId, k: TensorId, v: TensorId];
 
-/** What was found out about each library, by all that it depends on. */
+/** Answers already known for each library, by everything they depend on. */
 const answers = new WeakMap<Native, Map<string, Fused | undefined>>();
 
 /**
- * The kernel that can do it, if one can. They know no mask but one that is square, and no dropout by our hash.
- * @param inputs gives q, k and v as they are to be multiplied
+ * The fused kernel that can compute this attention, or undefined. These kernels support only square causal masks, and no
+ * dropout by our hash.
+ * @param inputs returns q, k and v in the type to multiply in
  */
 export function fusedFor(
   { backend }: Kernel,
@@ -58,7 +59,7 @@ export function fusedFor(
   return known.get(key);
 }
 
-/** Results of the flash kernel that are tensors; those between them are plain numbers. */
+/** Indices of the flash kernel's results that are tensors; the others are plain numbers. */
 const FLASH_TENSORS = [0, 1, 2, 3, 6, 7, 8];
 
 function flash({ backend, drop }: Kernel, inputs: Triple, causal: boolean) {
@@ -95,5 +96,5 @@ export function fusedAttentionGrad(
   const [y, sums, seed, offset] = efficient(kernel, inputs, causal, true);
   const found = [null, y, sums, seed, offset, 0, [true, true, true, false], causal] as const;
   const gradients = backend.call(`${EFFICIENT}_backward`, dy, ...inputs, ...found) as TensorId[];
-  return gradients.slice(0, 3).map(drop); // the fourth, by a mask, is not asked for and undefined
+  return gradients.slice(0, 3).map(drop); // the fourth, by a mask, was not requested and is undefined
 }

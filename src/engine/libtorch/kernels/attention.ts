@@ -1,21 +1,30 @@
 import type { TensorInfo } from '@tensorflow/tfjs';
-import { compose } from '../../ops/define.js';
+import {
+  type AttentionAttributes,
+  attentionOp,
+  cacheWriteOp,
+  newCacheOp,
+  normRotaryOp,
+  rotaryOp,
+} from '../../ops/attention.js';
+import { composed } from '../../ops/define.js';
+import { sizeOf } from '../../ops/shapes.js';
 import { ScalarType } from '../backend.js';
 import { LANES, type TensorId } from '../bridge.js';
 import { fusedAttention, fusedAttentionGrad, fusedFor, type Triple } from './attention-cuda.js';
 import { dropoutFactors } from './dropout.js';
 import { asGiven, inHalf, inPrecision, onCpu, ours, outGiven, outProduct, ownCuda } from './products.js';
-import { type Kernel, register, sizeOf } from './register.js';
+import { implement, type Kernel, OWN, PYTORCH } from './register.js';
 
-/** Rotation, attention and its cache. */
+/** Rotary embedding, attention and its cache. */
 export function registerAttention(): void {
-  register<{ inverse: boolean }>('alitok.Rotary', ({ x, cos, sin }, { inverse }, kernel) => {
+  implement(rotaryOp, OWN, ({ x, cos, sin }, { inverse }, kernel) => {
     const { id, use, out, backend } = kernel;
     if (ours(kernel)) {
       const y = backend.call('alitok::rotary', asGiven(kernel, x), id(cos), id(sin), inverse);
       return outGiven(kernel, x, y);
     }
-    // Pairs of channels as complex numbers, turned by one product.
+    // Pairs of channels as complex numbers, rotated by one product.
     const [batch, tokens, heads, width] = x.shape;
     const pairs = use(
       'view_as_complex',
@@ -26,25 +35,23 @@ export function registerAttention(): void {
     return out('float32', 'reshape', use('view_as_real', turned), x.shape);
   });
 
-  type Epsilon = { epsilon: number };
-  register<Epsilon>('alitok.NormRotary', (inputs, attributes, kernel) => {
-    if (!ownCuda(kernel)) return compose('alitok.NormRotary', inputs, attributes);
+  implement(normRotaryOp, { cpu: 'composition', cuda: 'own' }, (inputs, attributes, kernel) => {
+    if (!ownCuda(kernel)) return composed(normRotaryOp, inputs, attributes);
     const { x, weight, cos, sin } = inputs;
     const given = [asGiven(kernel, x), ...[weight, cos, sin].map(kernel.id), attributes.epsilon];
     return outGiven(kernel, x, kernel.backend.call('alitok::norm_rotary', ...given));
   });
-  register<Epsilon>('alitok.NormRotaryGrad', (inputs, attributes, kernel) => {
-    if (!ownCuda(kernel)) return compose('alitok.NormRotaryGrad', inputs, attributes);
+  implement(normRotaryOp.backward, { cpu: 'composition', cuda: 'own' }, (inputs, attributes, kernel) => {
+    if (!ownCuda(kernel)) return composed(normRotaryOp.backward, inputs, attributes);
     const { dy, x, weight, cos, sin } = inputs;
     const given = [asGiven(kernel, dy), asGiven(kernel, x), ...[weight, cos, sin].map(kernel.id)];
     const [dx, dweight] = kernel.backend.call('alitok::norm_rotary_grad', ...given, attributes.epsilon);
     return [outGiven(kernel, x, dx), kernel.backend.wrap(dweight, 'float32')];
   });
 
-  type Attributes = { causal: boolean; keyLength: number; dropout: number; seed: number };
   const headsFirst = ({ use }: Kernel, x: TensorId) => use('permute', x, [0, 2, 1, 3]);
 
-  /** x (…, queries, keys) with `value` where a query does not see a key, whatever stood there. */
+  /** x (…, queries, keys) with `value` at every key that the query must not see, whatever was there before. */
   const hide = (
     { use, backend }: Kernel,
     x: TensorId,
@@ -70,20 +77,20 @@ export function registerAttention(): void {
   const used = (kernel: Kernel, x: TensorId, shape: number[], length: number) =>
     headsFirst(kernel, length === shape[1] ? x : kernel.use('narrow', x, 1, 0, length));
   /**
-   * The first rows of keys or values with each head's together, and zeros to a multiple of 8: tensor cores take rows of scores
-   * that begin at a multiple of 16 bytes, and others at a fraction of their rate.
+   * The first rows of keys or values, heads first and padded with zeros to a multiple of 8: tensor cores run at a fraction of
+   * their rate unless rows of scores begin at a multiple of 16 bytes.
    */
   const padded = (kernel: Kernel, x: TensorInfo, length: number) => {
     const whole = inPrecision(kernel, x);
     const rows = length === x.shape[1] ? whole : kernel.use('narrow', whole, 1, 0, length);
     return kernel.use('alitok::heads_first', rows, 8 * Math.ceil(length / 8));
   };
-  /** Numbers of 32 bits, which a cache on a CUDA device may not hold. */
+  /** x in float32; a cache on a CUDA device may be in bfloat16. */
   const full = ({ id, use }: Kernel, x: TensorInfo) => use('to.dtype', id(x), ScalarType.float32);
-  const mask = (kernel: Kernel, shape: number[], { dropout, seed }: Attributes) =>
+  const mask = (kernel: Kernel, shape: number[], { dropout, seed }: AttentionAttributes) =>
     dropoutFactors(kernel, sizeOf(shape), dropout, seed, shape);
 
-  register<Attributes>('alitok.Attention', ({ q, k, v }, attributes, kernel) => {
+  implement(attentionOp, OWN, ({ q, k, v }, attributes, kernel) => {
     const { id, use, out, backend } = kernel;
     const { causal, keyLength, dropout } = attributes;
     const [batch, queries, heads, width] = q.shape;
@@ -118,9 +125,9 @@ export function registerAttention(): void {
     if (dropout > 0) p = use('mul.Tensor', p, mask(kernel, [batch, heads, queries, keyLength], attributes));
     return out('float32', 'permute', use('matmul', p, values), [0, 2, 1, 3]);
   });
-  register<Attributes>('alitok.AttentionGrad', (inputs, attributes, kernel) => {
+  implement(attentionOp.backward, OWN, (inputs, attributes, kernel) => {
     const { use, out, outs, backend } = kernel;
-    const names = ['dy', 'q', 'k', 'v'];
+    const names = ['dy', 'q', 'k', 'v'] as const;
     const [batch, queries, heads, width] = inputs.q.shape;
     if (onCpu(kernel) && width % LANES === 0) {
       const { causal, dropout, seed } = attributes;
@@ -132,8 +139,8 @@ export function registerAttention(): void {
         seed,
       );
     }
-    const half = (name: string) => headsFirst(kernel, inPrecision(kernel, inputs[name]));
-    const triple = () => ['q', 'k', 'v'].map(half) as unknown as Triple;
+    const half = (name: keyof typeof inputs) => headsFirst(kernel, inPrecision(kernel, inputs[name]));
+    const triple = () => (['q', 'k', 'v'] as const).map(half) as unknown as Triple;
     const { causal, dropout } = attributes;
     const fused = fusedFor(kernel, triple, { width, square: queries === inputs.k.shape[1], causal, dropout });
     if (fused) {
@@ -181,12 +188,12 @@ export function registerAttention(): void {
     return [dq, dk, dv].map((x) => out('float32', 'permute', x, [0, 2, 1, 3]));
   });
 
-  register<{ shape: number[] }>('alitok.NewCache', (_, { shape }, kernel) => {
-    // On the CPU attention is our own, in float32 in every precision.
+  implement(newCacheOp, PYTORCH, (_, { shape }, kernel) => {
+    // On the CPU attention is our own, which computes in float32 in every precision.
     const type = inHalf(kernel) && !onCpu(kernel) ? ScalarType.bfloat16 : ScalarType.float32;
     return kernel.out('float32', 'zeros', shape, type, null, kernel.backend.device);
   });
-  register<{ position: number }>('alitok.CacheWrite', ({ cache, update }, { position }, kernel) => {
+  implement(cacheWriteOp, PYTORCH, ({ cache, update }, { position }, kernel) => {
     const { id, either, use, outLike, backend } = kernel;
     use('copy_', use('narrow', id(cache), 1, position, update.shape[1]), either(update));
     backend.overwritten(cache);

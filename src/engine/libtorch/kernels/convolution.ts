@@ -1,12 +1,13 @@
 import { backend_util, type TensorInfo } from '@tensorflow/tfjs';
+import { frozenConv2dOp } from '../../ops/frozen.js';
 import { ScalarType } from '../backend.js';
 import type { TensorId } from '../bridge.js';
 import { LeftToHost } from './host.js';
-import { activated } from './matmul.js';
+import { fusedOutput } from './matmul.js';
 import { rounded } from './products.js';
-import { type Kernel, register } from './register.js';
+import { implement, type Kernel, PYTORCH, register } from './register.js';
 
-// tfjs keeps images as (B, H, W, C) and filters as (h, w, in, out); PyTorch wants (B, C, H, W) and (out, in, h, w). A
+// In tfjs images are (B, H, W, C) and filters (h, w, in, out); in PyTorch (B, C, H, W) and (out, in, h, w). A
 // permuted view is PyTorch's own "channels last" layout, so nothing is copied for it.
 
 type Window = {
@@ -37,7 +38,7 @@ function geometry(x: readonly number[], filter: readonly number[], window: Windo
     info,
     stride: [info.strideHeight, info.strideWidth],
     dilation: [info.dilationHeight, info.dilationWidth],
-    /** What PyTorch can pad itself: as much on one side as on the other. */
+    /** Whether both sides are padded alike, which PyTorch can do itself. */
     even: top === bottom && left === right,
     padding: [top, left],
     /** For constant_pad_nd, the last dimension first. */
@@ -46,13 +47,13 @@ function geometry(x: readonly number[], filter: readonly number[], window: Windo
 }
 type Geometry = ReturnType<typeof geometry>;
 
-/** x (NCHW) with "same" padding that is larger at the end put around it; the convolution pads the rest. */
+/** x (NCHW), padded here if "same" padding is larger at the end; otherwise the convolution pads. */
 function padded({ use }: Kernel, x: TensorId, { even, sides }: Geometry): TensorId {
   return even ? x : use('constant_pad_nd', x, sides, 0);
 }
 const paddingOf = ({ even, padding }: Geometry) => (even ? padding : [0, 0]);
 
-/** A filter (h, w, C, m) of a depthwise convolution as PyTorch's grouped one: (C·m, 1, h, w). */
+/** A depthwise filter (h, w, C, m) as PyTorch's grouped convolution takes it: (C·m, 1, h, w). */
 function grouped(
   { use }: Kernel,
   filter: TensorId,
@@ -109,7 +110,7 @@ function convolutionGradient(
     const results = backend.call('convolution_backward', ...operands, ...settings) as TensorId[];
     return use('to.dtype', drop(results[wanted]), ScalarType.float32);
   } catch (error) {
-    // oneDNN has no program for some windows that are larger than the image.
+    // oneDNN does not support some windows that are larger than the image.
     if (/could not create/.test((error as Error).message)) throw new LeftToHost();
     throw error;
   }
@@ -167,9 +168,8 @@ function registerConvolutions(): void {
     register<Window>(name, ({ x, filter }, window, kernel) =>
       kernel.out('float32', 'alias', convolve(kernel, x, filter, window, depthwise)),
     );
-  // A weight in PyTorch's own layout, whose bias and ReLU the same pass over memory takes along.
-  type Fixed = { stride: number; same: boolean; relu: boolean };
-  register<Fixed>('alitok.FrozenConv2d', ({ x, weight, bias }, { stride, same, relu }, kernel) => {
+  // The weight has PyTorch's layout; the convolution adds the bias in the same pass over memory.
+  implement(frozenConv2dOp, PYTORCH, ({ x, weight, bias }, { stride, same, relu }, kernel) => {
     const { id, use, out } = kernel;
     const [outputs, inputs, height, width] = weight.shape;
     const window: Window = { strides: [stride, stride], pad: same ? 'same' : 'valid' };
@@ -184,7 +184,7 @@ function registerConvolutions(): void {
     const result = use('to.dtype', use('permute', y, [0, 2, 3, 1]), ScalarType.float32);
     return out('float32', relu ? 'relu' : 'alias', result);
   });
-  register('alitok.ReluGrad', ({ dy, y }, _, { id, out }) =>
+  implement(frozenConv2dOp.backward, PYTORCH, ({ dy, y }, _, { id, out }) =>
     out('float32', 'threshold_backward', id(dy), id(y), 0),
   );
 
@@ -193,16 +193,9 @@ function registerConvolutions(): void {
     ['FusedConv2D', false],
     ['FusedDepthwiseConv2D', true],
   ] as const)
-    register<Fused>(name, ({ x, filter, bias, preluActivationWeights }, attributes, kernel) => {
-      const { id, use, out } = kernel;
-      let y = convolve(kernel, x, filter, attributes, depthwise);
-      if (bias) y = use('add.Tensor', y, id(bias));
-      const slopes = preluActivationWeights && id(preluActivationWeights);
-      return out(
-        'float32',
-        'alias',
-        activated(kernel, y, attributes.activation, attributes.leakyreluAlpha, slopes),
-      );
+    register<Fused>(name, (inputs, attributes, kernel) => {
+      const y = convolve(kernel, inputs.x, inputs.filter, attributes, depthwise);
+      return fusedOutput(kernel, y, inputs, attributes);
     });
   register<Window & { inputShape: number[] }>('Conv2DBackpropInput', ({ dy, filter }, a, kernel) =>
     gradientByInput(kernel, dy, filter, a.inputShape, a, false),
@@ -224,19 +217,19 @@ type Pooling = Window & { filterSize: number | [number, number] };
 
 function poolGeometry(shape: readonly number[], { filterSize, strides, pad, dimRoundingMode }: Pooling) {
   const [height, width] = Array.isArray(filterSize) ? filterSize : [filterSize, filterSize];
-  // Windows that may reach past the padding, or pads of any kind, are tfjs's business.
+  // Explicit padding, and padding as large as the window, are left to tfjs.
   const outside = Array.isArray(pad) || (typeof pad === 'number' && pad >= Math.min(height, width));
   if (outside || (dimRoundingMode && dimRoundingMode !== 'floor')) throw new LeftToHost();
   const window = { strides, pad, dimRoundingMode };
   return { ...geometry(shape, [height, width, shape[3], shape[3]], window), size: [height, width] };
 }
 
-/** Whether PyTorch can do the padding itself: as much on either side, and at most half a window. */
+/** Whether PyTorch can pad: alike on both sides, and at most half a window. */
 const centred = ({ even, padding, size }: ReturnType<typeof poolGeometry>): boolean =>
   even && padding.every((n, axis) => 2 * n <= size[axis]);
 
 function registerPooling(): void {
-  /** x (NCHW) with −∞ around it, which never is the largest. */
+  /** x (NCHW) padded with −∞, which is never the largest. */
   const fenced = ({ use }: Kernel, x: TensorId, { sides }: Geometry) =>
     sides.some((n) => n > 0) ? use('constant_pad_nd', x, sides, Number.NEGATIVE_INFINITY) : x;
 
@@ -263,7 +256,7 @@ function registerPooling(): void {
     return out('float32', 'permute', inside, [0, 2, 3, 1]);
   });
 
-  /** How many real pixels each window covers, (1, 1, H, W): tfjs does not count its padding. */
+  /** The number of real pixels in each window, (1, 1, H, W): tfjs does not count padding. */
   const covered = (
     { use, backend }: Kernel,
     shape: readonly number[],

@@ -1,9 +1,10 @@
-import type { DrawOptions } from '../../ops/index.js';
+import { drawCodesOp, drawStepOp } from '../../ops/drawing.js';
 import { ScalarType } from '../backend.js';
 import type { TensorId } from '../bridge.js';
-import { type Kernel, register } from './register.js';
+import { onCpu } from './products.js';
+import { implement, type Kernel, OWN, PYTORCH } from './register.js';
 
-/** Sets probabilities (B, N) to zero outside the top_k largest, and outside the largest that reach the share top_p of those. */
+/** Zeroes all probabilities (B, N) but the top_k largest, and of those all but the largest that reach the share top_p. */
 function truncated({ use, drop, backend }: Kernel, p: TensorId, top_k: number, top_p: number): TensorId {
   const [sorted, order] = (backend.call('sort.stable', p, true, -1, true) as TensorId[]).map(drop);
   const [batch, entries] = backend.native.shape(p);
@@ -19,7 +20,7 @@ function truncated({ use, drop, backend }: Kernel, p: TensorId, top_k: number, t
 }
 
 export function registerDrawing(): void {
-  register<DrawOptions>('alitok.DrawCodes', ({ logits, uniforms }, { temperature, top_k, top_p }, kernel) => {
+  implement(drawCodesOp, PYTORCH, ({ logits, uniforms }, { temperature, top_k, top_p }, kernel) => {
     const { id, use, out } = kernel;
     const best = use('argmax', id(logits), -1, true);
     if (temperature === 0) return out('int32', 'to.dtype', use('squeeze.dim', best, 1), ScalarType.int32);
@@ -33,5 +34,13 @@ export function registerDrawing(): void {
     const rounded = use('ge.Scalar', found, entries); // rounding left a remainder, or the sum is NaN
     const codes = use('where.self', rounded, best, found);
     return out('int32', 'to.dtype', use('squeeze.dim', codes, 1), ScalarType.int32);
+  });
+  implement(drawStepOp, OWN, (inputs, { temperature, top_k, top_p }, kernel) => {
+    const { id, either, out, backend } = kernel;
+    const { logits, uniforms, scales, position, ids, codes } = inputs;
+    const state = [id(uniforms), scales ? id(scales) : null, ...[position, ids, codes].map(id)];
+    const given = onCpu(kernel) ? id(logits) : either(logits);
+    backend.call('alitok::draw_step', given, ...state, temperature, top_k, top_p);
+    return out('float32', 'slice.Tensor', id(uniforms), 0, 0, 0);
   });
 }

@@ -3,7 +3,7 @@ import { ScalarType } from '../backend.js';
 import { keepsHalf } from './products.js';
 import { register } from './register.js';
 
-/** tfjs kernels of one input that are one ATen operator. */
+/** tfjs kernels with one input that are one ATen operator. */
 const UNARY: Record<string, string> = {
   Abs: 'abs',
   Acos: 'acos',
@@ -38,10 +38,10 @@ const UNARY: Record<string, string> = {
   Tanh: 'tanh',
 };
 
-/** Those whose result is an integer where the input is one. */
+/** Those that keep the type of an integer input. */
 const KEEP_TYPE = new Set(['Abs', 'Ceil', 'Floor', 'Neg', 'Relu', 'Relu6', 'Round', 'Sign', 'Square']);
 
-/** Those that give a boolean. */
+/** Those that return booleans. */
 const PREDICATES: Record<string, string> = {
   IsFinite: 'isfinite',
   IsInf: 'isinf',
@@ -49,7 +49,7 @@ const PREDICATES: Record<string, string> = {
   LogicalNot: 'logical_not',
 };
 
-/** tfjs kernels of inputs a and b, which both libraries broadcast alike. */
+/** tfjs kernels with inputs a and b, which both libraries broadcast alike. */
 const BINARY: Record<string, string> = {
   Atan2: 'atan2',
   FloorDiv: 'floor_divide',
@@ -89,7 +89,7 @@ export function registerElementwise(): void {
     const { id, either, out, outHalf, backend } = kernel;
     const halves = [a, b].filter((x) => backend.isHalf(x)).length;
     if (halves === 2 && keepsHalf(kernel)) return outHalf('add.Tensor', either(a), either(b));
-    // A residual connection: PyTorch's sum of both types is float32, but a single number would not count for that.
+    // A residual connection: PyTorch promotes the sum of both types to float32, but ignores the type of a scalar.
     const scalar = a.shape.length === 0 || b.shape.length === 0;
     const given = halves === 1 && !scalar ? either : id;
     return out(a.dtype, 'add.Tensor', given(a), given(b));
@@ -134,7 +134,7 @@ export function registerElementwise(): void {
       out(x.dtype, 'clamp', id(x), clipValueMin, clipValueMax),
   );
   register('Select', ({ condition, t, e }, _, { id, use, out }) => {
-    // A condition of rank 1 chooses whole rows.
+    // A condition of rank 1 selects whole rows.
     const rows = condition.shape.length < t.shape.length && condition.shape.length > 0;
     const shape = [...condition.shape, ...t.shape.slice(condition.shape.length).map(() => 1)];
     const chosen = rows ? use('reshape', id(condition), shape) : id(condition);
@@ -142,7 +142,7 @@ export function registerElementwise(): void {
   });
   register<{ dtype: DataType }>('Cast', ({ x }, { dtype }, { id, out, use, backend }) => {
     if (x.dtype === dtype) return backend.alias(x);
-    // Towards zero and without the sign of an overflow, as tfjs does.
+    // Rounds towards zero, as tfjs does.
     if (dtype === 'bool') return out('bool', 'ne.Scalar', id(x), 0);
     const source = x.dtype === 'float32' && dtype === 'int32' ? use('trunc', id(x)) : id(x);
     return out(dtype, 'to.dtype', source, backend.scalarType(dtype), false, true);

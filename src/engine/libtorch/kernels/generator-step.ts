@@ -1,32 +1,24 @@
 import type { TensorInfo } from '@tensorflow/tfjs';
-import type { DrawOptions } from '../../ops/index.js';
-import type { Inputs } from './host.js';
+import { type BlockInput, generatorStepOp, STEP_LAYERS, STEP_NORMS } from '../../ops/generator-step.js';
 import { inHalf, onCpu } from './products.js';
-import { type Kernel, register } from './register.js';
+import { implement, type Kernel, OWN } from './register.js';
 
-const NORMS = ['norm1', 'qNorm', 'kNorm', 'norm2'];
-const CACHES = ['k', 'v'];
-const LAYERS = ['qkv', 'proj', 'w1', 'w3', 'w2'];
-type Attributes = { blocks: number; packed: boolean; epsilon: number };
+type Inputs = Record<string, TensorInfo | undefined>;
 
-/** What an operator takes of each block, one block after the other. */
-const ofBlocks = (inputs: Inputs, blocks: number, names: readonly string[]): (TensorInfo | undefined)[] =>
+/** These inputs of each block, one block after the other. */
+const ofBlocks = (inputs: Inputs, blocks: number, names: readonly BlockInput[]): (TensorInfo | undefined)[] =>
   Array.from({ length: blocks }, (_, i) => names.map((name) => inputs[`${i}.${name}`])).flat();
 
-/** Weights, scales and biases as the CPU takes them. */
+/** Weights, scales and biases for the CPU's operator. */
 function layersOfCpu(inputs: Inputs, blocks: number, { id }: Kernel) {
-  const part = (name: string) => {
-    const tensors = ofBlocks(
-      inputs,
-      blocks,
-      LAYERS.map((layer) => `${layer}.${name}`),
-    );
-    return tensors.map((tensor) => (tensor ? id(tensor) : null));
+  const part = (name: 'weight' | 'scale' | 'bias') => {
+    const names = STEP_LAYERS.map((layer) => `${layer}.${name}` as const);
+    return ofBlocks(inputs, blocks, names).map((tensor) => (tensor ? id(tensor) : null));
   };
   return [part('weight'), part('scale'), part('bias')];
 }
 
-/** The same for a CUDA device: what multiplies in bfloat16 is all in it, and w1 and w3 are one layer without a bias. */
+/** The same for a CUDA device: if it multiplies in bfloat16, all are in bfloat16; w1 and w3 are one joined layer. */
 function layersOfCuda(inputs: Inputs, blocks: number, packed: boolean, kernel: Kernel) {
   const { id, backend } = kernel;
   const half = packed || inHalf(kernel);
@@ -39,27 +31,19 @@ function layersOfCuda(inputs: Inputs, blocks: number, packed: boolean, kernel: K
   return [weights.map(rounded), weights.map(() => null), biases.map(rounded)];
 }
 
-/** A decoding step in two calls; `LibtorchBackend.takesStep` says when. */
+/** A whole decoding step in one call, where `LibtorchBackend.takesStep` allows it. */
 export function registerGeneratorStep(): void {
-  register<Attributes>('alitok.GeneratorStep', (inputs, { blocks, packed, epsilon }, kernel) => {
+  implement(generatorStepOp, OWN, (inputs, { blocks, packed, epsilon }, kernel) => {
     const { id, backend } = kernel;
-    const tensors = (names: readonly string[]) => ofBlocks(inputs, blocks, names) as TensorInfo[];
+    const tensors = (names: readonly BlockInput[]) => ofBlocks(inputs, blocks, names) as TensorInfo[];
     const layers = onCpu(kernel)
       ? layersOfCpu(inputs, blocks, kernel)
       : layersOfCuda(inputs, blocks, packed, kernel);
-    const place = ['x', 'cos', 'sin', 'position'].map((name) => id(inputs[name]));
-    const norms = [...tensors(NORMS), inputs.norm].map(id);
-    const caches = tensors(CACHES).map(id);
+    const place = [inputs.x, inputs.cos, inputs.sin, inputs.position].map(id);
+    const norms = [...tensors(STEP_NORMS), inputs.norm].map(id);
+    const caches = tensors(['k', 'v']).map(id);
     const y = backend.call('alitok::generator_step', ...place, caches, norms, ...layers, epsilon);
     const half = !onCpu(kernel) && (packed || inHalf(kernel));
     return half ? backend.wrapHalf(y) : backend.wrap(y, 'float32');
-  });
-  register<DrawOptions>('alitok.DrawStep', (inputs, { temperature, top_k, top_p }, kernel) => {
-    const { id, either, out, backend } = kernel;
-    const { logits, uniforms, scales, position, ids, codes } = inputs;
-    const state = [id(uniforms), scales ? id(scales) : null, ...[position, ids, codes].map(id)];
-    const given = onCpu(kernel) ? id(logits) : either(logits);
-    backend.call('alitok::draw_step', given, ...state, temperature, top_k, top_p);
-    return out('float32', 'slice.Tensor', id(uniforms), 0, 0, 0);
   });
 }

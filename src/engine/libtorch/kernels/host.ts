@@ -1,14 +1,14 @@
 import * as tf from '@tensorflow/tfjs';
 import type { LibtorchBackend } from '../backend.js';
 
-/** What a kernel gets and gives, as tfjs has it. */
+/** A kernel's inputs and result as tfjs passes them. */
 export type Inputs = Record<string, tf.TensorInfo>;
 export type Result = tf.TensorInfo | tf.TensorInfo[];
 
 // The long tail: operations that the models never use (strings, complex numbers, ragged and sparse tensors, …) are
-// computed by tfjs's own JavaScript kernels, on copies in the memory of the host.
+// computed by tfjs's own JavaScript kernels, on copies in host memory.
 
-/** Types that PyTorch does not keep for us: their values stay with tfjs. */
+/** Types whose values stay in JavaScript. */
 export const isHostType = (dtype: unknown): boolean => dtype === 'string' || dtype === 'complex64';
 
 const cpu = () => tf.engine().findBackend('cpu') as tf.KernelBackend;
@@ -19,7 +19,7 @@ function runOnCpu(name: string, inputs: Inputs, attrs: tf.NamedAttrMap | undefin
     .kernelFunc({ inputs: inputs as tf.NamedTensorInfoMap, attrs, backend: cpu() });
 }
 
-/** A copy of a tensor for tfjs's backend. */
+/** A copy of a tensor on tfjs's `cpu` backend. */
 function copyToHost(backend: LibtorchBackend, { dataId, shape, dtype }: tf.TensorInfo): tf.TensorInfo {
   const values = backend.readSync(dataId as never);
   const write = (part: tf.backend_util.BackendValues, type: tf.DataType) => ({
@@ -36,12 +36,12 @@ function copyToHost(backend: LibtorchBackend, { dataId, shape, dtype }: tf.Tenso
   ) as tf.TensorInfo;
 }
 
-/** Thrown by a kernel that leaves its inputs to tfjs's own: an option that PyTorch lacks and the models never use. */
+/** Thrown by a kernel to have tfjs's own run instead, for options that PyTorch lacks and the models never use. */
 export class LeftToHost extends Error {}
 
 type Copied = tf.TensorInfo & { rank: number };
 
-/** Runs tfjs's JavaScript kernel of a name on tensors of this engine. */
+/** Runs the JavaScript kernel that tfjs has under a name, on tensors of this engine. */
 export function runOnHost(
   name: string,
   backend: LibtorchBackend,
@@ -54,7 +54,7 @@ export function runOnHost(
     copies.push(copied);
     return copied;
   };
-  // Inputs may be a list, and an input may be one.
+  // The inputs may be a list, and so may a single input.
   const copyAll = (value: unknown): unknown =>
     Array.isArray(value) ? value.map(copyAll) : value && copy(value as tf.TensorInfo);
   const given = Array.isArray(inputs)
@@ -70,7 +70,7 @@ export function runOnHost(
   return Array.isArray(result) ? moved : moved[0];
 }
 
-/** Registers a kernel for everything that tfjs can do in JavaScript and this engine has no kernel of its own for. */
+/** Registers tfjs's JavaScript kernels for all operations that this engine has no kernel for. */
 export function registerHost(): void {
   for (const { kernelName } of tf.getKernelsForBackend('cpu')) {
     if (tf.getKernel(kernelName, 'libtorch')) continue;

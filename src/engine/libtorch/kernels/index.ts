@@ -20,7 +20,7 @@ export function registerKernels(): void {
   registerLayout();
   registerMatmul();
   registerConvolution();
-  // The project's op vocabulary (src/engine/ops)
+  // The vocabulary (src/engine/ops)
   registerLinear();
   registerNormalization();
   registerAttention();

@@ -1,9 +1,10 @@
 import { backend_util, type DataType, slice_util, type TensorInfo, util } from '@tensorflow/tfjs';
+import { sizeOf } from '../../ops/shapes.js';
 import { ScalarType } from '../backend.js';
 import type { TensorId } from '../bridge.js';
-import { type Kernel, register, sizeOf } from './register.js';
+import { type Kernel, register } from './register.js';
 
-/** A view of x: begin and size along every axis. */
+/** A view of x that begins at `begin` and has `size` along each axis. */
 function sliced({ use }: Kernel, x: TensorId, begin: number[], size: number[], shape: number[]): TensorId {
   return begin.reduce(
     (value, start, axis) =>
@@ -12,7 +13,7 @@ function sliced({ use }: Kernel, x: TensorId, begin: number[], size: number[], s
   );
 }
 
-/** Rows of a table (…, d) by index vectors (…, r) → flat row numbers, and the shape of what they name. */
+/** Index vectors (…, depth) into the first axes of `shape`, as flat int64 row numbers. */
 function flatRows(
   { use, id }: Kernel,
   indices: TensorInfo,
@@ -126,7 +127,7 @@ function registerCopies(): void {
     let value = id(x);
     paddings.forEach(([before, after], axis) => {
       const n = x.shape[axis];
-      const skip = mode === 'reflect' ? 0 : 1; // symmetric mirrors the edge itself too
+      const skip = mode === 'reflect' ? 0 : 1; // `symmetric` repeats the edge as well
       const mirrored = (i: number) => (i < 0 ? -i - skip : i >= n ? 2 * n - 2 - i + skip : i);
       const positions = Int32Array.from({ length: before + n + after }, (_, i) => mirrored(i - before));
       const index = drop(backend.native.fromArray(positions, [positions.length], backend.device));
@@ -169,7 +170,7 @@ function registerIndexing(): void {
       const shape = [...x.shape.slice(0, along), ...indices.shape, ...x.shape.slice(along + 1)];
       return out(x.dtype, 'reshape', use('index_select', id(x), along, index), shape);
     }
-    // Batch dimensions become one, and each item's rows are found in a table of all items' rows.
+    // Batch dimensions are merged into one, and `gather` looks up each item's rows in that item.
     const batch = sizeOf(x.shape.slice(0, batchDims));
     const outer = x.shape.slice(batchDims, along);
     const [rows, inner] = [x.shape[along], x.shape.slice(along + 1)];
@@ -205,7 +206,7 @@ function registerIndexing(): void {
   register<{ numSegments: number }>('UnsortedSegmentSum', ({ x, segmentIds }, { numSegments }, kernel) => {
     const { id, use, out, backend } = kernel;
     const inner = x.shape.slice(segmentIds.shape.length);
-    // Rows of no segment, with negative numbers, add up in one more segment, which is left out.
+    // Rows with a negative segment go into an extra segment, which is dropped.
     const shape = [numSegments + 1, ...inner];
     const zeros = use('zeros', shape, backend.scalarType(x.dtype), null, backend.device);
     const segments = use('reshape', id(segmentIds), [-1]);
@@ -230,7 +231,7 @@ function registerIndexing(): void {
           const total = use('index_add', use('zeros', [size], type, null, backend.device), 0, index, ones);
           return binaryOutput ? use('to.dtype', use('ne.Scalar', total, 0), type) : total;
         };
-        // Only the dense one counts row by row.
+        // Only DenseBincount counts row by row.
         if (x.shape.length < 2 || name === 'Bincount')
           return out(dtype, 'clone', count(id(x), weighted ? id(weights) : null));
         const rows = Array.from({ length: x.shape[0] }, (_, i) =>

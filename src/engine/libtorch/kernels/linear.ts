@@ -1,5 +1,9 @@
 import type { TensorInfo } from '@tensorflow/tfjs';
 import { EngineError, option } from '../../../errors.js';
+import { geluOp, swiGLUOp } from '../../ops/activation.js';
+import { joinLayersOp } from '../../ops/generator-step.js';
+import { linearOp, packedLinearOp, packWeightOp } from '../../ops/linear.js';
+import { sizeOf } from '../../ops/shapes.js';
 import { ScalarType } from '../backend.js';
 import { FEW_ROWS, LANES, type TensorId } from '../bridge.js';
 import {
@@ -13,11 +17,11 @@ import {
   outProduct,
   ownCuda,
 } from './products.js';
-import { register, sizeOf } from './register.js';
+import { implement, OWN, PYTORCH } from './register.js';
 
-/** Linear layers and what stands between them in a feed-forward part. */
+/** Linear layers, and the activations between them. */
 export function registerLinear(): void {
-  register('alitok.Linear', ({ x, weight, bias }, _, kernel) => {
+  implement(linearOp, { cpu: 'own', cuda: 'pytorch' }, ({ x, weight, bias }, _, kernel) => {
     const { id, out } = kernel;
     const [factor, matrix] = [x, weight].map((tensor) => inPrecision(kernel, tensor));
     const width = weight.shape[1];
@@ -29,9 +33,9 @@ export function registerLinear(): void {
       return out('float32', 'alitok::linear', factor, matrix, offset);
     return out('float32', 'alitok::linear_few', factor, matrix, null, offset);
   });
-  register('alitok.LinearGrad', ({ dy, x, weight }, _, kernel) => {
+  implement(linearOp.backward, { cpu: 'own', cuda: 'pytorch' }, ({ dy, x, weight }, _, kernel) => {
     const { use, out, backend } = kernel;
-    // The factors' rows are views of what the forward pass multiplied.
+    // Views of the tensors that the forward pass multiplied.
     const rows = (tensor: TensorInfo) =>
       use('reshape', inPrecision(kernel, tensor), [-1, tensor.shape.at(-1)!]);
     const [gradient, factor, matrix] = [rows(dy), rows(x), inPrecision(kernel, weight)];
@@ -40,7 +44,7 @@ export function registerLinear(): void {
         out('float32', 'alitok::product', gradient, matrix, false, false),
         out('float32', 'alitok::product', gradient, factor, true, false),
       ];
-    // What is added up for a weight and scaled is float32 at once.
+    // A weight's gradient is float32 from the start, since it is accumulated and scaled.
     const columns = use('t', gradient);
     const dweight =
       inHalf(kernel) && backend.widensProducts
@@ -48,38 +52,38 @@ export function registerLinear(): void {
         : out('float32', 'to.dtype', use('mm', columns, factor), ScalarType.float32);
     return [outProduct(kernel, 'mm', gradient, matrix), dweight];
   });
-  register<{ int8: boolean }>('alitok.PackWeight', ({ weight }, { int8 }, kernel) => {
+  implement(packWeightOp, { cpu: 'own', cuda: 'pytorch' }, ({ weight }, { int8 }, kernel) => {
     const { id, out, backend } = kernel;
     if (!onCpu(kernel)) {
       if (!int8) return [out('float32', 'to.dtype', id(weight), ScalarType.bfloat16)];
       throw new EngineError(
-        `weights in int8 are for ${option('device', 'cpu')}, not ${backend.device}; use ${option('weights', 'bf16')}`,
+        `weights in int8 need ${option('device', 'cpu')}; on ${backend.device} use ${option('weights', 'bf16')}`,
       );
     }
     if (!int8) return [out('float32', 'alitok::pack_bf16', id(weight))];
     const [packed, scale] = backend.call('alitok::pack_int8', id(weight));
     return [backend.wrap(packed, 'int32'), backend.wrap(scale, 'float32')];
   });
-  register('alitok.PackedLinear', ({ x, weight, scale, bias }, _, kernel) => {
+  implement(packedLinearOp, { cpu: 'own', cuda: 'pytorch' }, ({ x, weight, scale, bias }, _, kernel) => {
     const { id, out, backend } = kernel;
     const [factors, offset] = [scale, bias].map((tensor) => (tensor ? id(tensor) : null));
     if (onCpu(kernel)) return out('float32', 'alitok::linear_few', id(x), id(weight), factors, offset);
     return outProduct(kernel, 'linear', backend.halfOf(x), id(weight), bias ? backend.halfOf(bias) : null);
   });
-  // PyTorch's own kernels for these are one pass over memory, in either type.
-  register('alitok.Gelu', ({ x }, _, kernel) =>
+  // PyTorch's kernels for these make one pass over memory, in either type.
+  implement(geluOp, PYTORCH, ({ x }, _, kernel) =>
     outGiven(kernel, x, kernel.backend.call('gelu', asGiven(kernel, x))),
   );
-  register('alitok.GeluGrad', ({ dy, x }, _, kernel) =>
+  implement(geluOp.backward, PYTORCH, ({ dy, x }, _, kernel) =>
     outGiven(kernel, x, kernel.backend.call('gelu_backward', alike(kernel, x, dy), asGiven(kernel, x))),
   );
-  register('alitok.SwiGLU', ({ gate, value }, _, kernel) => {
+  implement(swiGLUOp, OWN, ({ gate, value }, _, kernel) => {
     const { id, use, out, backend } = kernel;
     if (!ours(kernel)) return out('float32', 'mul.Tensor', use('silu', id(gate)), id(value));
     const y = backend.call('alitok::swiglu', asGiven(kernel, gate), alike(kernel, gate, value));
     return outGiven(kernel, gate, y);
   });
-  register('alitok.SwiGLUGrad', ({ dy, gate, value }, _, kernel) => {
+  implement(swiGLUOp.backward, OWN, ({ dy, gate, value }, _, kernel) => {
     const { id, use, out, backend } = kernel;
     if (ours(kernel)) {
       const inputs = [alike(kernel, gate, dy), asGiven(kernel, gate), alike(kernel, gate, value)];
@@ -91,8 +95,8 @@ export function registerLinear(): void {
       out('float32', 'mul.Tensor', id(dy), use('silu', id(gate))),
     ];
   });
-  // Decoding multiplies by w1 and w3 at once where a product costs a command to the device.
-  register<{ packed: boolean }>('alitok.JoinLayers', ({ w1, w3 }, { packed }, kernel) => {
+  // On a CUDA device each product is a kernel launch, so decoding multiplies by w1 and w3 at once.
+  implement(joinLayersOp, { cpu: 'none', cuda: 'pytorch' }, ({ w1, w3 }, { packed }, kernel) => {
     const { id, out, outHalf, backend } = kernel;
     if (!ownCuda(kernel)) return [];
     if (packed || !inHalf(kernel)) return [out('float32', 'cat', [id(w1), id(w3)], 0)];

@@ -1,6 +1,7 @@
 import { backend_util, type TensorInfo, util } from '@tensorflow/tfjs';
 import { ScalarType } from '../backend.js';
 import type { TensorId } from '../bridge.js';
+import type { Inputs } from './host.js';
 import { type Kernel, register } from './register.js';
 
 type Transposes = { transposeA: boolean; transposeB: boolean };
@@ -11,8 +12,23 @@ function product({ id, use }: Kernel, a: TensorInfo, b: TensorInfo, { transposeA
   return [oriented(a, transposeA), oriented(b, transposeB)] as const;
 }
 
+type Activation = { activation?: string | null; leakyreluAlpha: number };
+
+/** The end of tfjs's fused kernels: adds the bias to y, if there is one, and applies the activation. */
+export function fusedOutput(
+  kernel: Kernel,
+  y: TensorId,
+  { bias, preluActivationWeights }: Inputs,
+  { activation, leakyreluAlpha }: Activation,
+): TensorInfo {
+  const { id, use, out } = kernel;
+  const sum = bias ? use('add.Tensor', y, id(bias)) : y;
+  const slopes = preluActivationWeights && id(preluActivationWeights);
+  return out('float32', 'alias', activated(kernel, sum, activation, leakyreluAlpha, slopes));
+}
+
 /** tfjs's fused activations. */
-export function activated(
+function activated(
   { use }: Kernel,
   x: TensorId,
   activation: string | null | undefined,
@@ -48,25 +64,15 @@ export function registerMatmul(): void {
     util.assert(Math.min(a.shape.length, b.shape.length) >= 2, () => 'matMul takes matrices, not vectors');
     const [left, right] = product(kernel, a, b, attributes);
     if (floats || backend.device === 'cpu') return out(a.dtype, 'matmul', left, right);
-    // CUDA multiplies no matrices of integers; float64 has room for theirs.
+    // CUDA does not multiply integer matrices; float64 holds their products exactly.
     const { use } = kernel;
     const [wideLeft, wideRight] = [left, right].map((x) => use('to.dtype', x, ScalarType.float64));
     return out(a.dtype, 'to.dtype', use('matmul', wideLeft, wideRight), backend.scalarType(a.dtype));
   });
-  register<Transposes & { activation?: string; leakyreluAlpha: number }>(
-    '_FusedMatMul',
-    ({ a, b, bias, preluActivationWeights }, attributes, kernel) => {
-      const { id, use, out } = kernel;
-      let y = use('matmul', ...product(kernel, a, b, attributes));
-      if (bias) y = use('add.Tensor', y, id(bias));
-      const slopes = preluActivationWeights && id(preluActivationWeights);
-      return out(
-        'float32',
-        'alias',
-        activated(kernel, y, attributes.activation, attributes.leakyreluAlpha, slopes),
-      );
-    },
-  );
+  register<Transposes & Activation>('_FusedMatMul', (inputs, attributes, kernel) => {
+    const factors = product(kernel, inputs.a, inputs.b, attributes);
+    return fusedOutput(kernel, kernel.use('matmul', ...factors), inputs, attributes);
+  });
   register<{ equation: string }>('Einsum', (inputs, { equation }, { id, out }) => {
     const tensors = Object.values(inputs);
     const { allDims, idDims } = backend_util.decodeEinsumEquation(equation, tensors.length);

@@ -1,17 +1,17 @@
 import type { TensorInfo } from '@tensorflow/tfjs';
-import { type AdamWAttributes, adamWLists } from '../../ops/index.js';
+import { type AdamWAttributes, adamWLists, adamWOp, sumOfSquaresOp } from '../../ops/optimizer.js';
 import { ScalarType } from '../backend.js';
 import type { TensorId } from '../bridge.js';
 import { keepsHalf, onCpu } from './products.js';
-import { type Kernel, register } from './register.js';
+import { implement, type Kernel } from './register.js';
 
-/** PyTorch's number for rows one after the other. */
+/** PyTorch's number of the contiguous memory format. */
 const CONTIGUOUS = 0;
 
-/** What happens to all parameters at once. */
+/** AdamW and the gradient norm, over all parameters at once. */
 export function registerOptimizer(): void {
-  register<AdamWAttributes>('alitok.AdamW', (inputs, attributes, kernel) => {
-    const [parameters, gradients, ms, vs] = adamWLists(inputs);
+  implement(adamWOp, { cpu: 'own', cuda: 'pytorch' }, (inputs, attributes, kernel) => {
+    const [parameters, gradients, ms, vs] = adamWLists<TensorInfo>(inputs);
     const { lr, beta1, beta2, epsilon, weightDecay, step, gradientScale } = attributes;
     const { id, use, drop, out, backend } = kernel;
     const fused = !onCpu(kernel) && backend.has('_fused_adamw_');
@@ -23,13 +23,13 @@ export function registerOptimizer(): void {
       backend.overwritten(x);
       return backend.alias(x);
     };
-    // Weights that were rounded for products will be so again.
+    // Weights that were rounded for products will be needed rounded again.
     const rounded = parameters.map((x) => keepsHalf(kernel) && backend.hasRounded(x));
     const lists = [parameters, ms, vs].map((tensors) => tensors.map(own));
     const [p, m, v] = lists.map((tensors) => tensors.map(id));
     if (fused) {
-      // It wants all four of a parameter to lie in memory alike; gradients of convolutions often do not. Its own scale it
-      // writes into the gradients, of which two may be one in memory.
+      // It needs all four tensors of a parameter in the same memory layout, which gradients of convolutions often lack. Its own
+      // `grad_scale` would write to the gradients, and two of these may share memory.
       const lying = gradients.map((x) => use('contiguous', id(x)));
       const scaled: TensorId[] =
         gradientScale === 1 ? lying : backend.call('_foreach_mul.Scalar', lying, gradientScale).map(drop);
@@ -45,7 +45,7 @@ export function registerOptimizer(): void {
     }
     return parameters.flatMap((_, i) => lists.map((list) => list[i]));
   });
-  register('alitok.SumOfSquares', (inputs, _, kernel) => {
+  implement(sumOfSquaresOp, { cpu: 'own', cuda: 'pytorch' }, (inputs, _, kernel) => {
     const tensors = Object.values(inputs).map(kernel.id);
     if (onCpu(kernel)) return kernel.out('float32', 'alitok::sum_of_squares', tensors);
     const norms: TensorId[] = kernel.backend.call('_foreach_norm.Scalar', tensors, 2).map(kernel.drop);

@@ -5,13 +5,13 @@ import { type Kernel, register } from './register.js';
 
 type Axes = { axis?: number | number[]; keepDims?: boolean };
 
-/** The axes as PyTorch takes them; none named means all. */
+/** The axes as a list of non-negative numbers; all axes by default. */
 function axesOf(x: TensorInfo, axis: Axes['axis']): number[] {
   if (axis === undefined || axis === null) return x.shape.map((_, i) => i);
   return (Array.isArray(axis) ? axis : [axis]).map((a) => (a < 0 ? a + x.shape.length : a));
 }
 
-/** A reduction whose operator takes a list of axes; over none of them it is the tensor itself. */
+/** A reduction whose operator takes a list of axes; over no axis it is the tensor itself. */
 function overAxes(
   name: string,
   run: (x: TensorInfo, axes: number[], keep: boolean, kernel: Kernel) => TensorInfo,
@@ -26,12 +26,12 @@ export function registerReductions(): void {
   overAxes('Sum', (x, axes, keep, { either, out }) => {
     const dtype = x.dtype === 'float32' ? 'float32' : 'int32';
     const type = dtype === 'float32' ? ScalarType.float32 : ScalarType.int32;
-    return out(dtype, 'sum.dim_IntList', either(x), axes, keep, type); // of bfloat16 too it adds up in `type`
+    return out(dtype, 'sum.dim_IntList', either(x), axes, keep, type); // sums bfloat16 in `type`, too
   });
   overAxes('Mean', (x, axes, keep, { id, out }) =>
     out('float32', 'mean.dim', id(x), axes, keep, ScalarType.float32),
   );
-  // tfjs calls the axes of this one by another name.
+  // tfjs has another name for the axes of this kernel.
   register<{ reductionIndices?: number | number[]; keepDims?: boolean }>(
     'Max',
     ({ x }, { reductionIndices, keepDims = false }, { id, out, backend }) => {
@@ -97,7 +97,7 @@ export function registerReductions(): void {
     out('float32', '_log_softmax', id(logits), axis, false),
   );
   register<{ k: number }>('TopK', ({ x }, { k }, { id, use, drop, backend, out }) => {
-    // Of equal values the first comes first, which PyTorch's own topk does not promise.
+    // The first of equal values must come first, which PyTorch's topk does not guarantee.
     const [values, indices] = (backend.call('sort.stable', id(x), true, -1, true) as TensorId[]).map(drop);
     const first = (sorted: TensorId) => use('narrow', sorted, -1, 0, k);
     return [out(x.dtype, 'clone', first(values)), out('int32', 'to.dtype', first(indices), ScalarType.int32)];

@@ -1,12 +1,13 @@
 import * as tf from '@tensorflow/tfjs';
+import { sizeOf } from '../../ops/shapes.js';
 import type { WasmBackend } from '../backend.js';
 import { dense, matmul } from './matmul.js';
-import { type Inputs, isFloat, register, registerFor, sizeOf } from './register.js';
+import { type Inputs, isFloat, register, registerFor } from './register.js';
 
 type Shape4D = [number, number, number, number];
 type Info = tf.backend_util.Conv2DInfo;
 
-/** Patches take at most so much memory at a time: images are cut into groups that fit. */
+/** The most memory that patches take at a time; images are processed in groups that fit. */
 const COLUMN_BYTES = 64 * 2 ** 20;
 
 interface ConvAttributes {
@@ -30,7 +31,7 @@ function info(x: number[], filter: number[], attributes: ConvAttributes, depthwi
   );
 }
 
-/** What the kernels want to know: sizes of input and output, the filter, strides, dilations and padding. */
+/** A convolution's sizes in the kernels' order: input, output, filter, strides, dilations and padding. */
 function geometry(conv: Info): number[] {
   return [
     ...[conv.inHeight, conv.inWidth, conv.inChannels, conv.outHeight, conv.outWidth],
@@ -39,7 +40,7 @@ function geometry(conv: Info): number[] {
   ];
 }
 
-/** Calls `each` with groups of images and memory for their patches (rows, kh·kw·inChannels). */
+/** Calls `each` for groups of images, with memory for their patches (rows, kh·kw·inChannels). */
 function inGroups(
   backend: WasmBackend,
   conv: Info,
@@ -74,7 +75,7 @@ function toColumns(
 
 const patchOf = (conv: Info) => conv.filterHeight * conv.filterWidth * conv.inChannels;
 
-/** Whether every patch is one pixel, in order: the images are their own patches. */
+/** Whether every patch is one pixel, in order, so that the images are their own patches. */
 function isPointwise(conv: Info): boolean {
   const { filterHeight, filterWidth, strideHeight, strideWidth, outHeight, outWidth, inHeight, inWidth } =
     conv;
@@ -131,13 +132,6 @@ export function registerConvolution(): void {
       return out;
     },
   );
-  register('alitok.ReluGrad', ({ dy, y }, _, backend) => {
-    const dx = backend.output(dy.shape);
-    const n = sizeOf(dy.shape);
-    backend.pool.run('reluGrad', n, n, ...[dy, y, dx].map((tensor) => backend.address(tensor)));
-    return dx;
-  });
-
   registerFor<ConvAttributes & { inputShape: number[] }>(
     'Conv2DBackpropInput',
     (_, { dataFormat }) => dataFormat === 'NHWC',
@@ -193,7 +187,7 @@ export function registerConvolution(): void {
     },
   );
 
-  /** Sizes of a depthwise convolution, with the multiplier after the channels. */
+  /** `geometry` of a depthwise convolution, with the multiplier after the channels. */
   const withMultiplier = (conv: Info, multiplier: number) => geometry(conv).toSpliced(3, 0, multiplier);
   register<ConvAttributes & { inputShape: number[] }>(
     'DepthwiseConv2dNativeBackpropInput',
@@ -224,7 +218,7 @@ export function registerConvolution(): void {
   type PoolAttributes = ConvAttributes & { filterSize: number | [number, number] };
   const poolInfo = (x: tf.TensorInfo, { filterSize, strides, pad, dimRoundingMode }: PoolAttributes) =>
     tf.backend_util.computePool2DInfo(x.shape as Shape4D, filterSize, strides, 1, pad, dimRoundingMode);
-  // tfjs's own lose NaN, and the gradient is wrong where the windows do not tile the input.
+  // tfjs's own kernels lose NaN, and their gradient is wrong where the windows do not tile the input.
   for (const [name, kernel] of [
     ['MaxPool', 'maxPool'],
     ['AvgPool', 'avgPool'],

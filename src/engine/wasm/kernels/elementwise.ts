@@ -1,12 +1,13 @@
 import * as tf from '@tensorflow/tfjs';
+import { sizeOf } from '../../ops/shapes.js';
 import type { WasmBackend } from '../backend.js';
-import { type Inputs, isFloat, register, registerFor, sizeOf } from './register.js';
+import { type Inputs, isFloat, register, registerFor } from './register.js';
 
 const COST = 10;
 
 type Clip = { clipValueMin: number; clipValueMax: number };
 
-/** Kernels in the place of tfjs's own that lose NaN. */
+/** Replaces tfjs's kernels that lose NaN. */
 function registerComparisons(): void {
   registerFor(
     'Relu',
@@ -60,7 +61,7 @@ function registerComparisons(): void {
       },
     );
 
-  // tfjs's own keeps the lowest byte of the integer part.
+  // tfjs's own kernel keeps only the lowest byte of the integer part.
   registerFor<{ dtype: tf.DataType }>(
     'Cast',
     ({ x }, { dtype }) => dtype === 'bool' && ['float32', 'int32'].includes(x.dtype),
@@ -68,7 +69,7 @@ function registerComparisons(): void {
   );
 }
 
-/** A kernel over all elements of inputs of one shape. */
+/** Runs a kernel over all elements of inputs of one shape. */
 function elementwise(backend: WasmBackend, kernel: string, inputs: Inputs, ...rest: number[]): tf.TensorInfo {
   const tensors = Object.values(inputs);
   const n = sizeOf(tensors[0].shape);
@@ -78,7 +79,7 @@ function elementwise(backend: WasmBackend, kernel: string, inputs: Inputs, ...re
   return y;
 }
 
-/** tfjs operations that its own kernels compute one element at a time, and those it lacks. */
+/** Operations that tfjs's own kernels compute one element at a time, and those that it lacks. */
 export function registerElementwise(): void {
   registerComparisons();
   for (const [name, kernel] of [
@@ -123,7 +124,7 @@ export function registerElementwise(): void {
   });
 }
 
-/** Products of aligned, broadcast tensors, then the sum over the letters that the result lacks. */
+/** Multiplies aligned, broadcast tensors, then sums over the letters that the result lacks. */
 function einsum(equation: string, tensors: tf.Tensor[]): tf.Tensor {
   const { allDims, summedDims, idDims } = tf.backend_util.decodeEinsumEquation(equation, tensors.length);
   tf.backend_util.checkEinsumDimSizes(allDims.length, idDims, tensors);

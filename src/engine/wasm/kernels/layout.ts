@@ -1,8 +1,9 @@
 import * as tf from '@tensorflow/tfjs';
+import { sizeOf } from '../../ops/shapes.js';
 import type { WasmBackend } from '../backend.js';
-import { isFloat, register, registerFor, sizeOf } from './register.js';
+import { isFloat, register, registerFor } from './register.js';
 
-/** Dimensions that the copy kernel takes. */
+/** The number of dimensions that the copy kernel takes. */
 const RANK = 6;
 
 /** Strides of a dense array, in elements. */
@@ -18,8 +19,8 @@ interface Strided {
 }
 
 /**
- * Copies an array of `shape` between two sets of strides. Neighbouring dimensions that both sides step through evenly
- * become one, so that inner runs are as long as they can be.
+ * Copies an array of `shape` from one set of strides to another. Neighbouring dimensions that both sides step through evenly
+ * are merged, so that inner runs are as long as possible.
  */
 export function copy({ pool }: WasmBackend, shape: readonly number[], from: Strided, to: Strided): void {
   const dims: { size: number; from: number; to: number }[] = [];
@@ -31,7 +32,7 @@ export function copy({ pool }: WasmBackend, shape: readonly number[], from: Stri
       dims[dims.length - 1] = { size: last.size * size, from: f, to: t };
     else dims.push({ size, from: f, to: t });
   });
-  // The kernel's threads share the outer two dimensions: the padding goes between those and the inner ones.
+  // The kernel's threads split the outer two dimensions, so the padding goes between those and the inner ones.
   const outer = dims.slice(0, Math.min(2, Math.max(0, dims.length - 1)));
   const inner = dims.slice(outer.length);
   const unit = { size: 1, from: 1, to: 1 };
@@ -53,7 +54,7 @@ export function copy({ pool }: WasmBackend, shape: readonly number[], from: Stri
   );
 }
 
-/** Kept dimensions of at most six that are not 1, of a dtype of four bytes. */
+/** Whether the copy kernel can handle x: at most six dimensions other than 1, and elements of four bytes. */
 const fits = (x: tf.TensorInfo, shape = x.shape) =>
   x.dtype !== 'bool' &&
   x.dtype !== 'string' &&
@@ -75,7 +76,7 @@ function slice(
 }
 
 export function registerLayout(): void {
-  // tfjs's own copies the data; every tensor that a gradient needs is cloned once.
+  // tfjs's own kernel copies the data, and every tensor that a gradient needs is cloned.
   register('Identity', ({ x }, _, backend) => {
     backend.incRef(x.dataId);
     return { dataId: x.dataId, shape: x.shape, dtype: x.dtype };
@@ -126,7 +127,7 @@ export function registerLayout(): void {
     const all = parts(inputs);
     return all.every((x) => fits(x) && x.dtype === all[0].dtype);
   };
-  /** Tensors beside each other along one axis. */
+  /** Concatenates tensors along one axis. */
   const concat = (
     backend: WasmBackend,
     tensors: { info: tf.TensorInfo; shape: number[] }[],
@@ -183,7 +184,7 @@ export function registerLayout(): void {
   );
 
   type Sum = { axis: number | number[]; keepDims: boolean };
-  /** How many leading axes the sum is over, if it is over just such. */
+  /** The number of axes to sum over if they are the leading ones; otherwise 0. */
   const leading = (x: tf.TensorInfo, axis: number | number[]) => {
     const axes = tf.util.parseAxisParam(axis, x.shape).sort((a, b) => a - b);
     return axes.every((a, i) => a === i) && axes.length < x.shape.length ? axes.length : 0;

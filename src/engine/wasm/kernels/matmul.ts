@@ -1,8 +1,9 @@
 import * as tf from '@tensorflow/tfjs';
+import { sizeOf } from '../../ops/shapes.js';
 import type { WasmBackend } from '../backend.js';
-import { isFloat, register, registerFor, sizeOf } from './register.js';
+import { isFloat, registerFor } from './register.js';
 
-/** A matrix in memory: address, then strides of rows, columns and batches, in elements. */
+/** A matrix in memory: its address, and the strides of rows, columns and batches in elements. */
 export interface Matrix {
   address: number;
   row: number;
@@ -10,7 +11,7 @@ export interface Matrix {
   batch: number;
 }
 
-/** C (batches, m, n) = A·B (+ bias by column, += with `accumulate`), C with rows of n elements. */
+/** C (batches, m, n) = A·B, plus a bias for each column; with `accumulate` it is added to C. C is dense. */
 export function matmul(
   { pool }: WasmBackend,
   [batches, m, n, k]: [number, number, number, number],
@@ -25,7 +26,7 @@ export function matmul(
   pool.run('matmul', batches * m * n * k, ...sizes, ...matrices, bias, accumulate ? 1 : 0, scratch);
 }
 
-/** Dense rows × columns matrices, one after the other; transposed, it is seen as columns × rows. */
+/** Dense rows × columns matrices, one after the other; `transposed` views them as columns × rows. */
 export function dense(address: number, rows: number, columns: number, transposed = false): Matrix {
   const batch = rows * columns;
   return transposed
@@ -57,14 +58,14 @@ function batchMatMul(
   if (sizeOf(out.shape) === 0) return out;
   const left = dense(backend.address(a), aRows, aColumns, transposeA);
   const right = dense(backend.address(b), bRows, bColumns, transposeB);
-  // One of the two may be the same for all batches; other broadcasts do not reach this kernel.
+  // One of the two may be shared by all batches; `simpleBatches` excludes other broadcasts.
   if (aBatches === 1) left.batch = 0;
   if (bBatches === 1) right.batch = 0;
   matmul(backend, [batches, m, n, k], left, right, backend.address(out));
   return out;
 }
 
-/** Whether both are floats and their batches equal, or one is single. */
+/** Whether both are floats, and their batch shapes are equal or one has a single matrix. */
 function simpleBatches({ a, b }: Record<string, tf.TensorInfo>): boolean {
   const [aBatch, bBatch] = [a.shape.slice(0, -2), b.shape.slice(0, -2)];
   const single = (batch: number[]) => sizeOf(batch) === 1;
@@ -73,17 +74,4 @@ function simpleBatches({ a, b }: Record<string, tf.TensorInfo>): boolean {
 
 export function registerMatmul(): void {
   registerFor<MatMulAttributes>('BatchMatMul', simpleBatches, batchMatMul);
-
-  register('alitok.Linear', ({ x, weight, bias }, _, backend) => {
-    const [outputs, inputs] = weight.shape;
-    const rows = sizeOf(x.shape) / inputs;
-    const out = backend.output([...x.shape.slice(0, -1), outputs]);
-    const [left, right] = [
-      dense(backend.address(x), rows, inputs),
-      dense(backend.address(weight), outputs, inputs, true),
-    ];
-    const offset = bias ? backend.address(bias) : 0;
-    matmul(backend, [1, rows, outputs, inputs], left, right, backend.address(out), { bias: offset });
-    return out;
-  });
 }

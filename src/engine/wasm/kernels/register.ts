@@ -1,10 +1,11 @@
 import * as tf from '@tensorflow/tfjs';
+import type { InputsOf, Operation, ResultOf } from '../../ops/define.js';
 import type { WasmBackend } from '../backend.js';
 
 export type Inputs = Record<string, tf.TensorInfo>;
 export type Result = tf.TensorInfo | tf.TensorInfo[];
 
-/** Registers our kernel for `wasm`, in the place of tfjs's own if there is one. */
+/** Registers our kernel of an operation of tfjs for `wasm`, instead of tfjs's own if it has one. */
 export function register<A = object>(
   name: string,
   run: (inputs: Inputs, attributes: A, backend: WasmBackend) => Result,
@@ -20,7 +21,7 @@ export function register<A = object>(
   });
 }
 
-/** Like `register`, for cases that `covers` accepts; the others go to tfjs's own kernel. */
+/** Like `register`, for the cases that `covers` accepts; tfjs's own kernel handles the others. */
 export function registerFor<A = object>(
   name: string,
   covers: (inputs: Inputs, attributes: A) => boolean,
@@ -34,6 +35,12 @@ export function registerFor<A = object>(
   register<A>(name, either, original);
 }
 
-export const sizeOf = (shape: readonly number[]) => shape.reduce((a, b) => a * b, 1);
+/** Registers our kernel of an operation of the vocabulary for `wasm`. */
+export function implement<N extends string, A extends object, R extends tf.Tensor | tf.Tensor[]>(
+  { kernelName }: Pick<Operation<N, A, R>, 'kernelName' | 'inputs' | 'compose'>,
+  run: (inputs: InputsOf<N, tf.TensorInfo>, attributes: A, backend: WasmBackend) => ResultOf<R>,
+): void {
+  register<A>(kernelName, run as unknown as (inputs: Inputs, attributes: A, backend: WasmBackend) => Result);
+}
 
 export const isFloat = ({ dtype }: tf.TensorInfo) => dtype === 'float32';

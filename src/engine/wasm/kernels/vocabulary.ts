@@ -1,64 +1,98 @@
 import type { TensorInfo } from '@tensorflow/tfjs';
-import { type AdamWAttributes, adamWLists } from '../../ops/index.js';
+import { geluOp, swiGLUOp } from '../../ops/activation.js';
+import { type AttentionAttributes, attentionOp, cacheWriteOp, rotaryOp } from '../../ops/attention.js';
+import { dropoutOp } from '../../ops/dropout.js';
+import { frozenConv2dOp } from '../../ops/frozen.js';
+import { linearOp } from '../../ops/linear.js';
+import { crossEntropyOp, embeddingOp, nearestCodeOp } from '../../ops/lookup.js';
+import { groupNormOp, layerNormOp, rmsNormOp } from '../../ops/normalization.js';
+import { adamWLists, adamWOp } from '../../ops/optimizer.js';
+import { sizeOf } from '../../ops/shapes.js';
 import type { WasmBackend } from '../backend.js';
 import { dense, matmul } from './matmul.js';
-import { register, sizeOf } from './register.js';
+import { implement } from './register.js';
 
-/** How many elementary operations an exponential, or one element of a normalization, is worth. */
+/** The cost of an exponential, or of one element of a normalization, in elementary operations. */
 const EXP = 10;
 
 /** Addresses of tensors, in order. */
 const at = (backend: WasmBackend, ...tensors: TensorInfo[]) =>
   tensors.map((tensor) => backend.address(tensor));
 
-/** A kernel over all elements: outputs of the first input's shape, `cost` operations an element. */
+/** Runs a kernel over all elements: a result of the first tensor's shape, for `cost` operations an element. */
 function elementwise(
-  name: string,
+  backend: WasmBackend,
   kernel: string,
-  inputNames: string[],
-  outputs: number,
+  tensors: TensorInfo[],
   cost: number,
-): void {
-  register(name, (inputs, _, backend) => {
-    const tensors = inputNames.map((key) => inputs[key]);
-    const n = sizeOf(tensors[0].shape);
-    const results = Array.from({ length: outputs }, () => backend.output(tensors[0].shape));
-    backend.pool.run(kernel, n * cost, n, ...at(backend, ...tensors, ...results));
-    return outputs === 1 ? results[0] : results;
+  ...rest: number[]
+): TensorInfo {
+  const n = sizeOf(tensors[0].shape);
+  const y = backend.output(tensors[0].shape);
+  backend.pool.run(kernel, n * cost, n, ...at(backend, ...tensors, y), ...rest);
+  return y;
+}
+
+function registerElementwise(): void {
+  implement(geluOp, ({ x }, _, backend) => elementwise(backend, 'gelu', [x], 2 * EXP));
+  implement(geluOp.backward, ({ dy, x }, _, backend) => elementwise(backend, 'geluGrad', [dy, x], 3 * EXP));
+  implement(swiGLUOp, ({ gate, value }, _, backend) => elementwise(backend, 'swiglu', [gate, value], EXP));
+  implement(swiGLUOp.backward, ({ dy, gate, value }, _, backend) => {
+    const n = sizeOf(dy.shape);
+    const gradients = [backend.output(dy.shape), backend.output(dy.shape)];
+    backend.pool.run('swigluGrad', n * EXP, n, ...at(backend, dy, gate, value, ...gradients));
+    return gradients;
   });
+  implement(dropoutOp, ({ x }, { rate, seed }, backend) =>
+    elementwise(backend, 'dropout', [x], EXP, ...dropoutArguments(rate), seed),
+  );
+  implement(frozenConv2dOp.backward, ({ dy, y }, _, backend) => elementwise(backend, 'reluGrad', [dy, y], 1));
 }
 
 function registerNormalization(): void {
-  type Epsilon = { epsilon: number };
-  for (const [name, rms] of [
-    ['alitok.LayerNorm', 0],
-    ['alitok.RMSNorm', 1],
-  ] as const) {
-    register<Epsilon>(name, ({ x, weight, bias }, { epsilon }, backend) => {
-      const d = weight.shape[0];
-      const rows = sizeOf(x.shape) / d;
-      const y = backend.output(x.shape);
-      const addresses = [...at(backend, x, weight), bias ? backend.address(bias) : 0, backend.address(y)];
-      backend.pool.run('rowNorm', rows * d * EXP, rows, d, ...addresses, epsilon, rms);
-      return y;
-    });
-    register<Epsilon>(`${name}Grad`, ({ dy, x, weight }, { epsilon }, backend) => {
-      const d = weight.shape[0];
-      const rows = sizeOf(x.shape) / d;
-      const [dx, dweight] = [backend.output(x.shape), backend.output([d])];
-      const dbias = rms ? undefined : backend.output([d]);
-      const stats = backend.allocate(rows * 8);
-      const work = rows * d * EXP;
-      backend.pool.run('rowNormGrad', work, rows, d, ...at(backend, dy, x, weight, dx), stats, epsilon, rms);
-      const sums = [backend.address(dweight), dbias ? backend.address(dbias) : 0];
-      backend.pool.run('rowNormGradWeight', work, rows, d, ...at(backend, dy, x), stats, ...sums);
-      backend.free(stats);
-      return dbias ? [dx, dweight, dbias] : [dx, dweight];
-    });
-  }
+  const rowNorm = (
+    backend: WasmBackend,
+    [x, weight, bias]: TensorInfo[],
+    epsilon: number,
+    rms: 0 | 1,
+  ): TensorInfo => {
+    const d = weight.shape[0];
+    const rows = sizeOf(x.shape) / d;
+    const y = backend.output(x.shape);
+    const addresses = [...at(backend, x, weight), bias ? backend.address(bias) : 0, backend.address(y)];
+    backend.pool.run('rowNorm', rows * d * EXP, rows, d, ...addresses, epsilon, rms);
+    return y;
+  };
+  const rowNormGrad = (
+    backend: WasmBackend,
+    [dy, x, weight]: TensorInfo[],
+    epsilon: number,
+    rms: 0 | 1,
+  ): TensorInfo[] => {
+    const d = weight.shape[0];
+    const rows = sizeOf(x.shape) / d;
+    const [dx, dweight] = [backend.output(x.shape), backend.output([d])];
+    const dbias = rms ? undefined : backend.output([d]);
+    const stats = backend.allocate(rows * 8);
+    const work = rows * d * EXP;
+    backend.pool.run('rowNormGrad', work, rows, d, ...at(backend, dy, x, weight, dx), stats, epsilon, rms);
+    const sums = [backend.address(dweight), dbias ? backend.address(dbias) : 0];
+    backend.pool.run('rowNormGradWeight', work, rows, d, ...at(backend, dy, x), stats, ...sums);
+    backend.free(stats);
+    return dbias ? [dx, dweight, dbias] : [dx, dweight];
+  };
+  implement(layerNormOp, ({ x, weight, bias }, { epsilon }, backend) =>
+    rowNorm(backend, [x, weight, bias], epsilon, 0),
+  );
+  implement(layerNormOp.backward, ({ dy, x, weight }, { epsilon }, backend) =>
+    rowNormGrad(backend, [dy, x, weight], epsilon, 0),
+  );
+  implement(rmsNormOp, ({ x, weight }, { epsilon }, backend) => rowNorm(backend, [x, weight], epsilon, 1));
+  implement(rmsNormOp.backward, ({ dy, x, weight }, { epsilon }, backend) =>
+    rowNormGrad(backend, [dy, x, weight], epsilon, 1),
+  );
 
-  type Groups = Epsilon & { groups: number };
-  register<Groups>('alitok.GroupNorm', ({ x, weight, bias }, { groups, epsilon }, backend) => {
+  implement(groupNormOp, ({ x, weight, bias }, { groups, epsilon }, backend) => {
     const [batch, height, width, channels] = x.shape;
     const y = backend.output(x.shape);
     const stats = backend.allocate(batch * groups * 8);
@@ -74,7 +108,7 @@ function registerNormalization(): void {
     backend.free(stats);
     return y;
   });
-  register<Groups>('alitok.GroupNormGrad', ({ dy, x, weight }, { groups, epsilon }, backend) => {
+  implement(groupNormOp.backward, ({ dy, x, weight }, { groups, epsilon }, backend) => {
     const [batch, height, width, channels] = x.shape;
     const [dx, dweight, dbias] = [x.shape, [channels], [channels]].map((shape) => backend.output(shape));
     const stats = backend.allocate(batch * groups * 8);
@@ -102,12 +136,11 @@ function registerNormalization(): void {
   });
 }
 
-/** rate·2³² floored, and 1/(1 − rate), as every dropout takes them. */
+/** ⌊rate·2³²⌋ and 1/(1 − rate): the arguments of every kernel with dropout. */
 const dropoutArguments = (rate: number): [number, number] => [Math.floor(rate * 2 ** 32), 1 / (1 - rate)];
 
 function registerAttention(): void {
-  type Rotary = { inverse: boolean };
-  register<Rotary>('alitok.Rotary', ({ x, cos, sin }, { inverse }, backend) => {
+  implement(rotaryOp, ({ x, cos, sin }, { inverse }, backend) => {
     const [batch, tokens, heads, width] = x.shape;
     const y = backend.output(x.shape);
     const sizes = [batch * tokens, tokens, heads, width];
@@ -123,14 +156,17 @@ function registerAttention(): void {
     return y;
   });
 
-  type Attributes = { causal: boolean; keyLength: number; dropout: number; seed: number };
-  const shared = ({ pool }: WasmBackend, q: TensorInfo, { causal, keyLength, dropout, seed }: Attributes) => {
+  const shared = (
+    { pool }: WasmBackend,
+    q: TensorInfo,
+    { causal, keyLength, dropout, seed }: AttentionAttributes,
+  ) => {
     const [, queries, , width] = q.shape;
     const bytes = pool.ask('attentionScratch', queries, keyLength);
     const drop = [...dropoutArguments(dropout), seed];
     return [1 / Math.sqrt(width), causal ? 1 : 0, ...drop, pool.scratchFor(bytes), bytes];
   };
-  register<Attributes>('alitok.Attention', ({ q, k, v }, attributes, backend) => {
+  implement(attentionOp, ({ q, k, v }, attributes, backend) => {
     const [batch, queries, heads, width] = q.shape;
     const { keyLength } = attributes;
     const y = backend.output(q.shape);
@@ -145,7 +181,7 @@ function registerAttention(): void {
     );
     return y;
   });
-  register<Attributes>('alitok.AttentionGrad', ({ dy, q, k, v }, attributes, backend) => {
+  implement(attentionOp.backward, ({ dy, q, k, v }, attributes, backend) => {
     const [batch, queries, heads, width] = q.shape;
     const length = k.shape[1];
     const results = [q, k, v].map(({ shape }) => backend.output(shape));
@@ -156,7 +192,7 @@ function registerAttention(): void {
     return results;
   });
 
-  register<{ position: number }>('alitok.CacheWrite', ({ cache, update }, { position }, backend) => {
+  implement(cacheWriteOp, ({ cache, update }, { position }, backend) => {
     const [batch, rows, heads, width] = cache.shape;
     const added = update.shape[1] * heads * width;
     const sizes = [1, batch, 1, 1, 1, added];
@@ -168,14 +204,14 @@ function registerAttention(): void {
 }
 
 function registerLookup(): void {
-  register('alitok.Embedding', ({ weight, indices }, _, backend) => {
+  implement(embeddingOp, ({ weight, indices }, _, backend) => {
     const d = weight.shape[1];
     const rows = sizeOf(indices.shape);
     const y = backend.output([...indices.shape, d]);
     backend.pool.run('embedding', rows * d, rows, d, ...at(backend, weight, indices, y));
     return y;
   });
-  register<{ rows: number }>('alitok.EmbeddingGrad', ({ dy, indices }, { rows: entries }, backend) => {
+  implement(embeddingOp.backward, ({ dy, indices }, { rows: entries }, backend) => {
     const rows = sizeOf(indices.shape);
     const d = sizeOf(dy.shape) / rows;
     const dweight = backend.output([entries, d]);
@@ -189,13 +225,13 @@ function registerLookup(): void {
     );
     return dweight;
   });
-  register('alitok.CrossEntropy', ({ logits, targets }, _, backend) => {
+  implement(crossEntropyOp, ({ logits, targets }, _, backend) => {
     const [rows, n] = logits.shape;
     const y = backend.output([rows]);
     backend.pool.run('crossEntropy', rows * n * EXP, rows, n, ...at(backend, logits, targets, y));
     return y;
   });
-  register('alitok.CrossEntropyGrad', ({ dy, logits, targets }, _, backend) => {
+  implement(crossEntropyOp.backward, ({ dy, logits, targets }, _, backend) => {
     const [rows, n] = logits.shape;
     const dlogits = backend.output(logits.shape);
     backend.pool.run(
@@ -207,7 +243,7 @@ function registerLookup(): void {
     );
     return dlogits;
   });
-  register('alitok.NearestCode', ({ z, codebook }, _, backend) => {
+  implement(nearestCodeOp, ({ z, codebook }, _, backend) => {
     const [[rows, d], entries] = [z.shape, codebook.shape[0]];
     const indices = backend.output([rows], 'int32');
     const [products, norms] = [backend.allocate(rows * entries * 4), backend.allocate(entries * 4)];
@@ -227,23 +263,27 @@ function registerLookup(): void {
   });
 }
 
-/** The project's op vocabulary (src/engine/ops), each one kernel. */
-export function registerVocabulary(): void {
-  elementwise('alitok.Gelu', 'gelu', ['x'], 1, 2 * EXP);
-  elementwise('alitok.GeluGrad', 'geluGrad', ['dy', 'x'], 1, 3 * EXP);
-  elementwise('alitok.SwiGLU', 'swiglu', ['gate', 'value'], 1, EXP);
-  elementwise('alitok.SwiGLUGrad', 'swigluGrad', ['dy', 'gate', 'value'], 2, EXP);
-  register<{ rate: number; seed: number }>('alitok.Dropout', ({ x }, { rate, seed }, backend) => {
-    const n = sizeOf(x.shape);
-    const y = backend.output(x.shape);
-    backend.pool.run('dropout', n * EXP, n, ...at(backend, x, y), ...dropoutArguments(rate), seed);
-    return y;
+function registerLinear(): void {
+  implement(linearOp, ({ x, weight, bias }, _, backend) => {
+    const [outputs, inputs] = weight.shape;
+    const rows = sizeOf(x.shape) / inputs;
+    const out = backend.output([...x.shape.slice(0, -1), outputs]);
+    const [left, right] = [
+      dense(backend.address(x), rows, inputs),
+      dense(backend.address(weight), outputs, inputs, true),
+    ];
+    const offset = bias ? backend.address(bias) : 0;
+    matmul(backend, [1, rows, outputs, inputs], left, right, backend.address(out), { bias: offset });
+    return out;
   });
-  register<AdamWAttributes>('alitok.AdamW', (inputs, attributes, backend) => {
+}
+
+function registerOptimizer(): void {
+  implement(adamWOp, (inputs, attributes, backend) => {
     const { lr, beta1, beta2, epsilon, weightDecay, step, gradientScale } = attributes;
     const rates = [gradientScale, beta1, beta2, 1 - beta1, 1 - beta2, epsilon, 1 - lr * weightDecay];
     const corrections = [lr / (1 - beta1 ** step), 1 / Math.sqrt(1 - beta2 ** step)];
-    const [parameters, gradients, ms, vs] = adamWLists(inputs);
+    const [parameters, gradients, ms, vs] = adamWLists<TensorInfo>(inputs);
     return parameters.flatMap((parameter, i) => {
       const n = sizeOf(parameter.shape);
       const next = [parameter, ms[i], vs[i]].map(({ shape }) => backend.output(shape));
@@ -252,7 +292,14 @@ export function registerVocabulary(): void {
       return next;
     });
   });
+}
+
+/** The operations of the vocabulary (src/engine/ops) that have a kernel of their own. */
+export function registerVocabulary(): void {
+  registerLinear();
+  registerElementwise();
   registerNormalization();
   registerAttention();
   registerLookup();
+  registerOptimizer();
 }
