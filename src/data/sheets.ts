@@ -5,6 +5,7 @@ import { dirname, join } from 'node:path';
 import sharp from 'sharp';
 import { escapeXml } from '../formats/xml.js';
 import { toPng } from './images/png.js';
+import { splitImages } from './images/split.js';
 
 /** Pictures of one size: (size, size, 3) bytes each, or all of them in one array (N, size, size, 3). */
 export type Pictures = readonly Uint8Array[] | Uint8Array;
@@ -135,13 +136,8 @@ async function drawSheet(sheet: {
   return toPng(sharp(canvas, { raw: { width, height, channels: 3 } }).composite([{ input: texts }]));
 }
 
-function asList(pictures: Pictures, size: number): readonly Uint8Array[] {
-  if (!(pictures instanceof Uint8Array)) return pictures;
-  const length = size * size * 3;
-  return Array.from({ length: pictures.length / length }, (_, i) =>
-    pictures.subarray(i * length, (i + 1) * length),
-  );
-}
+const asList = (pictures: Pictures, size: number): readonly Uint8Array[] =>
+  pictures instanceof Uint8Array ? splitImages(pictures, size) : pictures;
 
 const defaultScale = (size: number) => Math.max(1, Math.floor(SHOWN_SIDE / size));
 

@@ -1,7 +1,7 @@
 import { stat } from 'node:fs/promises';
-import { openDataset } from '../data/dataset.js';
-import { reportFound } from '../data/found.js';
-import { type Share, sequentialBatches } from '../data/loader.js';
+import { openDataset, reportFound } from '../data/dataset.js';
+import type { Share } from '../data/loader.js';
+import { sequentialBatches } from '../data/sequential.js';
 import { ConfigError, DataError, option } from '../errors.js';
 import type { TypedArray } from '../files/bytes.js';
 import { type Npz, openNpz } from '../formats/npz.js';

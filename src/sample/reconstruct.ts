@@ -1,9 +1,8 @@
 import { join } from 'node:path';
 import * as tf from '@tensorflow/tfjs';
 import { loadTokenizer } from '../checkpoint/tokenizer-file.js';
-import { openDataset } from '../data/dataset.js';
-import { reportFound } from '../data/found.js';
-import { readEvenly } from '../data/read-evenly.js';
+import { openDataset, reportFound } from '../data/dataset.js';
+import { readEvenly } from '../data/sequential.js';
 import { pairSheet } from '../data/sheets.js';
 import { makeFolder, writeFileAtomic } from '../files/atomic.js';
 import { refuseForeign } from '../files/mark.js';

@@ -1,4 +1,4 @@
-import type { SequenceStart } from '../data/loader.js';
+import type { SequenceStart } from '../data/sequential.js';
 import { PartialRows, type RowsJob } from '../files/partial-rows.js';
 
 const INDEX_BYTES = 4;

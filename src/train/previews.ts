@@ -1,5 +1,6 @@
 import * as tf from '@tensorflow/tfjs';
 import type { Config } from '../config/schema.js';
+import { splitImages } from '../data/images/split.js';
 import { labelledGrid, pairSheet } from '../data/sheets.js';
 import { psnr } from '../eval/metrics/psnr.js';
 import type { Generator } from '../models/generator/generator.js';
@@ -32,10 +33,8 @@ export function reconstructionPreview(tokenizer: Tokenizer, images: Uint8Array, 
         return toPixels(image);
       });
       reconstructed.set(pixels, start * bytes);
-      for (let i = 0; i < end - start; i++) {
-        const of = (array: Uint8Array) => array.subarray(i * bytes, (i + 1) * bytes);
-        sum += psnr(of(batch), of(pixels), 255);
-      }
+      const originals = splitImages(batch, size);
+      for (const [i, image] of splitImages(pixels, size).entries()) sum += psnr(originals[i], image, 255);
     }
     const shown = Math.min(SHOWN, count) * bytes;
     const sheet = await pairSheet(images.subarray(0, shown), reconstructed.subarray(0, shown), { size });

@@ -1,6 +1,5 @@
 import type { Config } from '../config/schema.js';
-import { datasetIdentity, openDataset } from '../data/dataset.js';
-import { reportFound } from '../data/found.js';
+import { datasetIdentity, openDataset, reportFound } from '../data/dataset.js';
 import { type Position, type SmallImages, TrainingLoader } from '../data/loader.js';
 import { ConfigError, option } from '../errors.js';
 import type { Job } from '../job/job.js';

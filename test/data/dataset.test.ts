@@ -3,10 +3,9 @@ import { mkdir, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promis
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { openDataset } from '../../src/data/dataset.js';
-import { foundText } from '../../src/data/found.js';
+import { foundText, openDataset } from '../../src/data/dataset.js';
 import { byCodePoint, type ImageSet } from '../../src/data/image-set.js';
-import { encodePng } from '../../src/data/images/decode.js';
+import { encodePng } from '../../src/data/images/png.js';
 import { LeftOut } from '../../src/data/left-out.js';
 import { DataError } from '../../src/errors.js';
 

@@ -5,8 +5,9 @@ import { dirname, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { openDataset } from '../../src/data/dataset.js';
 import { type ImageSet, subset } from '../../src/data/image-set.js';
-import { encodePng } from '../../src/data/images/decode.js';
-import { sequentialBatches, TrainingLoader } from '../../src/data/loader.js';
+import { encodePng } from '../../src/data/images/png.js';
+import { TrainingLoader } from '../../src/data/loader.js';
+import { sequentialBatches } from '../../src/data/sequential.js';
 import { DataError } from '../../src/errors.js';
 import { type TarEntry, tarOf } from '../support/tar.js';
 

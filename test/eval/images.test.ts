@@ -9,7 +9,8 @@ import { ZipFile } from 'yazl';
 import { evaluateGeneration, evaluateReconstruction } from '../../src/api/evaluate.js';
 import { saveFeatureNetwork } from '../../src/checkpoint/feature-network-file.js';
 import { saveTokenizer } from '../../src/checkpoint/tokenizer-file.js';
-import { encodePng } from '../../src/data/images/decode.js';
+import { encodePng } from '../../src/data/images/png.js';
+import { splitImages } from '../../src/data/images/split.js';
 import type { Share } from '../../src/data/loader.js';
 import { openEngine } from '../../src/engine/index.js';
 import { CheckpointError, DataError } from '../../src/errors.js';
@@ -53,8 +54,7 @@ function pictures(count: number, seed: number, contrast: number): Uint8Array {
 
 async function writeFolder(name: string, pixels: Uint8Array): Promise<string> {
   await mkdir(at(name));
-  for (let i = 0; i * BYTES < pixels.length; i++) {
-    const data = pixels.subarray(i * BYTES, (i + 1) * BYTES);
+  for (const [i, data] of splitImages(pixels, SIZE).entries()) {
     await writeFile(
       join(at(name), `${String(i).padStart(4, '0')}.png`),
       await encodePng({ width: SIZE, height: SIZE, data }),

@@ -6,7 +6,6 @@ import { readBmp } from '../../formats/bmp.js';
 import { cutOff } from '../../formats/image-end.js';
 import { imageKind, isRead } from '../../formats/image-kind.js';
 import { readPnm } from '../../formats/pnm.js';
-import { toPng } from './png.js';
 
 /** An RGB image: `data` is (height, width, 3), 8 bits a channel. */
 export interface Image {
@@ -129,9 +128,4 @@ async function decodeCmyk(source: Sharp): Promise<Image> {
     for (let c = 0; c < 3; c++) data[to + c] = light - Math.round((inks[from + c] * light) / 255);
   }
   return { width: info.width, height: info.height, data };
-}
-
-/** An RGB image as the bytes of a PNG file. */
-export function encodePng({ width, height, data }: Image): Promise<Buffer> {
-  return toPng(sharp(data, { raw: { width, height, channels: 3 } }));
 }

@@ -4,7 +4,8 @@ import { join } from 'node:path';
 import { buf as crc32 } from 'crc-32';
 import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { decodeImage, encodePng, type Image } from '../../../src/data/images/decode.js';
+import { decodeImage, type Image } from '../../../src/data/images/decode.js';
+import { encodePng } from '../../../src/data/images/png.js';
 import {
   admCenterCrop,
   cropAndFlip,
