@@ -155,7 +155,7 @@ describe('sampling from them', () => {
     expect(other.stderr).toMatch(/killed\/partial holds images of an interrupted run with another settings/);
 
     const { stderr } = await succeed(...sample('killed', ...options));
-    expect(Number(/goes on after (\d+) images/.exec(stderr)?.[1])).toBe(done - (done % 4));
+    expect(Number(/resuming after (\d+) images/.exec(stderr)?.[1])).toBe(done - (done % 4));
     expect((await samples('killed')).equals(await samples('whole'))).toBe(true);
     expect((await readdir(at('killed'))).sort()).toEqual(['samples.json', 'samples.npz']);
   });
