@@ -41,6 +41,6 @@ export function warnOfFew(
 ): void {
   if (count <= features)
     reporter.warn(
-      `${count} ${what} are too few for ${features} features: the Fréchet distance is far above that of many images; compare it only with others of as many, and take 50,000 for numbers to publish`,
+      `${count} ${what} are too few for ${features} features: the Fréchet distance is far above that of many images; compare it only with results of as many images, and use 50,000 for numbers to publish`,
     );
 }
