@@ -38,7 +38,7 @@ export interface GenerationResult extends GenerationValues, GenerationSettings {
 }
 
 /** What a reference can give to metrics. */
-function given({ statistics, images }: Reference): Set<Need> {
+function given({ statistics, images }: Reference): ReadonlySet<Need> {
   const spatial = statistics ? statistics.spatial : images;
   return new Set<Need>([
     'poolGaussian',
@@ -74,8 +74,8 @@ export async function evaluateSamples(
       needs.reference.every((need) => available.has(need)),
     ).map((metric) => ({ ...metric, ...metric.start({ samples: source.count, dimensions, reporter }) }));
 
-    const ofSamples = new Set(metrics.flatMap(({ needs }) => needs.samples));
-    const ofReference = new Set(metrics.flatMap(({ needs }) => needs.reference));
+    const ofSamples = new Set<Need>(metrics.flatMap(({ needs }) => needs.samples));
+    const ofReference = new Set<Need>(metrics.flatMap(({ needs }) => needs.reference));
     if (statistics) for (const need of ['poolGaussian', 'spatialGaussian'] as const) ofReference.delete(need);
     const samples = await extractFeatures(source, extractor, ofSamples, job, 'samples', (features) => {
       for (const metric of metrics) metric.add?.(features);

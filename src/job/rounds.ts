@@ -27,8 +27,8 @@ export interface RoundsOptions<Batch, Made extends Arrays> {
   /** The progress bar; `start` is the number of images that are done already. */
   readonly progress: ProgressOptions;
   /**
-   * Computes one of this process's batches. Processes that have no batch left in the last round get an empty one, for
-   * which the arrays must be empty too.
+   * Computes one of this process's batches. A batch may be empty, as in the last round of some processes: then `count`
+   * must be 0 for what it returns.
    */
   compute(batch: Batch, round: Round): Made | Promise<Made>;
   /** The number of images that arrays are of. */

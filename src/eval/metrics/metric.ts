@@ -51,7 +51,7 @@ export interface ReconstructionSetup {
 
 /** A reconstruction metric while batches come in. */
 export interface ReconstructionMeasurement<Values, Measured extends Arrays = Arrays> {
-  /** Measures a batch, on the process that reconstructed it. An empty batch gives arrays that add nothing. */
+  /** Measures a batch, on the process that reconstructed it. The batch may be empty; then the result is not added. */
   measure(batch: Reconstructions): Measured;
   /** Adds what was measured of one batch; on rank 0, batch by batch in order. */
   add(measured: Measured): void;
@@ -103,8 +103,11 @@ export interface GenerationMeasurement<Values> {
 /** A metric of generated images. `Values` are its keys in the result. */
 export interface GenerationMetric<Values> {
   readonly name: string;
-  /** What is gathered of either side. Where the reference does not have it, the metric is left out of the result. */
-  readonly needs: { readonly samples: readonly Need[]; readonly reference: readonly Need[] };
+  /** What is gathered on either side. If the reference does not have it, the metric is left out of the result. */
+  readonly needs: {
+    readonly samples: readonly Need[];
+    readonly reference: readonly Exclude<Need, 'logits'>[];
+  };
   /** Settings that define the metric, reported with every result. */
   readonly settings?: Readonly<Record<string, number>>;
   start(setup: GenerationSetup): GenerationMeasurement<Values>;
