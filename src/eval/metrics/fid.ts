@@ -2,6 +2,7 @@ import { frechetDistance } from './frechet.js';
 import type { GenerationMetric } from './metric.js';
 
 export interface FidValues {
+  /** Fréchet inception distance. */
   fid: number;
 }
 

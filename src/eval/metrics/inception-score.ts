@@ -113,12 +113,12 @@ export function warnOfOrder(
 }
 
 export interface InceptionScoreValues {
-  /** Over splits of the samples in their order, as in ADM's evaluator. */
+  /** The mean over splits of the samples in their order, as in ADM's evaluator. */
   inception_score: number;
 }
 
 export interface InceptionScoreSettings {
-  /** Images per split. */
+  /** Images per split of the inception score. */
   inception_split: number;
 }
 

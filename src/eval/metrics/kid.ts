@@ -8,13 +8,12 @@ import type { GenerationMetric } from './metric.js';
 const SUBSETS = 100;
 const SUBSET_SIZE = 1000;
 
-/** Absent where the reference only has statistics. */
 export interface KidValues {
-  /** Mean over random subsets. */
+  /** Kernel inception distance, the mean over random subsets; absent where the reference only has statistics. */
   kid: number;
-  /** Standard deviation over the subsets. */
+  /** Standard deviation of KID over the subsets. */
   kid_std: number;
-  /** Images per subset: 1,000, or all images of the smaller side if it has fewer. */
+  /** Images per subset of KID: 1,000, or the number of images of the smaller side if it has fewer. */
   kid_subset: number;
 }
 

@@ -11,7 +11,7 @@ import type { ReconstructionMetric, Reconstructions } from './metric.js';
 const BATCH = 4;
 
 export interface LpipsValues {
-  /** The mean over images of 8-bit reconstructions. */
+  /** The mean over images of 8-bit reconstructions; absent without the files of LPIPS. */
   lpips: number;
   lpips_sha256: { vgg16: string; lpips: string };
 }

@@ -12,11 +12,10 @@ const BLOCK = 2048;
 /** Unit roundoff of float32: the relative error of one operation. */
 const ROUNDING = 2 ** -24;
 
-/** Absent where the reference only has statistics. */
 export interface PrecisionRecall {
-  /** Share of the samples within the reference's manifold. */
+  /** Share of the samples within the reference's manifold; absent where the reference only has statistics. */
   precision: number;
-  /** Share of the reference's images within the samples' manifold. */
+  /** Share of the reference's images within the samples' manifold; absent like `precision`. */
   recall: number;
 }
 
@@ -190,7 +189,7 @@ export async function precisionRecall(
 }
 
 export interface PrecisionRecallSettings {
-  /** k of precision and recall. */
+  /** k: the radius of a feature, for precision and recall, is the distance to its k-th nearest neighbour. */
   neighbour: number;
 }
 

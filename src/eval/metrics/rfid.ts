@@ -3,6 +3,7 @@ import type { ReconstructionMetric } from './metric.js';
 import { FeatureStatistics } from './statistics.js';
 
 export interface RfidValues {
+  /** FID of the reconstructions against their originals; absent without a feature network. */
   rfid: number;
 }
 

@@ -2,7 +2,7 @@ import { frechetDistance } from './frechet.js';
 import type { GenerationMetric } from './metric.js';
 
 export interface SfidValues {
-  /** Absent where the reference only has statistics of the pooled features. */
+  /** FID of the spatial features; absent where the reference only has statistics of the pooled features. */
   sfid: number;
 }
 
