@@ -1,5 +1,7 @@
-import { decodeImage, encodePng, type Image } from '../data/images/decode.js';
+import { decodeImage, type Image } from '../data/images/decode.js';
+import { encodePng } from '../data/images/png.js';
 import { admCenterCrop } from '../data/images/preprocess.js';
+import { splitImages } from '../data/images/split.js';
 import { ConfigError } from '../errors.js';
 import { writeFileAtomic } from '../files/atomic.js';
 
@@ -38,10 +40,5 @@ export function join(images: readonly Image[], size: number): Uint8Array {
 
 /** Pixels (B, size, size, 3) as images, which share their memory. */
 export function split(pixels: Uint8Array, size: number): Image[] {
-  const bytes = size * size * 3;
-  return Array.from({ length: pixels.length / bytes }, (_, i) => ({
-    width: size,
-    height: size,
-    data: pixels.subarray(i * bytes, (i + 1) * bytes),
-  }));
+  return splitImages(pixels, size).map((data) => ({ width: size, height: size, data }));
 }

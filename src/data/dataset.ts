@@ -1,31 +1,40 @@
 import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { DataError, option } from '../errors.js';
-import { someOf } from './found.js';
 import { openImageFolder } from './image-folder.js';
 import { type ImageSet, parseList } from './image-set.js';
 import { MAX_PIXELS } from './images/decode.js';
 import { findShards, openShards } from './tar-shards.js';
 
+/** Maximum number of names in a message. */
+const MAX_NAMES = 3;
+
+const count = (n: number, one: string, many: string) =>
+  `${n.toLocaleString('en-US')} ${n === 1 ? one : many}`;
+
+/** The first few of many names. */
+const someOf = (names: readonly string[]): string =>
+  names.slice(0, MAX_NAMES).join(', ') + (names.length > MAX_NAMES ? ', …' : '');
+
 export interface DatasetOptions {
   /** A folder of images, or tar files: `photos.tar`, `train-{0000..0099}.tar`, `shards/*.tar`, `photos.tar/train`. */
   folder: string;
-  /** A file that names the images to take, one path relative to the folder a line. */
+  /** A file with the paths of the images to use, relative to the folder, one per line. */
   list?: string;
-  /** Pixels that an image may have at most; those with more count as unreadable. */
+  /** Maximum number of pixels of an image; larger images count as unreadable. */
   maxPixels?: number;
-  /** Whether a class folder without an image is an error, for data that classes are learned from. */
+  /** Whether class folders without images are an error: set for data from which classes are learned. */
   refuseEmptyClasses?: boolean;
 }
 
 /**
- * Finds the images of a folder or of tar files, or those of them that a list file names. Each folder in it is a class,
- * whose index is the rank of its name; images may lie deeper inside. A folder of images without folders is one class with
- * an empty name. In tar files, members `.cls` may give class numbers instead. Names that start with a dot, the folders and
- * files of operating systems, links to a folder that they are in, and files that are not images are left out and counted.
- * The order depends on names alone: by class, then by path, or the list's; with `.cls`, that of the tar files.
- * @throws DataError where the folder, a tar file or a listed file is missing, a tar file is damaged, nothing is found,
- *   images lie both beside and inside class folders, or a class folder has none and is to have some
+ * Finds the images of a folder or of tar files, or the ones that a list file names. Each subfolder is a class, whose
+ * index is the rank of its name; its images may be nested deeper. A folder with images but no subfolders is one class with
+ * an empty name. In tar files, `.cls` members may give class numbers instead. Hidden files and folders, those of operating
+ * systems, links to a parent folder, and files that are not images are left out and counted. The order depends on names
+ * alone: by class, then by path; or that of the list; or, with `.cls` members, that of the tar files.
+ * @throws DataError if the folder, a tar file or a listed file is missing, a tar file is damaged, there are no images,
+ *   images lie both inside and outside class folders, or a class folder is empty and `refuseEmptyClasses` is set
  */
 export async function openDataset({
   folder,
@@ -41,19 +50,19 @@ export async function openDataset({
   return set;
 }
 
-/** A class that nothing is learned of is mostly a mistake with folders, and its number moves those of others. */
+/** Refuses class folders without images: mostly a mistake, and they shift the numbers of other classes. */
 function checkClasses({ root, emptyClasses, leftOut }: ImageSet): void {
   const { length } = emptyClasses;
   if (length === 0) return;
   const folders = length === 1 ? '1 class folder' : `${length} class folders`;
   throw new DataError(
-    `${root} has ${folders} without an image (${someOf(emptyClasses)})${leftOut.text === '' ? '' : `, and was left out: ${leftOut.text}`}; put images in or remove ${length === 1 ? 'it' : 'them'}, or keep a class without images with ${option('allowEmptyClasses')}`,
+    `${root} has ${folders} without an image (${someOf(emptyClasses)})${leftOut.text === '' ? '' : ` (left out: ${leftOut.text})`}; put images in or remove ${length === 1 ? 'it' : 'them'}, or keep a class without images with ${option('allowEmptyClasses')}`,
   );
 }
 
 /**
- * Tells one data set from another: its number of images, and a hash of their paths and classes in order, wherever it
- * lies. What is in the files is not looked at.
+ * Identifies a data set by its number of images and a hash of their paths and classes in order. It depends neither on
+ * where the data set is nor on the contents of the files.
  */
 export function datasetIdentity(set: ImageSet): string {
   const hash = createHash('sha256');
@@ -69,4 +78,29 @@ async function readList(folder: string, list: string): Promise<string[]> {
     if (error instanceof DataError) throw error;
     throw new DataError(`cannot read the image list ${list}: ${code}; check the path`, { cause: error });
   }
+}
+
+/** The parts of a job that `reportFound` needs. */
+interface Listener {
+  readonly reporter: { info(message: string): void; warn(message: string): void };
+  /** The processes that share the work; only rank 0 reports. */
+  readonly group?: { readonly rank: number };
+}
+
+/** What a data set holds: `photos/train: 8 images in 2 classes (left out: 3 system folders, 2 hidden files)`. */
+export function foundText({ root, size, classNames, emptyClasses, leftOut }: ImageSet): string {
+  const flat = classNames.length === 1 && classNames[0] === '';
+  const classes = flat ? '' : ` in ${count(classNames.length, 'class', 'classes')}`;
+  const empty =
+    emptyClasses.length > 0 ? `, ${emptyClasses.length} without an image: ${someOf(emptyClasses)}` : '';
+  const out = leftOut.text === '' ? '' : ` (left out: ${leftOut.text})`;
+  return `${root}: ${count(size, 'image', 'images')}${classes}${empty}${out}`;
+}
+
+/** Reports what a data set holds and what was left out of it; on rank 0 only. */
+export function reportFound(set: ImageSet, { reporter, group }: Listener): void {
+  if ((group?.rank ?? 0) > 0) return;
+  reporter.info(foundText(set));
+  const { warning } = set.leftOut;
+  if (warning !== undefined) reporter.warn(`${set.root}: ${warning}`);
 }

@@ -7,9 +7,9 @@ import { absentError, byCodePoint, classesByFolder, type ImageSet, PackedTexts }
 import { isImage, LeftOut, leftOutByName } from './left-out.js';
 
 /**
- * The images of a folder, or those of `listed`. The order is by class, then by path with files before folders, or the
- * list's. Links are followed, except those to a folder that they are in.
- * @throws DataError where the folder or a listed file is missing, nothing is found, or images lie both beside and inside
+ * Finds the images of a folder, or the ones in `listed`. The order is by class, then by path with files before folders, or
+ * that of the list. Links are followed, except links to a parent folder.
+ * @throws DataError if the folder or a listed file is missing, there are no images, or images lie both inside and outside
  *   class folders
  */
 export async function openImageFolder(
@@ -21,7 +21,7 @@ export async function openImageFolder(
   const paths = listed?.paths ?? images;
   if (listed) await checkPresent(folder, listed);
   else for (const inner of folders) await walk.into(inner, paths);
-  // A list chooses: what else there is was not asked for.
+  // With a list, files that it does not name are not reported as left out.
   const leftOut = listed ? new LeftOut() : walk.leftOut;
   const classNames = folders.map(({ path }) => path);
   const classes = classesByFolder(folder, paths, classNames, leftOut);
@@ -39,19 +39,19 @@ export async function openImageFolder(
   };
 }
 
-/** A folder on the way down. */
+/** A folder during the walk. */
 interface Folder {
   /** Relative to the root. */
   readonly path: string;
-  /** Where it really is; the last one is its own place, those before it are the places of links on the way. */
+  /** Real paths: last its own, before it those of the folders that contain the links followed so far. */
   readonly places: readonly string[];
 }
 
-/** Whether a folder is another one or lies in it; both are real paths. */
+/** Whether `place` is `folder` or lies inside it; both are real paths. */
 const isIn = (place: string, folder: string) =>
   place === folder || place.startsWith(folder.endsWith(sep) ? folder : folder + sep);
 
-/** A walk through the folders below `root`, which counts what it leaves out. */
+/** A walk through the folders below `root`, which counts the files that it leaves out. */
 class Walk {
   readonly leftOut = new LeftOut();
 
@@ -61,14 +61,14 @@ class Walk {
     return [await realpath(this.root).catch(() => this.root)];
   }
 
-  /** Adds the paths, relative to the root, of all images under a folder. */
+  /** Adds the paths of all images under a folder, relative to the root. */
   async into(folder: Folder, paths: string[]): Promise<void> {
     const { folders, images } = await this.readFolder(folder.path, folder.places);
     for (const path of images) paths.push(path);
     for (const inner of folders) await this.into(inner, paths);
   }
 
-  /** A folder's folders and images, sorted by name. */
+  /** The subfolders and images of a folder, sorted by name. */
   async readFolder(
     path: string,
     places: readonly string[],
@@ -87,7 +87,7 @@ class Walk {
       if (reason !== undefined) this.leftOut.add(reason);
       else if (isFolder) {
         const place = isLink ? await realpath(location) : join(places.at(-1)!, name);
-        // A walk through a folder that this one is in would come back here.
+        // Following a link to a parent folder would never end.
         if (isLink && places.some((one) => isIn(one, place))) this.leftOut.add('linksBack');
         else
           folders.push({
@@ -95,7 +95,7 @@ class Walk {
             places: isLink ? [...places, place] : [...places.slice(0, -1), place],
           });
       } else if (target !== undefined && !target.isFile()) this.leftOut.add('others');
-      // A link to nothing is kept by its name: reading it fails then, and says so.
+      // A broken link with an image's name is kept: reading it fails and is reported.
       else if (isImage(name)) images.push(inner);
       else await this.leftOut.addFile(name, () => headOf(location));
     }
@@ -104,7 +104,7 @@ class Walk {
   }
 }
 
-/** What is in a folder. @throws DataError where it cannot be read */
+/** Lists a folder. @throws DataError if it cannot be read */
 async function list(folder: string): Promise<Dirent[]> {
   try {
     return await readdir(folder, { withFileTypes: true });
@@ -122,7 +122,7 @@ async function list(folder: string): Promise<Dirent[]> {
   }
 }
 
-/** The first bytes of a file; none where it cannot be read. */
+/** The first bytes of a file; none if it cannot be read. */
 async function headOf(path: string): Promise<Uint8Array> {
   const head = Buffer.alloc(HEAD_BYTES);
   const handle = await open(path, 'r').catch(() => undefined);
@@ -142,7 +142,7 @@ async function checkPresent(
 ): Promise<void> {
   const known = new Map<string, Set<string>>();
   const absent: string[] = [];
-  // One reading of each folder costs less than asking for each file.
+  // Listing each folder once is faster than checking each file.
   for (const path of paths) {
     const parent = dirname(path);
     if (!known.has(parent)) {

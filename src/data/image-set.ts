@@ -2,34 +2,34 @@ import { isAbsolute, normalize } from 'node:path';
 import { DataError } from '../errors.js';
 import { type LeftOut, leftOutByName } from './left-out.js';
 
-/** Images in a fixed order, each of a class; only their names are in memory. */
+/** Images in a fixed order, each with a class. Only their names are kept in memory. */
 export interface ImageSet {
-  /** What holds them, for messages: a folder, or tar files as they were named. */
+  /** The folder, or the tar files as the user named them, for messages. */
   readonly root: string;
-  /** How many there are. */
+  /** The number of images. */
   readonly size: number;
   /** The class of each image, an index into `classNames`. */
   readonly classes: Int32Array;
   /**
-   * The class folders' names in code point order, or numbers where classes are given as such; one empty name where
+   * The names of the class folders in code point order, or numbers if classes are given as numbers; one empty name if
    * there are no classes.
    */
   readonly classNames: readonly string[];
-  /** Class folders without an image; none where a list names the images, or files give the classes' numbers. */
+  /** Class folders without images; empty if a list names the images, or classes are given as numbers. */
   readonly emptyClasses: readonly string[];
-  /** What lies beside the images; nothing where a list names them. */
+  /** The files that are not used; empty if a list names the images. */
   readonly leftOut: LeftOut;
-  /** Pixels that an image may have at most. */
+  /** Maximum number of pixels of an image. */
   readonly maxPixels: number;
   /** An image's path relative to the folder, or in its tar file. */
   path(index: number): string;
   /** An image's full path, for messages. */
   location(index: number): string;
-  /** The bytes of an image's file. @throws DataError or a file system's error where it cannot be read */
+  /** Reads the file of an image. @throws DataError or an error of the file system if it cannot be read */
   read(index: number): Promise<Uint8Array>;
 }
 
-/** Some images of a set, in the order given; classes keep their numbers. */
+/** The given images of a set, in the given order. Classes keep their numbers. */
 export function subset(set: ImageSet, indices: ArrayLike<number>): ImageSet {
   return {
     ...set,
@@ -41,7 +41,7 @@ export function subset(set: ImageSet, indices: ArrayLike<number>): ImageSet {
   };
 }
 
-/** Many texts in one piece of memory: a million strings would take several times their length. */
+/** Many strings in one buffer: a million single strings would take several times as much memory. */
 export class PackedTexts {
   private readonly bytes: Buffer;
   private readonly ends: Float64Array;
@@ -61,7 +61,7 @@ export class PackedTexts {
   }
 }
 
-/** Compares by code point, as Python sorts; JavaScript's own order is by UTF-16 unit. */
+/** Compares strings by code point, as Python does; JavaScript compares UTF-16 units. */
 export function byCodePoint(a: string, b: string): number {
   const length = Math.min(a.length, b.length);
   for (let i = 0; i < length; i++) {
@@ -75,10 +75,10 @@ export function byCodePoint(a: string, b: string): number {
 }
 
 /**
- * The classes of images by the first folder of their paths; none of them in a folder is one class with an empty name.
- * @param folders all class folders in code point order, with images or not, so that a class keeps its number
- * @throws DataError where there are no images, some beside and some inside class folders, or one in a folder that is no
- *   class folder
+ * Gives images the class of the first folder in their path. Images without folders form one class with an empty name.
+ * @param folders all class folders in code point order, including empty ones, so that each class keeps its number
+ * @throws DataError if there are no images, images lie both inside and outside class folders, or an image lies in a folder
+ *   that is not a class folder
  */
 export function classesByFolder(
   root: string,
@@ -106,7 +106,7 @@ export function classesByFolder(
   const classes = Int32Array.from(paths, (path) => {
     const rank = ranks.get(path.slice(0, path.indexOf('/')));
     if (rank === undefined)
-      throw new DataError(`${path} is in none of the class folders of ${root}; correct the list`);
+      throw new DataError(`${path} is not in a class folder of ${root}; correct the list`);
     counts[rank]++;
     return rank;
   });
@@ -114,12 +114,12 @@ export function classesByFolder(
 }
 
 /**
- * Reads a list file: one path, relative to the images' folder, a line.
- * @throws DataError where a path leads out of the folder or is hidden, or there is none
+ * Parses a list file, which has one path per line, relative to the image folder.
+ * @throws DataError if it is empty, or a path is outside the folder or hidden
  */
 export function parseList(text: string, list: string, root: string): string[] {
   const lines = text.split(/\r?\n/).filter((line) => line.trim() !== '');
-  if (lines.length === 0) throw new DataError(`${list} names no images; write one path a line`);
+  if (lines.length === 0) throw new DataError(`${list} names no images; write one path per line`);
   return lines.map((line) => {
     const path = normalize(line).replaceAll('\\', '/');
     if (isAbsolute(path) || isLeftOut(path))
@@ -130,13 +130,13 @@ export function parseList(text: string, list: string, root: string): string[] {
   });
 }
 
-/** Whether a file, or a folder that it is in, is left out by its name. */
+/** Whether a file or one of its parent folders is left out because of its name. */
 function isLeftOut(path: string): boolean {
   const names = path.split('/');
   return names.some((name, i) => leftOutByName(name, i < names.length - 1) !== undefined);
 }
 
-/** What to say of listed paths that are not there. */
+/** The error for listed files that do not exist. */
 export function absentError(list: string, root: string, absent: readonly string[]): DataError {
   const first = absent.slice(0, 3).join(', ');
   return new DataError(

@@ -4,17 +4,11 @@ import { DataError } from '../errors.js';
 import { Random } from '../random.js';
 import type { ImageSet } from './image-set.js';
 import { decodeImage, type Image } from './images/decode.js';
-import {
-  admCenterCrop,
-  cropAndFlip,
-  randomCropAndFlip,
-  resizeShorterSide,
-  tenCrop,
-} from './images/preprocess.js';
+import { randomCropAndFlip, resizeShorterSide } from './images/preprocess.js';
 import { prefetch } from './prefetch.js';
 
 export interface Batch {
-  /** (images, S, S, 3), 8 bits; the crops of one file follow each other. */
+  /** uint8 (images, S, S, 3); the crops of a file are adjacent. */
   readonly images: Uint8Array;
   /** The class of each file. */
   readonly classes: Int32Array;
@@ -34,13 +28,13 @@ export interface LoaderOptions {
   readonly onSmall?: (found: SmallImages) => void;
   /** Files decoded at the same time. */
   readonly concurrency?: number;
-  /** Which of how many equal stretches of each batch to load; the whole batch if absent. */
+  /** The part of each batch to load; the whole batch if absent. */
   readonly share?: Share;
 }
 
-/** Images with a side shorter than the size they are wanted in, which were enlarged. */
+/** Images with a side shorter than the requested size, which were enlarged. */
 export interface SmallImages {
-  /** What holds them. */
+  /** The folder or tar files that hold them. */
   readonly root: string;
   readonly count: number;
   readonly imageSize: number;
@@ -48,46 +42,46 @@ export interface SmallImages {
   readonly example: string;
 }
 
-/** One of several processes that divide the images. */
+/** One of several processes that share the images. */
 export interface Share {
   readonly rank: number;
   readonly size: number;
 }
 
-/** Each image takes several turns of the event loop, which comes by between steps only: many images share them. */
-const CONCURRENCY = 16;
+/** Decoding an image takes several turns of the event loop, which only turns between steps: many images share a turn. */
+export const CONCURRENCY = 16;
 
-/** The prepared images of a data set that fits are kept in memory. */
+/** Prepared images are kept in memory if all of them fit into this. */
 const CACHE_BYTES = 2 ** 30;
 
-/** Share of a data set's files that may be unreadable. */
+/** Largest share of a data set's files that may be unreadable. */
 const MAX_UNREADABLE = 0.01;
 
-/** Reads the files of a data set and keeps count of those that cannot be read, or are enlarged. */
-class Reader<T> {
+/** Reads the files of a data set, and counts those that cannot be read or are enlarged. */
+export class Reader<T> {
   private readonly unreadable = new Map<number, string>();
   private readonly small = new Set<number>();
-  /** The first of them in the data set's order, whatever the order they are read in. */
+  /** The first of them in the data set's order, which is not the order of reading. */
   private firstSmall?: { readonly index: number; readonly text: string };
   private toldSmall = false;
 
   constructor(
     private readonly options: LoaderOptions,
     private readonly prepare: (image: Image) => Promise<T>,
-    /** Files that an earlier process could not read. */
+    /** Files that could not be read before this run was interrupted. */
     unreadable: readonly number[] = [],
   ) {
     for (const index of unreadable) this.unreadable.set(index, options.dataset.path(index));
   }
 
-  /** Those that could not be read so far, in order. */
+  /** Indices of the files that could not be read so far, in order. */
   get known(): number[] {
     return [...this.unreadable.keys()].sort((a, b) => a - b);
   }
 
   /**
-   * Passes over files that another process could not read.
-   * @throws DataError where they are more than 1 % of the data set together
+   * Skips files that another process could not read.
+   * @throws DataError if more than 1 % of the files are unreadable on all processes together
    */
   pass(others: Iterable<number>): void {
     const before = this.unreadable.size;
@@ -96,8 +90,8 @@ class Reader<T> {
   }
 
   /**
-   * One file, prepared; undefined where it cannot be read.
-   * @throws DataError where that is the case for more than 1 % of the data set
+   * Reads and prepares one file; undefined if it cannot be read.
+   * @throws DataError if more than 1 % of the files cannot be read
    */
   async read(index: number): Promise<T | undefined> {
     if (this.unreadable.has(index)) return undefined;
@@ -108,7 +102,7 @@ class Reader<T> {
       this.noteSize(index, image);
       return await this.prepare(image);
     } catch (error) {
-      if (this.unreadable.has(index)) return undefined; // read twice at the same time
+      if (this.unreadable.has(index)) return undefined; // it was being read twice
       this.unreadable.set(index, dataset.path(index));
       onUnreadable?.(path, error as Error);
       this.check(error);
@@ -124,7 +118,7 @@ class Reader<T> {
       this.firstSmall = { index, text: `${dataset.path(index)}, ${width} × ${height}` };
   }
 
-  /** Tells, at its first call, of the images so far that were enlarged. */
+  /** On its first call, reports the images that were enlarged so far. */
   tellSmall(): void {
     const { small, firstSmall, toldSmall } = this;
     const { dataset, imageSize, onSmall } = this.options;
@@ -145,12 +139,13 @@ class Reader<T> {
   }
 }
 
-interface Sample {
+/** A file's crops. */
+export interface Sample {
   readonly index: number;
   readonly crops: readonly Image[];
 }
 
-function toBatch(samples: readonly Sample[], { dataset, imageSize }: LoaderOptions): Batch {
+export function toBatch(samples: readonly Sample[], { dataset, imageSize }: LoaderOptions): Batch {
   const crops = samples.flatMap((sample) => sample.crops);
   const size = imageSize * imageSize * 3;
   const images = new Uint8Array(crops.length * size);
@@ -161,26 +156,26 @@ function toBatch(samples: readonly Sample[], { dataset, imageSize }: LoaderOptio
   return { images, classes: Int32Array.from(indices, (index) => dataset.classes[index]), indices };
 }
 
-/** The place of the next batch's first image in the training order. */
+/** The position of the next batch in the training order. */
 export interface Position {
   readonly epoch: number;
   readonly offset: number;
-  /** Files that could not be read so far; absent where there are none. */
+  /** Files that could not be read so far; absent if all could be read. */
   readonly unreadable?: readonly number[];
 }
 
-/** A place in an epoch's order. */
+/** A position in an epoch's order. */
 type Place = Pick<Position, 'epoch' | 'offset'> & { readonly order: Uint32Array };
 
 /**
- * Endless batches of training crops: each epoch in a new random order, a batch may span
- * two epochs. Order and crops depend on the seed and the position alone, so that a loader started at a
- * saved position goes on exactly. In the place of an unreadable file stands the next readable one of its
- * epoch. Images of a small data set are decoded once and kept.
+ * Endless batches of random training crops. Each epoch has a new random order, and a batch may span two epochs. Order and
+ * crops depend on the seed and the position alone, so a loader that starts at a saved position continues exactly. An
+ * unreadable file is replaced by the next readable one of its epoch. Images of a small data set are decoded once and kept
+ * in memory.
  */
 export class TrainingLoader {
   private delivered: number;
-  /** When every image has been read, this process's first pass is over. */
+  /** Images delivered at the end of this process's first pass over the data set. */
   private readonly passEnd: number;
   private readonly reader: Reader<Image>;
   private readonly samples: AsyncGenerator<Sample>;
@@ -199,7 +194,7 @@ export class TrainingLoader {
     });
   }
 
-  /** The position after the batches that `next` has given. */
+  /** The position after the batches that `next` has returned. */
   get position(): Position {
     const size = this.options.dataset.size;
     const unreadable = this.reader.known;
@@ -211,9 +206,9 @@ export class TrainingLoader {
   }
 
   /**
-   * Tells each process of a group what the others could not read, so that the limit is one of all of them, and so is
-   * what a checkpoint remembers.
-   * @throws DataError where that is more than 1 % of the files
+   * Shares the unreadable files among the processes of a group, so that the limit applies to all of them together and a
+   * checkpoint has all of them.
+   * @throws DataError if more than 1 % of the files are unreadable
    */
   async gatherUnreadable(group: Group): Promise<void> {
     if (group.size === 1) return;
@@ -221,15 +216,14 @@ export class TrainingLoader {
     for (const { unreadable } of all) this.reader.pass(unreadable);
   }
 
-  /** Images of a batch that are this process's. */
+  /** The number of images of a batch that this process loads. */
   private get own(): number {
     return this.options.batchSize / (this.options.share?.size ?? 1);
   }
 
   /**
-   * The next batch, or this process's share of it: `images` (batchSize, S, S, 3). Not to be called again before it has
-   * answered.
-   * @throws DataError where more than 1 % of the files cannot be read
+   * The next batch, or this process's share of it: `images` is (batchSize, S, S, 3). Calls must not overlap.
+   * @throws DataError if more than 1 % of the files cannot be read
    */
   async next(): Promise<Batch> {
     const { batchSize } = this.options;
@@ -249,13 +243,13 @@ export class TrainingLoader {
     return Array.from(indices, (index) => this.options.dataset.path(index));
   }
 
-  /** Ends decoding; waits for what is running. */
+  /** Stops decoding, and waits for images that are being decoded. */
   async close(): Promise<void> {
     await this.samples.return(undefined);
     this.reader.tellSmall();
   }
 
-  /** The places of this process's stretch of each batch. */
+  /** The positions of this process's part of each batch. */
   private *ownPlaces(start: number): Generator<Place> {
     const { batchSize, share } = this.options;
     const first = (share?.rank ?? 0) * this.own;
@@ -291,7 +285,7 @@ export class TrainingLoader {
   }
 }
 
-/** Reading with a memory, where the data set's images at S × S fit into it. */
+/** Reads images and keeps them in memory if the whole data set fits at S × S. */
 function keepSmall(reader: Reader<Image>, { dataset, imageSize }: LoaderOptions) {
   const kept: (Image | undefined)[] = [];
   let room = CACHE_BYTES;
@@ -305,92 +299,4 @@ function keepSmall(reader: Reader<Image>, { dataset, imageSize }: LoaderOptions)
     }
     return image;
   };
-}
-
-/** How an image is cut for tokenizing or evaluation: see preprocess.ts for each. */
-export type Crops = 'center' | 'flip' | 'ten-crop';
-
-/** Crops an image gives. */
-export const CROP_COUNTS: Record<Crops, number> = { center: 1, flip: 2, 'ten-crop': 10 };
-
-const PREPARE: Record<Crops, (image: Image, size: number) => Promise<Image[]>> = {
-  center: async (image, size) => [await admCenterCrop(image, size)],
-  flip: cropAndFlip,
-  'ten-crop': tenCrop,
-};
-
-/** Where a sequence goes on: the first entry it has not read, and those before it that could not be read. */
-export interface SequenceStart {
-  readonly entry: number;
-  readonly unreadable: readonly number[];
-}
-
-function* from(first: number, end: number): Generator<number> {
-  for (let index = first; index < end; index++) yield index;
-}
-
-/**
- * All readable images once, in the data set's order, or those from `start` on, each cut into the given crops: `images` is
- * (batchSize · crops, S, S, 3), less in the last batch. Leaving the iteration ends decoding.
- * Processes that share the images take turns: of the data set's stretches of batchSize files, each takes one a round.
- * All have as many rounds; a batch has no images where none is left or readable.
- * @throws DataError where more than 1 % of the files cannot be read
- */
-export async function* sequentialBatches(
-  options: LoaderOptions & { readonly crops: Crops; readonly start?: SequenceStart },
-): AsyncGenerator<Batch> {
-  const { dataset, imageSize, batchSize, crops, start, concurrency = CONCURRENCY } = options;
-  const reader = new Reader(options, (image) => PREPARE[crops](image, imageSize), start?.unreadable);
-  const load = async (index: number) => ({ index, crops: await reader.read(index) });
-  const limits = { concurrency, ahead: Math.max(concurrency, 2 * batchSize) };
-  if (options.share && options.share.size > 1) {
-    yield* roundBatches(options, options.share, start?.entry ?? 0, load, limits);
-    reader.tellSmall();
-    return;
-  }
-  let samples: Sample[] = [];
-  for await (const { index, crops } of prefetch(from(start?.entry ?? 0, dataset.size), load, limits)) {
-    if (!crops) continue;
-    samples.push({ index, crops });
-    if (samples.length === batchSize) {
-      yield toBatch(samples, options);
-      samples = [];
-    }
-  }
-  if (samples.length > 0) yield toBatch(samples, options);
-  reader.tellSmall();
-}
-
-/** The batches of one process in turn; see `sequentialBatches`. */
-async function* roundBatches(
-  options: LoaderOptions,
-  { rank, size }: Share,
-  first: number,
-  load: (index: number) => Promise<{ index: number; crops: Image[] | undefined }>,
-  limits: { concurrency: number; ahead: number },
-): AsyncGenerator<Batch> {
-  const { dataset, batchSize } = options;
-  const total = dataset.size;
-  const rounds = Math.ceil((total - first) / (batchSize * size));
-  const startOf = (round: number) => first + (round * size + rank) * batchSize;
-  function* indices() {
-    for (let round = 0; round < rounds; round++) {
-      const end = Math.min(total, startOf(round) + batchSize);
-      for (let index = startOf(round); index < end; index++) yield index;
-    }
-  }
-  const loaded = prefetch(indices(), load, limits);
-  try {
-    for (let round = 0; round < rounds; round++) {
-      const samples: Sample[] = [];
-      const count = Math.max(0, Math.min(batchSize, total - startOf(round)));
-      for (let i = 0; i < count; i++) {
-        const { index, crops } = (await loaded.next()).value as Awaited<ReturnType<typeof load>>;
-        if (crops) samples.push({ index, crops });
-      }
-      yield toBatch(samples, options);
-    }
-  } finally {
-    await loaded.return(undefined);
-  }
 }

@@ -1,7 +1,6 @@
 /**
- * Loads `items` ahead of the consumer and yields the results in order: at most `concurrency` loads run and
- * at most `ahead` results are pending or ready at a time. Leaving the iteration starts no further load and
- * waits for those that run.
+ * Loads `items` ahead of the consumer and yields the results in order. At most `concurrency` loads run at a time, and at
+ * most `ahead` results are pending or ready. Leaving the iteration starts no further loads and waits for running ones.
  */
 export async function* prefetch<T, R>(
   items: Iterable<T>,
@@ -20,7 +19,7 @@ export async function* prefetch<T, R>(
       if (closed) throw new Error('closed');
       return await load(item);
     } finally {
-      // The place goes to the next in line, or becomes free.
+      // The next waiting load takes the slot.
       const next = waiting.shift();
       if (next) next();
       else running--;
@@ -30,7 +29,7 @@ export async function* prefetch<T, R>(
   try {
     for (const item of items) {
       const result = start(item);
-      result.catch(() => {}); // seen when its turn comes
+      result.catch(() => {}); // thrown when its result is due
       queue.push(result);
       if (queue.length >= ahead) yield await queue.shift()!;
     }

@@ -5,8 +5,9 @@ import { dirname, join } from 'node:path';
 import sharp from 'sharp';
 import { escapeXml } from '../formats/xml.js';
 import { toPng } from './images/png.js';
+import { splitImages } from './images/split.js';
 
-/** Pictures of one size: (size, size, 3) bytes each, or all of them in one array (N, size, size, 3). */
+/** Pictures of one size: uint8 (size, size, 3) each, or all of them in one array (N, size, size, 3). */
 export type Pictures = readonly Uint8Array[] | Uint8Array;
 
 export const SHEET_FONT = 'DejaVu Sans';
@@ -18,7 +19,7 @@ const LINE = 18;
 const MARGIN = 16;
 const GAP = 10;
 const PAIR_GAP = 2;
-/** Small pictures are enlarged by a whole number up to this side. */
+/** Small pictures are enlarged by an integer factor up to this side. */
 const SHOWN_SIDE = 128;
 const WIDEST_ROW_LABEL = 180;
 
@@ -30,8 +31,8 @@ function fontsLoaded(): Promise<void> {
 }
 
 /**
- * Makes the DejaVu fonts of the package known beside the system's, if any: librsvg finds fonts through
- * fontconfig, which reads the configuration that FONTCONFIG_FILE names once, when a process first draws text.
+ * Makes the package's DejaVu fonts available in addition to the system's fonts. librsvg finds fonts through fontconfig,
+ * which reads the configuration file in FONTCONFIG_FILE once, when a process first draws text.
  */
 async function loadFonts(): Promise<void> {
   const folder = await mkdtemp(join(tmpdir(), 'alitok-fonts-'));
@@ -55,8 +56,8 @@ async function loadFonts(): Promise<void> {
 }
 
 /**
- * Draws an SVG; its texts in `SHEET_FONT` look the same on every machine, one without fonts included.
- * To be called from the main thread: a worker cannot set the environment that fontconfig reads.
+ * Draws an SVG. Text in `SHEET_FONT` looks the same on every machine, also without fonts installed.
+ * Must be called from the main thread: a worker cannot set the environment variable that fontconfig reads.
  * @param density pixels per 72 SVG units: 144 doubles the size
  * @returns PNG bytes
  */
@@ -65,14 +66,14 @@ export async function renderSvg(svg: string, density = 72): Promise<Buffer> {
   return sharp(Buffer.from(svg), { density }).png().toBuffer();
 }
 
-/** Width in pixels of a text's ink at `FONT_SIZE`. */
+/** Width of a text in pixels at `FONT_SIZE`. */
 async function inkWidth(text: string): Promise<number> {
   if (text.trim() === '') return 0;
   const font = `${SHEET_FONT} ${FONT_SIZE}`;
   return (await sharp({ text: { text: escapeXml(text), font, dpi: 72 } }).metadata()).width;
 }
 
-/** The text, or as much of its beginning as fits with an ellipsis. */
+/** The text, shortened with an ellipsis if it does not fit. */
 async function ellipsised(text: string, width: number): Promise<string> {
   if ((await inkWidth(text)) <= width) return text;
   const signs = [...text];
@@ -101,7 +102,7 @@ interface Text {
   anchor: 'middle' | 'end';
 }
 
-/** Pictures, enlarged by `scale`, and texts on one sheet, as PNG bytes. */
+/** Draws pictures, enlarged by `scale`, and texts on a sheet; returns PNG bytes. */
 async function drawSheet(sheet: {
   width: number;
   height: number;
@@ -135,20 +136,15 @@ async function drawSheet(sheet: {
   return toPng(sharp(canvas, { raw: { width, height, channels: 3 } }).composite([{ input: texts }]));
 }
 
-function asList(pictures: Pictures, size: number): readonly Uint8Array[] {
-  if (!(pictures instanceof Uint8Array)) return pictures;
-  const length = size * size * 3;
-  return Array.from({ length: pictures.length / length }, (_, i) =>
-    pictures.subarray(i * length, (i + 1) * length),
-  );
-}
+const asList = (pictures: Pictures, size: number): readonly Uint8Array[] =>
+  pictures instanceof Uint8Array ? splitImages(pictures, size) : pictures;
 
 const defaultScale = (size: number) => Math.max(1, Math.floor(SHOWN_SIDE / size));
 
 /**
- * A grid of pictures, row by row, with a label below each picture or beside each row. Labels that do not fit
- * end with an ellipsis.
- * @param options.size side of a picture; `scale` enlarges it by a whole number, by default up to 128 pixels
+ * Draws a grid of pictures, row by row, with a label below each picture or beside each row. Labels that do not fit are
+ * shortened with an ellipsis.
+ * @param options.size side of a picture; `scale` is an integer factor, by default such that the side is up to 128 pixels
  * @param options.labels one for each picture
  * @param options.rowLabels one for each row
  * @returns PNG bytes
@@ -189,7 +185,7 @@ export async function labelledGrid(
 }
 
 /**
- * Pairs of original and reconstruction side by side under a header, `columns` pairs a row.
+ * Draws pairs of original and reconstruction side by side under a header, `columns` pairs per row.
  * @param options.labels one for each pair, shown below it
  * @returns PNG bytes
  */

@@ -10,28 +10,28 @@ import { TarFile, type TarMember } from '../formats/tar.js';
 import { absentError, byCodePoint, classesByFolder, type ImageSet, PackedTexts } from './image-set.js';
 import { isImage, LeftOut, leftOutByName } from './left-out.js';
 
-/** Tar files that together are one set of images, and the folder in them that counts: '' or one ending in `/`. */
+/** Tar files that form one set of images, and the folder inside them that is used: '' or a path that ends in `/`. */
 export interface Shards {
   readonly tars: readonly string[];
   readonly inside: string;
 }
 
 /**
- * The tar files that a name stands for: one file, `train-{0000..0099}.tar`, `shards/*.tar`; a folder in them may follow,
- * as in `photos.tar/train`. Undefined where the name is not one of tar files.
- * @throws DataError where none is there, or one is compressed
+ * Finds the tar files that a name stands for: a single file, `train-{0000..0099}.tar` or `shards/*.tar`, optionally
+ * followed by a folder inside them, as in `photos.tar/train`. Undefined if the name is not that of tar files.
+ * @throws DataError if no file matches, or a file is compressed
  */
 export async function findShards(name: string): Promise<Shards | undefined> {
   if ((await stat(name).catch(() => undefined))?.isDirectory()) return undefined;
   const compressed = /\.(tgz|tar\.\w+)$/i.test(name);
   if (compressed)
     throw new DataError(
-      `${name} is compressed, and images are read in random order; unpack it to a .tar, such as with gunzip, and name that`,
+      `${name} is compressed, but images are read in random order; decompress it to a .tar, for instance with gunzip, and name that`,
     );
   const [, pattern, folder] = /^(.+?\.tar)(?:\/+(.*?)\/*)?$/i.exec(name) ?? [];
   if (pattern === undefined) return undefined;
   const inside = folder ? `${folder}/` : '';
-  // A file of that very name comes before what its brackets may mean.
+  // An existing file of this name takes precedence over the pattern.
   if (existsSync(pattern)) return { tars: [pattern], inside };
   const tars: string[] = [];
   for (const path of expand(pattern)) {
@@ -42,33 +42,33 @@ export async function findShards(name: string): Promise<Shards | undefined> {
   return { tars, inside };
 }
 
-/** Class numbers have names, one by one: a wrong number must not make millions. */
+/** Largest class number. There is a name for every number up to the largest, so a wrong one must not create millions. */
 const MAX_CLASS = 99_999;
 
-/** How often other work gets a turn while headers are read. */
+/** Headers that are read between turns of the event loop. */
 const TURN_EVERY = 2 ** 14;
 
-/** What is known of each image while tar files are read. */
+/** The images found so far while tar files are read. */
 class Index {
   readonly paths: string[] = [];
   readonly shards: number[] = [];
   readonly positions: number[] = [];
   readonly sizes: number[] = [];
-  /** From `.cls` members; −1 where there is none. */
+  /** From `.cls` members; −1 if there is none. */
   readonly classes: number[] = [];
   readonly folders = new Set<string>();
   readonly leftOut = new LeftOut();
-  /** Folders that are left out, each of them once. */
+  /** Folders that have been counted as left out. */
   private readonly leftOutFolders = new Set<string>();
   numbered = false;
-  /** Two images of one name before the first dot, which then cannot share a `.cls`. */
+  /** Two images with the same name up to the first dot, for which a `.cls` would be ambiguous. */
   ambiguous?: [string, string];
   private key?: string;
   private keyShard = 0;
   private keyStart = 0;
   private keyClass = -1;
 
-  /** Takes one member; `contents` gives its bytes. @throws DataError for a link to an image or a `.cls` without a number */
+  /** Adds a member; `contents` reads its bytes. @throws DataError for a link to an image or a `.cls` without a number */
   async add(
     tar: string,
     shard: number,
@@ -90,9 +90,9 @@ class Index {
     }
     if (member.type === 'link')
       throw new DataError(
-        `${tar}: ${member.path} is a link; pack it again with the files themselves, by \`tar --dereference --hard-dereference\``,
+        `${tar}: ${member.path} is a link; pack the files themselves, with \`tar --dereference --hard-dereference\``,
       );
-    // A sample is what has one name up to the first dot and lies together, as webdataset writes and reads it.
+    // As in webdataset, a sample consists of adjacent members with the same name up to the first dot.
     const key = path.slice(0, path.indexOf('.', path.lastIndexOf('/') + 1));
     if (key !== this.key || shard !== this.keyShard) {
       this.key = key;
@@ -119,7 +119,7 @@ class Index {
     this.classes.push(this.keyClass);
   }
 
-  /** Whether a member is left out by its name or that of a folder that it is in; counts it then. */
+  /** Whether a member is left out because of its name or that of a parent folder; if so, counts it. */
   private leavesOut(path: string, folder: boolean): boolean {
     for (let start = 0, end = 0; end < path.length; start = end + 1) {
       const slash = path.indexOf('/', start);
@@ -137,11 +137,10 @@ class Index {
 }
 
 /**
- * The images in tar files, read from where they lie. Where members such as `0001.cls` give the class of `0001.jpg`, as
- * webdataset has it, the order is that of the files. Otherwise a tar is what it would unpack to: class folders or images
- * alone, in the order of an image folder.
- * @throws DataError where a tar file is missing, damaged or cut off, where there are no images, and where classes do not
- *   fit together
+ * Finds the images in tar files, which are read without unpacking. If members such as `0001.cls` give the class of
+ * `0001.jpg`, as in webdataset, the order is that of the tar files. Otherwise a tar file is treated like the folder that it
+ * would unpack to, and has that order.
+ * @throws DataError if a tar file is missing, damaged or truncated, there are no images, or classes are inconsistent
  */
 export async function openShards(
   root: string,
@@ -171,7 +170,7 @@ export async function openShards(
       : folderOrder(paths);
   const ordered = order.map((i) => paths[i]);
   const folders = [...index.folders].sort(byCodePoint);
-  // A list chooses: what else there is was not asked for.
+  // With a list, files that it does not name are not reported as left out.
   const leftOut = listed ? new LeftOut() : index.leftOut;
   const classes = index.numbered
     ? classesByNumber(root, index, order)
@@ -194,7 +193,9 @@ export async function openShards(
       const handle = await open(tars[shards[i]], 'r');
       try {
         if (!(await readFully(handle, bytes, positions[i])))
-          throw new DataError(`${location(i)}: the tar file ends before; it was changed since it was opened`);
+          throw new DataError(
+            `${location(i)}: the tar file ends before this image; it was changed after it was opened`,
+          );
       } finally {
         await handle.close();
       }
@@ -203,7 +204,7 @@ export async function openShards(
   };
 }
 
-/** Where each listed path is. */
+/** The index of each listed path. */
 function listedOrder(
   root: string,
   paths: readonly string[],
@@ -215,7 +216,7 @@ function listedOrder(
   return wanted.map((path) => places.get(path)!);
 }
 
-/** As a walk through folders finds them: by the first folder that differs, files before folders. */
+/** The order of a walk through folders: by the first folder that differs, files before folders. */
 function inFolderOrder(a: string, b: string): number {
   let start = 0;
   for (;;) {
@@ -228,14 +229,14 @@ function inFolderOrder(a: string, b: string): number {
   }
 }
 
-/** Indices of paths in the order of `inFolderOrder`; of equal paths, the first in the files comes first. */
+/** Indices of paths, sorted by `inFolderOrder`; equal paths keep the order of the tar files. */
 function folderOrder(paths: readonly string[]): number[] {
   const order = [...paths.keys()];
   const sorted = paths.every((path, i) => i === 0 || inFolderOrder(paths[i - 1], path) <= 0);
   return sorted ? order : order.sort((a, b) => inFolderOrder(paths[a], paths[b]));
 }
 
-/** The classes that `.cls` members give; every image must have one. */
+/** The classes given by `.cls` members; every image must have one. */
 function classesByNumber(
   root: string,
   { paths, classes, ambiguous }: Index,
@@ -243,12 +244,12 @@ function classesByNumber(
 ): Pick<ImageSet, 'classes' | 'classNames' | 'emptyClasses'> {
   if (ambiguous)
     throw new DataError(
-      `${root}: ${ambiguous.join(' and ')} share one .cls; give each image a name of its own before the first dot`,
+      `${root}: ${ambiguous.join(' and ')} share one .cls; give each image a unique name up to the first dot`,
     );
   const without = classes.findIndex((c) => c < 0);
   if (without >= 0)
     throw new DataError(
-      `${root}: ${paths[without]} has no .cls next to it, but others have; pack each image with its class`,
+      `${root}: ${paths[without]} has no .cls next to it, but other images do; pack each image with its class`,
     );
   if (order.length === 0) throw new DataError(`${root} holds no images; pack each .cls with its image`);
   const numbers = Int32Array.from(order, (i) => classes[i]);

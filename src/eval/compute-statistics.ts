@@ -1,30 +1,31 @@
+import { splitImages } from '../data/images/split.js';
 import { refuseForeign } from '../files/mark.js';
 import { type NpzArray, writeNpz } from '../formats/npz.js';
 import type { Job } from '../job/job.js';
-import { featuresOf, warnOfFew } from './evaluate-samples.js';
-import { openFeatureExtractor } from './feature-extractor.js';
+import { describeExtractor, openFeatureExtractor } from './feature-extractor.js';
 import { extractFeatures } from './features.js';
 import { type ImageSource, openImages } from './image-batches.js';
+import { warnOfFew } from './metrics/frechet.js';
 import type { Gaussian } from './metrics/statistics.js';
 
 export interface ComputeStatisticsOptions {
-  /** `.npz` with arr_0, or a folder of images. */
+  /** An `.npz` with arr_0, or a folder of images. */
   images: string;
-  /** Side of the images, where `images` is a folder. */
+  /** Side of the images in pixels; needed where `images` is a folder. */
   size?: number;
   /** Of a folder, only the images that this file names. */
   list?: string;
-  /** Pixels that an image of a folder may have at most. */
+  /** Maximum number of pixels of an image in a folder. */
   maxPixels?: number;
-  /** A feature network. */
+  /** The file or run of a feature network. */
   features: string;
-  /** So many of the images, spread evenly over them, are kept beside the statistics, for precision and recall. */
+  /** How many of the images, evenly spaced, to store with the statistics, for KID, precision and recall. */
   keep: number;
-  /** The `.npz` that is written. */
+  /** The `.npz` to write. */
   out: string;
 }
 
-/** What defines the statistics. */
+/** What was written, and what defines it. */
 export interface StatisticsResult {
   images: number;
   kept: number;
@@ -42,23 +43,22 @@ function arraysOf({ mean, covariance }: Gaussian, suffix: '' | '_s'): NpzArray[]
   ];
 }
 
-/** `keep` of `count` images, spread evenly, in their order. */
+/** `keep` of `count` images, evenly spaced, in order. */
 async function* spread(source: ImageSource, count: number, keep: number): AsyncGenerator<Uint8Array> {
-  const bytes = source.size ** 2 * 3;
   let [index, kept] = [0, 0];
   for await (const images of source.batches())
-    for (let at = 0; at < images.length; at += bytes, index++) {
-      if (kept === keep || index < Math.floor((kept * count) / keep)) continue;
-      kept++;
-      yield images.subarray(at, at + bytes);
-    }
+    for (const image of splitImages(images, source.size))
+      if (kept < keep && index++ >= Math.floor((kept * count) / keep)) {
+        kept++;
+        yield image;
+      }
 }
 
 /**
- * Writes the mean and covariance of images' features as ADM's reference batches have them: `mu`, `sigma`, `mu_s`,
- * `sigma_s` in float64, and `arr_0` where images are kept. Throws DataError for the images, CheckpointError for the
- * feature network's file, OutputError where the file cannot be written. Several processes share the images; rank 0
- * writes, and the others give nothing.
+ * Writes the mean and covariance of images' features in the layout of ADM's reference batches: `mu`, `sigma`, `mu_s`,
+ * `sigma_s` in float64, and `arr_0` if images are kept. Throws DataError for the images, CheckpointError for the feature
+ * network's file, OutputError if the file cannot be written. Several processes share the images; rank 0 writes, and the
+ * others return nothing.
  */
 export async function computeStatistics(
   options: ComputeStatisticsOptions,
@@ -70,14 +70,17 @@ export async function computeStatistics(
   const source = await openImages(images, { size, list, maxPixels, job });
   const extractor = await openFeatureExtractor(options.features);
   try {
-    const features = await extractFeatures(source, extractor, { gaussians: true }, job, 'images');
+    const needs = new Set(['poolGaussian', 'spatialGaussian'] as const);
+    const features = await extractFeatures(source, extractor, needs, job, 'images');
     if (!features) return undefined;
     warnOfFew('images', features.count, extractor.dimensions.pool, reporter);
-    const { pool, spatial } = features.gaussians();
-    const arrays = [...arraysOf(pool, ''), ...arraysOf(spatial, '_s')];
+    const arrays = [
+      ...arraysOf(features.gaussian('pool'), ''),
+      ...arraysOf(features.gaussian('spatial'), '_s'),
+    ];
     const kept = Math.min(options.keep, features.count);
     const shape = [kept, source.size, source.size, 3];
-    // The folder is read once more, and said its warnings.
+    // The images are read a second time, without a job: their warnings have been shown.
     const again = await openImages(images, { size, list, maxPixels });
     if (kept > 0)
       arrays.push({ name: 'arr_0', dtype: 'u1', shape, data: spread(again, features.count, kept) });
@@ -86,7 +89,7 @@ export async function computeStatistics(
       images: features.count,
       kept,
       image_size: source.size,
-      ...featuresOf(extractor, options.features),
+      ...describeExtractor(extractor, options.features),
     };
   } finally {
     extractor.dispose();

@@ -1,3 +1,4 @@
+import { basename } from 'node:path';
 import * as tf from '@tensorflow/tfjs';
 import { loadFeatureNetwork } from '../checkpoint/feature-network.js';
 import { kindOf } from '../checkpoint/kinds.js';
@@ -7,31 +8,9 @@ import { DataError } from '../errors.js';
 import type { Features } from '../models/judges/feature-network.js';
 import { toTensor } from '../models/pixels.js';
 import { modelChecksum, resolveModel } from '../run/layout.js';
+import type { FeatureExtractor, FeatureRows } from './metrics/metric.js';
 
-/** Features of B images, row-major. */
-export interface FeatureRows {
-  /** (B, dimensions.pool): what FID, precision and recall compare. */
-  pool: Float32Array;
-  /** (B, dimensions.spatial): what sFID compares. */
-  spatial: Float32Array;
-  /** (B, dimensions.logits): what the inception score is made of. */
-  logits: Float32Array;
-}
-
-/** A network that generation is judged by. */
-export interface FeatureExtractor {
-  name: string;
-  /** SHA-256 of its weights' file, to be reported with every result. */
-  checksum: string;
-  /** What is done to the pixels before the network sees them, to be reported too. */
-  preprocessing: string;
-  dimensions: Record<keyof FeatureRows, number>;
-  /** images: uint8 (B, size, size, 3) */
-  extract(images: Uint8Array, size: number): FeatureRows;
-  dispose(): void;
-}
-
-/** Runs a network on pixels and reads its features back. */
+/** Runs a network and reads its features back. */
 function rowsOf(forward: () => Features): FeatureRows {
   let rows: FeatureRows | undefined;
   tf.tidy(() => {
@@ -44,7 +23,7 @@ function rowsOf(forward: () => Features): FeatureRows {
 
 type Network = Omit<FeatureExtractor, 'checksum' | 'dimensions'> & { imageSize: number };
 
-/** Inception, for images of any size. Its numbers are float32 whatever the engine's precision is. */
+/** Inception, for images of any size. Always in float32, whatever the engine's precision. */
 async function openInception(file: string): Promise<Network> {
   const network = await loadInception(file);
   return {
@@ -67,7 +46,7 @@ async function openInception(file: string): Promise<Network> {
   };
 }
 
-/** The feature network of `alitok train-features`, for images of the size that it was trained on. */
+/** The feature network of `alitok train-features`, for images of the size it was trained on. */
 async function openFeatureNetwork(file: string, path: string): Promise<Network> {
   const network = await loadFeatureNetwork(file);
   const { image_size: imageSize } = network.config;
@@ -86,10 +65,16 @@ async function openFeatureNetwork(file: string, path: string): Promise<Network> 
   };
 }
 
+const NO_FEATURES: FeatureRows = {
+  pool: new Float32Array(),
+  spatial: new Float32Array(),
+  logits: new Float32Array(),
+};
+
 /**
- * The network at `path` as an extractor: Inception, as pytorch-fid's file or as TensorFlow's graph, or the feature
+ * Opens the network at `path` as an extractor: Inception, as pytorch-fid's file or as TensorFlow's graph, or the feature
  * network of `alitok train-features`. Throws CheckpointError if `path` holds neither; `extract` throws DataError for
- * images of a size that the network is not for.
+ * images of a size that the network does not take.
  */
 export async function openFeatureExtractor(path: string): Promise<FeatureExtractor> {
   const file = await resolveModel(path);
@@ -98,7 +83,17 @@ export async function openFeatureExtractor(path: string): Promise<FeatureExtract
   const { pool, spatial, logits } = network.extract(new Uint8Array(imageSize ** 2 * 3), imageSize);
   return {
     ...network,
+    extract: (images, size) => (images.length > 0 ? network.extract(images, size) : NO_FEATURES),
     checksum: await modelChecksum(file),
     dimensions: { pool: pool.length, spatial: spatial.length, logits: logits.length },
+  };
+}
+
+/** What every result says about its feature network. */
+export function describeExtractor(extractor: FeatureExtractor, path: string) {
+  return {
+    features: `${extractor.name}, ${basename(path)}`,
+    features_sha256: extractor.checksum,
+    preprocessing: extractor.preprocessing,
   };
 }

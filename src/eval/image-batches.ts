@@ -1,42 +1,43 @@
 import { stat } from 'node:fs/promises';
-import { openDataset } from '../data/dataset.js';
-import { reportFound } from '../data/found.js';
-import { type Share, sequentialBatches } from '../data/loader.js';
+import { openDataset, reportFound } from '../data/dataset.js';
+import type { Share } from '../data/loader.js';
+import { sequentialBatches } from '../data/sequential.js';
 import { ConfigError, DataError, option } from '../errors.js';
 import type { TypedArray } from '../files/bytes.js';
 import { type Npz, openNpz } from '../formats/npz.js';
 import type { Job } from '../job/job.js';
 import { imageWarnings } from '../job/reporter.js';
 
-/** Images of one size, a batch at a time: uint8 (n, size, size, 3). */
+/** Images of one size, read in batches: uint8 (n, S, S, 3). */
 export interface ImageSource {
+  /** S, in pixels. */
   size: number;
   count: number;
   /**
-   * All of them, or those of one of several processes, which take the batches in turn. All have as many then, the last
-   * ones perhaps without an image.
+   * All batches, or those of one of several processes, which take the batches in turn. All processes get the same number
+   * of batches; the last may be empty.
    */
   batches(share?: Share): AsyncIterable<Uint8Array>;
 }
 
 export interface OpenImagesOptions {
-  /** Side in pixels; needed for a folder, whose images are centre-cropped to it. An `.npz` must have it. */
+  /** Side in pixels. Needed for a folder, whose images are centre-cropped to it; an `.npz` must have this size. */
   size?: number;
-  /** Of a folder, only the images that this file names. */
+  /** A file with the paths of the images to use from a folder. */
   list?: string;
-  /** Images in a batch. */
+  /** Images per batch. */
   batch?: number;
-  /** Pixels that an image of a folder may have at most. */
+  /** Maximum number of pixels of an image in a folder. */
   maxPixels?: number;
-  /** Hears what is found in a folder, and of every file that is passed over. */
+  /** Reports what is found in a folder, and every file that is skipped. */
   job?: Pick<Job, 'reporter' | 'group'>;
 }
 
 const BATCH = 64;
 
 /**
- * Images of an `.npz` file with `arr_0` (N, S, S, 3) uint8, stored or deflated, or of a folder or tar file, in the order
- * of their names. An image of the asked size is taken as it is; others get ADM's centre crop.
+ * Opens the images of an `.npz` file with `arr_0` (N, S, S, 3) uint8, stored or deflated, or of a folder or tar file, in
+ * the order of their names. Images of the requested size are used unchanged; others get ADM's centre crop.
  * Throws DataError if there are no images, or for a folder without a size.
  */
 export async function openImages(path: string, options: OpenImagesOptions = {}): Promise<ImageSource> {
@@ -52,15 +53,15 @@ async function openFolder(
   { size, list, batch = BATCH, maxPixels, job }: OpenImagesOptions,
 ): Promise<ImageSource> {
   if (size === undefined)
-    throw new DataError(`the size of the images in ${folder} is not known; give ${option('size')}`);
+    throw new DataError(`the size of the images in ${folder} is unknown; give ${option('size')}`);
   const dataset = await openDataset({ folder, list, maxPixels });
   if (job) reportFound(dataset, job);
-  const hears = job && imageWarnings(job.reporter);
+  const warnings = job && imageWarnings(job.reporter);
   return {
     size,
     count: dataset.size,
     async *batches(share) {
-      const options = { dataset, imageSize: size, batchSize: batch, crops: 'center' as const, ...hears };
+      const options = { dataset, imageSize: size, batchSize: batch, crops: 'center' as const, ...warnings };
       for await (const { images } of sequentialBatches({ ...options, share })) yield images;
     },
   };
@@ -72,7 +73,7 @@ async function openArray(
 ): Promise<ImageSource> {
   if (list !== undefined)
     throw new ConfigError(
-      `${list} names images of a folder, but ${path} is a file; leave ${option('list')} out`,
+      `${list} lists images of a folder, but ${path} is a file; leave ${option('list')} out`,
     );
   const file = await openNpz(path);
   const { shape, dtype } = await file.header('arr_0').finally(() => file.close());
@@ -82,7 +83,9 @@ async function openArray(
       `${path}: arr_0 is ${dtype} [${shape}]; it must be uint8 images of shape (N, S, S, 3)`,
     );
   if (size !== undefined && height !== size)
-    throw new DataError(`${path} has images of ${height} px, not ${size}; make it of images of ${size} px`);
+    throw new DataError(
+      `${path} has images of ${height} px, not ${size}; use a file with images of ${size} px`,
+    );
   return {
     size: height,
     count,
@@ -99,7 +102,7 @@ async function openArray(
   };
 }
 
-/** The batches of one process. What is deflated can be read from its beginning only, by all of them. */
+/** The batches of one of several processes. A deflated array can only be read from the start, so each process reads all. */
 async function* rowsInTurn(
   npz: Npz,
   count: number,

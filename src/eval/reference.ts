@@ -1,20 +1,19 @@
 import { DataError } from '../errors.js';
 import { type Npz, openNpz } from '../formats/npz.js';
 import type { Job } from '../job/job.js';
-import type { FeatureExtractor } from './feature-extractor.js';
-import type { Gaussians } from './features.js';
 import { type ImageSource, openImages } from './image-batches.js';
+import type { FeatureExtractor } from './metrics/metric.js';
 import { MIN_FEATURES } from './metrics/precision-recall.js';
 import type { Gaussian } from './metrics/statistics.js';
 
 /** What samples are compared with. */
 export interface Reference {
-  /** Stored statistics, which stand before those of the images; pytorch-fid's files have none of the spatial features. */
-  statistics?: Pick<Gaussians, 'pool'> & Partial<Gaussians>;
+  /** Stored statistics, used instead of those of the images; pytorch-fid's files have none of the spatial features. */
+  statistics?: { pool: Gaussian; spatial?: Gaussian };
   images?: ImageSource;
 }
 
-/** The images at `path`. Throws DataError if they are missing or too few for precision and recall. */
+/** Opens the images at `path`. Throws DataError if they are missing or too few for precision and recall. */
 export async function openEnough(
   path: string,
   { size, maxPixels }: { size?: number; maxPixels?: number },
@@ -26,7 +25,7 @@ export async function openEnough(
   return source;
 }
 
-/** Mean and covariance under the names that ADM's reference batches have. Throws DataError. */
+/** Reads mean and covariance under the names of ADM's reference batches. Throws DataError. */
 async function readGaussian(file: Npz, suffix: '' | '_s', d: number): Promise<Gaussian> {
   const [mean, covariance] = [
     await file.readFloat64(`mu${suffix}`),
@@ -34,18 +33,18 @@ async function readGaussian(file: Npz, suffix: '' | '_s', d: number): Promise<Ga
   ];
   if (mean.shape.join() !== `${d}` || covariance.shape.join() !== `${d},${d}`)
     throw new DataError(
-      `${file.path}: mu${suffix} [${mean.shape}] and sigma${suffix} [${covariance.shape}] are not of the ${d} features that the feature network has; use the network that made the statistics`,
+      `${file.path}: mu${suffix} [${mean.shape}] and sigma${suffix} [${covariance.shape}] do not fit the feature network, which has ${d} features; use the network that the statistics were made with`,
     );
   if (![mean, covariance].every(({ data }) => data.every(Number.isFinite)))
     throw new DataError(
-      `${file.path}: mu${suffix} or sigma${suffix} has numbers that are not finite; make it again`,
+      `${file.path}: mu${suffix} or sigma${suffix} has numbers that are not finite; make the file again`,
     );
   return { mean: mean.data, covariance: covariance.data };
 }
 
 /**
- * A reference's images, its stored statistics, or both, as in ADM's reference batches, whose statistics are of all of
- * the data and whose `arr_0` is a part of it. Throws DataError.
+ * Opens the images of a reference, its stored statistics, or both: in ADM's reference batches, the statistics are of the
+ * whole data set and `arr_0` is a part of it. Throws DataError.
  */
 export async function openReference(
   path: string,

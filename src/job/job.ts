@@ -2,20 +2,20 @@ import type { Group } from '../engine/distributed/group.js';
 import type { Engine } from '../engine/index.js';
 import type { Reporter } from './reporter.js';
 
-/** What a piece of work gets from the program that runs it. */
+/** What a long task gets from the program that runs it. */
 export interface Job {
   engine: Engine;
-  /** The processes that share the work; absent where this one is alone. */
+  /** The processes that share the work; absent if there is only one. */
   group?: Group;
-  /** The command line, for the run's record. */
+  /** The command line, which is written to the run's record. */
   command: string;
   reporter: Reporter;
   /**
-   * Does work that is not to be broken off: Ctrl-C or SIGTERM aborts its signal, which it looks at to its end, saves what it
-   * can and ends with Interrupted. Outside of such work they end the process at once.
-   * @throws Interrupted too where the signal came after the work had last looked
+   * Runs work that must not be killed halfway. Ctrl-C or SIGTERM aborts the signal; the work checks it until its end, saves
+   * its state and throws Interrupted. Outside such work, both end the process at once.
+   * @throws Interrupted also if the signal arrived after the work last checked it
    */
   interruptible<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T>;
-  /** From now on the log also goes to this file. */
+  /** Also writes the log to this file from now on. */
   logTo(path: string): void;
 }

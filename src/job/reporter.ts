@@ -3,15 +3,15 @@ import { AlitokError } from '../errors.js';
 /** Numbers and short texts shown beside a progress bar, such as the loss. */
 export type Fields = Record<string, number | string>;
 
-/** One piece of long work as the user sees it. */
+/** A progress bar. */
 export interface Progress {
-  /** `done` of the total are done; `fields` replace those shown before. */
+  /** Shows `done` of the total; `fields` replace those shown before. */
   update(done: number, fields?: Fields): void;
-  /** Must be called at the end of the work, however it ends. */
+  /** Closes the bar. Must be called however the work ends. */
   stop(): void;
 }
 
-/** What is counted: `total` of `unit` (`'steps'`, `'images'`), of which `start` were done by an earlier run. */
+/** What a progress bar counts: `total` of `unit` (`'steps'`, `'images'`), of which an earlier run did `start`. */
 export interface ProgressOptions {
   label: string;
   total: number;
@@ -19,15 +19,15 @@ export interface ProgressOptions {
   start?: number;
 }
 
-/** How loops tell the user what goes on, without knowing whether there is a terminal. */
+/** How long tasks report to the user, with or without a terminal. */
 export interface Reporter {
-  /** Opened while another progress is open, it is shown in that one's place until it stops. */
+  /** Opens a progress bar. It is shown instead of one that is already open, until it stops. */
   progress(options: ProgressOptions): Progress;
   info(message: string): void;
   warn(message: string): void;
 }
 
-/** Images with a side shorter than the size they are wanted in. */
+/** Images with a side shorter than the requested size. */
 interface SmallImages {
   root: string;
   count: number;
@@ -35,7 +35,7 @@ interface SmallImages {
   example: string;
 }
 
-/** Tells of what a loader does with single images: passes over a file that cannot be read, enlarges small ones. */
+/** Callbacks for a loader that warn of images which are skipped because they cannot be read, or enlarged. */
 export function imageWarnings(reporter: Reporter) {
   return {
     onUnreadable(path: string, error: Error) {

@@ -1,6 +1,6 @@
 /**
- * Lets the event loop have one turn: engines compute without yielding, and signals, decoded images and the terminal
- * wait until somebody does.
+ * Lets the event loop turn once. Engines block it while they compute; signals, decoded images and terminal output are
+ * handled only when it turns.
  */
 export function turn(): Promise<void> {
   return new Promise(setImmediate);

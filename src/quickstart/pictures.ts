@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
 import { mkdir, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { encodePng } from '../data/images/decode.js';
+import { encodePng } from '../data/images/png.js';
 import { OutputError } from '../errors.js';
 import { makeFolder, outputError } from '../files/atomic.js';
 import { Random } from '../random.js';

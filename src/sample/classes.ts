@@ -2,14 +2,14 @@ import { readFile } from 'node:fs/promises';
 import { ConfigError, option } from '../errors.js';
 import { nearest } from '../suggest.js';
 
-/** Names that a message shows of the many that there may be. */
+/** Maximum number of class names in a message. */
 const SHOWN = 5;
 
-/** Texts as they are compared, the strictest first: as they are written, with any spaces about commas, in any case. */
+/** Normal forms for comparing names, the strictest first: unchanged, without spaces before commas, in lower case. */
 const spaced = (text: string) => text.trim().replace(/\s*,\s*/g, ', ');
 const COMPARED = [(text: string) => text, spaced, (text: string) => spaced(text).toLowerCase()];
 
-/** The indices of the classes that a text names. */
+/** The indices of the classes with a name. */
 function named(text: string, names: readonly string[]): number[] {
   for (const form of COMPARED) {
     const found = names.flatMap((name, i) => (name !== '' && form(name) === form(text) ? [i] : []));
@@ -18,7 +18,7 @@ function named(text: string, names: readonly string[]): number[] {
   return [];
 }
 
-/** The class that `text` means: an index, plain or after a #, or a name. Throws ConfigError, naming what there is. */
+/** Parses a class: an index, with or without a leading #, or a name. Throws ConfigError, which suggests names. */
 function parseClass(text: string, names: readonly string[], count: number): number {
   const found = named(text, names);
   const digits = (found.length === 0 ? /^#?(\d+)$/ : /^(\d+)$/).exec(text)?.[1];
@@ -31,7 +31,7 @@ function parseClass(text: string, names: readonly string[], count: number): numb
     );
   if (found.length === 1)
     throw new ConfigError(
-      `${option('classes')}: ${text} is the name of class ${found[0]}, and an index; write #${found[0]} for the name, or #${index} for the index`,
+      `${option('classes')}: ${text} is both the name of class ${found[0]} and an index; write #${found[0]} for the name, or #${index} for the index`,
     );
   const known = names.filter((name) => name !== '');
   const close = nearest(text, known);
@@ -40,13 +40,13 @@ function parseClass(text: string, names: readonly string[], count: number): numb
       ? `; did you mean ${close}?`
       : known.length > 0
         ? `, or names such as ${known.slice(0, SHOWN).join(', ')}`
-        : `; this generator has no class names, which ${option('classNames')} gives it`;
+        : `; this generator has no class names; give them with ${option('classNames')}`;
   throw new ConfigError(
     `${option('classes')}: there is no class ${text}; classes are 0 to ${count - 1}${hint}`,
   );
 }
 
-/** Reads the names of `count` classes from a file, one a line in the order of the indices. Throws ConfigError. */
+/** Reads the names of `count` classes from a file, one per line in the order of the indices. Throws ConfigError. */
 export async function readClassNames(path: string, count: number): Promise<string[]> {
   let text: string;
   try {
@@ -60,12 +60,12 @@ export async function readClassNames(path: string, count: number): Promise<strin
     .map((line) => line.trim());
   if (names.length !== count)
     throw new ConfigError(
-      `${option('classNames')} ${path} has ${names.length} lines, but the generator has ${count} classes; give one name a line`,
+      `${option('classNames')} ${path} has ${names.length} lines, but the generator has ${count} classes; give one name per line`,
     );
   return names;
 }
 
-/** Cuts a list at its commas, but for those inside a name that has some itself: the longest name that fits is meant. */
+/** Splits a list at its commas, except those inside a name: the longest matching name wins. */
 function split(list: string, names: readonly string[]): string[] {
   const parts = list.split(',');
   const found: string[] = [];
@@ -79,13 +79,13 @@ function split(list: string, names: readonly string[]): string[] {
   return found;
 }
 
-/** Class indices from a comma-separated list of indices and names; all classes without one. Throws ConfigError. */
+/** Parses a comma-separated list of class indices and names; without a list, all classes. Throws ConfigError. */
 export function parseClasses(list: string | undefined, names: readonly string[], count: number): number[] {
   if (list === undefined) return Array.from({ length: count }, (_, i) => i);
   return split(list, names).map((text) => parseClass(text, names, count));
 }
 
-/** What to call class c in labels and file names. */
+/** The name of class c for labels and file names. */
 export function className(c: number, names: readonly string[]): string {
   return names[c] || `class-${c}`;
 }

@@ -5,7 +5,7 @@ import { CheckpointError } from '../errors.js';
 import type { Generator } from '../models/generator/generator.js';
 import type { Tokenizer } from '../models/tokenizer/tokenizer.js';
 
-/** Refuses a generator with another tokenizer than the one whose codes it models. Throws CheckpointError. */
+/** Checks that a generator was trained on the codes of a tokenizer. Throws CheckpointError. */
 export async function checkPair(
   path: string,
   generator: GeneratorInfo & { model: Generator },
@@ -14,7 +14,7 @@ export async function checkPair(
 ): Promise<void> {
   if (generator.tokenizer !== undefined && generator.tokenizer !== (await fingerprint(tokenizer)))
     throw new CheckpointError(
-      `${path} models the codes of tokenizer ${generator.tokenizer}, but ${tokenizerPath} is another; name the tokenizer that made its token cache`,
+      `${path} models the codes of tokenizer ${generator.tokenizer}, but ${tokenizerPath} is a different one; name the tokenizer that made its token cache`,
     );
   const [modelled, made] = [generator.model.geometry.codebook_size, tokenizer.geometry.codebook_size];
   if (modelled !== made)
@@ -23,7 +23,7 @@ export async function checkPair(
     );
 }
 
-/** Tokenizer and generator, which must belong together; `say` as in `withModel`. Throws CheckpointError. */
+/** Loads a generator and its tokenizer; `say` as in `withModel`. Throws CheckpointError. */
 export async function loadModels(paths: { generator: string; tokenizer: string }, say?: Say) {
   const tokenizer = await loadTokenizer(paths.tokenizer, say);
   const generator = await loadGenerator(paths.generator, tokenizer.geometry, say);

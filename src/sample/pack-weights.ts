@@ -2,12 +2,12 @@ import * as tf from '@tensorflow/tfjs';
 import type { WeightKind } from '../engine/ops/index.js';
 import type { Generator } from '../models/generator/generator.js';
 
-/** Sequences and steps, as far as there are so many, that the logits are compared over. */
+/** Maximum number of sequences and steps over which logits are compared. */
 const PROBE = { sequences: 2, steps: 16 };
-/** Makes codes that are far apart and never twice the same. */
+/** Distance between the codes of the probe, so that they are spread over the codebook. */
 const STRIDE = 1009;
 
-/** Logits (steps·sequences, N) of a few steps over fixed codes. */
+/** Logits (steps·sequences, N) of a few steps with fixed codes. */
 function probe(generator: Generator): tf.Tensor {
   const { codebook_size, classes, tokens } = generator.geometry;
   const { sequences } = PROBE;
@@ -29,9 +29,9 @@ function probe(generator: Generator): tf.Tensor {
 }
 
 /**
- * Keeps the weights of a generator's linear layers in fewer bits from now on, for decoding alone, whose time is what
- * reading them takes. Gives how far logits move by it: the root mean square of the difference, over that of the logits
- * about their mean. Throws EngineError where the engine has no kernels for it.
+ * Converts the weights of a generator's linear layers to fewer bits, for sampling only: a step of decoding takes as long
+ * as reading the weights. Returns how far the logits move: the root mean square of the difference, relative to the
+ * standard deviation of the logits. Throws EngineError if the engine has no kernels for it.
  */
 export function packWeights(generator: Generator, kind: Exclude<WeightKind, 'float32'>): number {
   const before = probe(generator);

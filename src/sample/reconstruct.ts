@@ -1,9 +1,8 @@
 import { join } from 'node:path';
 import * as tf from '@tensorflow/tfjs';
 import { loadTokenizer } from '../checkpoint/tokenizer.js';
-import { openDataset } from '../data/dataset.js';
-import { reportFound } from '../data/found.js';
-import { readEvenly } from '../data/read-evenly.js';
+import { openDataset, reportFound } from '../data/dataset.js';
+import { readEvenly } from '../data/sequential.js';
 import { pairSheet } from '../data/sheets.js';
 import { makeFolder, writeFileAtomic } from '../files/atomic.js';
 import { refuseForeign } from '../files/mark.js';
@@ -17,15 +16,15 @@ export interface ReconstructOptions {
   tokenizer: string;
   folder: string;
   list?: string;
-  /** Pixels that an image may have at most. */
+  /** Maximum number of pixels of an image. */
   maxPixels?: number;
-  /** How many images, spread evenly over the data set. */
+  /** Number of images, evenly spaced in the data set. */
   count: number;
-  /** The folder that gets `pairs.png`. */
+  /** The folder for `pairs.png`. */
   out: string;
 }
 
-/** Writes a sheet of original | reconstruction pairs; gives its path and the number of pairs. */
+/** Writes a sheet of original | reconstruction pairs; returns its path and the number of pairs. */
 export async function reconstruct(
   options: ReconstructOptions,
   job: Job,

@@ -2,9 +2,10 @@ import { readdir, readFile, rm, stat } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import * as tf from '@tensorflow/tfjs';
 import type { Config } from '../config/schema.js';
-import { encodePng } from '../data/images/decode.js';
+import { encodePng } from '../data/images/png.js';
+import { splitImages } from '../data/images/split.js';
 import { labelledGrid } from '../data/sheets.js';
-import { ALONE } from '../engine/distributed/group.js';
+import { ALONE, type Group } from '../engine/distributed/group.js';
 import type { WeightKind } from '../engine/ops/index.js';
 import { Interrupted } from '../errors.js';
 import { makeFolder, removeTemporaries, writeFileAtomic } from '../files/atomic.js';
@@ -13,9 +14,8 @@ import { PartialRows, type RowsJob } from '../files/partial-rows.js';
 import { writeNpz } from '../formats/npz.js';
 import { parseWeightsPath } from '../formats/tensor-file.js';
 import type { Job } from '../job/job.js';
-import type { Generator } from '../models/generator/generator.js';
+import { type Round, runRounds, type Stop } from '../job/rounds.js';
 import { toPixels } from '../models/pixels.js';
-import type { Tokenizer } from '../models/tokenizer/tokenizer.js';
 import { Random } from '../random.js';
 import { resolveModel } from '../run/layout.js';
 import { className, parseClasses, readClassNames } from './classes.js';
@@ -25,13 +25,13 @@ import { sampleCodes, sampleOptions } from './sampler.js';
 
 const SAMPLES_FILE = 'samples.npz';
 const GRID_FILE = 'grid.png';
-/** What the samples beside it are made of. */
+/** The file that says how the samples beside it were made. */
 export const DONE_FILE = 'samples.json';
 /** The folder of single images. */
 const IMAGES = 'images';
-/** An image's file in it: its number and class. */
+/** Name of an image's file: its number and class. */
 const IMAGE_FILE = /^\d{6,}-.*\.png$/;
-/** The grid shows at most so many images, the first of each class. */
+/** Maximum number of images in the grid, the first of each class. */
 const GRID_IMAGES = 200;
 
 export interface SampleImagesOptions {
@@ -39,25 +39,25 @@ export interface SampleImagesOptions {
   tokenizer: string;
   /** Comma-separated class indices or names; all classes if absent. */
   classes?: string;
-  /** A file of class names, one a line, in place of those that the generator was saved with. */
+  /** A file of class names, one per line, used instead of those saved with the generator. */
   classNames?: string;
-  /** How many images of each class, or in all. */
+  /** Number of images per class, or in total. */
   images: { perClass: number } | { count: number };
-  /** The folder that gets `images/`, `grid.png`, `samples.npz` and `samples.json`. */
+  /** The folder for `images/`, `grid.png`, `samples.npz` and `samples.json`. */
   out: string;
-  /** Whether to write each image as a PNG of its own. */
+  /** Whether to write each image as a PNG file. */
   png: boolean;
   /** Whether to write a sheet of the first images of each class. */
   grid: boolean;
-  /** What the generator's weights are kept in; other than float32, samples are other draws. */
+  /** Number format of the generator's weights; the samples of bf16 or int8 are different draws. */
   weights: WeightKind;
-  /** Whether images are taken as they are where `out` has those of the same job already. */
+  /** Whether to keep existing images in `out` if they were made with the same options. */
   reuse?: boolean;
-  /** Replaces single values of the settings the generator was saved with. */
+  /** Overrides single settings that were saved with the generator. */
   settings: Partial<Config['sample']>;
 }
 
-/** Path, size and time of change: another file under the same name is another job. */
+/** Path, size and modification time, so that another file under the same name is noticed. */
 async function identity(path: string): Promise<string> {
   const model = await resolveModel(path);
   const { size, mtimeMs } = await stat(parseWeightsPath(model).file);
@@ -65,13 +65,13 @@ async function identity(path: string): Promise<string> {
 }
 
 /**
- * Samples images of the classes in turn, 0, 1, …, C − 1, 0, 1, …, as published samples are ordered, and writes them: PNGs,
- * a labelled grid, and `arr_0` (N, S, S, 3) uint8 in the layout of the ADM evaluator. Image i depends on the seed, i and its
- * class only. What is done is kept in `out` until the end,
- * and the same options go on with it after an interruption. Several processes share the batches, and rank 0 writes.
- * Gives the number of images.
- * @throws CheckpointError where the tokenizer is not the one whose codes the generator models; OutputError where `out`
- *   has files of these names that are not of an earlier call, or cannot be written
+ * Samples images of the classes in turn, 0, 1, …, C − 1, 0, 1, …, which is the order of published samples, and writes
+ * them: PNG files, a labelled grid, and `arr_0` (N, S, S, 3) uint8 in the layout of ADM's evaluator. Image i only depends
+ * on the seed, i and its class. Finished images are kept in `OUT/partial`, from which a call with the same options resumes
+ * after an interruption. Several processes share the batches, and rank 0 writes.
+ * @returns the number of images
+ * @throws CheckpointError if the generator was not trained with this tokenizer; OutputError if `out` has files of these
+ *   names that no earlier call wrote, or cannot be written
  */
 export async function sampleImages(options: SampleImagesOptions, job: Job): Promise<number> {
   const models = await loadModels(options, job.reporter.warn);
@@ -83,12 +83,15 @@ export async function sampleImages(options: SampleImagesOptions, job: Job): Prom
   }
 }
 
+type Models = Awaited<ReturnType<typeof loadModels>>;
+
 async function sampleWith(
-  { model, tokenizer, classNames: saved, sample }: Awaited<ReturnType<typeof loadModels>>,
+  models: Models,
   options: SampleImagesOptions,
   job: Job,
   signal: AbortSignal,
 ): Promise<number> {
+  const { model, tokenizer, classNames: saved, sample } = models;
   const { weights } = options;
   const { group = ALONE } = job;
   const classNames = options.classNames
@@ -102,7 +105,7 @@ async function sampleWith(
   if (weights !== 'float32') {
     const difference = packWeights(model, weights);
     job.reporter.info(
-      `weights in ${weights} move the logits by ${(100 * difference).toPrecision(2)} % of their spread: the images are other draws, close in quality; take float32 for numbers to publish`,
+      `weights in ${weights} move the logits by ${(100 * difference).toPrecision(2)} % of their spread: the images are different draws of similar quality; use float32 for numbers to publish`,
     );
   }
   const { guidance_scale, guidance_power, seed } = settings;
@@ -126,23 +129,40 @@ async function sampleWith(
     (await group.broadcastObject(group.rank === 0 ? await isDone(options.out, record) : undefined))
   ) {
     job.reporter.info(
-      `${join(options.out, DONE_FILE)} is of the same options: its images are taken as they are`,
+      `keeping the images in ${options.out}: ${DONE_FILE} says that they were made with the same options`,
     );
     return total;
   }
+  const stop = {
+    signal,
+    error: (done: number) =>
+      new Interrupted(
+        `stopped after ${done} images, which are kept in ${options.out}; run the same command again to resume`,
+      ),
+  };
   const all = { labels, classNames, size };
   const sizes = { rowBytes: size * size * 3, batch: settings.batch_size, total };
   const partial = group.rank === 0 ? await openPartial(options, description, sizes) : undefined;
   try {
     if (partial && partial.count > 0)
-      job.reporter.info(`goes on after ${partial.count} images of an interrupted run in ${partial.folder}`);
+      job.reporter.info(`resuming after ${partial.count} images of an interrupted run in ${partial.folder}`);
     const start = await group.broadcastObject(partial?.count ?? 0);
-    const from = { start, out: options.out };
-    for await (const pixels of batches(model, tokenizer, all, settings, from, job, signal)) {
-      if (!partial) continue;
-      if (options.png) await writeImages(options.out, pixels, partial.count, all);
-      await partial.append(pixels);
-    }
+    await runRounds(
+      ownBatches(labels, { start, batch: settings.batch_size, group }),
+      {
+        progress: { label: 'sample', total, unit: 'images', start },
+        // Several processes must stop together, so they check the signal between batches only.
+        compute: (batch, round) =>
+          sampleBatch(models, batch, settings, round, group.size === 1 ? stop : undefined),
+        count: ({ pixels }) => pixels.length / sizes.rowBytes,
+        async take({ pixels }) {
+          if (options.png) await writeImages(options.out, pixels, partial!.count, all);
+          await partial!.append(pixels);
+        },
+        stop,
+      },
+      job,
+    );
     if (partial) await finish(options, partial, all, { record, signal });
   } finally {
     await partial?.close();
@@ -150,14 +170,14 @@ async function sampleWith(
   return total;
 }
 
-/** What is sampled: the class of each image, the classes' names, and the images' side. */
+/** The class of each image, the names of the classes, and the side of the images in pixels. */
 interface Samples {
   labels: readonly number[];
   classNames: readonly string[];
   size: number;
 }
 
-/** The folder of images so far, beside where they will be. What is there of an earlier call makes room. */
+/** Opens the folder of finished images in `out`. If it starts empty, images of an earlier call in `out` are removed. */
 async function openPartial(
   { out, png, grid }: SampleImagesOptions,
   description: RowsJob,
@@ -176,8 +196,8 @@ async function openPartial(
 }
 
 /**
- * The images of an earlier call in a folder; links to them are the user's. @throws OutputError where one of such a name is
- * not of this program
+ * The images that an earlier call wrote to a folder. Links are left out: the user made them.
+ * @throws OutputError if a file with such a name was not written by alitok
  */
 async function earlierImages(folder: string): Promise<string[]> {
   const entries = await readdir(folder, { withFileTypes: true }).catch(() => []);
@@ -186,7 +206,7 @@ async function earlierImages(folder: string): Promise<string[]> {
   return images.filter((entry) => entry.isFile()).map(({ name }) => join(folder, name));
 }
 
-/** Writes images as PNG files, numbered from `first` on. */
+/** Writes images as PNG files, numbered from `first`. */
 async function writeImages(
   out: string,
   pixels: Uint8Array,
@@ -201,12 +221,12 @@ async function writeImages(
   }
 }
 
-/** Whether the images of a job, which `record` describes, are in a folder already. */
+/** Whether a folder has the images of the call that `record` describes. */
 async function isDone(out: string, record: string): Promise<boolean> {
   return (await readFile(join(out, DONE_FILE), 'utf8').catch(() => '')) === record;
 }
 
-/** Writes what is made of all images, and removes the folder of those so far. */
+/** Writes the files that hold all images, and removes the folder of finished images. */
 async function finish(
   { out, grid }: SampleImagesOptions,
   partial: PartialRows,
@@ -215,7 +235,7 @@ async function finish(
 ): Promise<void> {
   const { labels, classNames, size } = all;
   const shape = [labels.length, size, size, 3];
-  // Until the images are there this says of what none are; removed, a link to it would be lost.
+  // Until the images are complete, this file describes none. It is not removed, since it may be a link.
   await writeFileAtomic(join(out, DONE_FILE), `${JSON.stringify({ software: MARK })}\n`);
   await writeNpz(join(out, SAMPLES_FILE), [
     { name: 'arr_0', dtype: 'u1', shape, data: partial.parts(signal) },
@@ -225,12 +245,7 @@ async function finish(
   await partial.remove();
 }
 
-function splitImages(pixels: Uint8Array, size: number): Uint8Array[] {
-  const bytes = size * size * 3;
-  return Array.from({ length: pixels.length / bytes }, (_, i) => pixels.subarray(i * bytes, (i + 1) * bytes));
-}
-
-/** A sheet of the first images of each class, a class after the other. */
+/** Writes a sheet of the first images of each class, class by class. */
 async function writeGrid(
   path: string,
   images: PartialRows,
@@ -252,46 +267,50 @@ async function writeGrid(
   await writeFileAtomic(path, await labelledGrid(shown, { size, columns, labels: names }));
 }
 
-/**
- * Images of `labels` in order from `first` on, `batch_size` at a time, as uint8 pixels. Of several processes each samples
- * every so many batches, and all get all.
- */
-async function* batches(
-  model: Generator,
-  tokenizer: Tokenizer,
-  { labels }: Samples,
+/** Images that one process samples together. */
+interface SampleBatch {
+  /** The number of the first one. */
+  readonly first: number;
+  /** The class of each; none where other processes have the last images. */
+  readonly labels: readonly number[];
+  /** Images that all processes sample in this round. */
+  readonly ofAll: number;
+}
+
+/** The batches of this process, which takes turns with the others, from image `start` on. */
+function* ownBatches(
+  labels: readonly number[],
+  { start, batch, group }: { start: number; batch: number; group: Pick<Group, 'rank' | 'size'> },
+): Generator<SampleBatch> {
+  const perRound = batch * group.size;
+  for (let round = start; round < labels.length; round += perRound) {
+    const first = round + group.rank * batch;
+    yield {
+      first,
+      labels: labels.slice(first, first + batch),
+      ofAll: Math.min(labels.length - round, perRound),
+    };
+  }
+}
+
+/** Samples a batch: uint8 (n, S, S, 3). With `stop` it ends within the batch too, where the signal is aborted. */
+async function sampleBatch(
+  { model, tokenizer }: Models,
+  { first, labels, ofAll }: SampleBatch,
   settings: Config['sample'],
-  { start: first, out }: { start: number; out: string },
-  { reporter, group = ALONE }: Job,
-  signal: AbortSignal,
-): AsyncGenerator<Uint8Array> {
-  const steps = model.geometry.tokens;
-  const { batch_size: batch, seed } = settings;
-  const progress = reporter.progress({ label: 'sample', total: labels.length, unit: 'images' });
-  const stopped = (start: number) =>
-    new Interrupted(`stopped after ${start} images, which are kept in ${out}; the same command goes on`);
+  round: Round,
+  stop?: Stop,
+): Promise<{ pixels: Uint8Array }> {
+  if (labels.length === 0) return { pixels: new Uint8Array() };
+  const randoms = labels.map((_, i) => Random.of(settings.seed, `image ${first + i}`));
+  const onStep = (step: number) => {
+    if (stop?.signal.aborted) throw stop.error(round.done);
+    round.update(round.done + Math.floor((ofAll * step) / model.geometry.tokens));
+  };
+  const codes = await sampleCodes(model, labels, sampleOptions(settings), randoms, { onStep });
   try {
-    for (let start = first; start < labels.length; start += batch * group.size) {
-      // Several processes must stop together, so they look between batches only.
-      if (await group.any(signal.aborted)) throw stopped(start);
-      const ownStart = start + group.rank * batch;
-      const own = labels.slice(ownStart, ownStart + batch);
-      const made = Math.min(labels.length - start, batch * group.size);
-      const randoms = own.map((_, i) => Random.of(seed, `image ${ownStart + i}`));
-      const onStep = (step: number) => {
-        if (signal.aborted && group.size === 1) throw stopped(start);
-        progress.update(start + Math.floor((made * step) / steps));
-      };
-      let pixels: Uint8Array = new Uint8Array();
-      if (own.length > 0) {
-        const codes = await sampleCodes(model, own, sampleOptions(settings), randoms, { onStep });
-        pixels = tf.tidy(() => toPixels(tokenizer.detokenize(codes)));
-        codes.dispose();
-      }
-      for (const part of await group.allGatherBytes(pixels)) if (part.length > 0) yield part;
-      progress.update(start + made);
-    }
+    return { pixels: tf.tidy(() => toPixels(tokenizer.detokenize(codes))) };
   } finally {
-    progress.stop();
+    codes.dispose();
   }
 }

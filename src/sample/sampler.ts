@@ -4,9 +4,9 @@ import { turn } from '../job/turn.js';
 import type { Generator, KVCache } from '../models/generator/generator.js';
 import type { Random } from '../random.js';
 
-/** Classifier-free guidance that grows along the sequence (AliTok, arXiv 2506.05289). */
+/** Classifier-free guidance whose scale grows along the sequence (AliTok, arXiv 2506.05289). */
 export interface Guidance {
-  /** s; 0 for no guidance at all. */
+  /** s; 0 turns guidance off. */
   scale: number;
   power: number;
 }
@@ -20,7 +20,7 @@ export interface SampleOptions extends DrawOptions {
   guidance: Guidance;
 }
 
-/** The options of a config's section `sample`. */
+/** Converts a config's section `sample`. */
 export function sampleOptions(
   sample: DrawOptions & { guidance_scale: number; guidance_power: number },
 ): SampleOptions {
@@ -28,26 +28,26 @@ export function sampleOptions(
   return { guidance: { scale, power }, temperature, top_k, top_p };
 }
 
-/** What is sampled: conditions in the order of the cache's rows, and each step's random numbers and scale of guidance. */
+/** Everything that is known before sampling starts. */
 interface Plan {
-  /** Vocabulary indices: of the images' classes and, with guidance, as many of "no class". */
+  /** Vocabulary indices for the rows of the cache: the images' classes and, with guidance, as many times "no class". */
   conditions: readonly number[];
   images: number;
-  /** For each of the T steps a number for each image. */
+  /** Random numbers (T, images). */
   uniforms: readonly (readonly number[])[];
-  /** For each step; absent without guidance. */
+  /** Guidance scale of each step; absent without guidance. */
   scales?: readonly number[];
   draw: DrawOptions;
 }
 
-/** Makes one step after the other, and in the end gives the codes (B, T) int32. */
+/** Runs the steps one by one; `codes` returns (B, T) int32 at the end. */
 interface Steps {
   next(): void;
   codes(): tf.Tensor2D;
   close(): void;
 }
 
-/** Each step told to the engine by its operations, with what the host knows of it. */
+/** Steps as operations that the host issues one by one. */
 function fromHost(generator: Generator, cache: KVCache, plan: Plan): Steps {
   const { conditions, uniforms, scales, draw } = plan;
   const drawn: tf.Tensor1D[] = [];
@@ -55,7 +55,7 @@ function fromHost(generator: Generator, cache: KVCache, plan: Plan): Steps {
     next() {
       const i = drawn.length;
       const last = drawn.at(-1);
-      // The codes stay where they are computed: a step does not wait for the one before it to be read.
+      // Codes stay on the device, so that a step need not wait until those of the previous one are read.
       const codes = tf.tidy(() => {
         const ids = !last ? tf.tensor1d([...conditions], 'int32') : scales ? tf.concat1d([last, last]) : last;
         let logits = generator.step(ids, cache);
@@ -72,7 +72,7 @@ function fromHost(generator: Generator, cache: KVCache, plan: Plan): Steps {
   };
 }
 
-/** The same steps for engines that need the host for none of them: all that changes is on the device. */
+/** The same steps for engines that can run them without the host: their whole state is on the device. */
 function onDevice(generator: Generator, cache: KVCache, plan: Plan): Steps {
   const { conditions, images, uniforms, scales, draw } = plan;
   const steps = uniforms.length;
@@ -100,9 +100,10 @@ function onDevice(generator: Generator, cache: KVCache, plan: Plan): Steps {
 }
 
 /**
- * Draws the codes of one image for each class index (the index after the last class is "no class").
- * `randoms`: one stream for each image, so that an image does not depend on its batch; not needed for temperature 0.
- * Gives (B, T) int32. `onStep` is told how many of the T codes are done; `steps` ends after so many.
+ * Samples the codes of one image for each class index (the index after the last class is "no class"): (B, T) int32.
+ * @param randoms a stream for each image, so that an image does not depend on its batch; not needed for temperature 0
+ * @param onStep called with the number of codes drawn so far
+ * @param steps stop after this many of the T codes
  */
 export async function sampleCodes(
   generator: Generator,

@@ -9,14 +9,14 @@ const FORMAT = 'alitok-token-cache';
 const VERSION = '1';
 
 export interface TokenCacheDescription extends Provenance {
-  /** An upper bound. */
+  /** Upper bound of the number of images; unreadable ones are missing. */
   readonly images: number;
   readonly crops: number;
   readonly tokens: number;
   readonly classNames: readonly string[];
 }
 
-/** Writes a token cache image by image; nothing appears at its path before `finish`. */
+/** Writes a token cache image by image. The file appears at its path on `finish`. */
 export class TokenCacheWriter {
   private readonly classes: number[] = [];
 
@@ -25,7 +25,7 @@ export class TokenCacheWriter {
     private readonly description: TokenCacheDescription,
   ) {}
 
-  /** @throws OutputError where the file cannot be created */
+  /** @throws OutputError if the file cannot be created */
   static async create(path: string, description: TokenCacheDescription): Promise<TokenCacheWriter> {
     const { images, crops, tokens, classNames, codebookSize, imageSize } = description;
     const codes = {
@@ -49,7 +49,7 @@ export class TokenCacheWriter {
   /**
    * Adds one image.
    * @param codes (crops, tokens), row-major
-   * @throws OutputError where the file cannot be written; it is then removed
+   * @throws OutputError if the file cannot be written; it is then removed
    */
   async append(codes: ArrayLike<number>, classIndex: number): Promise<void> {
     const { codebookSize, classNames } = this.description;
@@ -60,7 +60,7 @@ export class TokenCacheWriter {
     this.classes.push(classIndex);
   }
 
-  /** @throws OutputError where the file cannot be written */
+  /** @throws OutputError if the file cannot be written */
   async finish(): Promise<void> {
     const data = Int32Array.from(this.classes);
     await this.file.finish([{ name: 'classes', dtype: 'I32', shape: [data.length], data }]);
@@ -86,12 +86,12 @@ const Metadata = z.object({
 });
 
 /**
- * Opens a token cache: a file of `TokenCacheWriter`, or a folder in the reference's layout.
- * @throws DataError where it is missing, damaged or something else
+ * Opens a token cache: a file of `TokenCacheWriter`, or a folder in the layout of the reference implementation.
+ * @throws DataError if it is missing, damaged or not a token cache
  */
 export async function openTokenCache(path: string): Promise<TokenCache> {
   const stats = await stat(path).catch(() => undefined);
-  if (!stats) throw new DataError(`there is no token cache ${path}; make it with \`alitok tokenize\``);
+  if (!stats) throw new DataError(`there is no token cache ${path}; make one with \`alitok tokenize\``);
   if (stats.isDirectory()) return openReferenceCodes(path);
   let file: Safetensors | undefined;
   try {
@@ -118,7 +118,7 @@ async function describe(file: Safetensors): Promise<TokenCache> {
     classes instanceof Int32Array &&
     classes.length === images &&
     classes.every((index) => index >= 0 && index < classNames.length);
-  if (!sound) throw damaged(path, 'its tensors do not fit together');
+  if (!sound) throw damaged(path, 'its tensors are inconsistent');
 
   return {
     path,
@@ -135,7 +135,7 @@ async function describe(file: Safetensors): Promise<TokenCache> {
       source: metadata.source,
     },
     async read(image, crop, into, offset) {
-      // From the file each time: what is used often is in the system's memory, once for all processes that train.
+      // Read from the file each time: the system caches it in memory, once for all processes.
       const start = (image * crops + crop) * tokens;
       const row = (await file.readRange('codes', start, tokens)) as Uint16Array | Uint32Array;
       if (row.some((code) => code >= codebookSize)) {
@@ -157,25 +157,25 @@ function parseMetadata({ path, metadata }: Safetensors): z.infer<typeof Metadata
   }
   if (metadata.version !== VERSION) {
     throw new DataError(
-      `the token cache ${path} has version ${metadata.version}, this program reads ${VERSION}; make it again with \`alitok tokenize\``,
+      `the token cache ${path} has version ${metadata.version}, but this program reads version ${VERSION}; make it again with \`alitok tokenize\``,
     );
   }
   try {
     return Metadata.parse(metadata);
   } catch {
-    throw damaged(path, 'its metadata are incomplete');
+    throw damaged(path, 'its metadata is incomplete');
   }
 }
 
 /**
- * Checks that a cache was made by the tokenizer at hand. The reference's layout does not name its
- * tokenizer, so there is nothing to check.
- * @throws DataError where it was made by another one
+ * Checks that a cache was made with a tokenizer. Caches in the layout of the reference implementation do not name their
+ * tokenizer and always pass.
+ * @throws DataError if it was made with another tokenizer
  */
 export function checkTokenizer({ path, provenance }: TokenCache, fingerprint: string): void {
   if (provenance && provenance.fingerprint !== fingerprint) {
     throw new DataError(
-      `the token cache ${path} was made by another tokenizer (${provenance.fingerprint}, not ${fingerprint}); name that tokenizer or make the cache again with \`alitok tokenize\``,
+      `the token cache ${path} was made with another tokenizer (${provenance.fingerprint}, not ${fingerprint}); name that tokenizer, or make the cache again with \`alitok tokenize\``,
     );
   }
 }

@@ -6,21 +6,22 @@ import { DataError } from '../errors.js';
 import { openNpz } from '../formats/npz.js';
 import type { TokenCache } from './codes.js';
 
-/** Codes are kept once read where all of them fit. */
+/** Codes are kept in memory if all of them fit into this. */
 const MEMORY_BYTES = 2 ** 30;
 
-/** The codes (crops, T) of one file of the reference, row-major. */
+/** Reads the codes (crops, T) of one file, row-major. */
 async function readCodes(path: string): Promise<{ shape: readonly number[]; codes: Uint32Array }> {
   const npz = await openNpz(path);
   try {
     const { dtype, shape, data } = await npz.read('codes');
     if (dtype !== 'i8' || shape.length !== 2) {
       throw new DataError(
-        `codes in ${path} are ${dtype} (${shape.join(', ')}); the layout has int64 (crops, T)`,
+        `codes in ${path} are ${dtype} (${shape.join(', ')}); they must be int64 (crops, T)`,
       );
     }
     const wrong = (data as BigInt64Array).find((code) => code < 0 || code > 0x7fffffff);
-    if (wrong !== undefined) throw new DataError(`codes in ${path} hold ${wrong}; write the file again`);
+    if (wrong !== undefined)
+      throw new DataError(`codes in ${path} contain ${wrong}, which is not a code; make the file again`);
     return { shape, codes: Uint32Array.from(data as BigInt64Array, Number) };
   } finally {
     npz.close();
@@ -28,10 +29,10 @@ async function readCodes(path: string): Promise<{ shape: readonly number[]; code
 }
 
 /**
- * Opens codes in the reference implementation's layout: class folders with one `.npz` an image, in which
- * `codes` is int64 (crops, T). A class's index is the rank of its folder. All files have the first one's
- * shape; the others are read when asked for.
- * @throws DataError where the folder is missing or holds no such files
+ * Opens codes in the layout of the reference implementation: class folders with one `.npz` per image, in which `codes` is
+ * int64 (crops, T). The index of a class is the rank of its folder. All files must have the shape of the first one; they
+ * are read on demand.
+ * @throws DataError if the folder is missing or has no such files
  */
 export async function openReferenceCodes(folder: string): Promise<TokenCache> {
   const classNames: string[] = [];
@@ -68,7 +69,7 @@ export async function openReferenceCodes(folder: string): Promise<TokenCache> {
     const { shape, codes } = await readCodes(paths[image]);
     if (shape[0] !== crops || shape[1] !== tokens) {
       throw new DataError(
-        `codes in ${paths[image]} are (${shape.join(', ')}), those of ${paths[0]} (${crops}, ${tokens}); make them alike`,
+        `codes in ${paths[image]} have the shape (${shape.join(', ')}), those in ${paths[0]} (${crops}, ${tokens}); all files need the same shape`,
       );
     }
     if (fits) kept[image] = codes;

@@ -1,26 +1,29 @@
-import type { SequenceStart } from '../data/loader.js';
+import type { SequenceStart } from '../data/sequential.js';
 import { PartialRows, type RowsJob } from '../files/partial-rows.js';
 
 const INDEX_BYTES = 4;
 
 export interface TokenRowsOptions {
-  /** Of an image: crops × tokens. */
+  /** Codes per image: crops × tokens. */
   codes: number;
   codebookSize: number;
-  /** Images encoded at once. */
+  /** Images per batch. */
   batch: number;
-  /** Images of the data set. */
+  /** Images in the data set. */
   total: number;
 }
 
-/** The codes of images that were encoded so far, beside the token cache that they become: rows of entry and codes. */
+/**
+ * The codes of images that were encoded so far, in a folder beside the token cache. A row holds the index of an image in
+ * the data set and the codes of all its crops.
+ */
 export class TokenRows {
   private constructor(
     private readonly rows: PartialRows,
     private readonly wide: boolean,
   ) {}
 
-  /** Begins in a folder, or goes on with what an interrupted run of the same job left there. Throws OutputError. */
+  /** Starts in a folder, or resumes from what an interrupted run of the same job left there. Throws OutputError. */
   static async open(
     folder: string,
     job: RowsJob,
@@ -38,12 +41,12 @@ export class TokenRows {
     return this.rows.folder;
   }
 
-  /** Images that are done. */
+  /** The number of encoded images. */
   get count(): number {
     return this.rows.count;
   }
 
-  /** Adds images, entries `indices` of the data set, with all their crops' codes. Throws OutputError. */
+  /** Adds images, by their indices in the data set, with the codes of all their crops. Throws OutputError. */
   async append(indices: Uint32Array, codes: Int32Array): Promise<void> {
     const perImage = codes.length / indices.length;
     const rows = Array.from(indices, (index, i) => {
@@ -54,7 +57,7 @@ export class TokenRows {
     await this.rows.append(Buffer.concat(rows));
   }
 
-  /** All images that are done. @throws Interrupted where the signal is aborted meanwhile */
+  /** Reads all encoded images. @throws Interrupted if the signal is aborted meanwhile */
   async *read(signal: AbortSignal): AsyncGenerator<{ index: number; codes: Uint16Array | Uint32Array }> {
     for await (const part of this.rows.parts(signal))
       for (let at = 0; at < part.length; at += this.rows.rowBytes) {
@@ -65,7 +68,7 @@ export class TokenRows {
       }
   }
 
-  /** Where in the data set to go on: entries that have no codes although later ones do could not be read. */
+  /** Where in the data set to resume. Images without codes that lie before encoded ones could not be read. */
   async next(signal: AbortSignal): Promise<SequenceStart> {
     const unreadable: number[] = [];
     let entry = 0;
@@ -76,7 +79,7 @@ export class TokenRows {
     return { entry, unreadable };
   }
 
-  /** Leaves the folder for a run that goes on. */
+  /** Closes the folder and leaves it for a run that resumes. */
   close(): Promise<void> {
     return this.rows.close();
   }

@@ -1,27 +1,29 @@
 import { basename, dirname } from 'node:path';
+import * as tf from '@tensorflow/tfjs';
 import { fingerprint, loadTokenizer } from '../checkpoint/tokenizer.js';
-import { datasetIdentity, openDataset } from '../data/dataset.js';
-import { reportFound } from '../data/found.js';
+import { datasetIdentity, openDataset, reportFound } from '../data/dataset.js';
 import type { ImageSet } from '../data/image-set.js';
-import { CROP_COUNTS, sequentialBatches } from '../data/loader.js';
+import { CROP_COUNTS, sequentialBatches } from '../data/sequential.js';
 import { ALONE } from '../engine/distributed/group.js';
-import { DataError } from '../errors.js';
+import { DataError, Interrupted } from '../errors.js';
 import { removeTemporaries } from '../files/atomic.js';
 import { refuseForeign } from '../files/mark.js';
 import type { Job } from '../job/job.js';
 import { imageWarnings } from '../job/reporter.js';
+import { runRounds } from '../job/rounds.js';
+import { toTensor } from '../models/pixels.js';
 import { CodebookUsage } from '../models/tokenizer/codebook-usage.js';
+import type { Tokenizer } from '../models/tokenizer/tokenizer.js';
 import { type TokenCacheDescription, TokenCacheWriter } from './cache.js';
 import { TokenRows } from './rows.js';
-import { tokenizeBatches } from './tokenize.js';
 
 export interface TokenizeOptions {
   tokenizer: string;
   folder: string;
   list?: string;
-  /** Pixels that an image may have at most. */
+  /** Maximum number of pixels of an image. */
   maxPixels?: number;
-  /** Takes class folders without an image too; their numbers stay. */
+  /** Accepts class folders without images; they keep their class numbers. */
   allowEmptyClasses?: boolean;
   /** The token cache to write. */
   out: string;
@@ -30,17 +32,17 @@ export interface TokenizeOptions {
   batchSize: number;
 }
 
-/** Images that were tokenized, and how they use the codebook. */
+/** The number of images that were tokenized, and how they use the codebook. */
 interface Tokenized {
   images: number;
   usage: CodebookUsage;
 }
 
 /**
- * Writes the token cache of a data set; gives its number of images and how much of the codebook it uses. Codes are kept
- * beside it until it is whole, and the same call goes on with them after an interruption. Several processes share the
- * images, and rank 0 writes; the others give an empty usage.
- * @throws OutputError where `out` is a file that was not written by alitok, before anything is done
+ * Writes the token cache of a data set (AliTok, arXiv 2506.05289). Until it is complete, codes are kept in `OUT.partial`,
+ * from which the same call resumes after an interruption. Several processes share the images, and rank 0 writes; the
+ * others return an empty usage.
+ * @throws OutputError if `out` is a file that was not written by alitok, before any work is done
  */
 export async function tokenizeDataset(options: TokenizeOptions, job: Job): Promise<Tokenized> {
   await refuseForeign(options.out);
@@ -85,40 +87,59 @@ async function tokenizeUntil(
     total: dataset.size,
   };
   const rows = group.rank === 0 ? await TokenRows.open(partial, made, sizes) : undefined;
-  const start = rows?.count ?? 0;
-  if (start > 0) reporter.info(`goes on after ${start} images of an interrupted run in ${partial}`);
-  const total = dataset.size;
-  const progress = reporter.progress({ label: 'tokenize', total, unit: 'images', start });
+  if (rows && rows.count > 0)
+    reporter.info(`resuming after ${rows.count} images of an interrupted run in ${partial}`);
   try {
-    const at = await group.broadcastObject(rows && { images: rows.count, next: await rows.next(signal) });
+    const at = (await group.broadcastObject(rows && { images: rows.count, next: await rows.next(signal) }))!;
     const batches = sequentialBatches({
       dataset,
       imageSize: image_size,
       batchSize: filesAtOnce,
       crops,
-      start: at!.next,
+      start: at.next,
       share: group,
       ...imageWarnings(reporter),
     });
-    const onImages = (done: number) => progress.update(done);
-    const kept = { start: at!.images, folder: partial };
-    const images = await tokenizeBatches(tokenizer, batches, rows, { onImages, signal, group, ...kept });
+    const images = await runRounds(
+      batches,
+      {
+        progress: { label: 'tokenize', total: dataset.size, unit: 'images', start: at.images },
+        compute: ({ images, indices }) => ({ indices, codes: encode(tokenizer, images) }),
+        count: ({ indices }) => indices.length,
+        take: ({ indices, codes }) => rows!.append(indices, codes),
+        stop: {
+          signal,
+          error: (done) =>
+            new Interrupted(
+              `stopped after ${done} images, whose codes are kept in ${partial}; run the same command again to resume`,
+            ),
+        },
+      },
+      job,
+    );
     if (!rows) return { images, usage: new CodebookUsage(codebook_size) };
     const usage = await writeCache(out, description, dataset, rows, signal);
     await rows.remove();
     return { images, usage };
   } catch (error) {
-    // Files that could not be read will be repaired: then they are to be read again.
+    // Unreadable files will be repaired, and must then be read again.
     if (error instanceof DataError) await rows?.remove();
     throw error;
   } finally {
     await rows?.close();
-    progress.stop();
     tokenizer.parameters.dispose();
   }
 }
 
-/** Makes the cache of all rows; gives how much of the codebook they use. Throws OutputError. */
+/** Encodes crops, uint8 (n, S, S, 3), into codes (n, T); n may be 0. */
+function encode(tokenizer: Tokenizer, crops: Uint8Array): Int32Array {
+  if (crops.length === 0) return new Int32Array();
+  return tf.tidy(() =>
+    tokenizer.tokenize(toTensor(crops, tokenizer.geometry.image_size)).dataSync<'int32'>(),
+  );
+}
+
+/** Writes the cache from all rows; returns how they use the codebook. Throws OutputError. */
 async function writeCache(
   out: string,
   description: TokenCacheDescription,

@@ -1,6 +1,5 @@
 import type { Config } from '../config/schema.js';
-import { datasetIdentity, openDataset } from '../data/dataset.js';
-import { reportFound } from '../data/found.js';
+import { datasetIdentity, openDataset, reportFound } from '../data/dataset.js';
 import { type Batch, type Position, type SmallImages, TrainingLoader } from '../data/loader.js';
 import type { Group } from '../engine/distributed/group.js';
 import { ConfigError, option } from '../errors.js';

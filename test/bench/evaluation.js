@@ -1,9 +1,10 @@
 // Times what the evaluation computes from features, at the size of the published one: statistics of 50,000 samples, the
-// Fréchet distance, precision and recall against 10,000 references; on made-up features, and prints peak memory.
+// Fréchet distance, KID, precision and recall against 10,000 references; on made-up features, and prints peak memory.
 //   node test/bench/evaluation.js [--engine libtorch] [--samples 50000] [--references 10000] [--dimensions 2048]
 import { parseArgs } from 'node:util';
 import { openEngine } from '../../dist/engine/index.js';
 import { frechetDistance } from '../../dist/eval/metrics/frechet.js';
+import { kernelInceptionDistance } from '../../dist/eval/metrics/kid.js';
 import { precisionRecall } from '../../dist/eval/metrics/precision-recall.js';
 import { FeatureStatistics } from '../../dist/eval/metrics/statistics.js';
 
@@ -55,6 +56,10 @@ const a = await timed(`statistics of ${samples} × ${d} features`, () => statist
 const b = statistics(reference);
 const fid = await timed(`Fréchet distance of ${d} features`, () => frechetDistance(b, a));
 report('  is', fid.toPrecision(10));
+const { kid, kid_std } = await timed(`KID of ${samples} × ${references} features`, () =>
+  kernelInceptionDistance(reference, own, d),
+);
+report('  is', `${kid} ± ${kid_std}`);
 const { precision, recall } = await timed(`precision and recall of ${samples} × ${references} features`, () =>
   precisionRecall(reference, own, d),
 );

@@ -3,10 +3,9 @@ import { mkdir, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promis
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { openDataset } from '../../src/data/dataset.js';
-import { foundText } from '../../src/data/found.js';
+import { foundText, openDataset } from '../../src/data/dataset.js';
 import { byCodePoint, type ImageSet } from '../../src/data/image-set.js';
-import { encodePng } from '../../src/data/images/decode.js';
+import { encodePng } from '../../src/data/images/png.js';
 import { LeftOut } from '../../src/data/left-out.js';
 import { DataError } from '../../src/errors.js';
 
@@ -87,7 +86,7 @@ describe('links', () => {
       ['b/3.png', 1],
     ]);
     expect(set.classNames).toEqual(['a', 'b']);
-    expect(set.leftOut.text).toBe('4 links back to folders that they are in');
+    expect(set.leftOut.text).toBe('4 links to parent folders');
   });
 
   it('that lead to each other end, and to one folder outside are two views of it', async () => {
@@ -106,7 +105,7 @@ describe('links', () => {
       'c/2.png',
       'c/deep/3.png',
     ]);
-    expect(set.leftOut.text).toBe('4 links back to folders that they are in');
+    expect(set.leftOut.text).toBe('4 links to parent folders');
   });
 });
 
@@ -139,7 +138,7 @@ describe('what is left out', () => {
     expect(foundText(set)).toBe(`${folder}: 2 images in 2 classes (left out: ${set.leftOut.text})`);
   });
 
-  it('images that are not read are counted by ending, whether that or their first bytes tell', async () => {
+  it('unsupported images are counted by ending, whether that or their first bytes tell', async () => {
     await make('a/1.png', 'a/1.heic', 'a/2.HEIC', 'a/1.jxl', 'a/empty');
     const png = await encodePng({ width: 1, height: 1, data: new Uint8Array(3) });
     for (const name of ['b.png.1', 'c.1']) await writeFile(join(folder, 'a', name), png);
@@ -147,9 +146,9 @@ describe('what is left out', () => {
     await writeFile(join(folder, 'a/notes.rst'), 'BMW, P6 and GIF are only words here');
     const { leftOut, size } = await openDataset({ folder });
     expect(size).toBe(1);
-    expect(leftOut.text).toBe('6 images that are not read, 2 files that are not images');
+    expect(leftOut.text).toBe('6 unsupported images, 2 files that are not images');
     expect(leftOut.warning).toBe(
-      'left out 6 images that are not read: 2 .heic, 2 .1 (PNG by content), 1 .jxl, 1 without an ending; convert them, for instance to .png, or rename those whose content is read',
+      'left out 6 unsupported images: 2 .heic, 2 .1 (PNG by content), 1 .jxl, 1 without extension; convert them, for instance to .png, or rename those whose content is supported',
     );
   });
 
@@ -165,7 +164,7 @@ describe('what is left out', () => {
     for (let i = 0; i < 10; i++) await leftOut.addFile(`${i}.psd`, look);
     expect(looks).toBe(1000);
     expect(leftOut.text).toBe(
-      '1,010 images that are not read, 10 files that are not images, 500 files that were not looked into',
+      '1,010 unsupported images, 10 files that are not images, 500 files that were not checked',
     );
   });
 
@@ -194,7 +193,7 @@ describe('class folders without an image', () => {
     expect(error).toBeInstanceOf(DataError);
     expect(error.message).toContain('has 4 class folders without an image (ant, bee, cow, …)');
     expect(error.message).toContain(
-      'left out: 1 system folder, 1 hidden file, 1 image that is not read, 1 file that is not an image',
+      'left out: 1 system folder, 1 hidden file, 1 unsupported image, 1 file that is not an image',
     );
     expect(error.message).toContain('allowEmptyClasses');
   });
@@ -254,7 +253,7 @@ describe('list file', () => {
     ['a/../../x.png', /must be relative/],
     ['a/.1.png', /neither hidden nor in a system folder/],
     ['__MACOSX/1.png', /neither hidden nor in a system folder/],
-    ['up/a/1.png', /up\/a\/1\.png is in none of the class folders/],
+    ['up/a/1.png', /up\/a\/1\.png is not in a class folder/],
     ['\n', /names no images/],
   ])('%j is refused', async (text, message) => {
     await make('a/1.png', '__MACOSX/1.png');
@@ -270,11 +269,7 @@ describe('errors', () => {
     ['missing', () => openDataset({ folder: join(folder, 'none') }), /none: no such folder/],
     ['a file', () => openDataset({ folder: join(folder, 'a.txt') }), /it is a file/],
     ['empty', () => openDataset({ folder: join(folder, 'empty') }), /empty holds no images/],
-    [
-      'images that are not read',
-      () => openDataset({ folder: join(folder, 'heic') }),
-      /2 \.heic; convert them/,
-    ],
+    ['unsupported images', () => openDataset({ folder: join(folder, 'heic') }), /2 \.heic; convert them/],
     ['missing list', () => openDataset({ folder, list: join(folder, 'none.txt') }), /none.txt: ENOENT/],
     ['mixed', () => openDataset({ folder: join(folder, 'mixed') }), /outside class folders \(1.png\)/],
   ])('%s', async (_, open, message) => {

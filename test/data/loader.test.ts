@@ -3,15 +3,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { openDataset } from '../../src/data/dataset.js';
-import { encodePng } from '../../src/data/images/decode.js';
-import {
-  type Batch,
-  type SequenceStart,
-  type SmallImages,
-  sequentialBatches,
-  TrainingLoader,
-} from '../../src/data/loader.js';
+import { encodePng } from '../../src/data/images/png.js';
+import { type Batch, type SmallImages, TrainingLoader } from '../../src/data/loader.js';
 import { prefetch } from '../../src/data/prefetch.js';
+import { type SequenceStart, sequentialBatches } from '../../src/data/sequential.js';
 import { ALONE, type Group } from '../../src/engine/distributed/group.js';
 import { DataError } from '../../src/errors.js';
 

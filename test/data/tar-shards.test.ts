@@ -5,8 +5,9 @@ import { dirname, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { openDataset } from '../../src/data/dataset.js';
 import { type ImageSet, subset } from '../../src/data/image-set.js';
-import { encodePng } from '../../src/data/images/decode.js';
-import { sequentialBatches, TrainingLoader } from '../../src/data/loader.js';
+import { encodePng } from '../../src/data/images/png.js';
+import { TrainingLoader } from '../../src/data/loader.js';
+import { sequentialBatches } from '../../src/data/sequential.js';
 import { DataError } from '../../src/errors.js';
 import { type TarEntry, tarOf } from '../support/tar.js';
 
@@ -57,9 +58,9 @@ describe('a tar of class folders', () => {
     const unpacked = await openDataset({ folder: at('set') });
     expect(unpacked.size).toBe(PATHS.length);
     expect(unpacked.leftOut.text).toBe(
-      '2 system folders, 1 system file, 1 hidden folder, 2 images that are not read, 1 file that is not an image',
+      '2 system folders, 1 system file, 1 hidden folder, 2 unsupported images, 1 file that is not an image',
     );
-    expect(unpacked.leftOut.warning).toMatch(/1 \.heic, 1 without an ending \(GIF by content\)/);
+    expect(unpacked.leftOut.warning).toMatch(/1 \.heic, 1 without extension \(GIF by content\)/);
     for (const name of ['set.tar', 'outer.tar/set']) {
       const set = await openDataset({ folder: at(name) });
       expect(set.classNames).toEqual(unpacked.classNames);
@@ -176,7 +177,7 @@ describe("webdataset's shards", () => {
     ['two images for one .cls', [{ path: 'a.mask.png' }, ...sample('a', 1)], /a\.mask\.png and a\.jpg share/],
     ['no images', [{ path: 'a.cls', content: '1' }], /holds no images/],
     ['nothing', [{ path: 'readme' }], /holds no images/],
-    ['a link', [{ path: 'a.jpg', type: '1' }], /a\.jpg is a link; pack it again/],
+    ['a link', [{ path: 'a.jpg', type: '1' }], /a\.jpg is a link; pack the files themselves/],
     ['images beside folders', [{ path: 'a.jpg' }, { path: 'b/c.jpg' }], /outside class folders \(a\.jpg\)/],
   ])('are refused with %s', async (_, entries, message) => {
     await write('bad.tar', ...entries);

@@ -48,9 +48,9 @@ describe('what a folder holds besides images', async () => {
   for (const name of ['0.heic', '1.heic', '2.jxl']) await write(`odd/cat/${name}`, 'x');
   await symlink('..', at('odd/cat/up'));
   const expected =
-    /odd: 4 images in 2 classes \(left out: 2 system folders, 1 system file, 1 hidden file, 1 link back to a folder that it is in, 3 images that are not read, 1 file that is not an image\)$/;
+    /odd: 4 images in 2 classes \(left out: 2 system folders, 1 system file, 1 hidden file, 1 link to a parent folder, 3 unsupported images, 1 file that is not an image\)$/;
   const unread =
-    /odd: left out 3 images that are not read: 2 \.heic, 1 \.jxl; convert them, for instance to \.png$/;
+    /odd: left out 3 unsupported images: 2 \.heic, 1 \.jxl; convert them, for instance to \.png$/;
 
   it.each([
     ['train-tokenizer --dry-run', () => train('odd', 'none', '--dry-run')],
@@ -91,12 +91,12 @@ describe('what a folder holds besides images', async () => {
     expect(more).toEqual([]);
   });
 
-  it('a folder of images that are not read says so', async () => {
+  it('a folder of unsupported images says so', async () => {
     await write('phone/0.heic', 'x');
     const { code, stderr } = await train('phone', 'none', '--dry-run');
     expect(code).toBe(3);
     expect(stderr).toMatch(
-      /^error: .*phone holds no images \(left out: 1 image that is not read\); .*1 \.heic; convert/m,
+      /^error: .*phone holds no images \(left out: 1 unsupported image\); .*1 \.heic; convert/m,
     );
   });
 });

@@ -1,7 +1,7 @@
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import { beforeAll, describe, expect, it } from 'vitest';
-import { encodePng } from '../../src/data/images/decode.js';
+import { encodePng } from '../../src/data/images/png.js';
 import { drawPicture, PICTURE_CLASSES } from '../../src/quickstart/pictures.js';
 import { Random } from '../../src/random.js';
 import { tarOf } from '../support/tar.js';

@@ -157,7 +157,7 @@ describe('sampling from them', () => {
     );
 
     const { stderr } = await succeed(...sample('killed', ...options));
-    expect(Number(/goes on after (\d+) images/.exec(stderr)?.[1])).toBe(done - (done % 4));
+    expect(Number(/resuming after (\d+) images/.exec(stderr)?.[1])).toBe(done - (done % 4));
     expect((await samples('killed')).equals(await samples('whole'))).toBe(true);
     expect((await readdir(at('killed'))).sort()).toEqual(['samples.json', 'samples.npz']);
   });

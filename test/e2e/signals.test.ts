@@ -67,7 +67,7 @@ describe('Ctrl-C', () => {
     const { code, stderr } = await interrupt(running);
     expect(code, stderr).toBe(130);
     expect(stderr).toMatch(
-      /stopped after \d+ images, which are kept in .*sampling; the same command goes on/,
+      /stopped after \d+ images, which are kept in .*sampling; run the same command again to resume/,
     );
     expect(await readdir(at('sampling'))).toEqual(['partial']);
   });

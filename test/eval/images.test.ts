@@ -9,7 +9,8 @@ import { ZipFile } from 'yazl';
 import { evaluateGeneration, evaluateReconstruction } from '../../src/api/evaluate.js';
 import { saveFeatureNetwork } from '../../src/checkpoint/feature-network.js';
 import { saveTokenizer } from '../../src/checkpoint/tokenizer.js';
-import { encodePng } from '../../src/data/images/decode.js';
+import { encodePng } from '../../src/data/images/png.js';
+import { splitImages } from '../../src/data/images/split.js';
 import type { Share } from '../../src/data/loader.js';
 import { openEngine } from '../../src/engine/index.js';
 import { CheckpointError, DataError } from '../../src/errors.js';
@@ -53,8 +54,7 @@ function pictures(count: number, seed: number, contrast: number): Uint8Array {
 
 async function writeFolder(name: string, pixels: Uint8Array): Promise<string> {
   await mkdir(at(name));
-  for (let i = 0; i * BYTES < pixels.length; i++) {
-    const data = pixels.subarray(i * BYTES, (i + 1) * BYTES);
+  for (const [i, data] of splitImages(pixels, SIZE).entries()) {
     await writeFile(
       join(at(name), `${String(i).padStart(4, '0')}.png`),
       await encodePng({ width: SIZE, height: SIZE, data }),
@@ -205,6 +205,28 @@ describe('evaluateSamples', () => {
     expect([result.precision, result.recall]).toEqual([1, 1]);
     expect([result.samples, result.references]).toEqual([70, 70]);
     expect(result.features).toContain('features.safetensors');
+    expect([result.kid! < 1e-6, result.kid_std! < 1e-9, result.kid_subset]).toEqual([true, true, 70]);
+    expect(Object.keys(result)).toEqual([
+      'fid',
+      'sfid',
+      'inception_score',
+      'precision',
+      'recall',
+      'kid',
+      'kid_std',
+      'kid_subset',
+      'samples',
+      'references',
+      'image_size',
+      'reference_statistics',
+      'reference',
+      'reference_sha256',
+      'features',
+      'features_sha256',
+      'preprocessing',
+      'inception_split',
+      'neighbour',
+    ]);
   });
 
   it('of other images is the same with stored statistics', async () => {
@@ -230,11 +252,23 @@ describe('evaluateSamples', () => {
     const alone = await evaluate(otherFile, await writeArrays('statistics.npz', ...arrays));
     expect(alone.fid / images_.fid).toBeCloseTo(1, 4);
     expect(alone.sfid! / images_.sfid!).toBeCloseTo(1, 4);
-    expect([alone.precision, alone.recall, alone.references]).toEqual([undefined, undefined, undefined]);
-    // Statistics stand before the images beside them, which give precision and recall.
+    for (const key of ['precision', 'recall', 'kid', 'kid_std', 'kid_subset'])
+      expect(alone).not.toHaveProperty(key);
+    expect(alone.references).toBeUndefined();
+    // Stored statistics are used instead of those of the images beside them, which precision, recall and KID need.
     const both = await evaluate(otherFile, await writeArrays('both.npz', ...arrays, images(OTHER)));
     expect(both.fid).toBeCloseTo(alone.fid, 9);
-    expect([both.precision, both.recall, both.references]).toEqual([1, 1, 40]);
+    expect([both.precision, both.recall, both.references, both.kid_subset]).toEqual([1, 1, 40, 40]);
+    const { sfid: _, ...pooled } = both;
+    const withoutSpatial = await evaluate(
+      otherFile,
+      await writeArrays('pooled.npz', ...arrays.slice(0, 2), images(OTHER)),
+    );
+    expect(withoutSpatial).toEqual({
+      ...pooled,
+      reference: 'pooled.npz',
+      reference_sha256: expect.any(String),
+    });
   });
 
   it('refuses statistics of another network, or without a covariance', async () => {
@@ -250,7 +284,7 @@ describe('evaluateSamples', () => {
     const foreign = await writeArrays('foreign.npz', mu(''), mu('_s'), sigma);
     await expect(evaluate(otherFile, foreign)).rejects.toThrow(DataError);
     await expect(evaluate(otherFile, foreign)).rejects.toThrow(
-      /mu \[2\] and sigma \[2,2\] are not of the 16 features/,
+      /mu \[2\] and sigma \[2,2\] do not fit the feature network, which has 16 features/,
     );
   });
 
@@ -324,6 +358,20 @@ describe('evaluateTokenizer', () => {
     expect(full).toMatchObject(result);
     expect(full.rfid).toBeGreaterThan(0);
     expect(full.features_sha256).toMatch(/^[0-9a-f]{64}$/);
+    expect(Object.keys(full)).toEqual([
+      'psnr',
+      'ssim',
+      'codebook_usage',
+      'codebook_entropy',
+      'rfid',
+      'features',
+      'features_sha256',
+      'preprocessing',
+      'images',
+      'image_size',
+      'tokenizer',
+      'tokenizer_sha256',
+    ]);
   });
 
   it('refuses one image for rFID, and a feature network as a tokenizer', async () => {

@@ -34,7 +34,7 @@ it.each([
   ['1.5', /there is no class 1\.5/],
   ['', /there is no class ;/],
   ['crane', /2 classes have the name crane; give one of their indices, #3, #4$/],
-  ['2', /2 is the name of class 5, and an index; write #5 for the name, or #2 for the index$/],
+  ['2', /2 is both the name of class 5 and an index; write #5 for the name, or #2 for the index$/],
   ['zzzzzz', /there is no class zzzzzz.*or names such as tench, Tinca tinca, goldfish/],
 ])('%j says what is wrong', (list, message) => {
   expect(() => parse(list)).toThrow(ConfigError);
@@ -42,7 +42,7 @@ it.each([
 });
 
 it('says where names come from when there are none', () => {
-  expect(() => parseClasses('goldfish', [], 1000)).toThrow(/has no class names, which classNames gives it/);
+  expect(() => parseClasses('goldfish', [], 1000)).toThrow(/has no class names; give them with classNames/);
 });
 
 it('reads names from a file, and refuses too few', async () => {

@@ -98,7 +98,7 @@ describe('own format', () => {
     checkTokenizer(cache, 'abc123');
     const check = () => checkTokenizer(cache, 'def456');
     expect(check).toThrow(DataError);
-    expect(check).toThrow(/a.safetensors was made by another tokenizer \(abc123, not def456\)/);
+    expect(check).toThrow(/a.safetensors was made with another tokenizer \(abc123, not def456\)/);
     await cache.close();
   });
 
@@ -136,10 +136,10 @@ describe('own format', () => {
   it.each<[string, Record<string, string>, Record<string, number[]>, RegExp]>([
     ['another safetensors file', { format: 'pt' }, {}, /is not a token cache/],
     ['another version', { version: '9' }, {}, /has version 9/],
-    ['a size that is no number', { codebook_size: 'many' }, {}, /metadata are incomplete/],
-    ['class names that are no list', { class_names: 'cat' }, {}, /metadata are incomplete/],
-    ['a class without a name', {}, { classes: [0, 1, 2] }, /do not fit together/],
-    ['fewer classes than images', {}, { classes: [0, 1] }, /do not fit together/],
+    ['a size that is no number', { codebook_size: 'many' }, {}, /metadata is incomplete/],
+    ['class names that are no list', { class_names: 'cat' }, {}, /metadata is incomplete/],
+    ['a class without a name', {}, { classes: [0, 1, 2] }, /tensors are inconsistent/],
+    ['fewer classes than images', {}, { classes: [0, 1] }, /tensors are inconsistent/],
   ])('refuses %s', async (name, metadata, replace, message) => {
     const path = await altered(`${name}.safetensors`, metadata, replace);
     const error = await openTokenCache(path).catch((e) => e);
@@ -228,8 +228,8 @@ describe("the reference's layout", () => {
     await writeCodes('codes/n02/c.npz', [1n, 2n, 3n, 4n], [2, 2]);
     await writeCodes('codes/n02/d.npz', [1n, 2n, 3n, -4n, 5n, 6n]);
     const cache = await openTokenCache(join(folder, 'codes'));
-    await expect(cache.read(3, 0, new Int32Array(3), 0)).rejects.toThrow(/c.npz are \(2, 2\)/);
-    await expect(cache.read(4, 0, new Int32Array(3), 0)).rejects.toThrow(/d.npz hold -4/);
+    await expect(cache.read(3, 0, new Int32Array(3), 0)).rejects.toThrow(/c.npz have the shape \(2, 2\)/);
+    await expect(cache.read(4, 0, new Int32Array(3), 0)).rejects.toThrow(/d.npz contain -4/);
     await mkdir(join(folder, 'empty/n01'), { recursive: true });
     await expect(openTokenCache(join(folder, 'empty'))).rejects.toThrow(/no .npz files in class folders/);
   });

@@ -151,7 +151,7 @@ export function register(program: Command): void {
     .action(action(reconstruction));
   command
     .command('generation')
-    .description('gFID, sFID, inception score, precision and recall of samples')
+    .description('gFID, sFID, inception score, precision, recall and KID of samples')
     .requiredOption(
       '--samples <path>',
       '.npz with arr_0 (N, S, S, 3) uint8, or a folder or .tar of images; with --generator the folder that gets samples.npz',

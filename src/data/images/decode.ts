@@ -6,21 +6,20 @@ import { readBmp } from '../../formats/bmp.js';
 import { cutOff } from '../../formats/image-end.js';
 import { imageKind, isRead } from '../../formats/image-kind.js';
 import { readPnm } from '../../formats/pnm.js';
-import { toPng } from './png.js';
 
-/** An RGB image: `data` is (height, width, 3), 8 bits a channel. */
+/** An RGB image: `data` is uint8 (height, width, 3). */
 export interface Image {
   readonly width: number;
   readonly height: number;
   readonly data: Uint8Array;
 }
 
-/** Pixels an image has at most, where no other limit is given: as many as sharp and libvips take by themselves. */
+/** Default maximum number of pixels of an image: that of sharp and libvips. */
 export const MAX_PIXELS = 16_383 ** 2;
 
 const REPLACE = 'replace or remove it';
 
-/** Why a file is not read, and what to do about it. */
+/** Why a file cannot be read, and the remedy. */
 class Refusal extends Error {
   constructor(
     reason: string,
@@ -33,10 +32,10 @@ class Refusal extends Error {
 const count = (n: number) => n.toLocaleString('en-US');
 
 /**
- * Decodes an image file, or the `bytes` that `path` names, into RGB as Pillow's `convert('RGB')` does, which the reference reads with: alpha
- * is dropped, not blended; 16 bits are cut to the upper 8; of an animation the first picture is taken;
- * colour profiles and the EXIF orientation are not applied. What kind it is goes by its first bytes, not by its name.
- * @throws DataError where the file is missing, cut off, not an image or one of a kind that is not read, or has more than
+ * Decodes an image file, or its `bytes` if given, into RGB. The result is that of Pillow's `convert('RGB')`, which the
+ * reference implementation uses: alpha is dropped, not blended; of 16 bits the upper 8 are kept; of an animation the first
+ * frame; colour profiles and the EXIF orientation are ignored. The format is recognized by the first bytes, not by the name.
+ * @throws DataError if the file is missing, truncated, not an image or of an unsupported format, or has more than
  *   `maxPixels` pixels
  */
 export async function decodeImage(
@@ -54,7 +53,7 @@ export async function decodeImage(
   }
 }
 
-/** Where libvips is to stop: it would fill the rows that a TIFF lacks with black, as no mere end of the file. */
+/** The errors at which libvips stops. For a TIFF with missing rows it must be 'error': otherwise they would be black. */
 const FAIL_ON = {
   JPEG: 'truncated',
   PNG: 'truncated',
@@ -68,7 +67,7 @@ async function decodeBytes(bytes: Uint8Array, maxPixels: number): Promise<Image>
   const kind = imageKind(bytes);
   if (kind === undefined) throw new Refusal(noImageText(bytes));
   if (!isRead(kind))
-    throw new Refusal(`it is of the kind ${kind}, which is not read`, 'convert it, for instance to .png');
+    throw new Refusal(`its format, ${kind}, is not supported`, 'convert it, for instance to .png');
   const checkSize = (width: number, height: number) => {
     if (width * height > maxPixels)
       throw new Refusal(
@@ -79,8 +78,8 @@ async function decodeBytes(bytes: Uint8Array, maxPixels: number): Promise<Image>
   if (kind === 'BMP') return readBmp(bytes, checkSize);
   if (kind === 'PNM') return readPnm(bytes, checkSize);
   try {
-    // Not by path: libvips takes a part of some names for options, and keeps files open in its cache.
-    // The limit is checked here, where its error can say the size.
+    // Not by path: libvips reads a part of some names as options, and keeps files open in its cache.
+    // The limit is checked here, so that the error can give the size.
     const source = sharp(bytes, { failOn: FAIL_ON[kind], ignoreIcc: true, limitInputPixels: false });
     const { space, width, height, pageHeight } = await source.metadata();
     checkSize(width, pageHeight ?? height);
@@ -93,7 +92,7 @@ async function decodeBytes(bytes: Uint8Array, maxPixels: number): Promise<Image>
   }
 }
 
-/** What a file that is no image begins with. */
+/** Describes the content of a file that is not an image. */
 function noImageText(bytes: Uint8Array): string {
   if (bytes.length === 0) return 'it is empty';
   if (bytes.every((byte) => byte === 0)) return `all of its ${count(bytes.length)} bytes are zero`;
@@ -108,7 +107,7 @@ function noImageText(bytes: Uint8Array): string {
   return `it is not an image: it begins with ${shown}`;
 }
 
-/** What libvips says, in one line: each of its lines once, without those on how it looked for more bytes. */
+/** The message of libvips in one line, without repeated lines and those about seeking. */
 function plainMessage({ message }: Error): string {
   const lines = message.split(/\s*\n\s*/).filter((line) => line !== '' && !/bad seek to \d+$/.test(line));
   return [...new Set(lines)].join(', ').replace(/:$/, '');
@@ -116,7 +115,7 @@ function plainMessage({ message }: Error): string {
 
 const RESOLVE = { resolveWithObject: true } as const;
 
-/** Without a profile, each ink takes its share of what black leaves: rounding as Pillow's. */
+/** Converts CMYK without a colour profile, with the rounding of Pillow. */
 async function decodeCmyk(source: Sharp): Promise<Image> {
   const { data: inks, info } = await source
     .pipelineColourspace('cmyk')
@@ -129,9 +128,4 @@ async function decodeCmyk(source: Sharp): Promise<Image> {
     for (let c = 0; c < 3; c++) data[to + c] = light - Math.round((inks[from + c] * light) / 255);
   }
   return { width: info.width, height: info.height, data };
-}
-
-/** An RGB image as the bytes of a PNG file. */
-export function encodePng({ width, height, data }: Image): Promise<Buffer> {
-  return toPng(sharp(data, { raw: { width, height, channels: 3 } }));
 }

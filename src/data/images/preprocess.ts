@@ -4,15 +4,15 @@ import type { Random } from '../../random.js';
 import type { Image } from './decode.js';
 import { resample } from './resample.js';
 
-/** Rounds halves to the even neighbour, as Python does. */
+/** Rounds halves to even, as Python does. */
 function roundHalfEven(x: number): number {
   const rounded = Math.round(x);
   return rounded - x === 0.5 && rounded % 2 !== 0 ? rounded - 1 : rounded;
 }
 
 /**
- * Bicubic (a = −0.5), antialiased. Reductions are left to libvips, which runs in threads beside the
- * training step and agrees with Pillow to better than 45 dB; its enlargements are shifted, so not those.
+ * Resizes with a bicubic filter (a = −0.5) and antialiasing. Reductions use libvips, which runs in threads beside the
+ * training step and agrees with Pillow to better than 45 dB. Enlargements do not: those of libvips are shifted.
  */
 async function resizeBicubic(image: Image, width: number, height: number): Promise<Image> {
   if (width > image.width || height > image.height) return resample(image, width, height, 'bicubic');
@@ -21,7 +21,7 @@ async function resizeBicubic(image: Image, width: number, height: number): Promi
   return { width, height, data: bytesOf(await pipeline.raw().toBuffer()) };
 }
 
-/** The part (size, size, 3) at column `left` and row `top`, mirrored left to right where `flip` is set. */
+/** Crops (size, size, 3) at column `left` and row `top`; `flip` mirrors it left to right. */
 function crop(image: Image, left: number, top: number, size: number, flip = false): Image {
   const data = new Uint8Array(size * size * 3);
   for (let y = 0; y < size; y++) {
@@ -32,7 +32,7 @@ function crop(image: Image, left: number, top: number, size: number, flip = fals
   return flip ? flipHorizontal(cropped) : cropped;
 }
 
-/** The image mirrored left to right. */
+/** Mirrors an image left to right. */
 function flipHorizontal({ width, height, data }: Image): Image {
   const flipped = new Uint8Array(data.length);
   for (let from = 0, row = 0; row < height; row++) {
@@ -46,9 +46,8 @@ function flipHorizontal({ width, height, data }: Image): Image {
 }
 
 /**
- * ADM's centre crop: halved with a box filter while the shorter side is at least
- * 2·size, then bicubic to shorter side = size, then the central size × size. An image that has the size
- * already is returned as it is.
+ * ADM's centre crop: halves the image with a box filter while the shorter side is at least 2·size, resizes it so that the
+ * shorter side is `size` (bicubic), and crops the central size × size pixels. An image of that size is returned unchanged.
  */
 export async function admCenterCrop(image: Image, size: number): Promise<Image> {
   let reduced = image;
@@ -66,8 +65,8 @@ export async function admCenterCrop(image: Image, size: number): Promise<Image> 
 }
 
 /**
- * The ten crops of size × size that the reference tokenizes: from the ADM crop to
- * ⌊1.1·size⌋ top left, top right, bottom left, bottom right, centre; then the same five of its mirror image.
+ * The ten crops that the reference implementation tokenizes: of ADM's crop to ⌊1.1·size⌋, the top left, top right, bottom
+ * left, bottom right and central size × size pixels; then the same five of its mirror image.
  */
 export async function tenCrop(image: Image, size: number): Promise<Image[]> {
   const larger = await admCenterCrop(image, Math.floor(1.1 * size));
@@ -82,23 +81,23 @@ export async function tenCrop(image: Image, size: number): Promise<Image[]> {
   ]);
 }
 
-/** The ADM crop and its mirror image: what is tokenized without ten-crop. */
+/** ADM's crop and its mirror image, which are tokenized without ten-crop. */
 export async function cropAndFlip(image: Image, size: number): Promise<Image[]> {
   const cropped = await admCenterCrop(image, size);
   return [cropped, flipHorizontal(cropped)];
 }
 
-/** The image resized, bicubic, so that its shorter side is `size`; as it is where that holds already. */
+/** Resizes an image so that its shorter side is `size` (bicubic); returns it unchanged if it already is. */
 export async function resizeShorterSide(image: Image, size: number): Promise<Image> {
   const shorter = Math.min(image.width, image.height);
   if (shorter === size) return image;
-  // Truncated, as torchvision's Resize does
+  // Truncated, as in torchvision's Resize.
   const longer = Math.trunc((size * Math.max(image.width, image.height)) / shorter);
   const wide = image.width > image.height;
   return resizeBicubic(image, wide ? longer : size, wide ? size : longer);
 }
 
-/** A random part (size, size, 3), mirrored in half of the cases; the shorter side is at least `size`. */
+/** A random crop (size, size, 3), mirrored with probability ½. The shorter side must be at least `size`. */
 export function randomCropAndFlip(image: Image, size: number, random: Random): Image {
   const left = random.integer(image.width - size + 1);
   const top = random.integer(image.height - size + 1);

@@ -2,7 +2,7 @@ import type { Image } from './decode.js';
 
 // Pillow's resampling, to the bit: published weights were trained and are evaluated with it, and sharp rounds differently.
 
-/** A resampling filter: its half width in source pixels, and its weight at distance `x`. */
+/** A resampling filter: its radius in source pixels, and its weight at distance `x`. */
 interface Filter {
   readonly support: number;
   weight(x: number): number;
@@ -23,7 +23,7 @@ const FILTERS = {
 
 export type FilterName = keyof typeof FILTERS;
 
-/** Weights are integers of this many fractional bits: 255 times their sum stays within 32 bits. */
+/** Fractional bits of the integer weights: 255 times their sum stays within 32 bits. */
 const PRECISION = 22;
 const HALF = 1 << (PRECISION - 1);
 
@@ -36,7 +36,7 @@ interface Kernel {
 
 function kernel(source: number, target: number, { support, weight }: Filter): Kernel {
   const scale = source / target;
-  // The filter widens with the reduction: that is the antialiasing.
+  // Reductions widen the filter, which gives antialiasing.
   const widening = Math.max(1, scale);
   const radius = support * widening;
   const taps = Math.min(source, Math.ceil(radius) * 2 + 1);
@@ -52,7 +52,7 @@ function kernel(source: number, target: number, { support, weight }: Filter): Ke
       row[j - first] = weight((j - centre + 0.5) / widening);
       sum += row[j - first];
     }
-    // All positions have `taps` weights; near the far end the window moves back and starts with zeros.
+    // Every position has `taps` weights; near the far end the window is shifted back and starts with zeros.
     starts[i] = Math.min(first, source - taps);
     for (let j = first; j < end; j++) {
       const w = (row[j - first] / sum) * (1 << PRECISION);
@@ -104,9 +104,9 @@ function resampleColumns(source: Uint8Array, width: number, height: number, targ
 }
 
 /**
- * Resamples an image (H, W, 3) to (`height`, `width`, 3) with an antialiased, half-pixel-centred filter in
- * the fixed-point arithmetic of Pillow, which the reference's preprocessing uses: rows first, then columns.
- * (libvips places its cubic upscale on the corners and has no box filter for odd sizes, hence this file.)
+ * Resamples an image (H, W, 3) to (`height`, `width`, 3) with an antialiased, half-pixel-centred filter, rows first, in the
+ * fixed-point arithmetic of Pillow, which the reference implementation's preprocessing uses. Written by hand because
+ * libvips aligns its bicubic enlargement with the corners and has no box filter for odd sizes.
  */
 export function resample(image: Image, width: number, height: number, filter: FilterName): Image {
   let { data } = image;

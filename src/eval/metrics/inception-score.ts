@@ -1,9 +1,13 @@
+import type { Reporter } from '../../job/reporter.js';
 import { Random } from '../../random.js';
+import type { GenerationMetric } from './metric.js';
 
-/** Images a split has in the published evaluation. */
+/** Images per split in the published evaluation. */
 export const SPLIT_SIZE = 5000;
+/** Splits of shuffled samples differ in score by a few percent; a larger ratio means that they are sorted. */
+const SORTED = 1.2;
 
-/** Of the images of one split, only their shares in two sums. */
+/** One split of the images, of which only two sums are kept. */
 class Split {
   private count = 0;
   /** (C): Σ p */
@@ -21,7 +25,7 @@ class Split {
     this.count++;
   }
 
-  /** mean Σ p·log(p / m) = (Σ Σ p·log p) / n − Σ m·log m, with the split's mean m of p */
+  /** exp of mean Σ p·log(p / m) = (Σ Σ p·log p) / n − Σ m·log m, where m is the mean of p over the split. */
   get score(): number {
     let marginal = 0;
     for (const sum of this.sum) {
@@ -33,7 +37,7 @@ class Split {
 }
 
 /**
- * exp(mean KL(p(y|x) ‖ p(y))) averaged over splits (Salimans et al., 2016), in one pass and constant memory.
+ * exp(mean KL(p(y|x) ‖ p(y))), averaged over splits (Salimans et al., 2016), in one pass and constant memory.
  */
 export class InceptionScore {
   private images = 0;
@@ -42,7 +46,7 @@ export class InceptionScore {
   private readonly dealing: Uint32Array;
   private readonly p: Float64Array;
 
-  /** `count`: how many images there will be. */
+  /** `count` is the number of images to come, or more. */
   constructor(
     private readonly classes: number,
     count: number,
@@ -64,20 +68,20 @@ export class InceptionScore {
     }
   }
 
-  /** Of splits of `splitSize` images in their order, the last perhaps smaller: what the ADM evaluator computes. */
+  /** The score over splits of `splitSize` consecutive images, the last perhaps smaller, as in ADM's evaluator. */
   get inOrder(): number {
     return mean(this.runs);
   }
 
   /**
-   * Of as many splits, to which the images are dealt out at random, so that each has some of every class in whatever order
-   * they are: what the score would be if they were not sorted.
+   * The score over as many splits to which the images are assigned at random, so that each split has images of every
+   * class: what the score would be if the images were shuffled.
    */
   get dealt(): number {
     return mean(this.hands.filter(({ score }) => !Number.isNaN(score)));
   }
 
-  /** Puts softmax of a row into `p`, and gives Σ p·log p. */
+  /** Writes the softmax of a row to `p` and returns Σ p·log p. */
   private softmax(logits: Float32Array): number {
     let largest = Number.NEGATIVE_INFINITY;
     for (const logit of logits) largest = Math.max(largest, logit);
@@ -96,3 +100,40 @@ export class InceptionScore {
 
 const mean = (splits: readonly Split[]) =>
   splits.reduce((sum, split) => sum + split.score, 0) / splits.length;
+
+/** Warns where samples are sorted by class: then splits have few classes each, and the score is low for any images. */
+export function warnOfOrder(
+  { inOrder, dealt }: Pick<InceptionScore, 'inOrder' | 'dealt'>,
+  reporter: Pick<Reporter, 'warn'>,
+): void {
+  if (dealt > SORTED * inOrder)
+    reporter.warn(
+      `the samples are sorted by class: the inception score is ${inOrder.toFixed(1)} over splits of ${SPLIT_SIZE} in their order, but ${dealt.toFixed(1)} over random splits; published samples have the classes in turn (0, 1, …, 0, 1, …), as \`alitok sample\` writes them`,
+    );
+}
+
+export interface InceptionScoreValues {
+  /** The mean over splits of the samples in their order, as in ADM's evaluator. */
+  inception_score: number;
+}
+
+export interface InceptionScoreSettings {
+  /** Images per split of the inception score. */
+  inception_split: number;
+}
+
+export const inceptionScore: GenerationMetric<InceptionScoreValues> = {
+  name: 'inception score',
+  needs: { samples: ['logits'], reference: [] },
+  settings: { inception_split: SPLIT_SIZE },
+  start({ samples, dimensions, reporter }) {
+    const score = new InceptionScore(dimensions.logits, samples);
+    return {
+      add: ({ logits }) => score.add(logits),
+      result() {
+        warnOfOrder(score, reporter);
+        return { inception_score: score.inOrder };
+      },
+    };
+  },
+};

@@ -1,23 +1,25 @@
 import * as tf from '@tensorflow/tfjs';
 import { inFloat32 } from '../../engine/ops/precision.js';
 import { turn } from '../../job/turn.js';
+import type { GenerationMetric } from './metric.js';
 
-/** The neighbour whose distance is a feature's radius. */
+/** k: a feature's radius is the distance to its k-th nearest neighbour. */
 export const NEIGHBOUR = 3;
-/** Features that either side has at the least. */
+/** The smallest number of images on either side. */
 export const MIN_FEATURES = NEIGHBOUR + 1;
-/** Rows of either side whose distances are held at once. */
+/** Rows per side whose products are computed at once. */
 const BLOCK = 2048;
-/** Half the distance from 1 to the next float32: what one operation rounds by, relative. */
+/** Unit roundoff of float32: the relative error of one operation. */
 const ROUNDING = 2 ** -24;
 
-/** Share of samples within the reference's manifold, and of references within the samples'. */
 export interface PrecisionRecall {
+  /** Share of the samples within the reference's manifold; absent where the reference only has statistics. */
   precision: number;
+  /** Share of the reference's images within the samples' manifold; absent like `precision`. */
   recall: number;
 }
 
-/** Features (N, D), row-major, with what their distances are made of. */
+/** Features (N, D), row-major, and their norms. */
 class Features {
   readonly count: number;
   /** (N) */
@@ -35,7 +37,7 @@ class Features {
     this.largestNorm = Math.sqrt(this.squaredNorms.reduce((largest, norm) => Math.max(largest, norm), 0));
   }
 
-  /** Rows from `start` on as a tensor (n, D), BLOCK at the most. */
+  /** Rows from `start` on as a tensor (n, D), n ≤ BLOCK. */
   block(start: number): tf.Tensor2D {
     const { rows, dimensions: d } = this;
     const part = rows.subarray(start * d, (start + BLOCK) * d);
@@ -43,7 +45,7 @@ class Features {
   }
 }
 
-/** The squared distance of row i of `a` to row j of `b`, in float64. */
+/** Squared distance between row i of `a` and row j of `b`, in float64. */
 function squaredDistance(a: Features, i: number, b: Features, j: number): number {
   const d = a.dimensions;
   let sum = 0;
@@ -65,8 +67,8 @@ interface Products {
 }
 
 /**
- * All products of rows of `a` with rows of `b`, a block after the other, computed by the engine. With `b` = `a` only
- * blocks from the diagonal on.
+ * Dot products of all rows of `a` with all rows of `b`, computed by the engine, block by block. If `b` is `a`, only the
+ * blocks on and above the diagonal.
  */
 async function* products(a: Features, b: Features): AsyncGenerator<Products> {
   for (let row = 0; row < a.count; row += BLOCK) {
@@ -84,16 +86,16 @@ async function* products(a: Features, b: Features): AsyncGenerator<Products> {
 }
 
 /**
- * By how much a distance from the engine's products may be wrong, for each row of `a` and any of `b`: its float32 sum
- * of D products is within D·2⁻²⁴·‖x‖·‖y‖ in whatever order it is added up (Higham, Accuracy and Stability of Numerical
- * Algorithms, 3.1), and counts twice.
+ * Error bound of squared distances computed from the engine's products, between each row of `a` and any row of `b`. A
+ * float32 sum of D products is exact to D·2⁻²⁴·‖x‖·‖y‖ in any order of summation (Higham, Accuracy and Stability of
+ * Numerical Algorithms, 3.1), and a distance contains it twice.
  */
 function tolerances(a: Features, b: Features): Float64Array {
   const factor = 2 * a.dimensions * ROUNDING * b.largestNorm;
   return a.squaredNorms.map((norm) => factor * Math.sqrt(norm));
 }
 
-/** The distances of each row to its nearest others, as far as they are known. */
+/** The distances of each row to the nearest of the rows considered so far. */
 class Nearest {
   private readonly distances: Float64Array;
 
@@ -101,16 +103,16 @@ class Nearest {
     this.distances = new Float64Array(features.count * NEIGHBOUR).fill(Number.POSITIVE_INFINITY);
   }
 
-  /** The largest that counts for row i. */
+  /** Squared distance of row i to its k-th nearest neighbour so far. */
   radius(i: number): number {
     return this.distances[i * NEIGHBOUR + NEIGHBOUR - 1];
   }
 
-  /** Row j is perhaps among the nearest of row i. */
+  /** Inserts row j if it is among the nearest neighbours of row i. */
   consider(i: number, j: number): void {
     const { distances } = this;
     const [first, last] = [i * NEIGHBOUR, i * NEIGHBOUR + NEIGHBOUR - 1];
-    // Copies of an image: nothing is nearer, and there may be many.
+    // Row i has k copies already: no row is nearer, and there may be many more copies.
     if (distances[last] === 0) return;
     const distance = squaredDistance(this.features, i, this.features, j);
     if (distance >= distances[last]) return;
@@ -120,13 +122,13 @@ class Nearest {
   }
 }
 
-/** Squared distance of each row to its 3rd nearest other row. */
+/** Squared distance of each row to its k-th nearest other row. */
 async function radii(features: Features): Promise<Float64Array> {
   const nearest = new Nearest(features);
   const tolerance = tolerances(features, features);
   const { squaredNorms } = features;
   for await (const { row, column, rows, columns, values } of products(features, features)) {
-    // What a distance must be below to be looked at, for the rows and for the columns of the block.
+    // A distance above this cannot change the radius.
     const limit = (i: number) => nearest.radius(i) + tolerance[i];
     const limits = Float64Array.from({ length: columns }, (_, c) => limit(column + c));
     for (let r = 0, at = 0; r < rows; r++) {
@@ -151,11 +153,11 @@ async function radii(features: Features): Promise<Float64Array> {
 }
 
 /**
- * Improved precision and recall (Kynkäänniemi et al., 2019) with k = 3, as the ADM evaluator defines them: a feature is
- * in a manifold if its squared distance to one of the features there is at most that one's radius. Distances are as of
- * float64: the engine's products in float32 tell which pairs have to be looked at again. Blockwise: besides the
- * features themselves it takes little memory.
- * reference (N, D) and samples (M, D), row-major; at least MIN_FEATURES of each.
+ * Improved precision and recall (Kynkäänniemi et al., 2019) with k = 3, as ADM's evaluator defines them: a feature lies
+ * in a manifold if its squared distance to one of the manifold's features is at most that feature's radius. The result is
+ * that of float64 distances: the engine's float32 products decide most pairs, and the others are computed again. Works
+ * block by block, so it takes little memory beside the features.
+ * `reference` is (N, D) and `samples` (M, D), row-major, each with at least MIN_FEATURES rows.
  */
 export async function precisionRecall(
   reference: Float32Array,
@@ -185,3 +187,17 @@ export async function precisionRecall(
   const share = (flags: Uint8Array) => flags.reduce((sum, flag) => sum + flag, 0) / flags.length;
   return { precision: share(precise), recall: share(recalled) };
 }
+
+export interface PrecisionRecallSettings {
+  /** k: the radius of a feature, for precision and recall, is the distance to its k-th nearest neighbour. */
+  neighbour: number;
+}
+
+export const precisionAndRecall: GenerationMetric<PrecisionRecall> = {
+  name: 'precision and recall',
+  needs: { samples: ['poolRows'], reference: ['poolRows'] },
+  settings: { neighbour: NEIGHBOUR },
+  start: ({ dimensions }) => ({
+    result: (samples, reference) => precisionRecall(reference.poolRows, samples.poolRows, dimensions.pool),
+  }),
+};

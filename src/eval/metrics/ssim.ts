@@ -1,4 +1,6 @@
 import { DataError } from '../../errors.js';
+import { imageMean } from './image-mean.js';
+import type { ReconstructionMetric } from './metric.js';
 
 const [K1, K2] = [0.01, 0.03];
 const RADIUS = 5;
@@ -35,9 +37,9 @@ function windowMeans(plane: Float64Array, height: number, width: number): Float6
 
 /**
  * Structural similarity (Wang et al., 2004) of two images (height, width, 3): a Gaussian window of 11 × 11 and σ 1.5,
- * population variances, windows within the image only, the mean over colours. `range` is 255 or 1. The same as
- * scikit-image's with `gaussian_weights` and without `use_sample_covariance`. Throws DataError for images
- * of less than 11 pixels a side.
+ * population variances, windows within the image only, the mean over colours. `range` is 255 or 1. Gives the same number as
+ * scikit-image with `gaussian_weights` and without `use_sample_covariance`, which is why it is written by hand. Throws
+ * DataError for images smaller than 11 × 11 pixels.
  */
 export function ssim(
   a: ArrayLike<number>,
@@ -69,3 +71,13 @@ export function ssim(
   }
   return total / 3;
 }
+
+export interface SsimValues {
+  /** The mean over images of 8-bit reconstructions. */
+  ssim: number;
+}
+
+export const ssimMetric: ReconstructionMetric<SsimValues> = {
+  name: 'SSIM',
+  start: ({ imageSize: size }) => imageMean('ssim', size, (x, y) => ssim(x, y, size, size, 255)),
+};

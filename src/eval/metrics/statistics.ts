@@ -6,20 +6,20 @@ import { DataError } from '../../errors.js';
 export interface Gaussian {
   /** (D) */
   mean: Float64Array;
-  /** (D, D), row-major, with the divisor N − 1 */
+  /** (D, D), row-major, with the divisor N − 1. */
   covariance: Float64Array;
 }
 
-/** A feature's parts are whole numbers of at most this size, */
+/** Parts of a feature are integers of at most this size. */
 const PART = 2 ** 7;
-/** so that a sum of so many of their products is at most 2²⁴: exact in float32, in whatever order it is added up. */
+/** Rows per block. A sum of this many products of parts is at most 2²⁴: exact in float32, in any order of summation. */
 const BLOCK = 2 ** 10;
-/** How much smaller each part's unit is than that of the part before. */
+/** Ratio between the unit of a part and that of the next. */
 const FINER = 2 * PART;
-/** Together they have the 24 bits of float32. */
+/** Parts per feature; together they have the 24 bits of float32. */
 const PARTS = 3;
 
-/** BLOCK rows at the most: parts[0] + parts[1] / FINER + parts[2] / FINER², in units for each column. */
+/** Up to BLOCK rows, as parts[0] + parts[1] / FINER + parts[2] / FINER² in a unit of each column. */
 interface SplitBlock {
   parts: Float32Array[];
   /** (D) */
@@ -27,20 +27,19 @@ interface SplitBlock {
 }
 
 /**
- * Mean and covariance of features in one pass and constant memory. The products are the engine's, which has float32
- * alone, and yet they are exact: features are rounded to 24 bits of their column's range in a block, and taken as three
- * parts of 8 bits, whose products are small whole numbers. So the covariance is that of real vectors: where there are
- * few images its zero eigenvalues stay zero, whose square roots would otherwise make much of the least error.
- * The mean is of the features as they are. Sums are taken around the first row, so that a large common offset costs
- * no digits.
+ * Mean and covariance of features, in one pass and constant memory. Engines multiply in float32, and yet the products
+ * are exact: features are rounded to 24 bits of their column's range within a block and split into three parts of 8 bits,
+ * whose products are small integers. So the matrix is an exact covariance: with few images its zero eigenvalues stay
+ * zero. Otherwise the square roots of the Fréchet distance would magnify their rounding errors. The mean is that of the
+ * unrounded features. Sums are taken relative to the first row, so a large common offset costs no precision.
  */
 export class FeatureStatistics {
   count = 0;
   private shift?: Float32Array;
   private readonly sum: Float64Array;
-  /** Of the rounded features. */
+  /** Sum of the rounded features. */
   private readonly roundedSum: Float64Array;
-  /** Σ (x − shift)(x − shift)ᵀ, the upper triangle, of all rows but the pending */
+  /** Upper triangle of Σ (x − shift)(x − shift)ᵀ over all rows that are not pending. */
   private readonly products: Float64Array;
   private pending = new Float32Array(0);
   private pendingRows = 0;
@@ -54,6 +53,7 @@ export class FeatureStatistics {
   /** Adds rows (n, D), row-major. Throws DataError if they are not finite. */
   add(rows: Float32Array): void {
     const d = this.dimensions;
+    if (rows.length === 0) return;
     this.shift ??= rows.slice(0, d);
     this.count += rows.length / d;
     if (this.pending.length === 0) this.pending = new Float32Array(BLOCK * d);
@@ -82,7 +82,7 @@ export class FeatureStatistics {
     return { mean: Float64Array.from(shift, (value, i) => value + sum[i] / count), covariance };
   }
 
-  /** Brings the pending rows into sums and products. */
+  /** Adds the pending rows to sums and products. */
   private flush(): void {
     const { dimensions: d, pendingRows: n, products } = this;
     const { parts, units } = this.split(this.pending.subarray(0, n * d));
@@ -103,7 +103,7 @@ export class FeatureStatistics {
     tf.dispose(tensors);
   }
 
-  /** The parts of the rows (n, D) less the shift; their sums are taken too. */
+  /** Splits rows (n, D), relative to the shift, into parts, and adds them to the sums. */
   private split(rows: Float32Array): SplitBlock {
     const { dimensions: d, sum, roundedSum } = this;
     const shift = this.shift!;
@@ -116,7 +116,7 @@ export class FeatureStatistics {
       }
     if (!sum.every(Number.isFinite))
       throw new DataError('the feature network gave numbers that are not finite; check its weights');
-    // Powers of two, so that nothing below is rounded but by Math.round.
+    // Units are powers of two, so that only Math.round rounds.
     const units = largest.map((value) => (value === 0 ? 1 : 2 ** Math.ceil(Math.log2(value / PART))));
     const parts = Array.from({ length: PARTS }, () => new Float32Array(rows.length));
     for (let at = 0; at < rows.length; at += d)

@@ -1,8 +1,8 @@
 import * as tf from '@tensorflow/tfjs';
 import type { Config } from '../../config/schema.js';
-import { openDataset } from '../../data/dataset.js';
-import { reportFound } from '../../data/found.js';
-import { readEvenly } from '../../data/read-evenly.js';
+import { openDataset, reportFound } from '../../data/dataset.js';
+import { splitImages } from '../../data/images/split.js';
+import { readEvenly } from '../../data/sequential.js';
 import { pairSheet } from '../../data/sheets.js';
 import { psnr } from '../../eval/metrics/psnr.js';
 import type { Job } from '../../job/job.js';
@@ -34,10 +34,8 @@ function reconstructionPreview(tokenizer: Tokenizer, images: Uint8Array, name: s
         return toPixels(image);
       });
       reconstructed.set(pixels, start * bytes);
-      for (let i = 0; i < end - start; i++) {
-        const of = (array: Uint8Array) => array.subarray(i * bytes, (i + 1) * bytes);
-        sum += psnr(of(batch), of(pixels), 255);
-      }
+      const originals = splitImages(batch, size);
+      for (const [i, image] of splitImages(pixels, size).entries()) sum += psnr(originals[i], image, 255);
     }
     const shown = Math.min(SHOWN, count) * bytes;
     const sheet = await pairSheet(images.subarray(0, shown), reconstructed.subarray(0, shown), { size });

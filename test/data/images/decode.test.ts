@@ -4,7 +4,8 @@ import { join } from 'node:path';
 import { buf as crc32 } from 'crc-32';
 import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { decodeImage, encodePng, type Image } from '../../../src/data/images/decode.js';
+import { decodeImage, type Image } from '../../../src/data/images/decode.js';
+import { encodePng } from '../../../src/data/images/png.js';
 import {
   admCenterCrop,
   cropAndFlip,
@@ -193,11 +194,11 @@ describe('decodeImage goes by what a file begins with', () => {
     ['zeros.png', new Uint8Array(5000), /all of its 5,000 bytes are zero/],
     ['empty.png', new Uint8Array(), /empty\.png: it is empty/],
     ['apple.png', Uint8Array.of(0, 5, 22, 7, 0, 2), /it begins with 00 05 16 07 00 02/],
-    ['photo.jpg', heic, /it is of the kind HEIC, which is not read; convert it/],
+    ['photo.jpg', heic, /its format, HEIC, is not supported; convert it/],
     [
       'drawing.png',
       Buffer.from('<svg xmlns="http://www.w3.org/2000/svg" width="8" height="8"/>'),
-      /kind SVG, which/,
+      /its format, SVG, is not supported/,
     ],
   ])('%s', async (name, bytes, message) => {
     await expect(decode(name, bytes)).rejects.toThrow(message);
