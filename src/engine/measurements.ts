@@ -76,6 +76,12 @@ export async function profileKernels(run: () => Promise<void>): Promise<KernelUs
     .sort((a, b) => b.seconds - a.seconds);
 }
 
+/** What is in use now, in bytes: memory of this process, and tensors by their number and size. */
+export function memoryInUse(): { process: number; tensors: number; bytes: number } {
+  const { numTensors, numBytes } = tf.memory();
+  return { process: process.memoryUsage.rss(), tensors: numTensors, bytes: numBytes };
+}
+
 /**
  * Gives back what is kept for tensors to come, and begins to look for the most memory that is taken, in bytes: of a CUDA
  * device by tensors, elsewhere by this process. Calling what it gives tells the most since then.

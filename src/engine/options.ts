@@ -14,4 +14,6 @@ export interface EngineOptions {
   deterministic?: boolean;
   /** Told when work goes on more slowly than it could; Node.js's own warnings if absent. */
   warn?: (message: string) => void;
+  /** Told which engine was started, on which device, and why others were not. */
+  debug?: (message: string) => void;
 }

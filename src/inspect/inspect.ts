@@ -16,11 +16,12 @@ import { Generator } from '../models/generator/generator.js';
 import { type TransformerSize, tokenizerGeometry } from '../models/geometry.js';
 import { Tokenizer } from '../models/tokenizer/tokenizer.js';
 import { resolveModel } from '../run/layout.js';
+import type { NameValue } from '../text.js';
 import { openTokenCache } from '../tokens/cache.js';
 import { discriminatorParts, generatorParts, type Part, tokenizerParts } from './parts.js';
 
-/** Lines of a table: what, and how much. */
-export type Lines = [name: string, value: string][];
+/** Rows of a table: what, and how much. */
+export type Lines = NameValue[];
 
 const grouped = (n: number) => n.toLocaleString('en-US');
 

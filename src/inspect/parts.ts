@@ -11,6 +11,7 @@ import {
 import { Discriminator, POOLED } from '../models/tokenizer/discriminator.js';
 import { Tokenizer } from '../models/tokenizer/tokenizer.js';
 import type { Parameters } from '../nn/parameters.js';
+import { formatTable } from '../text.js';
 
 /** A row of a model's table. */
 export interface Part {
@@ -112,7 +113,7 @@ function operationsText(count: number): string {
 /** The parts as lines of a table. */
 export function partsTable(parts: readonly Part[]): string[] {
   const rows = [
-    ['part', 'size', 'parameters', 'an image'],
+    ['part', 'size', 'parameters', 'per image'],
     ...parts.map(({ name, depth, size, parameters, operations }) => [
       `${'  '.repeat(depth)}${name}`,
       size ?? '',
@@ -120,12 +121,6 @@ export function partsTable(parts: readonly Part[]): string[] {
       operationsText(operations),
     ]),
   ];
-  const widths = rows[0].map((_, column) => Math.max(...rows.map((row) => row[column].length)));
-  const line = (row: string[]) =>
-    row
-      .map((cell, i) => (i < 2 ? cell.padEnd(widths[i]) : cell.padStart(widths[i])))
-      .join('  ')
-      .trimEnd();
-  const [head, ...body] = rows.map(line);
-  return [head, '─'.repeat(widths.reduce((a, b) => a + b + 2, -2)), ...body];
+  const [head, ...body] = formatTable(rows, { right: [2, 3] });
+  return [head, '─'.repeat(Math.max(...[head, ...body].map((line) => line.length))), ...body];
 }

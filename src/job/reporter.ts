@@ -3,7 +3,7 @@ import { AlitokError } from '../errors.js';
 /** Numbers and short texts shown beside a progress bar, such as the loss. */
 export type Fields = Record<string, number | string>;
 
-/** One piece of long work as the user sees it. */
+/** The progress of one piece of long work. */
 export interface Progress {
   /** `done` of the total are done; `fields` replace those shown before. */
   update(done: number, fields?: Fields): void;
@@ -11,7 +11,7 @@ export interface Progress {
   stop(): void;
 }
 
-/** What is counted: `total` of `unit` (`'steps'`, `'images'`), of which `start` were done by an earlier run. */
+/** What is counted: `total` of `unit` (`'steps'`, `'images'`); an earlier run did the first `start` of them. */
 export interface ProgressOptions {
   label: string;
   total: number;
@@ -19,12 +19,28 @@ export interface ProgressOptions {
   start?: number;
 }
 
-/** How loops tell the user what goes on, without knowing whether there is a terminal. */
+/** What debug messages are about, each scope with what it shows. */
+export const DEBUG_SCOPES = {
+  config: 'each value that a config file or an override sets, and where',
+  data: 'how long listing the images took, and how long steps wait for data',
+  engine: 'which engine, device and precision were chosen, and why others were not',
+  memory: 'memory of the process, its tensors and the device, at each line of the metrics log',
+  processes: 'how the processes of a group found each other',
+  run: 'what is read from and written to a run folder, and how long it takes',
+} as const;
+export type DebugScope = keyof typeof DEBUG_SCOPES;
+
+/** How work reports to the user, whether or not there is a terminal. */
 export interface Reporter {
-  /** Opened while another progress is open, it is shown in that one's place until it stops. */
+  /** Opened while another progress is open, it is shown instead of that one until it stops. */
   progress(options: ProgressOptions): Progress;
   info(message: string): void;
   warn(message: string): void;
+  /**
+   * Reports a detail that helps to find a problem; absent where nobody asked for any. A message that takes work to make
+   * is given as a function, which is called only if the scope was asked for.
+   */
+  debug?(scope: DebugScope, message: string | (() => string)): void;
 }
 
 /** Images with a side shorter than the size they are wanted in. */
@@ -35,7 +51,7 @@ interface SmallImages {
   example: string;
 }
 
-/** Tells of what a loader does with single images: passes over a file that cannot be read, enlarges small ones. */
+/** Warns about single images: files that are skipped because they cannot be read, and small ones that are enlarged. */
 export function imageWarnings(reporter: Reporter) {
   return {
     onUnreadable(path: string, error: Error) {

@@ -42,9 +42,7 @@ it.each([
 });
 
 it('says where names come from when there are none', () => {
-  expect(() => parseClasses('goldfish', [], 1000)).toThrow(
-    /has no class names, which classNames gives it/,
-  );
+  expect(() => parseClasses('goldfish', [], 1000)).toThrow(/has no class names, which classNames gives it/);
 });
 
 it('reads names from a file, and refuses too few', async () => {

@@ -122,7 +122,9 @@ describe.skipIf(!canRun('libtorch'))('errors of the libtorch engine', () => {
   });
 
   it('a device that is not there', async () => {
-    await expect(openEngine('libtorch', { device: 'cuda:99' })).rejects.toThrow(/device: 'cuda:99': .*choose/);
+    await expect(openEngine('libtorch', { device: 'cuda:99' })).rejects.toThrow(
+      /device: 'cuda:99': .*choose/,
+    );
     await expect(openEngine('libtorch', { device: 'tpu' })).rejects.toThrow(/no device: 'tpu'; choose cpu/);
     await expect(openEngine('wasm', { precision: 'bf16' })).rejects.toThrow(
       /wasm cannot do precision: 'bf16'/,
