@@ -1,9 +1,9 @@
 const MIB = 2 ** 20;
 const GIB = 2 ** 30;
 
-/** A number of bytes for people: `3.2 GiB`, below a tenth of a GiB `12.5 MiB`. */
+/** A number of bytes for people: `3.2 GiB`, or `12.5 MiB` below 1 GiB. */
 export function formatBytes(bytes: number): string {
-  return bytes >= GIB / 10 ? `${(bytes / GIB).toFixed(1)} GiB` : `${(bytes / MIB).toFixed(1)} MiB`;
+  return bytes >= GIB ? `${(bytes / GIB).toFixed(1)} GiB` : `${(bytes / MIB).toFixed(1)} MiB`;
 }
 
 /** A row of a table of two columns: a name and its value. */

@@ -7,10 +7,11 @@ import { placeFromEnvironment } from '../../engine/distributed/place.js';
 import type { EngineChoice, EngineOptions } from '../../engine/index.js';
 import { ConfigError } from '../../errors.js';
 import type { Job } from '../../job/job.js';
-import { DEBUG_SCOPES, type DebugScope } from '../../job/reporter.js';
+import type { DebugScope } from '../../job/reporter.js';
 import type { Resume } from '../../run/record.js';
 import { interruptible } from './exit.js';
 import type { Log, LogLevel } from './log.js';
+import { SCOPES } from './options.js';
 import type { Recording } from './profile.js';
 
 /** Options that every command has. */
@@ -24,7 +25,8 @@ export interface GlobalOptions {
   logLevel: LogLevel;
   quiet?: boolean;
   verbose?: boolean;
-  debug?: DebugScope[];
+  /** `true` where no scopes were named. */
+  debug?: DebugScope[] | true;
   profile?: boolean;
 }
 
@@ -67,12 +69,11 @@ export function action<Options>(
       options.profile && profiled ? (await import('./profile.js')).startProfile(nameOf(command)) : undefined;
     const { openLog } = await import('./log.js');
     const place = placeFromEnvironment();
-    const all = Object.keys(DEBUG_SCOPES) as DebugScope[];
     const log = openLog({
       level: options.logLevel,
       // Of several processes rank 0 reports; the others report what goes wrong, and what --debug asks for.
       quiet: options.quiet || (place?.rank ?? 0) > 0,
-      scopes: options.debug ?? (options.logLevel === 'debug' ? all : []),
+      scopes: scopesOf(options),
     });
     try {
       await run({ options, args: command.processedArgs, log });
@@ -85,6 +86,11 @@ export function action<Options>(
       log.close();
     }
   };
+}
+
+/** The scopes whose debug messages are wanted: all of them at log level debug. */
+function scopesOf({ debug, logLevel }: GlobalOptions): readonly DebugScope[] {
+  return debug === true || (debug === undefined && logLevel === 'debug') ? SCOPES : (debug ?? []);
 }
 
 /** Writes a profile. That it cannot be written does not change how the command ends. */
@@ -122,7 +128,7 @@ export function engineOptions({ options, log }: Pick<Invocation<object>, 'option
 }
 
 /** Variables of the environment that change how engines compute. */
-const ENGINE_VARIABLES = /^(ALITOK|CUDA|CUBLAS|GOMP|MKL|NCCL|OMP|OPENBLAS|PYTORCH|TORCH|TF)_/;
+const ENGINE_VARIABLES = /^(ALITOK|CUDA|CUBLAS|GOMP|MKL|NCCL|OMP|OPENBLAS|PYTORCH|TORCH)_/;
 
 /** The environment of an engine, in one line. */
 function environmentText(environment: NodeJS.ProcessEnv): string {

@@ -123,17 +123,16 @@ export function weightsOption(): Option {
   );
 }
 
+const CONFIG = 'YAML config of the experiment (default: the published values)';
+
 /** Gives a command `--config FILE`. */
-export function configOption(command: Command): Command {
-  return command.option(
-    '-c, --config <file>',
-    'YAML config of the experiment (default: the published values)',
-  );
+export function configOption(command: Command, description = CONFIG): Command {
+  return command.option('-c, --config <file>', description);
 }
 
 /** Gives a command `--config FILE` and trailing `key.sub=value` overrides; `readConfig` reads them. */
-export function withConfig(command: Command, example = 'generator.layers=12'): Command {
-  return configOption(command.argument('[overrides...]', `config values, such as ${example}`));
+export function withConfig(command: Command, example = 'generator.layers=12', description = CONFIG): Command {
+  return configOption(command.argument('[overrides...]', `config values, such as ${example}`), description);
 }
 
 /** Help text with example command lines: `[['alitok eval …', 'what it does'], …]`. */
@@ -141,13 +140,15 @@ export function examples(lines: readonly (readonly [command: string, purpose: st
   return `\nExamples:\n${lines.map(([command, purpose]) => `  # ${purpose}\n  $ ${command}\n`).join('')}`;
 }
 
-const SCOPES = Object.keys(DEBUG_SCOPES) as DebugScope[];
+export const SCOPES = Object.keys(DEBUG_SCOPES) as DebugScope[];
 
 /** `--debug`, with or without scopes. */
 export function debugOption(): Option {
-  return new Option('--debug [scopes]', `print details about these, or about all: ${SCOPES.join(', ')}`)
-    .preset('all')
-    .argParser(parseScopes);
+  const option = new Option(
+    '--debug [scopes]',
+    `print details about these, or about all: ${SCOPES.join(', ')}`,
+  );
+  return option.argParser(parseScopes);
 }
 
 /** The scopes of `config,data`; all of them for `all`. */

@@ -29,7 +29,11 @@ const KEYS: Record<Exclude<keyof SamplingFlags, keyof ConfigOptions>, keyof Sett
 
 /** Gives a command the settings of sampling, as options and as section `sample` of a config; `readSampling` reads them. */
 export function withSampling(command: Command): Command {
-  return withConfig(command, 'sample.temperature=0.9')
+  return withConfig(
+    command,
+    'sample.temperature=0.9',
+    'YAML config, whose section sample sets what the options below do not',
+  )
     .addOption(
       new Option(
         '--seed <n>',

@@ -25,7 +25,7 @@ function globalWords(options: GlobalOptions): string[] {
   return [
     ...given.flatMap(([name, value]) => [`--${name}`, String(value)]),
     ...flags.map(([name]) => `--${name}`),
-    ...(options.debug ? [`--debug=${options.debug.join(',')}`] : []),
+    ...(options.debug ? [`--debug=${options.debug === true ? 'all' : options.debug.join(',')}`] : []),
   ];
 }
 
