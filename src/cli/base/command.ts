@@ -35,7 +35,7 @@ export interface ConfigOptions {
   config?: string;
 }
 
-/** What a command's action gets. */
+/** The argument of a command's action. */
 export interface Invocation<Options> {
   options: Options & GlobalOptions;
   /** The positional arguments; a variadic one is an array. */
@@ -108,7 +108,7 @@ function quote(word: string): string {
   return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
 }
 
-/** A fair share of the processors, where other processes of the group run on the same machine. */
+/** This process's share of the processors, if other processes of the group run on the same machine. */
 function sharedThreads(localSize = 1): number {
   return Math.max(1, Math.floor(availableParallelism() / localSize));
 }
@@ -174,7 +174,7 @@ export async function openJob(
     command: ['alitok', ...process.argv.slice(2)].map(quote).join(' '),
     reporter: log,
     interruptible: (work) =>
-      interruptible(work, () => log.warn('stopping; once more stops at once, without saving')),
+      interruptible(work, () => log.warn('stopping; a second signal stops at once, without saving')),
     logTo: log.toFile,
   };
 }
