@@ -98,7 +98,7 @@ describe('checkpoints of PyTorch', () => {
     expect(stdout).toMatch(/width 64, 3 layers, 4 heads/);
     expect(stdout).toMatch(/202,816/);
     expect(stdout).toMatch(/configs\/alitok_b\.yaml with generator\.width=64 .*generator\.classes=10/);
-    expect(stdout).toMatch(/all names and shapes fit/);
+    expect(stdout).toMatch(/all names and shapes match/);
     const bare = await succeed('inspect', golden('tokenizer_stage2.pth'));
     expect(bare.stdout).toMatch(/tokenizer, stage 2/);
     expect(bare.stdout).toMatch(/32 × 32 px, patches of 8/);

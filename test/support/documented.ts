@@ -2,7 +2,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 
 /** A file of the repository. */
-export const repository = (name: string) => fileURLToPath(new URL(`../${name}`, import.meta.url));
+export const repository = (name: string) => fileURLToPath(new URL(`../../${name}`, import.meta.url));
 
 /** The pages for people: the README first, then those of docs/. */
 export const PAGES = [
