@@ -13,7 +13,7 @@ export const PANELS: readonly Panel[] = [
   { metric: 'loss', title: 'Training loss', yLabel: 'loss', logY: true },
   { metric: 'psnr', title: 'Training PSNR', yLabel: 'dB' },
   { metric: 'validation_psnr', title: 'Validation PSNR', yLabel: 'dB' },
-  { metric: 'preview_psnr', title: 'Preview PSNR (training images)', yLabel: 'dB' },
+  { metric: 'preview_psnr', title: 'Preview PSNR', yLabel: 'dB' },
   { metric: 'codebook_usage', title: 'Codebook usage', yLabel: 'fraction of entries' },
   { metric: 'accuracy', title: 'Next-token accuracy', yLabel: 'fraction of tokens' },
   { metric: 'lr', title: 'Learning rate', yLabel: 'learning rate' },

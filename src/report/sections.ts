@@ -75,14 +75,14 @@ export function overview(runs: readonly PageRun[]): Section {
     ({ metric }) => metric !== 'lr' && runs.some((run) => last(run.metrics, metric) !== undefined),
   );
   const rows: [string, (run: PageRun) => string | undefined][] = [
-    ['training', (run) => run.info?.training?.label],
-    ['steps', standing],
-    ['time', timeTaken],
+    ['Training', (run) => run.info?.training?.label],
+    ['Steps', standing],
+    ['Time', timeTaken],
     ...metrics.map(({ metric, title }): [string, (run: PageRun) => string] => [
       title,
       (run) => digits(last(run.metrics, metric)),
     ]),
-    ['folder', (run) => run.folder],
+    ['Folder', (run) => run.folder],
   ];
   return {
     id: 'runs',
@@ -128,7 +128,7 @@ async function curveFigure(panel: Panel, runs: readonly PageRun[]): Promise<Html
 ${described(svg, `${panel.title}. ${texts.join('; ')}`)}
 <details><summary>Values</summary>${table({
     caption: panel.title,
-    head: ['step', ...series.map(({ name }) => name)],
+    head: ['Step', ...series.map(({ name }) => name)],
     rows: spread(steps, TABLE_STEPS).map((step) => [
       digits(step),
       ...values.map((of) => digits(of.get(step))),
@@ -259,7 +259,7 @@ function configDifferences(configs: readonly (Config | undefined)[]): ConfigRow[
 }
 
 export function configs(runs: readonly PageRun[]): Section {
-  const head = ['key', ...runs.map(({ name }) => name)];
+  const head = ['Key', ...runs.map(({ name }) => name)];
   const rows = (differing: ReturnType<typeof configDifferences>) =>
     differing.map(({ key, values }) => [html`<code>${key}</code>`, ...values.map((value) => value ?? '–')]);
   const given = runs.map(({ config }) => config);
@@ -267,7 +267,7 @@ export function configs(runs: readonly PageRun[]): Section {
   const fromDefaults = configDifferences([loadConfig(undefined), ...given]);
   const defaults = table({
     caption: 'Values that differ from the defaults (the published values)',
-    head: ['key', 'default', ...head.slice(1)],
+    head: ['Key', 'Default', ...head.slice(1)],
     rows: rows(fromDefaults),
   });
   return {
@@ -297,15 +297,15 @@ export function versions(runs: readonly PageRun[]): Section {
         : table({
             caption: 'Each start of each run',
             head: [
-              'run',
-              'started',
-              'engine',
+              'Run',
+              'Started',
+              'Engine',
               'alitok',
-              'git revision',
+              'Git revision',
               'Node.js',
               'tfjs',
-              'seed',
-              'command',
+              'Seed',
+              'Command',
             ],
             rows: starts.map(({ name, time, engine, versions: of, git_revision, seed, command }) => [
               name,

@@ -178,6 +178,36 @@ describe('inspect --resolved', () => {
   });
 });
 
+it('a missing --features says where to get Inception', async () => {
+  const { code, stderr } = await alitok(
+    'eval',
+    'generation',
+    '--samples',
+    at('train'),
+    '--reference',
+    at('train'),
+  );
+  expect(code).toBe(2);
+  expect(stderr).toMatch(
+    /required option '--features <path>' not specified; name the Inception of published results/,
+  );
+});
+
+it('settings of sampling are refused where nothing is sampled', async () => {
+  const files = ['--samples', at('train'), '--reference', at('train'), '--features', at('train')];
+  for (const [given, named] of [
+    [['sample.seed=2'], 'sample.seed=2'],
+    [['--top-k', '2'], '--top-k'],
+    [['--count', '2'], '--count'],
+  ] as const) {
+    const { code, stderr } = await alitok('eval', 'generation', ...files, ...given);
+    expect([code, stderr]).toEqual([
+      2,
+      expect.stringContaining(`error: ${named} is for sampling; give --generator`),
+    ]);
+  }
+});
+
 describe('sampling settings', () => {
   const settings = async (out: string, ...more: string[]) => {
     const models = ['-g', generator, '-t', tokenizer, '--per-class', '1', '--npz-only'];

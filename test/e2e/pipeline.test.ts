@@ -178,7 +178,7 @@ describe('the pipeline', () => {
     const half = await alitok(...evaluate(reference, '--samples', at('sampled'), '-g', generator));
     expect([half.code, half.stderr]).toEqual([
       2,
-      expect.stringMatching(/--generator and --tokenizer go together/),
+      expect.stringMatching(/--generator and --tokenizer belong together/),
     ]);
   });
 
