@@ -31,7 +31,7 @@ export function forCommandLine(text: string): string {
 }
 
 /** What to do where memory lacks, on the host or on a device. */
-export const LESS_MEMORY = `lower the batch size (batch_size, ${option('batch')}), raise accumulation, or train with checkpoint_activations`;
+export const LESS_MEMORY = `lower the batch size (batch_size, ${option('batchSize')}), raise accumulation, or train with checkpoint_activations`;
 
 /**
  * The errors a user can cause or repair. Each carries one line that names the file, key or shape and the

@@ -42,5 +42,5 @@ export {
 } from './errors.js';
 export type { EvaluateSamplesOptions, GenerationResult } from './eval/evaluate-samples.js';
 export type { EvaluateTokenizerOptions, ReconstructionResult } from './eval/evaluate-tokenizer.js';
-export type { Fields, Progress, ProgressOptions, Reporter } from './job/reporter.js';
+export type { DebugScope, Fields, Progress, ProgressOptions, Reporter } from './job/reporter.js';
 export type { Stage } from './models/geometry.js';

@@ -9,7 +9,7 @@ const require = createRequire(import.meta.url);
 
 export interface ProgramVersions {
   versions: Record<'node' | 'alitok' | 'tfjs', string>;
-  /** Of this program's checkout, ending in `-dirty` if files were changed; null outside of one. */
+  /** The git commit of this program, ending in `-dirty` if files were changed; null outside a checkout. */
   git_revision: string | null;
 }
 
@@ -20,7 +20,7 @@ export function packageVersion(): string {
 
 let revision: string | null | undefined;
 
-/** Asked for once: it is the program's, which does not change while it runs. */
+/** Looked up once, since it does not change while the program runs. */
 function gitRevision(): string | null {
   revision ??= describeCheckout();
   return revision;
@@ -36,7 +36,7 @@ function describeCheckout(): string | null {
   }
 }
 
-/** What ran. */
+/** The versions of everything that runs. */
 export function programVersions(): ProgramVersions {
   const versions = {
     node: process.versions.node,

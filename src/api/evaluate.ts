@@ -11,7 +11,7 @@ import {
 } from '../eval/evaluate-tokenizer.js';
 import type { Reporter } from '../job/reporter.js';
 
-/** Hears nothing; for a program that shows its own progress, or none. */
+/** Reports nothing, for programs that show their own progress or none. */
 const silent: Reporter = {
   progress: () => ({ update() {}, stop() {} }),
   info() {},
@@ -24,22 +24,27 @@ function forProgram(reporter: Reporter): Reporter {
     progress: (options) => reporter.progress(options),
     info: (message) => reporter.info(forLibrary(message)),
     warn: (message) => reporter.warn(forLibrary(message)),
+    ...(reporter.debug && {
+      debug: (scope, message) =>
+        reporter.debug!(scope, () => forLibrary(typeof message === 'string' ? message : message())),
+    }),
   };
 }
 
 /**
- * The generation metrics of samples against a reference, as `alitok eval generation` gives them; `reporter` hears of
- * progress and of files that are passed over. @throws DataError for the images, CheckpointError for the network's file
+ * The generation metrics of samples against a reference, as `alitok eval generation` computes them. `reporter` gets the
+ * progress, and warnings about files that are skipped.
+ * @throws DataError for the images, CheckpointError for the network's file
  */
 export async function evaluateGeneration(
   options: EvaluateSamplesOptions,
   reporter: Reporter = silent,
 ): Promise<GenerationResult> {
-  return (await evaluateSamples(options, { reporter: forProgram(reporter) }))!; // a process by itself has the result
+  return (await evaluateSamples(options, { reporter: forProgram(reporter) }))!; // only ranks above 0 get no result
 }
 
 /**
- * The reconstruction metrics of a tokenizer on images, as `alitok eval reconstruction` gives them.
+ * The reconstruction metrics of a tokenizer on images, as `alitok eval reconstruction` computes them.
  * @throws DataError for the images, CheckpointError for the files of tokenizer and networks
  */
 export async function evaluateReconstruction(

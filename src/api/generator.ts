@@ -7,31 +7,31 @@ import { checkPair } from '../sample/load-models.js';
 import { sampleCodes, sampleOptions } from '../sample/sampler.js';
 import type { ImageTokenizer } from './tokenizer.js';
 
-/** How images are drawn: section `sample` of a config. What is absent is as the generator was saved or published with. */
+/** Sampling settings: section `sample` of a config. Absent ones are those that the generator was saved or published with. */
 export type SampleSettings = Partial<Config['sample']>;
 
 /** A loaded generator with the tokenizer whose codes it models. */
 export interface ImageGenerator {
   /** Number of classes: 0 to `classes` − 1. */
   readonly classes: number;
-  /** Their names by index; empty where the data had none. */
+  /** The names of the classes by index; empty if the data had none. */
   readonly classNames: readonly string[];
-  /** What `sample` draws with unless it is told otherwise. */
+  /** The default settings of `sample`. */
   readonly settings: Readonly<Config['sample']>;
   /**
-   * Draws an image for each class index, `batch_size` at once. Image i depends on the seed, i and its class alone.
-   * @throws ConfigError for a class that is not there
+   * Samples an image for each class index, `batch_size` at once. Image i depends only on the seed, i and its class.
+   * @throws ConfigError for a class that does not exist
    */
   sample(classes: readonly number[], settings?: SampleSettings): Promise<Image[]>;
-  /** Draws codes alone, T for each class index: `tokenizer.decode` makes images of them. @throws ConfigError as `sample` */
+  /** Samples T codes for each class index, for `tokenizer.decode`. @throws ConfigError as `sample` */
   sampleCodes(classes: readonly number[], settings?: SampleSettings): Promise<Int32Array[]>;
-  /** Frees its memory; the tokenizer's stays. */
+  /** Frees the generator's memory, but not the tokenizer's. */
   dispose(): void;
 }
 
 /**
  * Loads a generator: a published `.bin`, a `.safetensors` file, or a run of `alitok train-ar`.
- * @throws CheckpointError, naming the file and what is wrong, or where it models another tokenizer's codes
+ * @throws CheckpointError if the file is missing or damaged, or the generator models another tokenizer's codes
  */
 export async function openGenerator(path: string, tokenizer: ImageTokenizer): Promise<ImageGenerator> {
   const generator = await loadGenerator(path, tokenizer.model.geometry, (message) =>

@@ -6,8 +6,8 @@ import { ConfigError } from '../errors.js';
 import { writeFileAtomic } from '../files/atomic.js';
 
 /**
- * Reads an image file as the tokenizer is evaluated on it: RGB, ADM's centre crop to `size` × `size` pixels.
- * @throws DataError where the file is missing, not an image, or has more than `maxPixels` pixels (268 million by itself)
+ * Reads an image file as for the evaluation of a tokenizer: RGB, ADM's center crop to `size` × `size` pixels.
+ * @throws DataError where the file is missing, not an image, or has more than `maxPixels` pixels (default: 268 million)
  */
 export async function readImage(
   path: string,
@@ -18,8 +18,8 @@ export async function readImage(
 }
 
 /**
- * Writes an image as PNG; the file appears when it is complete.
- * @throws OutputError where it cannot be written, or another file is there that alitok did not write
+ * Writes an image as PNG, atomically.
+ * @throws OutputError where it cannot be written, or would replace a file that alitok did not write
  */
 export async function writeImage(path: string, image: Image): Promise<void> {
   await writeFileAtomic(path, await encodePng(image));
@@ -38,7 +38,7 @@ export function join(images: readonly Image[], size: number): Uint8Array {
   return pixels;
 }
 
-/** Pixels (B, size, size, 3) as images, which share their memory. */
+/** Images that share the memory of pixels (B, size, size, 3). */
 export function split(pixels: Uint8Array, size: number): Image[] {
   return splitImages(pixels, size).map((data) => ({ width: size, height: size, data }));
 }

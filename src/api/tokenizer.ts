@@ -11,23 +11,23 @@ import { join, split } from './images.js';
 export interface ImageTokenizer {
   /** Side of its images, in pixels. */
   readonly imageSize: number;
-  /** T, the codes of an image: g + 1 of the prefix, then g² in the order of the patches. */
+  /** T, the number of codes of an image: g + 1 prefix codes, then g² codes in the order of the patches. */
   readonly tokens: number;
   /** N: codes are 0 to N − 1. */
   readonly codebookSize: number;
-  /** Of its decoder: 1 is the causal, 2 the bidirectional one that images are published with. */
+  /** 1 for the causal decoder, 2 for the bidirectional one, which is used for final images. */
   readonly stage: Stage;
   /** @internal */
   readonly model: Tokenizer;
-  /** Codes of each image, T. All images go through at once. @throws ConfigError for an image of another size */
+  /** The T codes of each image, computed in one batch. @throws ConfigError for an image of another size */
   encode(images: readonly Image[]): Int32Array[];
-  /** The image that each row of T codes stands for. @throws ConfigError for other numbers of codes, or codes outside of 0 to N − 1 */
+  /** The image of each row of T codes. @throws ConfigError for another number of codes, or codes outside 0 to N − 1 */
   decode(codes: readonly Int32Array[]): Image[];
   /** Frees its memory. */
   dispose(): void;
 }
 
-/** The codes of several images as one array. @throws ConfigError where they are not the tokenizer's */
+/** The codes of several images as one array. @throws ConfigError for codes that the tokenizer does not have */
 function rowsOf(codes: readonly Int32Array[], tokens: number, codebookSize: number): Int32Array {
   const all = new Int32Array(codes.length * tokens);
   codes.forEach((row, i) => {
@@ -43,7 +43,8 @@ function rowsOf(codes: readonly Int32Array[], tokens: number, codebookSize: numb
 
 /**
  * Loads a tokenizer: a published `.pth`, a `.safetensors` file, or a run of `alitok train-tokenizer`.
- * Of a training file with several sets of weights, `FILE#KEY` takes those under a key. Call `openEngine` before. @throws CheckpointError, naming the file and what is wrong
+ * For a training file with several sets of weights, `FILE#KEY` selects the set under a key. Call `openEngine` first.
+ * @throws CheckpointError if the file is missing, damaged or of another kind
  */
 export async function openTokenizer(path: string): Promise<ImageTokenizer> {
   const model = await loadTokenizer(path, (message) => process.emitWarning(message));

@@ -16,18 +16,18 @@ import { sampleCodes, sampleOptions } from '../sample/sampler.js';
 import type { TokenCache } from '../tokens/codes.js';
 import { GeneratorTrainer } from '../train/generator/trainer.js';
 
-/** What is timed: what it is called, and how much one run of it does. */
+/** A workload to time, and how much work one run of it is. */
 export interface Case {
   description: string;
-  /** Images that one run handles. */
+  /** Images in one run. */
   images: number;
-  /** Bytes of weights that one decoding step must read; 0 where that is not what limits. */
+  /** Bytes of weights that one decoding step reads; 0 where bandwidth is not the limit. */
   bytesPerStep: number;
-  /** Multiplications and additions of one run. */
+  /** Floating-point operations of one run. */
   operations: number;
-  /** Steps of one run, for bytesPerStep. */
+  /** Decoding steps of one run. */
   steps: number;
-  /** What is timed; the device may still be at work on it when it returns. */
+  /** The work itself; the device may still be computing when it returns. */
   run(): Promise<void>;
   dispose(): void;
 }
@@ -35,28 +35,28 @@ export interface Case {
 export const CASES = ['encode', 'decode', 'train', 'sample'] as const;
 export type CaseName = (typeof CASES)[number];
 
-/** A case as one writes it: `sample:8:32` is 32 codes of each of 8 images. */
+/** A case as it is written: `sample:8:32` is 32 codes of each of 8 images. */
 export interface CaseSpec {
   name: CaseName;
-  /** Images at once. */
+  /** Batch size. */
   batch: number;
   /** Codes sampled of each image; all if absent. */
   steps?: number;
 }
 
 export interface CaseOptions {
-  /** What the generator samples with. */
+  /** The type that the generator's weights are stored in. */
   weights?: WeightKind;
-  /** What the engine multiplies. */
+  /** The precision of the engine's products. */
   precision?: EngineOptions['precision'];
 }
 
-/** Bytes of a weight. */
+/** Bytes of a weight by its type. */
 const BYTES = { float32: 4, bf16: 2, int8: 1 };
 
 const SEED = 0;
 
-/** What a word of the command line names, or undefined where that is no case. */
+/** The case that a word of the command line names; undefined if it is not one. */
 export function parseCase(text: string): CaseSpec | undefined {
   const [, name, batch = '1', steps] = /^([a-z]+)(?::([1-9]\d*))?(?::([1-9]\d*))?$/.exec(text) ?? [];
   if (!CASES.includes(name as CaseName) || (steps !== undefined && name !== 'sample')) return undefined;
@@ -67,12 +67,12 @@ export function parseCase(text: string): CaseSpec | undefined {
   };
 }
 
-/** How far apart neighbours are as angles, so that no two are alike. */
+/** The angle between neighbours, in radians: the golden angle, so that no two are the same. */
 const TURN = 2.399963;
 
 /**
- * Numbers in [-1, 1], made on the device: sines of many angles. Time does not depend on which numbers they are, but on a GPU it
- * does on how many of their bits differ.
+ * Numbers in [-1, 1], computed on the device: sines of many angles. Their values do not matter, except that on a GPU speed
+ * depends on how many of their bits differ.
  */
 function waves(shape: number[]): tf.Tensor {
   const size = shape.reduce((a, b) => a * b, 1);
@@ -85,7 +85,7 @@ function waves(shape: number[]): tf.Tensor {
 /** Standard deviation of weights. */
 const STD = 0.02;
 
-/** Weights of which none is zero, as a fresh output layer would be. */
+/** Fills parameters with weights that are not zero, unlike a fresh output layer. */
 function fill(parameters: Parameters): void {
   for (const p of parameters)
     p.value = tf.tidy(() => {
@@ -105,11 +105,11 @@ function generatorConfig(config: Config) {
   return { ...config.generator, codebook_size, prefix_tokens, grid };
 }
 
-/** Weights that a pass multiplies by, without embeddings. */
+/** Number of weights in matrix products, without embeddings. */
 const matrices = (parameters: Parameters) =>
   [...parameters].reduce((sum, p) => sum + (p.shape.length >= 2 && !/embed/.test(p.name) ? p.size : 0), 0);
 
-/** Multiplications and additions of a pass over the sequence of one image. */
+/** Floating-point operations of a forward pass over the sequence of one image. */
 const passOf = ({ geometry }: Generator) => totalFlops(generatorFlops(geometry));
 
 function sampling(
@@ -126,7 +126,7 @@ function sampling(
   const count = steps ?? tokens;
   fill(generator.parameters);
   const labels = Array.from({ length: batch }, (_, i) => i % classes);
-  // In bf16 each weight is rounded at the first step, and its copy read from then on.
+  // In bf16 each weight is rounded at the first step; later steps read the rounded copy.
   const read = kind === 'float32' && precision === 'bf16' ? 'bf16' : kind;
   const bytesPerStep = BYTES[read] * matrices(generator.parameters);
   if (kind !== 'float32') packWeights(generator, kind);
@@ -147,7 +147,7 @@ function sampling(
   };
 }
 
-/** Codes that no tokenizer made, enough for a batch, from which a trainer reads as from a file. */
+/** Random codes, enough for one batch, which a trainer reads like a token cache. */
 function drawnCodes(
   { tokens, codebook_size, classes }: Pick<Generator['geometry'], 'tokens' | 'codebook_size' | 'classes'>,
   images: number,
@@ -167,7 +167,7 @@ function drawnCodes(
   };
 }
 
-/** The recipe's own step: dropout, dropped classes, clipping, groups of weight decay, and the average if there is one. */
+/** A complete training step of the recipe: dropout, class dropout, clipping, AdamW, and EMA if it is on. */
 function training(config: Config, { batch }: CaseSpec): Case {
   const sizes = generatorConfig(config);
   const tokens = sizes.prefix_tokens + sizes.grid ** 2;
@@ -218,7 +218,7 @@ function tokenizing(config: Config, { batch }: CaseSpec, direction: 'encode' | '
   };
 }
 
-/** Makes a case with a config's sizes and weights of its own. */
+/** Makes a case with the sizes of a config and synthetic weights. */
 export function openCase(spec: CaseSpec, config: Config, options: CaseOptions = {}): Case {
   if (spec.name === 'sample') return sampling(config, spec, options);
   if (spec.name === 'train') return training(config, spec);

@@ -8,52 +8,53 @@ import {
 } from '../engine/measurements.js';
 import { linear, packedLinear, packWeight } from '../engine/ops/index.js';
 import type { EngineOptions } from '../engine/options.js';
+import { turn } from '../job/turn.js';
 import type { Case } from './cases.js';
 
-/** What this machine can do at best, measured with the engine that is open. */
+/** The measured limits of this machine with the engine that is open. */
 export interface Limits {
-  /** Bytes a second that a product with few rows reads. */
+  /** Bytes per second that a matrix product with few rows reads. */
   bandwidth: number;
-  /** Floating-point operations a second of a large matrix product, in the precision that is chosen. */
+  /** Floating-point operations per second of a large matrix product, in the chosen precision. */
   matrixRate: number;
 }
 
 export interface Measurement {
   description: string;
-  /** Of one run: the median of all repeats, and the fastest. */
+  /** Seconds of one run: the median of all repeats, and the fastest. */
   seconds: number;
   fastest: number;
-  /** Of one run, the median: what the process took of the processors, of all its threads together. */
+  /** Processor seconds of one run, over all threads; the median. */
   processor_seconds: number;
   images_per_second: number;
-  /** Of the measured limit: bandwidth for sampling with few rows, the matrix rate for everything else. */
+  /** Fraction of the measured limit: of bandwidth for sampling with few rows, of the matrix rate for everything else. */
   share_of_limit: number;
   limited_by: 'bandwidth' | 'matrix rate';
-  /** Most memory that was taken meanwhile, bytes: of a CUDA device by tensors, else by this process. */
+  /** Peak memory in bytes: of tensors on a CUDA device, else of this process. */
   peak_memory: number;
-  /** Decoding steps of one run; 1 for what has none. */
+  /** Decoding steps of one run; 1 if there are none. */
   steps: number;
-  /** What the host asked for in one decoding step, on average, or in one run: kernels of tfjs, and calls of PyTorch. */
+  /** Calls of the host per decoding step, or per run if there are none: tfjs kernels, and calls of PyTorch. */
   tfjs_kernels: number;
   bridge_calls?: number;
-  /** Kernels that a CUDA device ran in one run, those of one decoding step, and the seconds that they took together. */
+  /** Kernels that a CUDA device ran in one run and in one decoding step, and their total time in seconds. */
   kernels?: number;
   kernels_per_step?: number;
   kernel_seconds?: number;
-  /** The kinds of kernels that took longest, copies and fills among them. */
+  /** The kernels that took longest, including copies and fills. */
   longest_kernels?: KernelUse[];
 }
 
 const median = (values: number[]) => [...values].sort((a, b) => a - b)[values.length >> 1];
 
-/** Waits until the device has done all that was asked of it so far: it works in order, and this is the last. */
+/** Waits until the device has finished all work so far: it works in order, so reading a new tensor comes last. */
 async function settled(): Promise<void> {
   const last = tf.fill([1], 0);
   await last.data();
   last.dispose();
 }
 
-/** Seconds of one run to its end on the device: by the clock, and of the processors. */
+/** Seconds of one run, until the device has finished: wall-clock time and processor time. */
 export async function time(run: () => Promise<void>): Promise<{ wall: number; cpu: number }> {
   const [start, used] = [performance.now(), process.cpuUsage()];
   await run();
@@ -62,11 +63,12 @@ export async function time(run: () => Promise<void>): Promise<{ wall: number; cp
   return { wall: (performance.now() - start) / 1000, cpu: (user + system) / 1e6 };
 }
 
-/** Those of `repeats` runs after one to warm up. */
+/** The times of `repeats` runs after a warm-up. */
 async function times(run: () => Promise<void>, repeats: number): Promise<{ wall: number[]; cpu: number[] }> {
   await time(run);
   const [wall, cpu]: number[][] = [[], []];
   for (let i = 0; i < repeats; i++) {
+    await turn(); // so that a signal is handled
     const taken = await time(run);
     wall.push(taken.wall);
     cpu.push(taken.cpu);
@@ -74,11 +76,11 @@ async function times(run: () => Promise<void>, repeats: number): Promise<{ wall:
   return { wall, cpu };
 }
 
-/** A measurement shorter than this, in seconds, is more of its beginning and end than of itself. */
+/** In seconds; in shorter measurements, start and end count too much. */
 const LONG_ENOUGH = 0.01;
 const REPEATS = 8;
 
-/** Seconds of one `body` at best, of as many in a row as take long enough. */
+/** Seconds of the fastest `body`, from as many in a row as take long enough. */
 async function best(body: () => tf.Tensor): Promise<number> {
   for (let count = 1; ; count *= 4) {
     const row = async () => {
@@ -89,12 +91,12 @@ async function best(body: () => tf.Tensor): Promise<number> {
   }
 }
 
-/** Operations a second from which on a larger product is needed to keep a device busy. */
+/** Above this many operations per second, only a larger product keeps a device busy. */
 const FAST_DEVICE = 1e12;
-/** Rows and columns of a product, and how many products each of its sums has. */
+/** Sizes of matrix products: rows and columns of the result, and the inner dimension. */
 const PRODUCTS = { small: { side: 1024, depth: 1024 }, large: { side: 4096, depth: 16384 } };
 
-/** Operations a second of a matrix product. The large one is deep, so that writing its result counts for little. */
+/** Operations per second of a matrix product. The large one is deep, so that writing its result takes little of the time. */
 async function rateOf({ side, depth }: { side: number; depth: number }): Promise<number> {
   const matrix = tf.fill([side, depth], 1);
   const rate = (2 * side ** 2 * depth) / (await best(() => linear(matrix, matrix)));
@@ -103,8 +105,8 @@ async function rateOf({ side, depth }: { side: number; depth: number }): Promise
 }
 
 /**
- * Reads through 512 MiB for the bandwidth, in bf16 half of it, far more than any cache, and multiplies matrices for the
- * rate, all in the precision that the engine was opened with.
+ * Measures the bandwidth by reading 512 MiB (256 MiB in bf16), far more than any cache holds, and the matrix rate by
+ * multiplying matrices, both in the precision that the engine was opened with.
  */
 export async function measureLimits(precision: EngineOptions['precision'] = 'float32'): Promise<Limits> {
   const [rows, n] = [32768, 4096];
@@ -121,9 +123,9 @@ export async function measureLimits(precision: EngineOptions['precision'] = 'flo
   };
 }
 
-/** How many kinds of kernels are named. */
+/** Most kernels that are listed. */
 const NAMED = 12;
-/** What the profiler calls copies and fills, which are no kernels. */
+/** The profiler's names of copies and fills, which are not kernels. */
 const TRANSFER = /^Mem(cpy|set)\b/;
 
 function kernelCounts(used: KernelUse[] | undefined, steps: number): Partial<Measurement> {
@@ -134,12 +136,12 @@ function kernelCounts(used: KernelUse[] | undefined, steps: number): Partial<Mea
   return { kernels, ...perStep, kernel_seconds: seconds, longest_kernels: used.slice(0, NAMED) };
 }
 
-/** Runs a case once to warm up and then `repeats` times; on a CUDA device once more, for its kernels. */
+/** Runs a case once to warm up and then `repeats` times; on a CUDA device once more, to count its kernels. */
 export async function measure(what: Case, repeats: number, limits: Limits): Promise<Measurement> {
   const peak = watchMemory();
   let asked: Calls | undefined;
   const counted = async () => {
-    asked = await countCalls(what.run); // the last run counts; counting costs little beside a call
+    asked = await countCalls(what.run); // of all runs the last one is kept; counting costs little compared with a call
   };
   const { wall, cpu } = await times(counted, repeats);
   const taken = peak();

@@ -1,8 +1,10 @@
 import { Command } from 'commander';
 import type { EngineChoice } from '../engine/index.js';
+import { DEBUG_SCOPES } from '../job/reporter.js';
+import { formatTable } from '../text.js';
 import { packageVersion } from '../versions.js';
-import { choice, examples, wholeNumber } from './base/command.js';
 import type { LogLevel } from './base/log.js';
+import { choice, debugOption, examples, wholeNumber } from './base/options.js';
 import * as bench from './commands/bench.js';
 import * as completion from './commands/completion.js';
 import * as convert from './commands/convert.js';
@@ -45,7 +47,7 @@ const COMMANDS: readonly Register[] = [
   completion,
 ].map((command) => command.register);
 
-// As records, the compiler sees to it that none is missing; their modules are too heavy to import for the help.
+// As records, so that the compiler finds a missing one; their modules take too long to import for the help.
 const ENGINES: Record<EngineChoice, true> = {
   auto: true,
   libtorch: true,
@@ -54,7 +56,6 @@ const ENGINES: Record<EngineChoice, true> = {
   cpu: true,
 };
 const LOG_LEVELS: Record<LogLevel, true> = {
-  trace: true,
   debug: true,
   info: true,
   warn: true,
@@ -62,7 +63,9 @@ const LOG_LEVELS: Record<LogLevel, true> = {
   silent: true,
 };
 
-/** The command line as a commander program; it throws CommanderError in place of ending the process. */
+const indented = (lines: readonly string[]) => lines.map((line) => `  ${line}`).join('\n');
+
+/** The command line as a commander program; it throws CommanderError instead of ending the process. */
 export function createProgram(commands: readonly Register[] = COMMANDS): Command {
   const program = new Command('alitok')
     .description('Train, sample and evaluate aligned image tokenizers and autoregressive generators.')
@@ -70,24 +73,32 @@ export function createProgram(commands: readonly Register[] = COMMANDS): Command
     .addOption(
       choice(
         '--engine <name>',
-        'what computes: auto takes the fastest installed',
+        'compute engine; auto: the fastest one installed',
         Object.keys(ENGINES),
         'auto',
       ),
     )
-    .option('--threads <n>', 'processors to use (default: all)', wholeNumber(1))
-    .option('--device <name>', 'cpu, cuda or cuda:N, for libtorch (default: cuda where there is any)')
+    .option('--threads <n>', 'processor threads to use (default: all)', wholeNumber(1))
+    .option('--device <name>', 'libtorch only: cpu, cuda or cuda:N (default: cuda if there is a CUDA device)')
     .addOption(
-      choice('--precision <type>', 'what layers multiply, for libtorch', ['float32', 'bf16'], 'float32'),
+      choice('--precision <type>', 'libtorch only: precision of layers', ['float32', 'bf16'], 'float32'),
     )
-    .option('--tf32', 'let CUDA multiply float32 numbers with a shorter mantissa')
-    .option('--deterministic', 'let CUDA use only algorithms that give the same bits each time')
-    .addOption(choice('--log-level <level>', 'least level of log lines', Object.keys(LOG_LEVELS), 'info'))
-    .option('-q, --quiet', 'no progress bars, only warnings and errors')
-    .option('-v, --verbose', 'show stack traces of errors')
+    .option('--tf32', 'CUDA only: allow TF32 in float32 matrix products')
+    .option('--deterministic', 'CUDA only: use deterministic algorithms, which give the same bits each time')
+    .addOption(
+      choice('--log-level <level>', 'least severe log lines to print', Object.keys(LOG_LEVELS), 'info'),
+    )
+    .option('-q, --quiet', 'print warnings and errors only, no progress bars')
+    .option('-v, --verbose', 'print the stack trace of an error')
+    .addOption(debugOption())
+    .option('--profile', 'write a CPU profile of the command (*.cpuprofile) to the current folder')
     .configureHelp({ showGlobalOptions: true })
     .showHelpAfterError('(add --help for options and examples)')
     .exitOverride()
+    .addHelpText(
+      'after',
+      () => `\nScopes of --debug:\n${indented(formatTable(Object.entries(DEBUG_SCOPES)))}`,
+    )
     .addHelpText(
       'after',
       examples([

@@ -116,12 +116,15 @@ function lineOf({ document, lines }: Layer, path: readonly PropertyKey[]): numbe
   return isNode(node) && node.range ? lines.linePos(node.range[0]).line : undefined;
 }
 
-/**
- * Reads an experiment: the YAML file (none: the published values), what it `extends`, and `key.sub=value`
- * overrides, whose values are YAML and whose keys reach into lists by index.
- * @throws ConfigError with one line: file and line (or override), key, what is wrong
- */
-export function loadConfig(file: string | undefined, overrides: readonly string[] = []): Config {
+/** A config with the source of each of its values. */
+export interface ResolvedConfig {
+  config: Config;
+  /** Where the value at a key path was set: `override`, or `FILE:LINE`; undefined for a default. */
+  sourceOf(path: readonly string[]): string | undefined;
+}
+
+/** Reads a config as `loadConfig` does, and remembers where its values come from. @throws ConfigError as `loadConfig` */
+export function resolveConfig(file: string | undefined, overrides: readonly string[] = []): ResolvedConfig {
   const { values, layers } = file === undefined ? { values: {}, layers: [] } : readFile(file);
   const parsed = overrides.map(parseOverride);
   for (const override of parsed) applyOverride(values, override);
@@ -142,7 +145,37 @@ export function loadConfig(file: string | undefined, overrides: readonly string[
       }
     return file ?? 'defaults';
   };
-  return parseConfig(values, where);
+  const sourceOf = (path: readonly string[]) => {
+    let value: unknown = values;
+    for (const key of path) value = (value as Section | null | undefined)?.[key];
+    if (value === undefined) return undefined;
+    if (parsed.some((o) => o.path.length <= path.length && o.path.every((key, i) => key === path[i])))
+      return 'override';
+    for (const layer of layers) {
+      const line = lineOf(layer, path);
+      if (line !== undefined) return `${layer.file}:${line}`;
+    }
+    return undefined; // of a list among the defaults, which an override reached into
+  };
+  return { config: parseConfig(values, where), sourceOf };
+}
+
+/**
+ * Reads an experiment: the YAML file (none: the published values), what it `extends`, and `key.sub=value`
+ * overrides, whose values are YAML and whose keys reach into lists by index.
+ * @throws ConfigError with one line: file and line (or override), key, what is wrong
+ */
+export function loadConfig(file: string | undefined, overrides: readonly string[] = []): Config {
+  return resolveConfig(file, overrides).config;
+}
+
+/** All single values of a config, with their key paths; the entries of lists have numbers as keys. */
+export function valuesOf(config: Config): { path: string[]; value: unknown }[] {
+  const visit = (value: unknown, path: string[]): { path: string[]; value: unknown }[] =>
+    typeof value === 'object' && value !== null
+      ? Object.entries(value).flatMap(([key, part]) => visit(part, [...path, key]))
+      : [{ path, value }];
+  return visit(config, []);
 }
 
 /** The config as YAML, which `loadConfig` reads. */

@@ -1,3 +1,4 @@
+import { availableParallelism, cpus, freemem, loadavg } from 'node:os';
 import { type Limits, measureLimits } from '../bench/measure.js';
 import {
   currentDevice,
@@ -10,31 +11,62 @@ import {
   openEngine,
 } from '../engine/index.js';
 import { AlitokError, EngineError } from '../errors.js';
+import { availableMemory, freeDisk } from '../machine.js';
+import { formatBytes, type NameValue } from '../text.js';
 import { programVersions } from '../versions.js';
-import { besideCpu, compareOperators, type OperatorResult } from './compare-operators.js';
-import { describeMachine, type Machine } from './machine.js';
+import { besideCpu, compareOperators, type OperatorResult, shareOfLimit } from './compare-operators.js';
+import { OPERATOR_CHECKS } from './operators.js';
 import { type SelfTest, selfTest } from './self-test.js';
+
+/** What this process may use of the machine. */
+export interface Machine {
+  processor: string;
+  /** Processors that this process may run on: a container or `taskset` may leave out some of those installed. */
+  processors: number;
+  installed: number;
+  /** Bytes that this process may use, and bytes that are free now. */
+  memory: number;
+  freeMemory: number;
+  /** Free bytes of the disk of the current folder. */
+  freeDisk: number;
+  /** Load average of the last minute. */
+  load: number;
+}
+
+/** Examines what this process may use. */
+export async function describeMachine(): Promise<Machine> {
+  const all = cpus();
+  return {
+    processor: all[0]?.model.trim() || process.arch,
+    processors: availableParallelism(),
+    installed: all.length,
+    memory: availableMemory(),
+    freeMemory: Math.min(freemem(), availableMemory()),
+    freeDisk: await freeDisk('.'),
+    load: loadavg()[0],
+  };
+}
 
 /** What an engine is, or why it does not run here. */
 export type EngineState = { name: EngineName } & ({ description: string } | { problem: string });
 
-/** All that `alitok doctor` finds out. */
+/** The result of `alitok doctor`. */
 export interface Examination extends ReturnType<typeof programVersions> {
   machine: Machine;
   engines: EngineState[];
   devices: string[];
-  /** The one that the options choose; the measurements are its. */
+  /** The engine that the options choose, which is measured and tested. */
   chosen: Engine;
   limits: Limits;
   selfTest: SelfTest;
-  /** Each operation on the chosen engine's device beside the CPU; absent where that is the device. */
+  /** Each operation on the chosen engine's device, compared with the CPU; absent if the device is the CPU. */
   operators?: OperatorResult[];
-  /** What can be better, each with what to do. */
+  /** What can be improved, and how. */
   advice: string[];
 }
 
 const GIB = 2 ** 30;
-/** Under these the smaller configs already run out. */
+/** With less than this, in bytes, even the smaller configs do not run. */
 const LEAST = { memory: 4 * GIB, disk: 2 * GIB };
 
 async function engineStates(options: EngineOptions): Promise<EngineState[]> {
@@ -52,7 +84,7 @@ async function engineStates(options: EngineOptions): Promise<EngineState[]> {
   return states;
 }
 
-/** What to do about what is not as good as it could be. */
+/** What can be improved, and how, one line each. */
 export function adviceFor(
   {
     machine,
@@ -63,15 +95,14 @@ export function adviceFor(
   }: Pick<Examination, 'machine' | 'engines' | 'chosen' | 'selfTest' | 'operators'>,
   environment: Readonly<Record<string, string | undefined>>,
 ): string[] {
-  const gib = (bytes: number) => `${(bytes / GIB).toFixed(1)} GiB`;
   const advice: string[] = [];
   if (!tested.passed)
     advice.push(
-      `${chosen.name} computes wrongly on this machine; use another --engine, and report it with the output of alitok doctor`,
+      `${chosen.name} computes wrong results on this machine; use another --engine, and report it with the output of alitok doctor`,
     );
   if (operators?.some(({ passed }) => !passed))
     advice.push(
-      `what ${chosen.name} computes on its device is not what the CPU computes; use --device cpu, and report it with the output of alitok doctor`,
+      `the results of ${chosen.name} on its device differ from those on the CPU; use --device cpu, and report it with the output of alitok doctor`,
     );
   const libtorch = engines.find(({ name }) => name === 'libtorch');
   if (libtorch && 'problem' in libtorch && chosen.name !== 'libtorch')
@@ -79,26 +110,26 @@ export function adviceFor(
   const { processors, installed, memory, freeMemory, freeDisk, load } = machine;
   if (processors < installed)
     advice.push(
-      `this process may use ${processors} of ${installed} processors; give the container or job more for more speed`,
+      `this process may use ${processors} of ${installed} processors; give the container or job more of them for more speed`,
     );
   const threads = Number(environment.OMP_NUM_THREADS);
   if (threads > 0 && threads < processors)
     advice.push(
-      `OMP_NUM_THREADS=${threads} keeps some libraries from ${processors - threads} processors; unset it`,
+      `OMP_NUM_THREADS=${threads} limits some libraries to ${threads} of ${processors} processors; unset it`,
     );
   if (load > processors + 0.5)
     advice.push(
-      `other programs are at work (load ${load.toFixed(1)} on ${processors} processors), so the rates are too low; measure again when they have ended`,
+      `other programs are running (load ${load.toFixed(1)} on ${processors} processors), so the measured rates are too low; measure again when they have ended`,
     );
   if (memory < LEAST.memory)
     advice.push(
-      `${gib(memory)} of memory is little: choose a small config or a small batch_size, and see --dry-run before training`,
+      `${formatBytes(memory)} of memory is little: choose a small config or a small batch_size, and use --dry-run before training`,
     );
   else if (freeMemory < LEAST.memory / 4)
-    advice.push(`only ${gib(freeMemory)} of memory is free now; end other programs before training`);
+    advice.push(`only ${formatBytes(freeMemory)} of memory is free now; end other programs before training`);
   if (freeDisk < LEAST.disk)
     advice.push(
-      `only ${gib(freeDisk)} are free on this folder's disk; free some space or keep runs elsewhere (--run), and see --dry-run`,
+      `only ${formatBytes(freeDisk)} are free on this folder's disk; free some space or keep runs elsewhere (--run), and use --dry-run`,
     );
   return advice;
 }
@@ -134,7 +165,28 @@ export async function examine(engine: EngineChoice, options: EngineOptions): Pro
   return { ...found, advice: adviceFor(found, process.env) };
 }
 
-/** Throws EngineError where the chosen engine failed its test, or an operation on its device. */
+/** How many operations agree with the CPU, and each that does not, as rows of a table. */
+export function operatorsRows(results: readonly OperatorResult[]): NameValue[] {
+  const right = results.filter(({ passed }) => passed);
+  const farthest = right.reduce<OperatorResult | undefined>(
+    (most, one) => (most && shareOfLimit(most) >= shareOfLimit(one) ? most : one),
+    undefined,
+  );
+  const most =
+    farthest && `; largest error ${farthest.error.toExponential(1)} (${farthest.name}, ${farthest.worst})`;
+  const wrong = results.filter(({ passed }) => !passed);
+  const lost = results.at(-1)?.lost;
+  return [
+    ['operators', `${right.length} of ${OPERATOR_CHECKS.length} agree with the CPU${most ?? ''}`],
+    ...wrong.map(({ name, failure, error, worst, limit }): NameValue => {
+      if (failure) return ['', `${name} FAILED: ${failure}`];
+      return ['', `${name} is WRONG: error ${error.toExponential(1)} in ${worst}, more than ${limit}`];
+    }),
+    ...(lost ? [['', 'after that the device did not respond: the others were not run'] as NameValue] : []),
+  ];
+}
+
+/** @throws EngineError if the chosen engine failed its self-test, or an operation on its device is wrong */
 export function requireSound({
   chosen,
   selfTest: { passed, worst, error },
@@ -142,11 +194,11 @@ export function requireSound({
 }: Pick<Examination, 'chosen' | 'selfTest' | 'operators'>): void {
   if (!passed)
     throw new EngineError(
-      `${chosen.name} computes wrongly on this machine (${worst}: error ${error.toExponential(1)}); use another --engine and report it`,
+      `${chosen.name} computes wrong results on this machine (${worst}: error ${error.toExponential(1)}); use another --engine and report it`,
     );
   const wrong = operators?.filter((result) => !result.passed) ?? [];
   if (wrong.length > 0)
     throw new EngineError(
-      `${chosen.name} does not compute on its device what it does on the CPU (${wrong.map(({ name }) => name).join('; ')}); use --device cpu and report it`,
+      `the results of ${chosen.name} on its device differ from those on the CPU (${wrong.map(({ name }) => name).join('; ')}); use --device cpu and report it`,
     );
 }

@@ -1,7 +1,7 @@
 import * as tf from '@tensorflow/tfjs';
 import type { Parameters } from '../nn/parameters.js';
 
-/** Numbers in [-1, 1) that any language can make: a hash of the index (MurmurHash3's last step). */
+/** Numbers in [-1, 1) that any language can compute: a hash of the index (the last step of MurmurHash3). */
 export function uniformNumbers(size: number, seed: number): Float64Array {
   return Float64Array.from({ length: size }, (_, i) => {
     let h = (i + Math.imul(seed, 0x9e3779b1)) >>> 0;
@@ -11,7 +11,7 @@ export function uniformNumbers(size: number, seed: number): Float64Array {
   });
 }
 
-/** Gives parameters the values that a formula makes of their names and shapes; buffers become zero. */
+/** Sets parameters to values that a formula computes from the order of their names and their shapes; buffers to zero. */
 export function fillByFormula(parameters: Parameters, seed: number): void {
   const trained = [...parameters].filter((p) => !p.buffer).sort((a, b) => (a.name < b.name ? -1 : 1));
   for (const p of parameters) if (p.buffer) p.value = tf.zeros([...p.shape]);

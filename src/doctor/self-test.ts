@@ -7,7 +7,7 @@ import type { Parameters } from '../nn/parameters.js';
 import { fillByFormula, uniformNumbers } from './formula.js';
 import { GOLDEN_VALUES } from './golden-values.js';
 
-/** Small, but with everything that the models have; heads 16 wide, as fast kernels want them. */
+/** Small, but with all components of the models; heads have 16 channels, as fast kernels need them. */
 const TOKENIZER = {
   image_size: 32,
   patch_size: 8,
@@ -34,20 +34,20 @@ const PRODUCT_SEED = 1;
 /** Relative errors up to these are rounding; larger ones are defects. */
 const TOLERANCE = { value: 1e-4, gradient: 1e-3 };
 
-/** What an engine computed, and how far it is from the value it should be. */
+/** How far the results of an engine are from the expected values. */
 export interface SelfTest {
-  /** The quantity that is farthest off, relative to what rounding explains. */
+  /** The quantity with the largest error relative to its tolerance. */
   worst: string;
   /** Its relative error. */
   error: number;
   passed: boolean;
-  /** Quantities compared. */
+  /** Number of quantities compared. */
   compared: number;
 }
 
 type Values = Record<string, tf.Tensor>;
 
-/** A loss and its gradients by all parameters that it depends on; `forward` gives the loss and other values. */
+/** A loss with its gradients by all parameters, and the other values that `forward` gives. */
 function withGradients(parameters: Parameters, forward: () => Values & { loss: tf.Scalar }): Values {
   const trained = [...parameters].filter((p) => !p.buffer);
   let values: Values = {};
@@ -104,7 +104,7 @@ function generatorValues(): Values {
   return values;
 }
 
-/** The errors of a tensor's norm and of its product with numbers from the formula, relative to the norm. */
+/** The larger error, relative to the norm, of a tensor's norm and of its product with numbers from the formula. */
 function errorOf(name: string, values: ArrayLike<number>): number {
   const [norm, product] = GOLDEN_VALUES[name];
   const factors = uniformNumbers(values.length, PRODUCT_SEED);
@@ -117,8 +117,8 @@ function errorOf(name: string, values: ArrayLike<number>): number {
 }
 
 /**
- * Runs a small tokenizer of each stage and a small generator, forward and, where they train, backward, on the engine that
- * is open with float32 products, and compares with values that PyTorch gave (golden-values.ts). Takes a second or two.
+ * Runs a small tokenizer of each stage and a small generator, forward and, if they are trained, backward, on the engine
+ * that is open with float32 products. Compares the results with those of PyTorch (golden-values.ts). Takes a second or two.
  */
 export async function selfTest(): Promise<SelfTest> {
   const parts: [string, () => Values][] = [

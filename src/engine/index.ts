@@ -86,10 +86,14 @@ export async function openEngine(
       await tf.setBackend(name);
       await tf.ready();
       registerCompositions(name);
+      const { threads } = started;
+      options.debug?.(
+        `${name} started: ${started.description}, ${threads} threads, device ${currentDevice()}`,
+      );
       return { name, ...started };
     } catch (error) {
-      if (choice === 'auto' && name !== 'wasm' && error instanceof EngineError) continue;
-      throw error;
+      if (choice !== 'auto' || name === 'wasm' || !(error instanceof EngineError)) throw error;
+      options.debug?.(`${name} was passed over: ${error.text}`);
     }
   }
   throw new EngineError('no engine could be started');

@@ -76,6 +76,12 @@ export async function profileKernels(run: () => Promise<void>): Promise<KernelUs
     .sort((a, b) => b.seconds - a.seconds);
 }
 
+/** What is in use now, in bytes: memory of this process, and tensors by their number and size. */
+export function memoryInUse(): { process: number; tensors: number; bytes: number } {
+  const { numTensors, numBytes } = tf.memory();
+  return { process: process.memoryUsage.rss(), tensors: numTensors, bytes: numBytes };
+}
+
 /**
  * Empties the allocator's cache and starts to measure peak memory in bytes: that of tensors on a CUDA device, elsewhere that of
  * this process. The function it returns gives the peak since then.

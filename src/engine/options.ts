@@ -14,4 +14,6 @@ export interface EngineOptions {
   deterministic?: boolean;
   /** Receives warnings about work that is slower than it could be; by default Node.js's `process.emitWarning`. */
   warn?: (message: string) => void;
+  /** Told which engine was started, on which device, and why others were not. */
+  debug?: (message: string) => void;
 }

@@ -15,21 +15,22 @@ import { type TransformerSize, tokenizerGeometry } from '../models/geometry.js';
 import { quantizerText } from '../models/tokenizer/quantizers/index.js';
 import { Tokenizer } from '../models/tokenizer/tokenizer.js';
 import { resolveModel } from '../run/layout.js';
+import type { NameValue } from '../text.js';
 import { openTokenCache } from '../tokens/cache.js';
 import { discriminatorParts, generatorParts, type Part, tokenizerParts } from './parts.js';
 
-/** Lines of a table: what, and how much. */
-export type Lines = [name: string, value: string][];
+/** Rows of a table: what, and how much. */
+export type Lines = NameValue[];
 
 const grouped = (n: number) => n.toLocaleString('en-US');
 
-/** What is known of a config or a file: lines, and the parts of its models. */
+/** The description of a config or file, and the parts of its models. */
 export interface Inspection {
   lines: Lines;
   parts: Part[];
 }
 
-/** The sizes of a config's models in parameters and operations; nothing is allocated. */
+/** Describes a config: the parameters and operations of its models; allocates nothing. */
 export function inspectConfig(config: Config): Inspection {
   const { grid, prefix_tokens, tokens } = tokenizerGeometry(config.tokenizer);
   const { image_size, patch_size, codebook_size, token_size } = config.tokenizer;
@@ -52,7 +53,7 @@ export function inspectConfig(config: Config): Inspection {
   };
 }
 
-/** What a model file, run folder, token cache or other file of tensors is. */
+/** Describes a model file, run folder, token cache or other file of tensors. */
 export async function inspectFile(path: string): Promise<Inspection> {
   const file = await openTensorFile(await resolveModel(path));
   try {
@@ -75,14 +76,14 @@ export async function inspectFile(path: string): Promise<Inspection> {
   }
 }
 
-/** Which weights are looked at of several, and how others are. */
+/** Which set of weights is described if a file has several, and how to name the others. */
 function choiceLines({ path, choice }: TensorFile): Lines {
   if (!choice) return [];
   const others = choice.others.map((key) => `${path}#${key}`);
-  return [['weights', `under ${choice.taken}; others are ${others.join(', ')}`]];
+  return [['weights', `under ${choice.taken}; others: ${others.join(', ')}`]];
 }
 
-/** Which model it is, its sizes, and which config it fits; from its own description, else from its tensors. */
+/** The kind of a model, its sizes and the config that fits it, from its description or else from its tensors. */
 function inspectModel(file: TensorFile): Inspection {
   const description = describe(file);
   const network = description?.kind ?? recognise(file.tensors);
@@ -121,7 +122,7 @@ function inspectTokenizer(file: TensorFile, description?: TokenizerDescription):
     ['decoder', transformerText(tokenizer.decoder, unknown.includes('tokenizer.decoder.heads'))],
     ['parameters', grouped(parameters.count)],
     ['config', configText('tokenizer', differing)],
-    ['names', verdict(() => parameters.check(file, tokenizerTensors(stage)))],
+    ['tensor names', verdict(() => parameters.check(file, tokenizerTensors(stage)))],
   ];
   return { lines, parts: tokenizerParts(tokenizer, stage) };
 }
@@ -150,18 +151,18 @@ function inspectGenerator(file: TensorFile, description?: GeneratorDescription):
         ] satisfies Lines)
       : []),
     ...(description?.tokenizer ? ([['its tokenizer', description.tokenizer]] satisfies Lines) : []),
-    ['names', verdict(() => parameters.check(file))],
+    ['tensor names', verdict(() => parameters.check(file))],
   ];
   return { lines, parts: generatorParts(generator) };
 }
 
-/** A network that others trained. */
+/** A third-party network. */
 function inspectNetwork(file: TensorFile, network: string): Inspection {
   const { origin, declare } = NETWORK_FILES[network];
   const lines: Lines = [
     ['kind', `${network}, as ${origin}`],
     ['parameters', grouped(declare().count)],
-    ['names', verdict(() => checkNetwork(network, file))],
+    ['tensor names', verdict(() => checkNetwork(network, file))],
   ];
   return { lines, parts: [] };
 }
@@ -174,11 +175,11 @@ function configText(name: string, overrides: readonly string[]): string {
   return `configs/${name}.yaml${overrides.length > 0 ? ` with ${overrides.join(' ')}` : ', as published'}`;
 }
 
-/** Whether a check passes, and what it says if not. */
+/** The result of a check in words. */
 function verdict(check: () => void): string {
   try {
     check();
-    return 'all names and shapes fit';
+    return 'all names and shapes match';
   } catch (error) {
     if (error instanceof CheckpointError) return error.message;
     throw error;

@@ -7,23 +7,24 @@ import { Discriminator } from '../models/tokenizer/discriminator.js';
 import { discriminatorFlops, tokenizerFlops } from '../models/tokenizer/flops.js';
 import { Tokenizer } from '../models/tokenizer/tokenizer.js';
 import type { Parameters } from '../nn/parameters.js';
+import { formatTable } from '../text.js';
 
 /** A row of a model's table. */
 export interface Part {
   name: string;
-  /** 0 for a model, more for what it is made of. */
+  /** 0 for a model, more for its parts. */
   depth: number;
   size?: string;
   parameters: number;
-  /** Of one image's forward pass; 0 where nothing is multiplied. */
+  /** Operations of the forward pass of one image; 0 where nothing is multiplied. */
   operations: number;
 }
 
-/** The beginning of a parameter's name that names its part: `encoder.transformer` of `encoder.transformer.3.ln_1.bias`. */
+/** The first `depth` parts of a parameter's name: `encoder.transformer` of `encoder.transformer.3.ln_1.bias`. */
 const partOf = (name: string, depth: number) => name.split('.').slice(0, depth).join('.');
 
 /**
- * The parts of a model, from its parameters' names: `depth` levels below the model. `sizes` describes single parts.
+ * The parts of a model by its parameters' names, down to `depth` levels. `sizes` describes single parts.
  */
 function partsOf(
   name: string,
@@ -46,7 +47,7 @@ function partsOf(
     if (level > depth || (names.length === 1 && own.length <= 2)) return;
     for (const part of names) {
       const title = part.split('.').at(-1)!;
-      // Of a layer's own parameters, weight and bias, nothing more is to be said.
+      // A layer's own weight and bias are not parts.
       if (/^(weight|bias)$/.test(title)) continue;
       const found = { name: title, depth: level, size: sizes[part], ...sum(`${part}.`) };
       rows.push(found);
@@ -99,10 +100,10 @@ function operationsText(count: number): string {
   return `${Number((count / size).toPrecision(3)).toLocaleString('en-US')} ${unit}`;
 }
 
-/** The parts as lines of a table. */
+/** The parts of a model as lines of a table. */
 export function partsTable(parts: readonly Part[]): string[] {
   const rows = [
-    ['part', 'size', 'parameters', 'an image'],
+    ['part', 'size', 'parameters', 'per image'],
     ...parts.map(({ name, depth, size, parameters, operations }) => [
       `${'  '.repeat(depth)}${name}`,
       size ?? '',
@@ -110,12 +111,6 @@ export function partsTable(parts: readonly Part[]): string[] {
       operationsText(operations),
     ]),
   ];
-  const widths = rows[0].map((_, column) => Math.max(...rows.map((row) => row[column].length)));
-  const line = (row: string[]) =>
-    row
-      .map((cell, i) => (i < 2 ? cell.padEnd(widths[i]) : cell.padStart(widths[i])))
-      .join('  ')
-      .trimEnd();
-  const [head, ...body] = rows.map(line);
-  return [head, '─'.repeat(widths.reduce((a, b) => a + b + 2, -2)), ...body];
+  const [head, ...body] = formatTable(rows, { right: [2, 3] });
+  return [head, '─'.repeat(Math.max(...[head, ...body].map((line) => line.length))), ...body];
 }

@@ -19,12 +19,28 @@ export interface ProgressOptions {
   start?: number;
 }
 
+/** What debug messages are about, each scope with what it shows. */
+export const DEBUG_SCOPES = {
+  config: 'each value that a config file or an override sets, and where',
+  data: 'how long listing the images took, and how long steps wait for data',
+  engine: 'which engine, device and precision were chosen, and why others were not',
+  memory: 'memory of the process, its tensors and the device, at each line of the metrics log',
+  processes: 'how the processes of a group found each other',
+  run: 'what is read from and written to a run folder, and how long it takes',
+} as const;
+export type DebugScope = keyof typeof DEBUG_SCOPES;
+
 /** How long tasks report to the user, with or without a terminal. */
 export interface Reporter {
   /** Opens a progress bar. It is shown instead of one that is already open, until it stops. */
   progress(options: ProgressOptions): Progress;
   info(message: string): void;
   warn(message: string): void;
+  /**
+   * Reports a detail that helps to find a problem; absent where nobody asked for any. A message that takes work to make
+   * is given as a function, which is called only if the scope was asked for.
+   */
+  debug?(scope: DebugScope, message: string | (() => string)): void;
 }
 
 /** Images with a side shorter than the requested size. */

@@ -6,7 +6,7 @@ import { TEMPORARY, writeFileAtomic } from '../files/atomic.js';
 import { isLock } from '../files/folder-lock.js';
 import { MARK } from '../files/mark.js';
 
-/** Says of which files a quickstart's folder is made; written first. */
+/** Lists the files of a quickstart's folder; written first. */
 const MARKER = 'quickstart.json';
 
 interface Marker {
@@ -16,7 +16,7 @@ interface Marker {
   results?: object;
 }
 
-/** All that is below a folder and no folder, as paths that begin with `prefix`; links are not followed. */
+/** All files below a folder, as paths that begin with `prefix`; links are not followed. */
 async function filesBelow(folder: string, prefix = ''): Promise<string[]> {
   const entries = await readdir(folder, { withFileTypes: true });
   const found = entries.map(async (entry) => {
@@ -26,7 +26,7 @@ async function filesBelow(folder: string, prefix = ''): Promise<string[]> {
   return (await Promise.all(found)).flat();
 }
 
-/** The files that an earlier quickstart wrote, by its marker; none where there is no marker. */
+/** The files that an earlier quickstart wrote, according to its marker; none without a marker. */
 async function readMarker(folder: string): Promise<Set<string>> {
   const path = join(folder, MARKER);
   if (!existsSync(path)) return new Set();
@@ -34,12 +34,12 @@ async function readMarker(folder: string): Promise<Set<string>> {
     const { software, files } = JSON.parse(await readFile(path, 'utf8')) as Marker;
     if (software === MARK) return new Set([MARKER, ...files]);
   } catch {
-    // Said below.
+    // Reported below.
   }
-  throw new OutputError(`${path} is not of a quickstart; choose another folder with --out`);
+  throw new OutputError(`${path} is not from a quickstart; choose another folder with --out`);
 }
 
-/** The folder of a quickstart, and in it the list of what it wrote. */
+/** The folder of a quickstart, with a list of the files that it wrote. */
 export class QuickstartFolder {
   private constructor(
     readonly path: string,
@@ -47,22 +47,22 @@ export class QuickstartFolder {
   ) {}
 
   /**
-   * Makes room for a new quickstart in a folder that is there: removes what an earlier one wrote, nothing else.
+   * Prepares an existing folder for a new quickstart: removes what an earlier one wrote, and nothing else.
    * @param planned files that will be written, relative to the folder
-   * @throws OutputError where anything else is in the folder, which then stays as it is
+   * @throws OutputError if anything else is in the folder, which is then not changed
    */
   static async open(path: string, planned: readonly string[]): Promise<QuickstartFolder> {
     const own = await readMarker(path);
-    const found = (await filesBelow(path)).filter((file) => !isLock(file)); // but for the lock of now
+    const found = (await filesBelow(path)).filter((file) => !isLock(file)); // without the current lock
     const isOwn = (file: string) => own.has(file) || isLock(basename(file)) || TEMPORARY.test(basename(file));
-    const isLink = (file: string) => lstatSync(join(path, file)).isSymbolicLink(); // which no quickstart makes
+    const isLink = (file: string) => lstatSync(join(path, file)).isSymbolicLink(); // no quickstart makes links
     const foreign = found.filter((file) => !isOwn(file) || isLink(file));
     const more = foreign.length - 1;
     if (foreign.length > 0)
       throw new OutputError(
         `${path} holds ${foreign[0]}${more > 0 ? ` and ${more} more ${more === 1 ? 'file' : 'files'}` : ''}, which no earlier quickstart wrote; choose another folder with --out`,
       );
-    // The marker last, so that an interrupted removal can go on.
+    // The marker is removed last, so that an interrupted removal can be continued.
     for (const file of found) if (file !== MARKER) await rm(join(path, file));
     await removeFolders(path, own);
     const folder = new QuickstartFolder(path, new Set(planned));
@@ -74,7 +74,7 @@ export class QuickstartFolder {
     return join(this.path, ...names);
   }
 
-  /** Does a step that writes `names` of the folder, and then lists what it wrote, however it ended. */
+  /** Runs a step that writes `names` in the folder, and lists what it wrote, even if it failed. */
   async step<T>(names: readonly string[], work: () => Promise<T>): Promise<T> {
     try {
       return await work();
@@ -96,7 +96,7 @@ export class QuickstartFolder {
   }
 }
 
-/** Removes the folders that files were in, relative to `root`, where nothing is in them any more. */
+/** Removes the folders of files, relative to `root`, that are empty now. */
 async function removeFolders(root: string, files: Iterable<string>): Promise<void> {
   const folders = new Set<string>();
   for (const file of files)

@@ -3,27 +3,27 @@ import { COLOURS, type Colour, coverage, PICTURE_CLASSES, SHAPES, type Shape } f
 export interface PictureMatch {
   colour: Colour | 'none';
   shape: Shape | 'none';
-  /** Share of the coloured pixels that have the colour. */
+  /** Fraction of the coloured pixels that have the colour. */
   colourScore: number;
   /** Overlap (intersection over union) of the coloured pixels with the best template. */
   shapeScore: number;
 }
 
 export interface MatchShare {
-  /** Share of the pictures that show colour and shape of their class. */
+  /** Fraction of the pictures that show the colour and the shape of their class. */
   both: number;
   colour: number;
   shape: number;
   perClass: { name: string; count: number; both: number; colour: number; shape: number }[];
 }
 
-/** Difference of largest and smallest channel under which the brightest spot of a picture is still grey. */
+/** Smallest difference between the largest and smallest channel at which a picture has any colour. */
 const MIN_CHROMA = 60;
-/** Pixels this near to a colour's hue, in degrees, have that colour. */
+/** Greatest distance, in degrees, from a colour's hue to that of a pixel with the colour. */
 const HUE_WIDTH = 40;
 const MIN_COLOUR_SCORE = 0.7;
 const MIN_SHAPE_SCORE = 0.7;
-/** A shape covers at least and at most this share of a picture; the drawn ones cover 0.16 to 0.38. */
+/** The smallest and largest fraction of a picture that a shape covers; drawn ones cover 0.16 to 0.38. */
 const [MIN_AREA, MAX_AREA] = [0.06, 0.55];
 const TURNS = [-18, -12, -6, 0, 6, 12, 18].map((degrees) => (degrees * Math.PI) / 180);
 const SCALES = [0.94, 1, 1.06];
@@ -51,10 +51,9 @@ function hueOf(r: number, g: number, b: number, chroma: number): number {
 }
 
 /**
- * Says which colour and shape of the quickstart's set a picture shows, by rules, without a network. The
- * background is grey, so the difference of the largest and smallest channel of a pixel says how much of it the
- * shape covers, blurred edges included. That mask is compared with a drawing of every shape at its centroid,
- * with its area; hues of the masked pixels give the colour.
+ * Finds the colour and shape of a picture by rules, without a network. The background is grey, so the difference between
+ * the largest and smallest channel of a pixel shows how much of it the shape covers, even at blurred edges. That mask is
+ * compared with a drawing of every shape with the same centroid and area; the hues of the masked pixels give the colour.
  * @param pixels (size, size, 3) bytes
  */
 export function matchPicture(pixels: Uint8Array, size: number): PictureMatch {
@@ -67,7 +66,7 @@ export function matchPicture(pixels: Uint8Array, size: number): PictureMatch {
   const full = chroma.toSorted()[Math.floor(chroma.length * (1 - MIN_AREA / 2))];
   if (full < MIN_CHROMA) return nothing;
 
-  // A ramp about one half keeps the place of a blurred edge and drops the background's noise.
+  // A ramp around one half keeps the position of a blurred edge and removes the background's noise.
   const mask = chroma.map((value) => Math.min(1, Math.max(0, (2 * value) / full - 0.5)));
   const area = sum(mask);
   if (area < MIN_AREA * mask.length || area > MAX_AREA * mask.length) return nothing;
@@ -114,7 +113,7 @@ function matchShape(mask: Float32Array, area: number, size: number) {
 }
 
 /**
- * The share of pictures that show their class.
+ * The fraction of pictures that show their class.
  * @param images (size, size, 3) bytes each
  * @param labels the class name of each image, from `PICTURE_CLASSES`
  */

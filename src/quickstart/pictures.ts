@@ -6,7 +6,7 @@ import { OutputError } from '../errors.js';
 import { makeFolder, outputError } from '../files/atomic.js';
 import { Random } from '../random.js';
 
-/** Hue in degrees of each colour; a drawn picture stays within `HUE_SPREAD` of it. */
+/** Hue in degrees of each colour; drawn pictures differ from it by `HUE_SPREAD` at most. */
 export const COLOURS = { blue: 222, green: 128, red: 0 } as const;
 
 /**
@@ -26,7 +26,7 @@ export const SHAPES = {
 export type Colour = keyof typeof COLOURS;
 export type Shape = keyof typeof SHAPES;
 
-/** The twelve class names, `blue-circle` … `red-triangle`, in the order that sorted class folders have. */
+/** The twelve class names, `blue-circle` … `red-triangle`, in the order of sorted class folders. */
 export const PICTURE_CLASSES: readonly string[] = Object.keys(COLOURS).flatMap((colour) =>
   Object.keys(SHAPES).map((shape) => `${colour}-${shape}`),
 );
@@ -43,7 +43,7 @@ function hsvToRgb(hue: number, saturation: number, value: number): number[] {
 }
 
 /**
- * How much of each pixel a shape covers.
+ * The fraction of each pixel that a shape covers.
  * @returns (size · size) floats in [0, 1], row by row
  */
 export function coverage(
@@ -65,7 +65,7 @@ export function coverage(
 }
 
 /**
- * Draws one picture: a shape in its colour, whole and about in the middle, on a light grey gradient.
+ * Draws one picture: a whole shape in its colour, near the center, on a light grey gradient.
  * @param name one of `PICTURE_CLASSES`
  * @returns (size, size, 3) bytes
  */
@@ -110,10 +110,10 @@ export function drawPicture(name: string, size: number, random: Random): Uint8Ar
 /** The file of a picture, relative to its split's folder. */
 const pictureFile = (name: string, number: number) => `${name}/${String(number).padStart(5, '0')}.png`;
 
-/** Where a split lies until it is complete. */
+/** The folder of a split until it is complete. */
 const partialOf = (split: string) => `${split}.partial`;
 
-/** All files that `drawPictures` may leave in its folder, however it ends. */
+/** All files that `drawPictures` may leave in its folder, even if it is interrupted. */
 export function pictureFiles({ perClass, split }: { perClass: number; split: string }): string[] {
   return [split, partialOf(split)].flatMap((folder) =>
     PICTURE_CLASSES.flatMap((name) =>
@@ -124,8 +124,8 @@ export function pictureFiles({ perClass, split }: { perClass: number; split: str
 
 /**
  * Draws the quickstart's picture set: `folder/split/<class>/00000.png` and so on, for every class of
- * `PICTURE_CLASSES`. A picture depends on seed, split, class and number only. The split's folder appears
- * under its name when it is complete.
+ * `PICTURE_CLASSES`. A picture depends on seed, split, class and number only. The split's folder gets its name when it
+ * is complete.
  * @returns the split's folder
  * @throws OutputError when the split's folder exists or cannot be written
  */

@@ -26,7 +26,7 @@ const DRAWN = { train: 250, validation: 20 };
 const SAMPLED = 16;
 
 const SPLITS = ['train', 'validation'] as const;
-/** What is written by steps that Ctrl-C ends at once. */
+/** The files of steps that Ctrl-C ends at once. */
 const PLANNED = [
   ...SPLITS.flatMap((split) => pictureFiles({ perClass: DRAWN[split], split })).map(
     (file) => `pictures/${file}`,
@@ -35,7 +35,7 @@ const PLANNED = [
   'curves.png',
 ];
 
-/** A line of the table of results. */
+/** A row of the table of results. */
 type Result = [what: string, value: string];
 
 /** Reads the PNGs that `sampleImages` wrote, in order, with the class in each name. */
@@ -46,8 +46,8 @@ async function readSamples(folder: string): Promise<{ images: Uint8Array[]; labe
 }
 
 /**
- * The whole pipeline on pictures that it draws itself: tokenizer, tokens, generator, samples, evaluation.
- * Gives the table of results.
+ * Runs the whole pipeline on pictures that it draws itself: tokenizer, tokens, generator, samples, evaluation.
+ * @returns the table of results
  */
 export async function quickstart(out: string, overrides: readonly string[], job: Job): Promise<Result[]> {
   const lock = await lockFolder(out);
@@ -86,7 +86,7 @@ async function runSteps(folder: QuickstartFolder, overrides: readonly string[], 
     job,
   );
 
-  reporter.info('3/7 turning the pictures into tokens');
+  reporter.info('3/7 encoding the pictures as tokens');
   const tokens = at('tokens.safetensors');
   const { crops, batch_size: batchSize } = config.tokenize;
   const tokenized = await folder.step(['tokens.safetensors', 'tokens.safetensors.partial'], () =>
@@ -115,7 +115,7 @@ async function runSteps(folder: QuickstartFolder, overrides: readonly string[], 
     ),
   );
 
-  reporter.info('6/7 training a small classifier, whose features the evaluation compares');
+  reporter.info('6/7 training a small classifier, whose features the evaluation uses');
   await folder.step(['features'], () => trainFeatures({ config, run: at('features'), resume: false }, job));
 
   reporter.info('7/7 evaluating');
@@ -136,12 +136,12 @@ async function runSteps(folder: QuickstartFolder, overrides: readonly string[], 
   return [
     ['held-out pictures, PSNR', `${reconstruction.psnr.toFixed(2)} dB`],
     ['held-out pictures, SSIM', reconstruction.ssim.toFixed(3)],
-    ['codebook used by the training pictures', percent(tokenized.usage.used)],
-    ['samples that show the colour of their class', percent(match.colour)],
-    ['samples that show the shape of their class', percent(match.shape)],
-    ['samples that show both', percent(match.both)],
-    ['rFID (features of the small classifier)', reconstruction.rfid!.toFixed(2)],
-    ['gFID (features of the small classifier)', generation.fid.toFixed(2)],
+    ['training pictures, codebook usage', percent(tokenized.usage.used)],
+    ['samples with the colour of their class', percent(match.colour)],
+    ['samples with the shape of their class', percent(match.shape)],
+    ['samples with both', percent(match.both)],
+    ['rFID (with features of the small classifier)', reconstruction.rfid!.toFixed(2)],
+    ['gFID (with features of the small classifier)', generation.fid.toFixed(2)],
     ['time', `${((performance.now() - started) / 60_000).toFixed(1)} minutes on engine ${job.engine.name}`],
   ];
 }

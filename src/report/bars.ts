@@ -1,23 +1,23 @@
 import { countsHistogram } from '../run/events.js';
 import { axis, type ChartSize, type ChartTheme, chartSvg } from './chart.js';
 
-/** How often each code was chosen by one run. */
+/** How often one run used each code. */
 export interface CodeCounts {
   counts: readonly number[];
-  /** Which of the palette's colours it has. */
+  /** Index into the palette. */
   colour: number;
   name: string;
 }
 
-/** Bars of so many runs have room for their numbers above them. */
+/** Most runs for which there is room to write numbers above the bars. */
 const LABELLED = 1;
 
-/** What `countsHistogram`'s bucket i is called: 0, 1, 2–3, 4–7 and so on. */
+/** The label of `countsHistogram`'s bucket i: 0, 1, 2–3, 4–7 and so on. */
 function bucketName(i: number): string {
   return i < 2 ? String(i) : `${2 ** (i - 1)}–${2 ** i - 1}`;
 }
 
-/** How many codes were chosen how often, as bars; runs beside each other. */
+/** A histogram of how often codes were used, with the runs next to each other. */
 export async function codeCountsSvg(
   runs: readonly CodeCounts[],
   size: ChartSize,
@@ -30,7 +30,7 @@ export async function codeCountsSvg(
     {
       grid: { left: 66, right: 16, top: 14, bottom: 44 },
       xAxis: {
-        ...axis('times chosen', theme),
+        ...axis('times used', theme),
         type: 'category',
         data: Array.from({ length }, (_, i) => bucketName(i)),
         splitLine: { show: false },

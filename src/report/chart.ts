@@ -1,7 +1,7 @@
 import type { EChartsCoreOption } from 'echarts/core';
 import { SHEET_FONT } from '../data/sheets.js';
 
-/** The colours of a chart; on a page they are the page's own, which change between light and dark. */
+/** The colours of a chart. On a page they are CSS variables, which change between light and dark. */
 export interface ChartTheme {
   background: string;
   ink: string;
@@ -9,7 +9,7 @@ export interface ChartTheme {
   axis: string;
   grid: string;
   font: string;
-  /** Of the series in turn. */
+  /** The colours of the series, in order. */
   palette: readonly string[];
 }
 
@@ -21,11 +21,11 @@ export const PAPER: ChartTheme = {
   axis: '#8c959f',
   grid: '#e6e8eb',
   font: SHEET_FONT,
-  // Okabe and Ito's colours, told apart by colour-blind readers.
+  // Okabe and Ito's colours, which colour-blind readers can distinguish.
   palette: ['#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', '#5a5a5a'],
 };
 
-/** The style sheet's variables (page-style.ts). */
+/** The variables of the style sheet (page-style.ts). */
 export const PAGE: ChartTheme = {
   background: 'transparent',
   ink: 'var(--ink)',
@@ -41,10 +41,10 @@ export interface ChartSize {
   height: number;
 }
 
-/** About the width of a text in DejaVu Sans, a wide font. */
+/** Approximate width of a text in DejaVu Sans, a wide font. */
 export const textWidth = (text: string, fontSize: number) => 0.62 * fontSize * text.length;
 
-/** A number at a tick; a logarithmic axis computes 0.0000999… for 0.0001. */
+/** The label of a tick; rounded, since a logarithmic axis computes 0.0000999… for 0.0001. */
 export function tick(value: number): string {
   const exact = Number(value.toPrecision(10));
   return exact !== 0 && Math.abs(exact) < 1e-4
@@ -52,7 +52,7 @@ export function tick(value: number): string {
     : exact.toLocaleString('en', { maximumFractionDigits: 10 });
 }
 
-/** What all axes have in common. */
+/** Options of all axes. */
 export function axis(name: string, theme: ChartTheme) {
   return {
     name,

@@ -7,12 +7,12 @@ import { axis, type ChartSize, type ChartTheme, chartSvg, PAPER, textWidth } fro
 export interface Series {
   name: string;
   points: readonly (readonly [step: number, value: number])[];
-  /** Which of the palette's colours it has; without it, the next one. */
+  /** Index into the palette; by default the next colour. */
   colour?: number;
 }
 
 export interface CurvesOptions {
-  /** Above the curves, with a legend below it; without one the curves have neither. */
+  /** Drawn above the curves, with a legend below it; without a title there is no legend. */
   title?: string;
   xLabel: string;
   yLabel: string;
@@ -23,13 +23,13 @@ export interface CurvesOptions {
 }
 
 const SIZE = { width: 640, height: 400 };
-/** Twice the SVG's size, for sharp lines and text. */
+/** Twice the resolution of the SVG, for sharp lines and text. */
 const DENSITY = 144;
 
 /** Height of a row of the legend. */
 const ROW = 20;
 
-/** Names in as few rows as hold them. */
+/** The names of a legend, divided into rows that fit the width. */
 function legendRows(names: string[], width: number): string[][] {
   const rows: string[][] = [];
   let free = 0;
@@ -46,7 +46,7 @@ function legendRows(names: string[], width: number): string[][] {
 }
 
 /**
- * Line curves as an SVG. A value that is not finite, or not positive on a logarithmic axis, leaves a gap in its line.
+ * Line curves as an SVG. A value that is not finite, or not positive on a logarithmic axis, leaves a gap.
  */
 export async function curvesSvg(series: readonly Series[], options: CurvesOptions): Promise<string> {
   const { title, xLabel, yLabel, logX = false, logY = false, size = SIZE, theme = PAPER } = options;
@@ -92,12 +92,12 @@ export async function curvesSvg(series: readonly Series[], options: CurvesOption
   );
 }
 
-/** The curves of `curvesSvg` as PNG bytes, twice its size. */
+/** The curves of `curvesSvg` as PNG bytes, at twice the size. */
 export async function curvesPicture(series: readonly Series[], options: CurvesOptions): Promise<Buffer> {
   return renderSvg(await curvesSvg(series, options), DENSITY);
 }
 
-/** Several panels in one picture, two a row, as PNG bytes. */
+/** Several panels in one picture, two in a row, as PNG bytes. */
 export async function curvesSheet(
   panels: readonly (CurvesOptions & { series: readonly Series[] })[],
 ): Promise<Buffer> {

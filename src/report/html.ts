@@ -1,11 +1,11 @@
 import { escapeXml } from '../formats/xml.js';
 
-/** Text that is HTML already. */
+/** Text that is already HTML. */
 export class Html {
   constructor(readonly text: string) {}
 }
 
-/** What a template holds: text is escaped, and HTML is not. */
+/** A value in a template: text is escaped, HTML is not. */
 type Part = Html | string | number | undefined | readonly Part[];
 
 function toText(part: Part): string {
@@ -22,13 +22,13 @@ export function html(strings: TemplateStringsArray, ...parts: Part[]): Html {
 export interface TableOptions {
   caption?: string;
   head: readonly Part[];
-  /** Each with its row's heading first. */
+  /** Each row begins with its heading. */
   rows: readonly (readonly Part[])[];
   /** Whether all cells but the headings are numbers, aligned to the right. */
   numbers?: boolean;
 }
 
-/** A table that scrolls inside its own box where it is too wide. */
+/** A table that scrolls horizontally if it is too wide. */
 export function table({ caption, head, rows, numbers = false }: TableOptions): Html {
   const align = new Html(numbers ? ' class="number"' : '');
   const heading = (part: Part, i: number) => html`<th scope="col"${i > 0 ? align : ''}>${part}</th>`;

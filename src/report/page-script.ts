@@ -1,4 +1,4 @@
-/** What a report's page does by itself: the choice of light or dark, and the step that its pictures show. */
+/** The script of a report: switches between light and dark, and selects the step of the pictures. */
 export const SCRIPT = `
 const root = document.documentElement;
 const button = document.querySelector('#theme');

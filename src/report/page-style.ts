@@ -1,4 +1,4 @@
-/** The style sheet of a report: light or dark as the system is, unless the reader has chosen. */
+/** The style sheet of a report: light or dark like the system, unless the reader chooses. */
 export const STYLE = `
 :root {
   color-scheme: light dark;

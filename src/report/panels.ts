@@ -8,18 +8,18 @@ export interface Panel {
   logY?: boolean;
 }
 
-/** The metrics that say how a run goes, in the order of interest. */
+/** The main metrics of a run, most important first. */
 export const PANELS: readonly Panel[] = [
   { metric: 'loss', title: 'Training loss', yLabel: 'loss', logY: true },
-  { metric: 'psnr', title: 'PSNR of training batches', yLabel: 'dB' },
-  { metric: 'validation_psnr', title: 'PSNR of held-out images', yLabel: 'dB' },
-  { metric: 'preview_psnr', title: 'PSNR of preview images', yLabel: 'dB' },
-  { metric: 'codebook_usage', title: 'Codebook entries in use', yLabel: 'share' },
-  { metric: 'accuracy', title: 'Predicted right', yLabel: 'share' },
-  { metric: 'lr', title: 'Learning rate', yLabel: 'lr' },
+  { metric: 'psnr', title: 'Training PSNR', yLabel: 'dB' },
+  { metric: 'validation_psnr', title: 'Validation PSNR', yLabel: 'dB' },
+  { metric: 'preview_psnr', title: 'Preview PSNR', yLabel: 'dB' },
+  { metric: 'codebook_usage', title: 'Codebook usage', yLabel: 'fraction of entries' },
+  { metric: 'accuracy', title: 'Next-token accuracy', yLabel: 'fraction of tokens' },
+  { metric: 'lr', title: 'Learning rate', yLabel: 'learning rate' },
 ];
 
-/** The (step, value) points of a metric; a value that was not finite is NaN. */
+/** The (step, value) points of a metric; NaN where the value was not finite. */
 export function pointsOf(rows: readonly MetricsRow[], metric: string): [step: number, value: number][] {
   return rows.flatMap((row): [number, number][] =>
     metric in row ? [[row.step, row[metric] ?? Number.NaN]] : [],

@@ -3,7 +3,7 @@ import sharp from 'sharp';
 import { DataError } from '../errors.js';
 import type { RunPicture } from './read-run.js';
 
-/** A picture as a page holds it. */
+/** A picture embedded in a page. */
 export interface PagePicture {
   step: number;
   /** A data URL. */
@@ -12,19 +12,19 @@ export interface PagePicture {
   height: number;
 }
 
-/** So many pictures of one kind are shown of each run, spread evenly from the first to the last. */
+/** Most pictures of one kind and run, spread evenly from the first to the last. */
 const SHOWN = 8;
-/** Wider pictures are made smaller, so that a page stays small. */
+/** Wider pictures are scaled down to keep the page small. */
 const WIDEST = 1100;
 const QUALITY = 82;
 
-/** At most `count` of a list: the first, the last, and others spread evenly between. */
+/** At most `count` items of a list: the first, the last, and others spread evenly in between. */
 export function spread<T>(list: readonly T[], count: number): T[] {
   if (list.length <= count) return [...list];
   return Array.from({ length: count }, (_, i) => list[Math.round((i * (list.length - 1)) / (count - 1))]);
 }
 
-/** Reads pictures of one kind for a page, `SHOWN` at most, as WebP. @throws DataError for one that is damaged */
+/** Reads at most `SHOWN` pictures of one kind, as WebP. @throws DataError for a damaged one */
 export async function pagePictures(pictures: readonly RunPicture[]): Promise<PagePicture[]> {
   return Promise.all(
     spread(pictures, SHOWN).map(async ({ step, path }) => {

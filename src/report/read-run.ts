@@ -8,7 +8,7 @@ import { type MetricsRow, readMetrics } from '../run/metrics.js';
 import { type RunRecord, readRecord, runFiles } from '../run/record.js';
 import { evaluationFolders, runName } from './run-folders.js';
 
-/** A picture that a run drew on its way. */
+/** A picture that a run drew during training. */
 export interface RunPicture {
   name: string;
   step: number;
@@ -21,14 +21,14 @@ export interface Evaluation {
   values: Record<string, number | string>;
 }
 
-/** All that a run folder has to show. What it lacks or cannot be read is empty, with a line among `problems`. */
+/** The contents of a run folder. What is missing or cannot be read is empty, with a line in `problems`. */
 export interface RunContents {
   folder: string;
   name: string;
   info?: RunRecord;
   config?: Config;
   metrics: MetricsRow[];
-  /** How often each code was chosen at the newest preview. */
+  /** How often each code was used in the newest preview. */
   codeCounts?: { step: number; counts: readonly number[] };
   pictures: RunPicture[];
   evaluations: Evaluation[];
@@ -37,16 +37,18 @@ export interface RunContents {
 
 const PICTURE = /^(.+)-(\d+)\.png$/;
 
-/** Reads a result of `alitok eval`: a JSON object of numbers and texts. @throws DataError where it is none */
+/** Reads a result of `alitok eval`: a JSON object of numbers and texts. @throws DataError where it is not one */
 export async function readEvaluation(path: string): Promise<Evaluation> {
   let content: unknown;
   try {
     content = JSON.parse(await readFile(path, 'utf8'));
   } catch (error) {
-    throw new DataError(`${path} is no result of alitok eval: ${(error as Error).message}`, { cause: error });
+    throw new DataError(`${path} is not a result of alitok eval: ${(error as Error).message}`, {
+      cause: error,
+    });
   }
   if (typeof content !== 'object' || content === null || Array.isArray(content))
-    throw new DataError(`${path} is no result of alitok eval, which is an object of names and values`);
+    throw new DataError(`${path} is not a result of alitok eval, which is an object of names and values`);
   const values = Object.entries(content).filter(([, value]) => ['number', 'string'].includes(typeof value));
   return { name: basename(path, '.json'), values: Object.fromEntries(values) };
 }
@@ -73,7 +75,7 @@ async function listEvaluations(run: string): Promise<string[]> {
 export async function readRun(folder: string): Promise<RunContents> {
   const files = runFiles(folder);
   const problems: string[] = [];
-  /** What `read` gives; for an error that a user can cause its line among the problems, and undefined. */
+  /** The result of `read`; for an error that a user can cause, undefined and a line in `problems`. */
   const attempt = async <T>(read: () => T | Promise<T>): Promise<T | undefined> => {
     try {
       return await read();
@@ -88,7 +90,7 @@ export async function readRun(folder: string): Promise<RunContents> {
     ? await attempt(() => readMetrics(files.codeCounts))
     : undefined;
   const info = await attempt(() => readRecord(folder));
-  if (!info && problems.length === 0) problems.push(`${folder} has no run.json: versions are not known`);
+  if (!info && problems.length === 0) problems.push(`${folder} has no run.json, so versions are not known`);
   const config = await attempt(() => loadConfig(join(folder, 'config.yaml')));
   const evaluations: Evaluation[] = [];
   for (const path of await listEvaluations(folder)) {
@@ -109,14 +111,14 @@ export async function readRun(folder: string): Promise<RunContents> {
   };
 }
 
-/** Steps that a run has made, by its log. */
+/** The steps that a run has made, according to its log. */
 function stepsDone({ metrics }: RunContents): number {
   return metrics.reduce((most, { step }) => Math.max(most, step), 0);
 }
 
 /**
- * How many steps a run has made, of how many. A phase that ends early makes a run of fewer than it could have had, which
- * a log does not tell from one that was stopped.
+ * The steps that a run has made, and their total number. A log does not show whether a run of fewer steps was stopped or
+ * had a phase that ended early.
  */
 export function standing(run: RunContents): string {
   const done = stepsDone(run);

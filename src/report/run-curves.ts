@@ -7,7 +7,7 @@ import { PANELS, pointsOf } from './panels.js';
 import { nothingRecorded, runName } from './run-folders.js';
 
 /**
- * Draws the curves of one or more runs, side by side in each panel, as a PNG file.
+ * Draws the curves of one or more runs, together in each panel, as a PNG file.
  * @throws DataError where no run has a line in its metrics log yet, or a log cannot be read; OutputError
  */
 export async function drawRunCurves(runs: readonly string[], out: string): Promise<void> {

@@ -11,7 +11,7 @@ export function runName(run: string): string {
   return stageOf(path) ? `${basename(dirname(path))} ${name}` : name;
 }
 
-/** The run folders that `path` means: itself, or the two stages of a tokenizer run. Throws DataError. */
+/** The run folders at a path: the path itself, or the two stages of a tokenizer run. @throws DataError where there are none */
 export function runFolders(path: string): string[] {
   const folders = [path, ...stageFolders(path)];
   const found = folders.filter((folder) => existsSync(runFiles(folder).metrics));
@@ -20,14 +20,14 @@ export function runFolders(path: string): string[] {
   return found;
 }
 
-/** What to say of runs without a line in their metrics logs; `problem` says what else is wrong. */
+/** The error for runs without a line in their metrics logs; `problem` is what could not be read. */
 export function nothingRecorded(runs: readonly string[], problem?: string): DataError {
   return new DataError(
     `${runs.join(', ')}: no step has been recorded yet${problem === undefined ? '' : `, or it cannot be read: ${problem}`}`,
   );
 }
 
-/** Where a run keeps results of `alitok eval`: its own folder `evaluations`, and for stage 2 that of the whole tokenizer. */
+/** The folders of a run's results of `alitok eval`: `evaluations` in it, and for stage 2 also in the tokenizer's folder. */
 export function evaluationFolders(run: string): string[] {
   const folder = (path: string) => join(path, 'evaluations');
   return stageOf(run) === 2 ? [folder(run), folder(dirname(resolve(run)))] : [folder(run)];

@@ -1,36 +1,36 @@
 import { loadConfig } from '../config/load.js';
+import type { Config } from '../config/schema.js';
 import type { MetricsRow } from '../run/metrics.js';
 import { codeCountsSvg } from './bars.js';
 import { PAGE, tick } from './chart.js';
-import { configDifferences } from './config-table.js';
 import { curvesSvg } from './curves.js';
 import { Html, html, table } from './html.js';
 import { PANELS, type Panel, pointsOf } from './panels.js';
 import { type PagePicture, spread } from './pictures.js';
 import { type Evaluation, type RunContents, standing } from './read-run.js';
 
-/** A part of a report; the page's contents name its title. */
+/** A section of a report; its title also stands in the table of contents. */
 export interface Section {
   id: string;
   title: string;
   body: Html;
 }
 
-/** A run with what the page holds of it. */
+/** A run with the pictures that the page shows. */
 export interface PageRun extends RunContents {
-  /** By the name that the run gave them. */
+  /** By their name in the run, such as `samples`. */
   shown: Map<string, PagePicture[]>;
 }
 
 const CHART = { width: 420, height: 270 };
-/** Values that a chart's table has at most. */
+/** Most rows of the table below a chart. */
 const TABLE_STEPS = 25;
-/** What an evaluation says of itself besides its result. */
-const WHAT_RAN = new Set(['time', 'command', 'git_revision']);
-/** What is not a metric of the model. */
+/** Keys of an evaluation's file that are not results. */
+const NO_RESULT = new Set(['time', 'command', 'git_revision', 'software']);
+/** Columns of the metrics log that are not metrics. */
 const NOT_SHOWN = new Set(['step', 'time', 'phase']);
 
-/** A number in as many digits as are told apart. */
+/** A number in five significant digits; a dash for a missing value. */
 function digits(value: unknown): string {
   if (typeof value !== 'number') return value === null || value === undefined ? '–' : String(value);
   if (!Number.isFinite(value)) return 'not finite';
@@ -40,7 +40,7 @@ function digits(value: unknown): string {
 const chip = (colour: number) =>
   html`<span class="chip" style="background:${PAGE.palette[colour % PAGE.palette.length]}"></span>`;
 
-/** The colours of the runs that are `shown`; one run alone needs none. */
+/** The colours of the `shown` runs; empty for a single run. */
 const legend = (runs: readonly PageRun[], shown: (run: PageRun) => boolean = () => true) =>
   runs.length < 2
     ? html``
@@ -51,7 +51,7 @@ function last(rows: readonly MetricsRow[], metric: string): number | undefined {
   return pointsOf(rows, metric).findLast(([, value]) => Number.isFinite(value))?.[1];
 }
 
-/** Hours and minutes that a log's lines span, less the pauses between two starts. */
+/** The time that a log spans, without the pauses between two starts. */
 function timeTaken(run: RunContents): string {
   const starts = (run.info?.starts ?? []).map(({ time }) => Date.parse(time) / 1000);
   let seconds = 0;
@@ -75,27 +75,27 @@ export function overview(runs: readonly PageRun[]): Section {
     ({ metric }) => metric !== 'lr' && runs.some((run) => last(run.metrics, metric) !== undefined),
   );
   const rows: [string, (run: PageRun) => string | undefined][] = [
-    ['trained', (run) => run.info?.training?.label],
-    ['steps', standing],
-    ['time', timeTaken],
+    ['Training', (run) => run.info?.training?.label],
+    ['Steps', standing],
+    ['Time', timeTaken],
     ...metrics.map(({ metric, title }): [string, (run: PageRun) => string] => [
       title,
       (run) => digits(last(run.metrics, metric)),
     ]),
-    ['folder', (run) => run.folder],
+    ['Folder', (run) => run.folder],
   ];
   return {
     id: 'runs',
-    title: runs.length === 1 ? 'The run' : 'The runs',
+    title: 'Overview',
     body: table({
-      caption: 'What was trained, and where it stands; metrics as they were measured last',
+      caption: 'Progress of each run, and the last value of its metrics',
       head: ['', ...runs.map(({ name }, i) => html`${runs.length > 1 ? chip(i) : ''}${name}`)],
       rows: rows.map(([name, of]) => [name, ...runs.map((run) => of(run) ?? '–')]),
     }),
   };
 }
 
-/** An SVG that says what it shows to those who do not see it. */
+/** An SVG with a description for screen readers. */
 function described(svg: string, label: string): Html {
   const { text } = html`<svg role="img" aria-label="${label}" `;
   return new Html(svg.replace(/^<svg /, text));
@@ -128,7 +128,7 @@ async function curveFigure(panel: Panel, runs: readonly PageRun[]): Promise<Html
 ${described(svg, `${panel.title}. ${texts.join('; ')}`)}
 <details><summary>Values</summary>${table({
     caption: panel.title,
-    head: ['step', ...series.map(({ name }) => name)],
+    head: ['Step', ...series.map(({ name }) => name)],
     rows: spread(steps, TABLE_STEPS).map((step) => [
       digits(step),
       ...values.map((of) => digits(of.get(step))),
@@ -147,7 +147,7 @@ export async function curves(runs: readonly PageRun[]): Promise<Section> {
   const [first, more] = [await figures(PANELS), await figures(others)];
   const body =
     first.length + more.length === 0
-      ? html`<p>Nothing has been measured yet.</p>`
+      ? html`<p>No metrics have been recorded yet.</p>`
       : html`${legend(runs)}<div class="charts">${first}</div>
 ${more.length > 0 ? html`<details><summary>${more.length} more metrics</summary><div class="charts">${more}</div></details>` : ''}`;
   return { id: 'curves', title: 'Curves', body };
@@ -160,27 +160,27 @@ export async function codebook(runs: readonly PageRun[]): Promise<Section | unde
   if (counted.length === 0) return undefined;
   const texts = counted.map(({ name, step, counts }) => {
     const used = counts.filter((count) => count > 0).length;
-    return `${name}: ${digits(used)} of ${digits(counts.length)} codes chosen, at step ${digits(step)}`;
+    return `${name}: ${digits(used)} of ${digits(counts.length)} codes used at step ${digits(step)}`;
   });
   const svg = await codeCountsSvg(counted, { width: 860, height: 300 }, PAGE);
   const narrow = await codeCountsSvg(counted, CHART, PAGE);
   return {
     id: 'codebook',
-    title: 'Use of the codebook',
-    body: html`${legend(runs, ({ codeCounts }) => codeCounts !== undefined)}<figure><figcaption><h3>Codebook entries by how often the previewed images chose them</h3></figcaption>
+    title: 'Codebook usage',
+    body: html`${legend(runs, ({ codeCounts }) => codeCounts !== undefined)}<figure><figcaption><h3>How often the preview images use each codebook entry</h3></figcaption>
 <div class="wide">${described(svg, `Histogram. ${texts.join('; ')}`)}</div>
 <div class="narrow">${described(narrow, `Histogram. ${texts.join('; ')}`)}</div>
 <p>${texts.join('. ')}.</p></figure>`,
   };
 }
 
-/** What the pictures of a name show. */
+/** Title and description of the pictures of a name. */
 const PICTURES: Record<string, { title: string; alt: string }> = {
   reconstruction: {
     title: 'Reconstructions by step',
-    alt: 'Pairs of an image and what the tokenizer makes of it',
+    alt: 'Pairs of an image and its reconstruction',
   },
-  samples: { title: 'Samples by step', alt: 'Images sampled of the first classes, with their names below' },
+  samples: { title: 'Samples by step', alt: 'Samples of the first classes, with the class names below' },
 };
 
 export function pictures(runs: readonly PageRun[]): Section[] {
@@ -215,14 +215,14 @@ export function evaluations(runs: readonly PageRun[], named: readonly Evaluation
     ...named.map((one) => ({ ...one, run: undefined })),
   ];
   const keys = [...new Set(columns.flatMap(({ values }) => Object.keys(values)))].filter(
-    (key) => !WHAT_RAN.has(key),
+    (key) => !NO_RESULT.has(key),
   );
   return {
     id: 'evaluations',
     title: 'Evaluations',
     body:
       columns.length === 0
-        ? html`<p>None yet. <code>alitok eval … -o RUN/evaluations/NAME.json</code> puts its result here.</p>`
+        ? html`<p>None yet. Results of <code>alitok eval … -o RUN/evaluations/NAME.json</code> are shown here.</p>`
         : table({
             caption: 'Results of alitok eval',
             head: ['', ...columns.map(({ run, name }) => (run === undefined ? name : `${run}: ${name}`))],
@@ -231,21 +231,48 @@ export function evaluations(runs: readonly PageRun[], named: readonly Evaluation
   };
 }
 
+/** A row of a table of configs: a key and its value in each config; undefined where a config does not have it. */
+interface ConfigRow {
+  key: string;
+  values: (string | undefined)[];
+}
+
+/** All values of a config as text, by key path. */
+function flatten(value: unknown, path: string, into: Map<string, string>): Map<string, string> {
+  if (typeof value === 'object' && value !== null)
+    for (const [key, part] of Object.entries(value))
+      flatten(part, path === '' ? key : `${path}.${key}`, into);
+  else into.set(path, String(value));
+  return into;
+}
+
+/** The keys in which configs differ, in the order of the schema. */
+function configDifferences(configs: readonly (Config | undefined)[]): ConfigRow[] {
+  const flat = configs.map((config) => flatten(config ?? {}, '', new Map()));
+  const keys = [...new Set(flat.flatMap((one) => [...one.keys()]))];
+  return keys
+    .map((key) => ({ key, values: flat.map((one) => one.get(key)) }))
+    .filter(({ values }) => {
+      const known = values.filter((_, i) => configs[i] !== undefined);
+      return known.some((value) => value !== known[0]);
+    });
+}
+
 export function configs(runs: readonly PageRun[]): Section {
-  const head = ['key', ...runs.map(({ name }) => name)];
+  const head = ['Key', ...runs.map(({ name }) => name)];
   const rows = (differing: ReturnType<typeof configDifferences>) =>
     differing.map(({ key, values }) => [html`<code>${key}</code>`, ...values.map((value) => value ?? '–')]);
   const given = runs.map(({ config }) => config);
   const between = runs.length > 1 ? configDifferences(given) : [];
   const fromDefaults = configDifferences([loadConfig(undefined), ...given]);
   const defaults = table({
-    caption: 'Values that differ from the defaults, which are the published ones',
-    head: ['key', 'default', ...head.slice(1)],
+    caption: 'Values that differ from the defaults (the published values)',
+    head: ['Key', 'Default', ...head.slice(1)],
     rows: rows(fromDefaults),
   });
   return {
     id: 'configs',
-    title: runs.length > 1 ? 'Differences of the configs' : 'Config',
+    title: runs.length > 1 ? 'Config differences' : 'Config',
     body:
       runs.length === 1
         ? defaults
@@ -266,10 +293,20 @@ export function versions(runs: readonly PageRun[]): Section {
     title: 'Versions and commands',
     body:
       starts.length === 0
-        ? html`<p>No run.json tells of versions.</p>`
+        ? html`<p>No versions are known: run.json is missing.</p>`
         : table({
-            caption: 'Every start of the runs',
-            head: ['run', 'started', 'engine', 'alitok', 'revision', 'Node.js', 'tfjs', 'seed', 'command'],
+            caption: 'Each start of each run',
+            head: [
+              'Run',
+              'Started',
+              'Engine',
+              'alitok',
+              'Git revision',
+              'Node.js',
+              'tfjs',
+              'Seed',
+              'Command',
+            ],
             rows: starts.map(({ name, time, engine, versions: of, git_revision, seed, command }) => [
               name,
               time.slice(0, 19).replace('T', ' '),

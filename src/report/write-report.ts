@@ -19,7 +19,7 @@ export interface ReportOptions {
   out: string;
 }
 
-/** Reads a run with its pictures; a damaged picture is a problem of its run, and no end. */
+/** Reads a run with its pictures; a damaged picture is listed among the run's problems. */
 async function openRun(folder: string): Promise<sections.PageRun> {
   const run = await readRun(folder);
   const shown: sections.PageRun['shown'] = new Map();
@@ -33,7 +33,7 @@ async function openRun(folder: string): Promise<sections.PageRun> {
   return { ...run, shown };
 }
 
-/** Runs whose names are the same are told apart by their folders. */
+/** Names runs by their folders where names would be the same. */
 function withDistinctNames(runs: readonly sections.PageRun[]): sections.PageRun[] {
   const same = (run: sections.PageRun) => runs.filter(({ name }) => name === run.name).length > 1;
   return runs.map((run) => (same(run) ? { ...run, name: run.folder } : run));
@@ -53,19 +53,19 @@ function page(title: string, parts: readonly sections.Section[], problems: reado
 <main>
 ${
   problems.length > 0
-    ? html`<div class="problems"><h2>Not everything could be read</h2><ul>${problems.map((line) => html`<li>${line}</li>`)}</ul></div>`
+    ? html`<div class="problems"><h2>Some files could not be read</h2><ul>${problems.map((line) => html`<li>${line}</li>`)}</ul></div>`
     : ''
 }
 ${parts.map(({ id, title: name, body }) => html`<section aria-labelledby="${id}"><h2 id="${id}">${name}</h2>${body}</section>`)}
 </main>
-<footer>Made by <code>alitok report</code>. This page is complete: it loads nothing.</footer>
+<footer>Made by <code>alitok report</code>. This page is self-contained and loads nothing.</footer>
 <script>${new Html(SCRIPT)}</script></body></html>
 `;
 }
 
 /**
- * Writes one self-contained HTML page about one or more runs. What a run lacks or what of it is damaged is named on the
- * page, and given back, a line each.
+ * Writes a self-contained HTML page about one or more runs. Missing or damaged files are listed on the page and returned,
+ * one line each.
  * @throws DataError where a folder holds no run, or an evaluation cannot be read; OutputError where the page cannot be written
  */
 export async function writeReport({ runs: paths, evaluations, out }: ReportOptions): Promise<string[]> {

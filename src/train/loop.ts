@@ -1,5 +1,6 @@
 import type { Config } from '../config/schema.js';
 import { ALONE, type Group } from '../engine/distributed/group.js';
+import { memoryInUse, watchMemory } from '../engine/measurements.js';
 import { Interrupted, option } from '../errors.js';
 import type { Reporter } from '../job/reporter.js';
 import { turn } from '../job/turn.js';
@@ -7,6 +8,7 @@ import { type CheckpointNote, saveCheckpoint } from '../run/checkpoint.js';
 import type { RunLog, Shown } from '../run/log.js';
 import type { Metrics, Timing } from '../run/metrics.js';
 import { pruneCheckpoints } from '../run/retention.js';
+import { formatBytes } from '../text.js';
 import { Guard } from './guard.js';
 import type { Trainer } from './trainer.js';
 
@@ -92,6 +94,17 @@ class Pace {
   }
 }
 
+/** How fast steps are, and how much of their time they wait for data, as one line. */
+function waitText(step: number, { steps_per_second, data_wait }: Timing): string {
+  return `step ${step}: ${Number(steps_per_second?.toPrecision(3))} steps/s, ${(100 * data_wait!).toFixed(1)} % of the time spent waiting for data`;
+}
+
+/** Memory in use now, and the peak since the training loop began, as one line. */
+function memoryText(step: number, peak: number): string {
+  const { process, tensors, bytes } = memoryInUse();
+  return `step ${step}: peak ${formatBytes(peak)}; now ${formatBytes(process)} of the process, ${tensors} tensors of ${formatBytes(bytes)}`;
+}
+
 /**
  * Runs a trainer to its end: steps, metrics every `logging.metrics_every` steps, previews, checkpoints.
  * @throws Interrupted after saving, when the signal is aborted
@@ -113,6 +126,7 @@ export async function train(trainer: Trainer, options: LoopOptions): Promise<voi
   let measured: Metrics = {};
   const checkpoint = async (interrupted: boolean) => {
     guard.checkParameters();
+    const begun = performance.now();
     await trainer.gather?.();
     if (writes) {
       await mayWrite?.();
@@ -120,6 +134,8 @@ export async function train(trainer: Trainer, options: LoopOptions): Promise<voi
       const loop: LoopState = { means: means.state, guard: guard.state };
       await saveCheckpoint(folder, trainer, { loop, metrics: measured, interrupted });
       await pruneCheckpoints(folder, logging);
+      const seconds = ((performance.now() - begun) / 1000).toFixed(2);
+      reporter.debug?.('run', `checkpoint of step ${trainer.steps} written to ${folder} in ${seconds} s`);
     }
     trainer.release?.();
   };
@@ -127,6 +143,11 @@ export async function train(trainer: Trainer, options: LoopOptions): Promise<voi
   const progress = reporter.progress({ label: options.label, total, unit: 'steps', start });
   const pace = new Pace(start);
   let saved = start;
+  let peakMemory: (() => number) | undefined;
+  reporter.debug?.('memory', () => {
+    peakMemory = watchMemory();
+    return memoryText(start, peakMemory());
+  });
   try {
     while (!trainer.finished) {
       const last = await guard.step();
@@ -137,13 +158,19 @@ export async function train(trainer: Trainer, options: LoopOptions): Promise<voi
       const due = (every: number) => trainer.steps % every === 0 || trainer.finished;
       if (due(logging.metrics_every)) {
         measured = { ...withStates(means.take(), last ?? {}), ...trainer.summary?.(), ...guard.metrics };
-        await log.append({ step: trainer.steps, ...measured }, pace.at(trainer.steps));
+        const timing = pace.at(trainer.steps);
+        await log.append({ step: trainer.steps, ...measured }, timing);
         progress.update(trainer.steps, shown(measured));
+        reporter.debug?.('data', () => waitText(trainer.steps, timing));
+        reporter.debug?.('memory', () => memoryText(trainer.steps, peakMemory!()));
         pace.restart(trainer.steps);
       } else progress.update(trainer.steps);
       if (preview && due(logging.images_every)) {
+        const begun = performance.now();
         const previewed = await preview();
         await log.show(trainer.steps, previewed);
+        const seconds = ((performance.now() - begun) / 1000).toFixed(2);
+        reporter.debug?.('run', `preview of step ${trainer.steps} drawn in ${seconds} s`);
         measured = { ...measured, ...previewed.metrics };
         pace.restart(trainer.steps);
       }

@@ -49,6 +49,7 @@ export const runTraining: Runner = async (trainer, options, job) => {
   try {
     if (group.rank === 0) {
       lock = await lockFolder(options.folder, { onWatch: job.reporter.info });
+      job.reporter.debug?.('run', `${options.folder} is locked for this process`);
       await runLocked(trainer, options, job, lock);
       return;
     }
@@ -93,6 +94,10 @@ async function runLocked(
   await job.interruptible(async (signal) => {
     const files = await openRun(folder, run, begun);
     job.logTo(files.log);
+    reporter.debug?.(
+      'run',
+      `${folder}: ${begun ? `start ${begun.starts.length + 1} of the run` : 'new run'}, ${trainer.totalSteps} steps`,
+    );
     if (from) {
       await pruneCheckpoints(folder, config.logging); // the last process may have ended before it did
       reporter.info(`${label}: resumed from step ${trainer.steps}`);

@@ -71,6 +71,7 @@ export async function openTraining(
 ): Promise<{ openBatches: OpenBatches; classNames: readonly string[]; inputs: Record<string, string> }> {
   if (!data.train)
     throw new ConfigError(`data.train is not set: name the folder of training images with ${option('data')}`);
+  const begun = performance.now();
   const dataset = await openDataset({
     folder: data.train,
     list: data.train_list ?? undefined,
@@ -78,6 +79,8 @@ export async function openTraining(
     refuseEmptyClasses: !allowEmptyClasses,
   });
   reportFound(dataset, job);
+  const seconds = ((performance.now() - begun) / 1000).toFixed(2);
+  job.reporter.debug?.('data', `${dataset.root}: listed ${dataset.size} images in ${seconds} s`);
   const { image_size: imageSize } = tokenizer;
   const { onUnreadable, onSmall: tell } = imageWarnings(job.reporter);
   let told = false;

@@ -39,12 +39,12 @@ alitok(
 const tokenizer = ['--tokenizer', at('tokenizer')];
 const images = ['-d', data, '--list', at('list.txt')];
 alitok('tokenize', ...CONFIG, ...tokenizer, ...images, '-o', at('tokens'));
-const train = ['train-ar', ...CONFIG, '-t', at('tokens')];
+const train = ['train-ar', ...CONFIG, '--tokens', at('tokens')];
 alitok(...train, '-r', at('generator'), 'generator_training.steps=1', 'generator_training.warmup_steps=0');
 
 const cases = {
   tokenize: (out) => ['tokenize', ...CONFIG, ...tokenizer, ...images, '-o', out],
-  sample: (out) => ['sample', '-g', at('generator'), ...tokenizer, '--count', '200', '--npz', '-o', out],
+  sample: (out) => ['sample', '-g', at('generator'), ...tokenizer, '--count', '200', '--npz-only', '-o', out],
   'train the generator': (out) => [
     ...[...train, '-r', out, 'generator_training.steps=40', 'generator_training.batch_size=32'],
     ...['generator_training.warmup_steps=0', 'logging.metrics_every=40'],

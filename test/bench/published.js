@@ -96,4 +96,4 @@ model.dispose();
 
 await alitok('inspect', generator);
 const paths = ['-g', generator, '--tokenizer', tokenizer, '-o', join(folder, 'samples')];
-await alitok('sample', '--engine', engine, ...paths, '--count', count, '--npz');
+await alitok('sample', '--engine', engine, ...paths, '--count', count, '--npz-only');

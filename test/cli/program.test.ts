@@ -1,14 +1,8 @@
 import { type Command, CommanderError } from 'commander';
 import { describe, expect, it, vi } from 'vitest';
-import {
-  action,
-  type ConfigOptions,
-  examples,
-  type Invocation,
-  readConfig,
-  withConfig,
-} from '../../src/cli/base/command.js';
+import { action, type ConfigOptions, type Invocation, readConfig } from '../../src/cli/base/command.js';
 import { describeFailure } from '../../src/cli/base/exit.js';
+import { examples, withConfig } from '../../src/cli/base/options.js';
 import { createProgram, type Register } from '../../src/cli/program.js';
 import { ConfigError, Interrupted } from '../../src/errors.js';
 

@@ -170,11 +170,15 @@ describe('the log', () => {
     vi.setSystemTime(new Date(2024, 0, 1, 12, 30, 5));
     for (const isTTY of [true, false]) {
       const screen = new Screen(isTTY);
-      const log = openLog({ level: 'info', stream: screen });
+      const log = openLog({ level: 'info', scopes: ['run'], stream: screen });
       const progress = log.progress(work);
       log.info('reading images');
-      log.logger.debug('unseen');
-      expect(screen.lines[0]).toBe('[12:30:05] INFO: reading images');
+      log.debug?.('data', 'unseen');
+      log.debug?.('run', () => 'resuming');
+      expect(screen.lines.slice(0, 2)).toEqual([
+        '[12:30:05] INFO: reading images',
+        '[12:30:05] DEBUG: run: resuming',
+      ]);
       progress.stop();
       log.close();
     }
@@ -196,9 +200,10 @@ describe('the log', () => {
         .split('\n')
         .map((line) => JSON.parse(line));
     const log = openLog({ level: 'silent', stream: screen });
+    expect(log.debug).toBeUndefined();
     log.info('before');
     log.toFile(join(folder, 'a.jsonl'));
-    log.logger.debug({ step: 3 }, 'first');
+    log.info('first');
     log.toFile(join(folder, 'b.jsonl'));
     log.warn('second');
     log.toFile(join(folder, 'a.jsonl'));
@@ -206,7 +211,7 @@ describe('the log', () => {
     log.close();
     log.info('after the end');
     expect(read('a.jsonl')).toMatchObject([
-      { level: 20, step: 3, msg: 'first' },
+      { level: 30, msg: 'first' },
       { level: 30, msg: 'third' },
     ]);
     expect(read('b.jsonl')).toMatchObject([{ level: 40, msg: 'second' }]);

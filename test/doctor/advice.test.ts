@@ -27,7 +27,10 @@ it('has nothing to say about a sound machine', () => {
 });
 
 it.each([
-  [{ ...sound, selfTest: { ...sound.selfTest, passed: false } }, /computes wrongly.*use another --engine/],
+  [
+    { ...sound, selfTest: { ...sound.selfTest, passed: false } },
+    /computes wrong results.*use another --engine/,
+  ],
   [
     {
       ...sound,
@@ -39,7 +42,7 @@ it.each([
   [withMachine({ processors: 2 }), /2 of 4 processors/],
   [withMachine({ load: 9 }), /load 9\.0 on 4 processors.*measure again/],
   [withMachine({ memory: 2 * GIB }), /2\.0 GiB of memory is little.*--dry-run/],
-  [withMachine({ freeMemory: GIB / 2 }), /only 0\.5 GiB of memory is free/],
+  [withMachine({ freeMemory: GIB / 2 }), /only 512\.0 MiB of memory is free/],
   [withMachine({ freeDisk: GIB }), /only 1\.0 GiB are free/],
 ])('each problem has a remedy (%#)', (found, advice) => {
   expect(adviceFor(found, {})).toEqual([expect.stringMatching(advice)]);

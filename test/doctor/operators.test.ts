@@ -1,13 +1,12 @@
 import * as tf from '@tensorflow/tfjs';
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
-import { operatorsText } from '../../src/cli/base/operators.js';
 import {
   besideCpu,
   compareOperators,
   type OperatorResult,
   type Sides,
 } from '../../src/doctor/compare-operators.js';
-import { requireSound } from '../../src/doctor/examine.js';
+import { operatorsRows, requireSound } from '../../src/doctor/examine.js';
 import { OPERATOR_CHECKS } from '../../src/doctor/operators.js';
 import { selfTest } from '../../src/doctor/self-test.js';
 import { openEngine } from '../../src/engine/index.js';
@@ -304,10 +303,10 @@ describe('what doctor says of operations', () => {
 
   it('one line where all are right', () => {
     const farther = { ...right, name: 'attention', worst: 'gradient of k', error: 3.1e-5 };
-    expect(operatorsText([...all.slice(1), farther])).toEqual([
+    expect(operatorsRows([...all.slice(1), farther])).toEqual([
       [
         'operators',
-        `${NAMES.length} of ${NAMES.length} agree with the CPU; farthest off by 3.1e-5 (attention, gradient of k)`,
+        `${NAMES.length} of ${NAMES.length} agree with the CPU; largest error 3.1e-5 (attention, gradient of k)`,
       ],
     ]);
     expect(() => requireSound({ chosen, selfTest: passed, operators: all })).not.toThrow();
@@ -319,14 +318,14 @@ describe('what doctor says of operations', () => {
     const failure = 'CUDA error: an illegal memory access was encountered';
     const lost = { ...right, name: 'swiGLU', error: Number.NaN, passed: false, failure, lost: true };
     const operators = [right, wrong, lost];
-    expect(operatorsText(operators)).toEqual([
-      ['operators', `1 of ${NAMES.length} agree with the CPU; farthest off by 1.0e-6 (linear, y)`],
-      ['', 'gelu is WRONG: gradient of x is off by 3.0e-1, more than 0.0001'],
+    expect(operatorsRows(operators)).toEqual([
+      ['operators', `1 of ${NAMES.length} agree with the CPU; largest error 1.0e-6 (linear, y)`],
+      ['', 'gelu is WRONG: error 3.0e-1 in gradient of x, more than 0.0001'],
       ['', `swiGLU FAILED: ${failure}`],
-      ['', 'the device answers nothing after that: the others were not tried'],
+      ['', 'after that the device did not respond: the others were not run'],
     ]);
     expect(() => requireSound({ chosen, selfTest: passed, operators })).toThrow(
-      /libtorch does not compute on its device what it does on the CPU \(gelu; swiGLU\)/,
+      /the results of libtorch on its device differ from those on the CPU \(gelu; swiGLU\)/,
     );
   });
 });

@@ -41,8 +41,11 @@ export function startWith(environment: NodeJS.ProcessEnv, ...args: string[]): Ru
   return begin({ env: { ...process.env, ...environment } }, args);
 }
 
+/** Starts the program in a folder. */
+export const startIn = (cwd: string, ...args: string[]): Running => begin({ cwd }, args);
+
 /** Runs the program in a folder, to its end. */
-export const runIn = (cwd: string, ...args: string[]): Promise<Outcome> => begin({ cwd }, args).outcome;
+export const runIn = (cwd: string, ...args: string[]): Promise<Outcome> => startIn(cwd, ...args).outcome;
 
 let threads: string[] = [];
 /** Has the programs of a test file that is not about speed use one thread each: more would wait for other tests' threads. */

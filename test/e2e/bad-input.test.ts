@@ -207,7 +207,7 @@ describe('checkpoints and outputs', () => {
   it('a generator goes on only with the codes it was begun with', async () => {
     expect((await trainTokenizer('other', train, 'seed=7')).code).toBe(0);
     const trainAr = (tokens: string, ...more: string[]) =>
-      alitok('train-ar', '-c', TINY, '-t', at(tokens), '-r', at('generator'), ...more);
+      alitok('train-ar', '-c', TINY, '--tokens', at(tokens), '-r', at('generator'), ...more);
     for (const name of ['tokenizer', 'other'])
       await succeed('tokenize', '--tokenizer', at(name), '-d', train, '-o', at(`${name}.tokens`));
     expect((await trainAr('tokenizer.tokens')).code).toBe(0);

@@ -24,9 +24,9 @@ describe('alitok bench', () => {
   });
 
   it.each([
-    [['smaple'], /"smaple" is no case; did you mean sample\?/],
-    [['encode:2:3'], /"encode:2:3" is no case/],
-    [['encode:0'], /"encode:0" is no case/],
+    [['smaple'], /"smaple" is not a case; did you mean sample\?/],
+    [['encode:2:3'], /"encode:2:3" is not a case/],
+    [['encode:0'], /"encode:0" is not a case/],
     [['generator.dropout=0'], /name at least one case/],
   ])('%s: one line that says what to write', async (words, message) => {
     const { code, stdout, stderr } = await alitok('bench', ...words, '-c', TINY);

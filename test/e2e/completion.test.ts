@@ -50,7 +50,7 @@ for (const [shell, open] of Object.entries(offers))
       expect(offer('train-ar', '--to')).toEqual(expect.arrayContaining(['--tokens', '--tokenizer']));
       expect(offer('train-ar', '--eng')).toEqual(['--engine']);
       expect(offer('--engine', 'wasm', 'eval', 'generation', '--sam')).toEqual(['--samples']);
-      expect(offer('sample', '--class').sort()).toEqual(['--class', '--class-names', '--classes']);
+      expect(offer('sample', '--class').sort()).toEqual(['--class-names', '--classes']);
       expect(offer('tokenize', '--sam')).not.toContain('--samples');
     });
 

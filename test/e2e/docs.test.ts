@@ -133,8 +133,8 @@ const MATERIALS: Record<string, (path: string) => Promise<unknown>> = {
   },
 };
 
-/** Pages that go on with the runs of another one. */
-const AFTER: Record<string, string> = { 'docs/watching.md': 'README.md' };
+/** Pages that use the runs of another page. */
+const AFTER: Record<string, string> = { 'docs/debugging.md': 'README.md', 'docs/watching.md': 'README.md' };
 
 const commands = PAGES.map((page): [string, string[]] => [page, commandLines(page)]);
 const isRun = (line: string) => !Object.keys(NOT_RUN).some((start) => line.startsWith(start));

@@ -28,24 +28,20 @@ describe('--dry-run', () => {
     expect(existsSync(run)).toBe(false);
     expect(value(stdout, 'run')).toEqual(['stage 1', 'stage 2']);
     expect(value(stdout, 'steps')).toEqual(['150', '6']);
-    const [first, second] = value(stdout, 'a step takes').map((text) =>
+    const [first, second] = value(stdout, 'time per step').map((text) =>
       text.match(/[\d.]+ s/g)!.map(Number.parseFloat),
     );
     expect([first.length, second.length]).toEqual([2, 1]); // the phases of stage 1 differ
     for (const seconds of [...first, ...second]) expect(seconds).toBeGreaterThan(0);
-    expect(value(stdout, 'the run takes')[0]).toMatch(
-      /^about \d+ (s|min), 50 previews of [\d.]+ s included$/,
-    );
-    expect(value(stdout, 'disk')[0]).toMatch(
-      / a checkpoint, .* with 3 kept and one being written; .* are free$/,
-    );
-    expect(value(stdout, 'altogether')[0]).toMatch(/^about/);
+    expect(value(stdout, 'time in all')[0]).toMatch(/^about \d+ (s|min), including 50 previews of [\d.]+ s$/);
+    expect(value(stdout, 'disk')[0]).toMatch(/ a checkpoint, .* with 3 kept and one being written; .* free$/);
+    expect(stdout).toMatch(/^all runs together: about \d/m);
     expect(stdout).toContain('Nothing was written');
   });
 
   it('says what a generator takes, and that a checkpoint is as large as it says', async () => {
     const [tokens, run] = [at('tokens.safetensors'), at('generator')];
-    const command = ['train-ar', '-c', TINY, '-t', tokens, '-r', run];
+    const command = ['train-ar', '-c', TINY, '--tokens', tokens, '-r', run];
     const { stdout } = await succeed(...command, '--dry-run');
     expect(existsSync(run)).toBe(false);
     const [, parameters] = /^parameters +([\d,]+)$/m.exec(stdout)!;
@@ -60,7 +56,7 @@ describe('--dry-run', () => {
       ...['--stage', '2', 'tokenizer.decoder.width=65536', 'tokenizer.decoder.layers=64'],
     );
     expect(stderr).toMatch(/weights, gradients and optimizer alone do not fit the memory/);
-    expect(stdout).toMatch(/a step takes +not tried/);
+    expect(stdout).toMatch(/time per step +not measured/);
     expect(stderr).toMatch(/the checkpoints need .* GiB, but .* GiB are free; free some space/);
   });
 });
@@ -71,16 +67,16 @@ describe('doctor', () => {
     expect(code).toBe(0);
     for (const line of [
       /^machine +.*, \d+ of \d+ processors$/m,
-      /^memory +[\d.]+ GiB, of which [\d.]+ GiB are free$/m,
+      /^memory +[\d.]+ GiB, [\d.]+ [MG]iB free$/m,
       /^Node\.js +v\d+/m,
       /^alitok +\d+\.\d+\.\d+.*tfjs 4/m,
       /^wasm +tfjs-backend-wasm 4/m,
       /^devices +cpu/m,
       /^chosen +wasm: tfjs-backend-wasm/m,
-      /^reads +[\d.]+ GB\/s/m,
-      /^multiplies +\d+ GFLOP\/s/m,
-      /^self-test +passed: 112 values of PyTorch; farthest off by \d\.\de-\d+ \(/m,
-      /^(What to do\n {2}- |Nothing needs to be done)/m,
+      /^bandwidth +[\d.]+ GB\/s/m,
+      /^matrix rate +\d+ GFLOP\/s/m,
+      /^self-test +passed: 112 values of PyTorch, largest error \d\.\de-\d+ \(/m,
+      /^(Advice\n {2}- |No problems found\.)/m,
     ])
       expect(stdout).toMatch(line);
   });

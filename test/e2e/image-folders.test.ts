@@ -82,7 +82,7 @@ describe('what a folder holds besides images', async () => {
   });
 
   it('train-ar says what the token cache holds', async () => {
-    const run = ['-c', TINY, '-t', at('tokens.safetensors'), '-r', at('none'), '--dry-run'];
+    const run = ['-c', TINY, '--tokens', at('tokens.safetensors'), '-r', at('none'), '--dry-run'];
     const { stderr } = await succeed('train-ar', ...run);
     const [line, ...more] = lines(stderr, /tokens\.safetensors: /);
     expect(line).toMatch(

@@ -37,7 +37,7 @@ beforeAll(async () => {
 });
 
 describe('launch --max-restarts', () => {
-  const again = /starts again, 1 of at most 2 times/;
+  const again = /restart 1 of at most 2/;
 
   it('goes on with a command that has no --resume, whatever its arguments begin with', async () => {
     const tokenize = (out: string) => [
@@ -59,7 +59,17 @@ describe('launch --max-restarts', () => {
     async (given) => {
       const run = at(`generator-${given.length}`);
       const many = ['generator_training.steps=60', 'logging.checkpoint_every=10'];
-      const train = ['train-ar', '-c', TINY, '-t', at('tokens.safetensors'), '-r', run, ...given, ...many];
+      const train = [
+        'train-ar',
+        '-c',
+        TINY,
+        '--tokens',
+        at('tokens.safetensors'),
+        '-r',
+        run,
+        ...given,
+        ...many,
+      ];
       const { code, stderr } = await killedOnce(`${run}/checkpoints/step-0000010`, 2, train);
       expect(code, stderr).toBe(0);
       expect(stderr).toMatch(again);
@@ -72,7 +82,7 @@ describe('launch --max-restarts', () => {
 
   it('ends with the exit code of the failure when there are no restarts left', async () => {
     const run = at('no-restart');
-    const train = ['train-ar', '-c', TINY, '-t', at('tokens.safetensors'), '-r', run];
+    const train = ['train-ar', '-c', TINY, '--tokens', at('tokens.safetensors'), '-r', run];
     const { code, stderr } = await killedOnce(`${run}/run.json`, 0, train);
     expect([code, again.test(stderr)]).toEqual([137, false]);
   });

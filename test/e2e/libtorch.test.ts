@@ -87,7 +87,7 @@ describe.skipIf(!canRun('libtorch'))('libtorch', () => {
       run(process.execPath, [
         repository('bin/alitok.js'),
         ...['--engine', engine, 'sample', '-g', at('alitok_b.bin'), '--tokenizer', at('AliTok.pth')],
-        ...['--classes', '0', '-n', '1', '--weights', 'int8', '-o', at(out)],
+        ...['--classes', '0', '--per-class', '1', '--weights', 'int8', '-o', at(out)],
       ]);
     beforeAll(async () => {
       const heads = ['tokenizer.encoder.heads=3', 'tokenizer.decoder.heads=4'];

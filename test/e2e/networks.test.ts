@@ -95,7 +95,7 @@ describe('the networks files', () => {
       const { stdout } = await succeed('inspect', path);
       expect(stdout).toMatch(kind);
       expect(stdout).toContain(parameters);
-      expect(stdout).toMatch(/^names +all names and shapes fit$/m);
+      expect(stdout).toMatch(/^tensor names +all names and shapes match$/m);
     }
   });
 

@@ -20,7 +20,7 @@ const images = ['-c', TINY, '-d', train];
 
 beforeAll(async () => {
   await tinyRun(at());
-  await succeed('train-ar', '-c', TINY, '-t', tokens, '--tokenizer', tokenizer, '-r', generator);
+  await succeed('train-ar', '-c', TINY, '--tokens', tokens, '--tokenizer', tokenizer, '-r', generator);
   await succeed('train-features', ...images, '-r', at('features'));
 });
 
@@ -85,7 +85,7 @@ describe('a file of the user under the name of a result', () => {
     'sample refuses %s, and replaces its own, and leaves what else there is',
     async (name) => {
       const folder = `samples-${name.replace('/', '-')}`;
-      const sample = ['sample', ...models, '-n', '1', '-o', at(folder)];
+      const sample = ['sample', ...models, '--per-class', '1', '-o', at(folder)];
       await expectRefused(folder, [name], written(name), sample);
       await rename(at(folder, name), at(folder, 'moved'));
       const mine = ['images/holiday.png', 'images/.notes.12.3.tmp', '.lock-notes.json', 'thesis.txt'];
@@ -99,7 +99,7 @@ describe('a file of the user under the name of a result', () => {
   );
 
   it("sample leaves the user's links to its own files, and writes where they lead", async () => {
-    const sample = ['sample', ...models, '-n', '1', '-o', at('linked')];
+    const sample = ['sample', ...models, '--per-class', '1', '-o', at('linked')];
     await succeed(...sample);
     const linked = ['samples.npz', 'samples.json', 'grid.png', 'images/000000-blue-circle.png'];
     await mkdir(at('elsewhere'));
@@ -134,7 +134,7 @@ describe('a folder of the user under the name of work under way', () => {
   });
 
   it('sample refuses OUT/partial with anything else in it', async () => {
-    const sample = ['sample', ...models, '-n', '1', '-o', at('under-way')];
+    const sample = ['sample', ...models, '--per-class', '1', '-o', at('under-way')];
     await expectRefused('under-way', ['partial/thesis.txt'], /partial contains thesis\.txt, which/, sample);
   });
 });

@@ -90,7 +90,7 @@ describe('the package', () => {
     ];
     expect(again.equals(other)).toBe(false);
     const models = ['-g', at('project/alitok_b.bin'), '--tokenizer', at('project/AliTok.pth')];
-    await succeed('sample', ...models, '--classes', '1', '-n', '1', '-o', at('project/command'));
+    await succeed('sample', ...models, '--classes', '1', '--per-class', '1', '-o', at('project/command'));
     const commanded = await pixels('command/images/000000-class-1.png');
     expect(drawn.equals(commanded)).toBe(true);
     expect((await sharp(at('project/reconstruction.png')).metadata()).width).toBe(32);

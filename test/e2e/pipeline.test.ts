@@ -31,7 +31,7 @@ beforeAll(async () => {
   await drawPictures({ folder: at(), size: 16, perClass: 3, seed: 1, split: 'train' });
   await succeed(...trainTokenizer('tokenizer'));
   await succeed('tokenize', '-c', TINY, '--tokenizer', tokenizer, '-d', train, '-o', tokens);
-  await succeed('train-ar', '-c', TINY, '-t', tokens, '--tokenizer', tokenizer, '-r', generator);
+  await succeed('train-ar', '-c', TINY, '--tokens', tokens, '--tokenizer', tokenizer, '-r', generator);
 });
 
 describe('the pipeline', () => {
@@ -64,7 +64,7 @@ describe('the pipeline', () => {
 
   it('warns of classes that no image has, and refuses images of classes that there are not', async () => {
     const dryRun = (run: string, ...more: string[]) =>
-      alitok('train-ar', '-c', TINY, '-t', tokens, '-r', at(run), '--dry-run', ...more);
+      alitok('train-ar', '-c', TINY, '--tokens', tokens, '-r', at(run), '--dry-run', ...more);
     const right = await dryRun('no');
     expect(right.stderr).not.toMatch(/generator\.classes/);
     const more = await dryRun('no', 'generator.classes=20');
@@ -80,9 +80,9 @@ describe('the pipeline', () => {
   it('samples the classes asked for, the same ones for the same seed', async () => {
     const sample = (out: string, ...more: string[]) =>
       succeed('sample', '-g', generator, '--tokenizer', tokenizer, '-o', at(out), ...more);
-    await sample('by-name', '--classes', 'red-cross,blue-circle', '-n', '2');
-    await sample('by-index', '--classes', '9,0', '-n', '2', '--batch', '3');
-    await sample('other', '--classes', '9,0', '-n', '2', '--seed', '5');
+    await sample('by-name', '--classes', 'red-cross,blue-circle', '--per-class', '2');
+    await sample('by-index', '--classes', '9,0', '--per-class', '2', '--batch-size', '3');
+    await sample('other', '--classes', '9,0', '--per-class', '2', '--seed', '5');
     const names = (await readdir(at('by-name', 'images'))).sort();
     expect(names).toEqual([
       '000000-red-cross.png',
@@ -114,7 +114,7 @@ describe('the pipeline', () => {
     };
     const names = (await readdir(train)).sort();
     expect(await sampled('turns', '--count', '30')).toEqual([...names, ...names, ...names.slice(0, 6)]);
-    expect(await sampled('turns', '-n', '2')).toEqual([...names, ...names]); // nothing of before is left
+    expect(await sampled('turns', '--per-class', '2')).toEqual([...names, ...names]); // nothing of before is left
   });
 
   it('reconstructs, evaluates, draws curves and inspects', async () => {
@@ -178,7 +178,7 @@ describe('the pipeline', () => {
     const half = await alitok(...evaluate(reference, '--samples', at('sampled'), '-g', generator));
     expect([half.code, half.stderr]).toEqual([
       2,
-      expect.stringMatching(/--generator and --tokenizer go together/),
+      expect.stringMatching(/--generator and --tokenizer belong together/),
     ]);
   });
 
@@ -245,7 +245,7 @@ describe('the pipeline', () => {
     await refused(
       3,
       /tokens\.safetensors.*another tokenizer|tokenizer.*tokens\.safetensors/,
-      ...['train-ar', '-c', TINY, '-t', tokens, '--tokenizer', at('other'), '-r', at('refused')],
+      ...['train-ar', '-c', TINY, '--tokens', tokens, '--tokenizer', at('other'), '-r', at('refused')],
     );
     expect(existsSync(at('refused'))).toBe(false);
     await refused(

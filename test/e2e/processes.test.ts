@@ -26,7 +26,7 @@ const trainTokenizer = (run: string, ...more: string[]) => [
   ...['logging.checkpoint_every=1', 'logging.keep_checkpoints=8', ...more],
 ];
 const trainGenerator = (run: string, ...more: string[]) => [
-  ...['train-ar', '-c', TINY, '-t', tokens, '-r', at(run), 'generator_training.batch_size=8'],
+  ...['train-ar', '-c', TINY, '--tokens', tokens, '-r', at(run), 'generator_training.batch_size=8'],
   ...['generator_training.steps=8', ...more],
 ];
 
@@ -163,7 +163,17 @@ describe.skipIf(!canRun('libtorch'))('several processes', () => {
       ...['tokenize', '-c', TINY, '--tokenizer', tokenizer, '-d', train, '-o', at('two.safetensors')],
     );
     expect((await readFile(at('two.safetensors'))).equals(await readFile(tokens))).toBe(true);
-    const sample = ['sample', '-g', at('generator'), '--tokenizer', tokenizer, '-n', '1', '--batch', '5'];
+    const sample = [
+      'sample',
+      '-g',
+      at('generator'),
+      '--tokenizer',
+      tokenizer,
+      '-n',
+      '1',
+      '--batch-size',
+      '5',
+    ];
     await succeed(...ENGINE, ...sample, '-o', at('samples-1'));
     const { stdout } = await succeed(...launched(2), ...sample, '-o', at('samples-2'));
     expect(stdout.match(/12 images in/g)).toHaveLength(1);
@@ -200,7 +210,7 @@ describe.skipIf(!canRun('libtorch'))('several processes', () => {
     expect(stats.b.equals(stats.a)).toBe(true);
     // Sampled first; the reference is one that has images and statistics.
     const generation = await compare('generation.json', (file) => [
-      ...['eval', 'generation', '-g', at('generator'), ...tokenizer, '--count', '70', '--batch', '20'],
+      ...['eval', 'generation', '-g', at('generator'), ...tokenizer, '--count', '70', '--batch-size', '20'],
       ...['--samples', `${file}.samples`, '--reference', at('one-reference.npz'), ...features, '-o', file],
     ]);
     expect(resultOf(generation.b)).toEqual(resultOf(generation.a));

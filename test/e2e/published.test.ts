@@ -72,7 +72,7 @@ describe('checkpoints of PyTorch', () => {
 
     const sample = async (out: string, path: string) => {
       const models = ['-g', path, '--tokenizer', tokenizer];
-      const { stderr } = await succeed('sample', ...models, '-o', at(out), '--npz', '--count', '2');
+      const { stderr } = await succeed('sample', ...models, '-o', at(out), '--npz-only', '--count', '2');
       const { generator: named } = JSON.parse(await readFile(at(out, 'samples.json'), 'utf8'));
       return { said: said.test(stderr), named, images: await readFile(at(out, 'samples.npz')) };
     };
@@ -98,7 +98,7 @@ describe('checkpoints of PyTorch', () => {
     expect(stdout).toMatch(/width 64, 3 layers, 4 heads/);
     expect(stdout).toMatch(/202,816/);
     expect(stdout).toMatch(/configs\/alitok_b\.yaml with generator\.width=64 .*generator\.classes=10/);
-    expect(stdout).toMatch(/all names and shapes fit/);
+    expect(stdout).toMatch(/all names and shapes match/);
     const bare = await succeed('inspect', golden('tokenizer_stage2.pth'));
     expect(bare.stdout).toMatch(/tokenizer, stage 2/);
     expect(bare.stdout).toMatch(/32 × 32 px, patches of 8/);
@@ -122,7 +122,7 @@ describe('checkpoints of PyTorch', () => {
 
 describe('sampling from them', () => {
   const sample = (out: string, ...more: string[]) =>
-    ['sample', '-g', generator, '--tokenizer', tokenizer, '-o', at(out), '--npz', ...more] as const;
+    ['sample', '-g', generator, '--tokenizer', tokenizer, '-o', at(out), '--npz-only', ...more] as const;
   const samples = (out: string) => readFile(at(out, 'samples.npz'));
 
   it('needs no config, and says the guidance and the seed', async () => {
@@ -135,7 +135,7 @@ describe('sampling from them', () => {
   });
 
   it('a killed run goes on where it stopped, to the same images', async () => {
-    const options = ['--count', '120', '--batch', '4'];
+    const options = ['--count', '120', '--batch-size', '4'];
     await succeed(...sample('whole', ...options));
     const { child, outcome } = start(...sample('killed', ...options));
     const pixels = at('killed', 'partial', 'pixels');

@@ -17,7 +17,18 @@ const [train, tokenizer, generator, page] = [
 beforeAll(async () => {
   await tinyRun(at());
   const tokens = at('tokens.safetensors');
-  await succeed('train-ar', '-c', TINY, '-t', tokens, '--tokenizer', tokenizer, '-r', generator, 'seed=5');
+  await succeed(
+    'train-ar',
+    '-c',
+    TINY,
+    '--tokens',
+    tokens,
+    '--tokenizer',
+    tokenizer,
+    '-r',
+    generator,
+    'seed=5',
+  );
   const evaluate = ['eval', 'reconstruction', '--tokenizer', tokenizer, '-d', train, '-o'];
   await succeed(...evaluate, join(tokenizer, 'evaluations', 'on <train>.json'));
   await succeed(...evaluate, at('elsewhere.json'));
@@ -44,7 +55,8 @@ describe('the page', () => {
       'elsewhere',
       'Samples by step',
       'Reconstructions by step',
-      'Use of the codebook',
+      'Codebook usage',
+      'Next-token accuracy',
       '<code>seed</code>',
       '6 of 6',
       process.versions.node,

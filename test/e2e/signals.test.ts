@@ -20,7 +20,7 @@ const features = ['--features', at('features')];
 
 beforeAll(async () => {
   await tinyRun(at());
-  await succeed('train-ar', '-c', TINY, '-t', at('tokens.safetensors'), '-r', at('generator'));
+  await succeed('train-ar', '-c', TINY, '--tokens', at('tokens.safetensors'), '-r', at('generator'));
   await succeed('train-features', '-c', TINY, '-d', at('train'), '-r', at('features'));
   // Enough that precision and recall take minutes.
   const count = 12_000;

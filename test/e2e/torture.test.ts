@@ -48,12 +48,12 @@ function commands(root: string): Record<'tokenizer' | 'tokenize' | 'generator' |
     ],
     tokenize: ['tokenize', '--tokenizer', tokenizer, '-d', at('train'), '-o', tokens, ...common, ...RECIPE],
     generator: [
-      ...['train-ar', '-t', tokens, '--tokenizer', tokenizer, '-r', generator, '--resume', 'auto'],
+      ...['train-ar', '--tokens', tokens, '--tokenizer', tokenizer, '-r', generator, '--resume', 'auto'],
       ...[...common, ...RECIPE],
     ],
     sample: [
       ...['sample', '-g', generator, '--tokenizer', tokenizer, '-o', at(root, 'samples')],
-      ...['-n', '4', '--batch', '2', '--threads', '1'],
+      ...['--per-class', '4', '--batch-size', '2', '--threads', '1'],
     ],
   };
 }

@@ -82,6 +82,8 @@ it('a folder that only looks like one is refused', async () => {
   put('pictures/holiday.txt');
   await expect(QuickstartFolder.open(folder, [])).rejects.toThrow(/holds pictures\/holiday.txt, which/);
   put('quickstart.json');
-  await expect(QuickstartFolder.open(folder, [])).rejects.toThrow(/quickstart\.json is not of a quickstart/);
+  await expect(QuickstartFolder.open(folder, [])).rejects.toThrow(
+    /quickstart\.json is not from a quickstart/,
+  );
   expect(all()).toEqual(['pictures', 'pictures/holiday.txt', 'quickstart.json']);
 });

@@ -1,15 +1,18 @@
 import { availableParallelism } from 'node:os';
-import { type Command, InvalidArgumentError, Option } from 'commander';
+import type { Command } from 'commander';
+import type { ResolvedConfig } from '../../config/load.js';
 import type { Config } from '../../config/schema.js';
 import type { Group } from '../../engine/distributed/group.js';
 import { placeFromEnvironment } from '../../engine/distributed/place.js';
-import type { EngineChoice } from '../../engine/index.js';
-import type { WeightKind } from '../../engine/ops/index.js';
+import type { EngineChoice, EngineOptions } from '../../engine/index.js';
 import { ConfigError } from '../../errors.js';
 import type { Job } from '../../job/job.js';
+import type { DebugScope } from '../../job/reporter.js';
 import type { Resume } from '../../run/record.js';
 import { interruptible } from './exit.js';
 import type { Log, LogLevel } from './log.js';
+import { SCOPES } from './options.js';
+import type { Recording } from './profile.js';
 
 /** Options that every command has. */
 export interface GlobalOptions {
@@ -22,6 +25,9 @@ export interface GlobalOptions {
   logLevel: LogLevel;
   quiet?: boolean;
   verbose?: boolean;
+  /** `true` where no scopes were named. */
+  debug?: DebugScope[] | true;
+  profile?: boolean;
 }
 
 /** Options of a command made by `withConfig`. */
@@ -29,7 +35,7 @@ export interface ConfigOptions {
   config?: string;
 }
 
-/** What a command's action gets. */
+/** The argument of a command's action. */
 export interface Invocation<Options> {
   options: Options & GlobalOptions;
   /** The positional arguments; a variadic one is an array. */
@@ -37,21 +43,38 @@ export interface Invocation<Options> {
   log: Log;
 }
 
-/** The processes that this one shares the command's work with, once `openJob` has met them. */
+/** The processes that this one shares the command's work with, once `openJob` has joined them. */
 let group: Group | undefined;
 
+/** `eval-generation`: a command's name with those it is below, without the program. */
+function nameOf(command: Command): string {
+  const names: string[] = [];
+  for (let one = command; one.parent; one = one.parent) names.unshift(one.name());
+  return names.join('-');
+}
+
 /**
- * Turns an action into what commander calls: opens the log before it, closes bars and files after it, and tells other
- * processes that share the work how it ended.
+ * Turns an action into what commander calls. Opens the log before it; closes bars and files after it, writes the profile
+ * that `--profile` asks for, and tells the other processes of a group how it ended.
+ * @param profiled whether `--profile` is about this process, and not about those that it starts
  */
-export function action<Options>(run: (invocation: Invocation<Options>) => Promise<void>) {
+export function action<Options>(
+  run: (invocation: Invocation<Options>) => Promise<void>,
+  { profiled = true }: { profiled?: boolean } = {},
+) {
   return async (...given: unknown[]): Promise<void> => {
     const command = given.at(-1) as Command;
     const options = command.optsWithGlobals<Options & GlobalOptions>();
+    const recording =
+      options.profile && profiled ? (await import('./profile.js')).startProfile(nameOf(command)) : undefined;
     const { openLog } = await import('./log.js');
     const place = placeFromEnvironment();
-    // Of several processes the first one speaks; the others tell of what goes wrong.
-    const log = openLog({ level: options.logLevel, quiet: options.quiet || (place?.rank ?? 0) > 0 });
+    const log = openLog({
+      level: options.logLevel,
+      // Of several processes rank 0 reports; the others report what goes wrong, and what --debug asks for.
+      quiet: options.quiet || (place?.rank ?? 0) > 0,
+      scopes: scopesOf(options),
+    });
     try {
       await run({ options, args: command.processedArgs, log });
       await group?.leave();
@@ -59,9 +82,25 @@ export function action<Options>(run: (invocation: Invocation<Options>) => Promis
       await group?.fail(error);
       throw error;
     } finally {
+      if (recording) finishProfile(recording, log);
       log.close();
     }
   };
+}
+
+/** The scopes whose debug messages are wanted: all of them at log level debug. */
+function scopesOf({ debug, logLevel }: GlobalOptions): readonly DebugScope[] {
+  return debug === true || (debug === undefined && logLevel === 'debug') ? SCOPES : (debug ?? []);
+}
+
+/** Writes a profile. That it cannot be written does not change how the command ends. */
+function finishProfile(recording: Recording, log: Log): void {
+  try {
+    const path = recording.finish();
+    if (path !== undefined) log.info(`CPU profile in ${path}`);
+  } catch (error) {
+    log.warn(`the CPU profile could not be written: ${(error as Error).message}`);
+  }
 }
 
 /** A word of a command line as a shell reads it. */
@@ -69,7 +108,7 @@ function quote(word: string): string {
   return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
 }
 
-/** A fair share of the processors, where other processes of the group run on the same machine. */
+/** This process's share of the processors, if other processes of the group run on the same machine. */
 function sharedThreads(localSize = 1): number {
   return Math.max(1, Math.floor(availableParallelism() / localSize));
 }
@@ -80,9 +119,26 @@ function endWithLauncher(): void {
   process.channel?.unref();
 }
 
+/** The options of an engine, as the command line gives them. */
+export function engineOptions({ options, log }: Pick<Invocation<object>, 'options' | 'log'>): EngineOptions {
+  const { threads, device, precision, tf32, deterministic } = options;
+  const debug = log.debug && ((message: string) => log.debug!('engine', message));
+  debug?.(environmentText(process.env));
+  return { threads, device, precision, tf32, deterministic, warn: (message) => log.warn(message), debug };
+}
+
+/** Variables of the environment that change how engines compute. */
+const ENGINE_VARIABLES = /^(ALITOK|CUDA|CUBLAS|GOMP|MKL|NCCL|OMP|OPENBLAS|PYTORCH|TORCH)_/;
+
+/** The environment of an engine, in one line. */
+function environmentText(environment: NodeJS.ProcessEnv): string {
+  const found = Object.entries(environment).filter(([name]) => ENGINE_VARIABLES.test(name));
+  return `environment: ${found.map(([name, value]) => `${name}=${value}`).join(' ') || 'no variables of engines'}`;
+}
+
 /**
- * Starts the engine that the options name, and makes what work needs. With `shared`, the work can be divided among
- * processes, which then meet here; other work is refused where there are several.
+ * Starts the engine that the options name, and makes what work needs. With `shared`, several processes can divide the
+ * work, and join each other here; other work is refused where there are several.
  * @throws EngineError where the engine cannot run
  * @throws ConfigError, ProcessError where the environment names several processes and they cannot work together
  */
@@ -97,14 +153,20 @@ export async function openJob(
       `this command runs in one process, but the environment names ${place.size}; start it without \`alitok launch\` and the like`,
     );
   const threads = options.threads ?? (place && sharedThreads(place.localSize));
-  const warn = (message: string) => log.warn(message);
-  const engine = await openEngine(options.engine, { ...options, threads, localRank: place?.localRank, warn });
-  log.logger.debug({ engine }, 'engine started');
+  const localRank = place?.localRank;
+  const engine = await openEngine(options.engine, { ...engineOptions({ options, log }), threads, localRank });
   if (place) {
     endWithLauncher();
     const { ProcessGroup } = await import('../../engine/distributed/process-group.js');
+    log.debug?.('processes', `joining ${JSON.stringify(place)}`);
+    const start = performance.now();
     group = await ProcessGroup.join(place);
-    log.logger.info(`rank ${place.rank} of ${place.size} processes`);
+    const seconds = ((performance.now() - start) / 1000).toFixed(2);
+    log.debug?.(
+      'processes',
+      `rank ${place.rank} of ${place.size} joined in ${seconds} s, process ${process.pid}`,
+    );
+    log.info(`rank ${place.rank} of ${place.size} processes`);
   }
   return {
     engine,
@@ -112,19 +174,9 @@ export async function openJob(
     command: ['alitok', ...process.argv.slice(2)].map(quote).join(' '),
     reporter: log,
     interruptible: (work) =>
-      interruptible(work, () => log.warn('stopping; once more stops at once, without saving')),
+      interruptible(work, () => log.warn('stopping; a second signal stops at once, without saving')),
     logTo: log.toFile,
   };
-}
-
-/** Gives a command `--config FILE` and trailing `key.sub=value` overrides; `readConfig` reads them. */
-export function withConfig(command: Command): Command {
-  return configOption(command.argument('[overrides...]', 'config values, such as generator.layers=12'));
-}
-
-/** Gives a command `--config FILE`. */
-export function configOption(command: Command): Command {
-  return command.option('-c, --config <file>', 'YAML file of the experiment (default: the published values)');
 }
 
 /** Options of a command made by `withResume`. */
@@ -136,8 +188,11 @@ export interface ResumeFlags {
 /** Gives a `withConfig` command `--resume [auto]` and `--allow-changes`; `readResume` reads them. */
 export function withResume(command: Command): Command {
   return command
-    .option('--resume [auto]', 'go on from the newest checkpoint; auto: begin if there is no run yet')
-    .option('--allow-changes', 'resume with other values or data than the run was begun with, too')
+    .option('--resume [auto]', 'continue from the newest checkpoint; auto: start a new run if there is none')
+    .option(
+      '--allow-changes',
+      'resume even if config values or data differ from those the run was started with',
+    )
     .hook('preAction', (_, given) => {
       // What follows --resume may be the first of the overrides.
       const { resume } = given.opts<{ resume?: string | true }>();
@@ -147,76 +202,30 @@ export function withResume(command: Command): Command {
     });
 }
 
-/** How a `withResume` command is to take the run in its folder. */
+/** How a `withResume` command treats a run that is in its folder. */
 export function readResume({ resume = false, allowChanges = false }: ResumeFlags) {
   return { resume, allowChanges };
 }
 
+/** The config that a `withConfig` command was started with, and where its values come from. @throws ConfigError */
+export async function resolveInvocation({
+  options,
+  args,
+  log,
+}: Invocation<ConfigOptions>): Promise<ResolvedConfig> {
+  const { resolveConfig, valuesOf } = await import('../../config/load.js');
+  const resolved = resolveConfig(options.config, args.at(-1) as string[]);
+  const { config, sourceOf } = resolved;
+  if (log.debug)
+    for (const { path, value } of valuesOf(config)) {
+      const source = sourceOf(path);
+      if (source !== undefined)
+        log.debug('config', `${path.join('.')} = ${JSON.stringify(value)} (${source})`);
+    }
+  return resolved;
+}
+
 /** The experiment that a `withConfig` command was started with. @throws ConfigError */
-export async function readConfig({ options, args }: Invocation<ConfigOptions>): Promise<Config> {
-  const { loadConfig } = await import('../../config/load.js');
-  return loadConfig(options.config, args.at(-1) as string[]);
-}
-
-/** Help text with example command lines: `[['alitok eval …', 'what it does'], …]`. */
-export function examples(lines: readonly (readonly [command: string, purpose: string])[]): string {
-  return `\nExamples:\n${lines.map(([command, purpose]) => `  # ${purpose}\n  $ ${command}\n`).join('')}`;
-}
-
-/** Parses an option that is a whole number of at least `minimum`. */
-export function wholeNumber(minimum: number) {
-  return (text: string): number => {
-    const value = Number(text);
-    if (!/^\d+$/.test(text) || value < minimum)
-      throw new InvalidArgumentError(`It must be a whole number of at least ${minimum}.`);
-    return value;
-  };
-}
-
-/** An option with a fixed set of values. */
-export function choice(
-  flags: string,
-  description: string,
-  values: readonly string[],
-  standard: string,
-): Option {
-  return new Option(flags, description).choices([...values]).default(standard);
-}
-
-/** What commands that read images take; see `maxPixelsOption` and `emptyClassesOption`. */
-export interface ImageFlags {
-  maxPixels?: number;
-  allowEmptyClasses?: boolean;
-}
-
-/** How large a single image may be. */
-export function maxPixelsOption(): Option {
-  return new Option(
-    '--max-pixels <n>',
-    'pixels an image may have; a larger one counts as unreadable (default: 268 million)',
-  ).argParser(wholeNumber(1));
-}
-
-/** Whether a class may be without images. */
-export function emptyClassesOption(): Option {
-  return new Option(
-    '--allow-empty-classes',
-    'take class folders without an image too; each keeps its class number',
-  );
-}
-
-/** Whether to say what a training run would take, in place of running it. */
-export function dryRunOption(): Option {
-  return new Option('--dry-run', 'train nothing, but say what it takes: sizes, memory, time, disk');
-}
-
-/** What to keep a generator's weights in while it samples. */
-export function weightsOption(): Option {
-  const kinds: WeightKind[] = ['float32', 'bf16', 'int8'];
-  return choice(
-    '--weights <kind>',
-    'sample with weights in fewer bits, sooner and a little less exact',
-    kinds,
-    'float32',
-  );
+export async function readConfig(invocation: Invocation<ConfigOptions>): Promise<Config> {
+  return (await resolveInvocation(invocation)).config;
 }

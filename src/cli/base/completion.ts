@@ -1,17 +1,17 @@
 import type { Command, Option } from 'commander';
 
-/** The shells that a script can be made for. */
+/** The supported shells. */
 export const SHELLS = ['bash', 'zsh', 'fish'] as const;
 export type Shell = (typeof SHELLS)[number];
 
-/** What can be typed after one command. */
+/** What can follow one command. */
 interface Node {
-  /** The commands on the way to it, without the program: `['eval', 'generation']`. */
+  /** The names of the commands up to this one, without the program: `['eval', 'generation']`. */
   path: string[];
   commands: Command[];
-  /** Its own and those of the program, which go with every command. */
+  /** Its own options and the global ones. */
   options: readonly Option[];
-  /** Values of its first argument, if these are fixed. */
+  /** The values of its first argument, if they are fixed. */
   values: readonly string[];
 }
 
@@ -31,10 +31,10 @@ function nodesOf(program: Command): Node[] {
 
 const flagsOf = ({ short, long }: Option) => [short, long].filter((flag) => flag !== undefined);
 const takesValue = ({ required, optional }: Option) => required || optional;
-/** A word as it stands inside single quotes of a shell. */
+/** A word in single quotes of a shell. */
 const quoted = (text: string) => `'${text.replaceAll("'", "'\\''")}'`;
 
-/** For bash, and for zsh, which runs it by its bashcompinit. Where a script offers nothing, the shell offers files. */
+/** The script for bash, and for zsh with bashcompinit. Where it completes nothing, the shell completes file names. */
 function bash(nodes: readonly Node[]): string {
   const at = (path: string[]) => path.map((name) => `/${name}`).join('');
   const steps = nodes.flatMap(({ path }) =>
@@ -112,7 +112,7 @@ function fish(nodes: readonly Node[]): string {
   return `${lines.join('\n')}\n`;
 }
 
-/** A script that makes a shell complete the program's commands, options and their values, and file names elsewhere. */
+/** A script for a shell that completes commands, options and their values, and file names elsewhere. */
 export function completionScript(program: Command, shell: Shell): string {
   const nodes = nodesOf(program);
   if (shell === 'fish') return fish(nodes);

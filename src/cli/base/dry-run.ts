@@ -1,10 +1,9 @@
+import { formatBytes, type NameValue } from '../../text.js';
 import type { Rehearsal } from '../../train/rehearse.js';
 import { rehearse } from '../../train/rehearse.js';
 import type { Runner } from '../../train/run-training.js';
 import type { Log } from './log.js';
-
-const gib = (bytes: number) =>
-  bytes >= 2 ** 30 / 10 ? `${(bytes / 2 ** 30).toFixed(1)} GiB` : `${(bytes / 2 ** 20).toFixed(1)} MiB`;
+import { printTable } from './output.js';
 
 /** Seconds as `3 d 4 h`, `2 h 5 min`, `4 min` or `12 s`. */
 function aboutTime(seconds: number): string {
@@ -14,8 +13,8 @@ function aboutTime(seconds: number): string {
   return seconds >= 90 ? `${minutes} min` : `${Math.max(1, Math.round(seconds))} s`;
 }
 
-/** What a run would take, as lines of a table. */
-function rehearsalLines(found: Rehearsal): [name: string, value: string][] {
+/** What a run would take, as rows of a table. */
+function rowsOf(found: Rehearsal): NameValue[] {
   const { memory, disk, previews, secondsPerStep, steps } = found;
   const each = secondsPerStep.map((seconds) => `${Number(seconds.toPrecision(3))} s`);
   return [
@@ -23,47 +22,46 @@ function rehearsalLines(found: Rehearsal): [name: string, value: string][] {
     ['parameters', found.parameters.toLocaleString('en-US')],
     ['steps', steps.toLocaleString('en-US')],
     [
-      'a step takes',
+      'time per step',
       each.length === 0
-        ? 'not tried'
+        ? 'not measured'
         : each.length === 1
           ? each[0]
           : `${each.join(', ')} in the phases in turn`,
     ],
     [
-      'the run takes',
+      'time in all',
       found.seconds === undefined
         ? 'not known'
-        : `about ${aboutTime(found.seconds)}${previews.count > 0 ? `, ${previews.count} previews of ${previews.seconds.toFixed(1)} s included` : ''}`,
+        : `about ${aboutTime(found.seconds)}${previews.count > 0 ? `, including ${previews.count} previews of ${previews.seconds.toFixed(1)} s` : ''}`,
     ],
     [
       'memory',
-      `${gib(memory.state)} for weights, gradients and optimizer${memory.peak > 0 ? `; at most ${gib(memory.peak)} were taken for these steps` : ''}; there are ${gib(memory.available)}`,
+      `${formatBytes(memory.state)} for weights, gradients and optimizer${memory.peak > 0 ? `, ${formatBytes(memory.peak)} at the peak of a step` : ''}; ${formatBytes(memory.available)} available`,
     ],
     [
       'disk',
-      `${gib(disk.checkpoint)} a checkpoint, ${gib(disk.needed)} with ${disk.kept} kept and one being written; ${gib(disk.free)} are free`,
+      `${formatBytes(disk.checkpoint)} a checkpoint, ${formatBytes(disk.needed)} with ${disk.kept} kept and one being written; ${formatBytes(disk.free)} free`,
     ],
   ];
 }
 
-/** Runs `train` with a runner that trains nothing, but says what each run would take, and adds them up. */
+/** Runs `train` with a runner that does not train, but prints what each run would take, and the time of all. */
 export async function dryRun(log: Log, train: (runner: Runner) => Promise<void>): Promise<void> {
   const all: Rehearsal[] = [];
   await train(async (trainer, options, job) => {
     const found = await rehearse(trainer, options, job);
     all.push(found);
-    for (const [name, value] of rehearsalLines(found)) console.log(`${name.padEnd(13)}  ${value}`);
-    console.log();
+    printTable([...rowsOf(found), ['', '']]);
   });
   const times = all.flatMap(({ seconds }) => (seconds === undefined ? [] : [seconds]));
   if (all.length > 1 && times.length === all.length)
-    console.log(`${'altogether'.padEnd(13)}  about ${aboutTime(times.reduce((a, b) => a + b, 0))}`);
+    console.log(`all runs together: about ${aboutTime(times.reduce((a, b) => a + b, 0))}`);
   const needed = all.reduce((sum, { disk }) => sum + disk.needed, 0);
   const free = all[0].disk.free;
   if (needed > free)
     log.warn(
-      `the checkpoints need ${gib(needed)}, but ${gib(free)} are free; free some space, or lower logging.keep_checkpoints`,
+      `the checkpoints need ${formatBytes(needed)}, but ${formatBytes(free)} are free; free some space, or lower logging.keep_checkpoints`,
     );
   console.log('Nothing was written; leave --dry-run out to train.');
 }

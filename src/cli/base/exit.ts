@@ -7,10 +7,10 @@ const SIGNALS = ['SIGINT', 'SIGTERM'] as const;
 /** EX_SOFTWARE of sysexits.h: a defect of the program. */
 const UNEXPECTED_CODE = 70;
 
-/** How JavaScript says that there is no room for an array. */
+/** JavaScript's messages when an array does not fit into memory. */
 const NO_ROOM = /allocation failed|Invalid (typed )?array( buffer)? length/i;
 
-/** What a failure shows on standard error, and the exit code it ends with. */
+/** The text of a failure on standard error, and its exit code. */
 export function describeFailure(error: unknown, verbose: boolean): { text: string; code: number } {
   if (error instanceof CommanderError) return { text: '', code: error.exitCode === 0 ? 0 : USAGE_CODE };
   const details = verbose ? `${inspect(error)}\n` : '';
@@ -27,13 +27,13 @@ export function describeFailure(error: unknown, verbose: boolean): { text: strin
   return { text: `error: unexpected: ${line}\n${hint}`, code: UNEXPECTED_CODE };
 }
 
-/** The one way out after a failure: shows it, lets the streams drain, ends the process. */
+/** Ends the process after a failure: prints it, and waits until the streams are written. */
 export function exit(error: unknown, verbose: boolean): void {
   const { text, code } = describeFailure(error, verbose);
   process.stdout.write('', () => process.stderr.write(text, () => process.exit(code)));
 }
 
-/** Ends quietly when the reader of the output goes away (`alitok … | head`). */
+/** Ends quietly when the reader of the output closes the pipe (`alitok … | head`). */
 export function exitOnClosedPipe(): void {
   for (const stream of [process.stdout, process.stderr])
     stream.on('error', (error: NodeJS.ErrnoException) => {
@@ -42,10 +42,10 @@ export function exitOnClosedPipe(): void {
 }
 
 /**
- * Does work whose signal is aborted by the first Ctrl-C or SIGTERM, so that it can save and end with Interrupted; a second
- * one ends the process at once. Signals are seen only when the work lets the event loop turn. Before and after it they do
- * what they do in any program.
- * @throws Interrupted where the work did not end by itself after the first
+ * Runs work with an AbortSignal that the first Ctrl-C or SIGTERM aborts, so that the work can save and end with Interrupted;
+ * a second one ends the process at once. Signals are handled only when the work yields to the event loop. Before and after
+ * the work they end the process as usual.
+ * @throws Interrupted if the work finished in spite of the signal
  */
 export async function interruptible<T>(
   work: (signal: AbortSignal) => Promise<T>,
@@ -60,7 +60,7 @@ export async function interruptible<T>(
   for (const signal of SIGNALS) process.on(signal, stop);
   try {
     const result = await work(controller.signal);
-    if (controller.signal.aborted) throw new Interrupted('stopped; what was under way is done');
+    if (controller.signal.aborted) throw new Interrupted('stopped after the work in progress was finished');
     return result;
   } finally {
     for (const signal of SIGNALS) process.off(signal, stop);

@@ -5,16 +5,16 @@ import { constants } from 'node:os';
 import { createInterface } from 'node:readline';
 import { ProcessError } from '../../errors.js';
 
-/** How long the others may take to end by themselves once one has failed, in milliseconds … */
+/** How long the others may take to end by themselves after one has failed, in milliseconds. */
 const GRACE = 15_000;
-/** … and how long after they were asked to. */
+/** How long they may take after SIGTERM, in milliseconds. */
 const LAST_GRACE = 10_000;
 
-/** Where lines of all processes go. */
+/** Where the output of all processes goes. */
 export interface LaunchOutput {
-  /** What rank 0 writes to standard output, as it is. */
+  /** What rank 0 writes to standard output, unchanged. */
   out(text: string): void;
-  /** Whole lines of the log, of one rank or of all. */
+  /** Whole log lines, of one rank or of the launcher. */
   line(rank: number | undefined, text: string): void;
 }
 
@@ -34,7 +34,7 @@ async function freePort(): Promise<number> {
   return port;
 }
 
-/** What a shell would say: 128 + its number for a signal. */
+/** The exit code as a shell gives it: 128 plus the number of the signal. */
 function exitCode(code: number | null, signal: NodeJS.Signals | null): number {
   return code ?? 128 + constants.signals[signal!];
 }
@@ -64,7 +64,8 @@ function startAll(
         TORCHELASTIC_USE_AGENT_STORE: 'False',
         TORCHELASTIC_RESTART_COUNT: String(attempt),
       },
-      // In a group of its own, so that Ctrl-C comes once, through us; the channel tells it should we vanish.
+      // In its own process group, so that Ctrl-C reaches it once, through the launcher; the IPC channel closes when the
+      // launcher is gone.
       detached: true,
       stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
     });
@@ -75,7 +76,7 @@ function startAll(
   });
 }
 
-/** Ends all that still run: first those are given time that see by themselves that one is missing. */
+/** Ends all that still run, after the time in which they can notice the missing one and end by themselves. */
 function endAll(children: readonly ChildProcess[]): NodeJS.Timeout {
   const kill = (signal: NodeJS.Signals) => {
     for (const child of children)
@@ -87,7 +88,7 @@ function endAll(children: readonly ChildProcess[]): NodeJS.Timeout {
   }, GRACE);
 }
 
-/** The failure that the others followed from: the first that is not about another process. */
+/** The failure that caused the others: the first that is not about another process. */
 function cause(failures: readonly Ending[]): Ending | undefined {
   const followed = new ProcessError('').exitCode;
   return failures.find(({ code }) => code !== followed) ?? failures[0];
@@ -111,12 +112,12 @@ async function attempt(children: readonly ChildProcess[], output: LaunchOutput):
 }
 
 /**
- * Runs a command in several processes of this machine until all have ended; where one fails the others end too, and
- * with restarts left all are started again, with the words `goingOn`. Gives the exit code of the first failure, or 0.
+ * Runs a command in several processes on this machine until all have ended. If one fails, the others end too, and all are
+ * started again with the arguments `resumed`, as often as `maxRestarts` allows. Gives the exit code of the first failure, or 0.
  */
 export async function launch(
   script: string,
-  { args, goingOn }: { args: readonly string[]; goingOn: readonly string[] },
+  { args, resumed }: { args: readonly string[]; resumed: readonly string[] },
   { processes, maxRestarts }: { processes: number; maxRestarts: number },
   output: LaunchOutput,
 ): Promise<number> {
@@ -129,11 +130,11 @@ export async function launch(
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, forward);
   try {
     for (let restarts = 0; ; restarts++) {
-      const given = restarts > 0 ? goingOn : args;
+      const given = restarts > 0 ? resumed : args;
       children = startAll(script, given, { processes, port: await freePort(), attempt: restarts }, output);
       const failure = await attempt(children, output);
       if (!failure || stopped || restarts >= maxRestarts) return failure?.code ?? 0;
-      output.line(undefined, `starts again, ${restarts + 1} of at most ${maxRestarts} times`);
+      output.line(undefined, `restart ${restarts + 1} of at most ${maxRestarts}`);
     }
   } finally {
     for (const signal of ['SIGINT', 'SIGTERM'] as const) process.off(signal, forward);

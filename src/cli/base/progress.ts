@@ -2,14 +2,14 @@ import { SingleBar } from 'cli-progress';
 import type { Fields, Progress, ProgressOptions } from '../../job/reporter.js';
 
 const BAR_WIDTHS = { least: 10, most: 30 };
-/** Kept free at the end of a bar's line: a terminal writes it there when it is typed, and nothing may wrap. */
+/** Kept free at the end of a bar's line, since a terminal prints it there and the line must not wrap. */
 const TYPED = '^C';
-/** Width taken where a terminal does not tell its own. */
+/** Assumed width of a terminal that does not report its own. */
 const COLUMNS = 80;
 const FRAMES_A_SECOND = 5;
 const PLAIN_INTERVAL_MS = 10_000;
 
-/** Where text for the user goes: standard error, or a stand-in for it. */
+/** The stream for the user: standard error, or a substitute in tests. */
 export interface TextStream {
   write(text: string): unknown;
   isTTY?: boolean;
@@ -38,7 +38,7 @@ function formatNumber(value: number | string): string {
   return size >= 1e-3 && size < 1e6 ? String(Number(value.toPrecision(4))) : value.toExponential(2);
 }
 
-/** `450/1000 steps`, `12.3 steps/s`, `ETA 0:45`, `loss 0.123`; the time taken in place of ETA once all is done. */
+/** `450/1000 steps`, `12.3 steps/s`, `ETA 0:45`, `loss 0.123`; at the end the time taken instead of the ETA. */
 function describe({ done, total, unit, start, startedAt, fields }: Work): string[] {
   const seconds = (performance.now() - startedAt) / 1000;
   const rate = (done - start) / seconds;
@@ -52,8 +52,8 @@ function describe({ done, total, unit, start, startedAt, fields }: Work): string
 }
 
 /**
- * `label [=====     ]  45% 450/1000 steps | …`, the bar as wide as there is room for. In a narrow terminal numbers are
- * left out, not cut: the last ones first, then the rate and the time to go; the first field, the loss, stays longest.
+ * `label [=====     ]  45% 450/1000 steps | …`, with a bar that fills the line. A narrow terminal leaves out whole numbers:
+ * first the last fields, then the rate and the ETA. The first field, the loss, stays longest.
  */
 function barLine(work: Work, columns = COLUMNS): string {
   const share = work.total > 0 ? Math.min(work.done / work.total, 1) : 1;
@@ -68,11 +68,11 @@ function barLine(work: Work, columns = COLUMNS): string {
 }
 
 /**
- * The user's terminal: text lines, and progress below them. On a terminal progress is a bar that stays on the last
- * line; elsewhere it is a plain line every ten seconds and at the end. `quiet` shows no progress at all.
+ * Text lines with progress below them. On a terminal, progress is a bar on the last line; elsewhere it is a plain line every
+ * ten seconds and at the end. `quiet` shows no progress at all.
  */
 export class Terminal {
-  /** The innermost work is last; only that one is shown. */
+  /** The innermost work is the last one, which is shown. */
   private readonly open: Work[] = [];
   private bar?: SingleBar;
   private lastLine = 0;
@@ -111,7 +111,7 @@ export class Terminal {
     };
   }
 
-  /** Ends whatever is still shown, so that the next text starts on a line of its own. */
+  /** Ends the progress that is still shown, so that the next text starts on a new line. */
   close(): void {
     if (this.open.length > 0) this.end(this.open[0]);
     this.open.length = 0;
@@ -150,8 +150,8 @@ export class Terminal {
 }
 
 /**
- * The bar saves the cursor's position when it starts and goes back there when it stops, which is wrong once lines
- * have been written above it: this stream does not pass those two commands on.
+ * The bar saves the cursor position when it starts and restores it when it stops, which is wrong after lines have been
+ * written above it: this stream drops those two commands.
  */
 function withoutCursorMemory(stream: TextStream): NodeJS.WritableStream {
   const wrapped = {

@@ -4,17 +4,10 @@ import type { Measurement } from '../../bench/measure.js';
 import type { WeightKind } from '../../engine/ops/index.js';
 import { AlitokError, ConfigError, EngineError } from '../../errors.js';
 import { nearest } from '../../suggest.js';
-import {
-  action,
-  type ConfigOptions,
-  configOption,
-  examples,
-  type Invocation,
-  openJob,
-  readConfig,
-  weightsOption,
-  wholeNumber,
-} from '../base/command.js';
+import { formatBytes, type NameValue } from '../../text.js';
+import { action, type ConfigOptions, type Invocation, openJob, readConfig } from '../base/command.js';
+import { configOption, examples, jsonOption, weightsOption, wholeNumber } from '../base/options.js';
+import { limitsRows, printTable } from '../base/output.js';
 
 interface BenchOptions extends ConfigOptions {
   repeats: number;
@@ -22,7 +15,7 @@ interface BenchOptions extends ConfigOptions {
   weights: WeightKind;
 }
 
-// Written out, because their module is too heavy for the help.
+// Written out, because their module takes too long to import for the help.
 const CASES: Record<CaseName, true> = { encode: true, decode: true, train: true, sample: true };
 
 /** The cases among the words of the command line; the words with a value are overrides of the config. */
@@ -33,33 +26,33 @@ async function casesOf(words: readonly string[]): Promise<{ text: string; spec: 
     if (spec) return { text, spec };
     const meant = nearest(text.split(':')[0], Object.keys(CASES));
     throw new ConfigError(
-      `"${text}" is no case${meant ? `; did you mean ${meant}?` : ''}: write encode, decode, train or sample, each with :IMAGES if more than one, and sample also with :CODES, as in sample:8:32`,
+      `"${text}" is not a case${meant ? `; did you mean ${meant}?` : ''}: write encode, decode, train or sample, with :IMAGES for a batch of more than one, and for sample also :CODES, as in sample:8:32`,
     );
   });
   if (cases.length === 0) throw new ConfigError('name at least one case, such as sample:8');
   return cases;
 }
 
-function table(measured: Measurement, repeats: number): [string, string][] {
+function rowsOf(measured: Measurement, repeats: number): NameValue[] {
   const { description, seconds, fastest, processor_seconds: used, kernels } = measured;
-  const rows: [string, string][] = [
+  const rows: NameValue[] = [
     ['case', description],
     [
       'time',
-      `${seconds.toFixed(3)} s, the median of ${repeats}; fastest ${fastest.toFixed(3)} s; of the processors ${used.toFixed(3)} s`,
+      `${seconds.toFixed(3)} s (median of ${repeats}), fastest ${fastest.toFixed(3)} s, processor time ${used.toFixed(3)} s`,
     ],
     ['images/s', measured.images_per_second.toPrecision(3)],
-    ['share of limit', `${(100 * measured.share_of_limit).toFixed(0)} % of the ${measured.limited_by}`],
-    ['peak memory', `${(measured.peak_memory / 2 ** 30).toFixed(2)} GiB`],
+    ['of the limit', `${(100 * measured.share_of_limit).toFixed(0)} % of the ${measured.limited_by}`],
+    ['peak memory', formatBytes(measured.peak_memory)],
   ];
   const { steps, tfjs_kernels, bridge_calls } = measured;
-  const bridge = bridge_calls === undefined ? '' : `, ${Math.round(bridge_calls)} calls of PyTorch`;
-  const each = steps > 1 ? ' a decoding step' : '';
-  rows.push(['host', `${Math.round(tfjs_kernels)} operations of tfjs${bridge}${each}`]);
+  const bridge = bridge_calls === undefined ? '' : `, ${Math.round(bridge_calls)} PyTorch calls`;
+  const each = steps > 1 ? ' per decoding step' : '';
+  rows.push(['host', `${Math.round(tfjs_kernels)} tfjs operations${bridge}${each}`]);
   if (kernels !== undefined) {
     const perStep = measured.kernels_per_step;
-    const each = perStep === undefined ? '' : `, ${perStep.toFixed(0)} a decoding step`;
-    rows.push(['kernels', `${kernels}${each}, for ${measured.kernel_seconds!.toFixed(3)} s in all`]);
+    const each = perStep === undefined ? '' : `, ${perStep.toFixed(0)} per decoding step`;
+    rows.push(['kernels', `${kernels}${each}, ${measured.kernel_seconds!.toFixed(3)} s in total`]);
   }
   return rows;
 }
@@ -72,13 +65,8 @@ async function run(invocation: Invocation<BenchOptions>): Promise<void> {
   const { engine } = await openJob(invocation);
   const { openCase } = await import('../../bench/cases.js');
   const { measure, measureLimits } = await import('../../bench/measure.js');
-  const { limitsText } = await import('../base/limits.js');
   const limits = await measureLimits(precision);
-  const show = (rows: [string, string][]) => {
-    const width = Math.max(...rows.map(([key]) => key.length));
-    for (const [key, value] of rows) console.log(`${key.padEnd(width)}  ${value}`);
-  };
-  if (!json) show([['engine', `${engine.name}: ${engine.description}`], ...limitsText(limits)]);
+  if (!json) printTable([['engine', `${engine.name}: ${engine.description}`], ...limitsRows(limits)]);
   const products = tf32 ? 'tf32' : precision;
   const about = {
     config: file,
@@ -94,9 +82,9 @@ async function run(invocation: Invocation<BenchOptions>): Promise<void> {
       what = openCase(spec, config, { weights, precision });
       const measured = await measure(what, repeats, limits);
       if (json) console.log(JSON.stringify({ case: text, ...measured, ...limits, ...about }));
-      else show([['', ''], ...table(measured, repeats)]);
+      else printTable([['', ''], ...rowsOf(measured, repeats)]);
     } catch (error) {
-      // One that is too large for the device must not take the others along.
+      // The others run even if one is too large for the device.
       if (!(error instanceof AlitokError) || cases.length === 1) throw error;
       failed.push(text);
       if (json) console.log(JSON.stringify({ case: text, error: error.message, ...about }));
@@ -112,25 +100,27 @@ async function run(invocation: Invocation<BenchOptions>): Promise<void> {
 export function register(program: Command): void {
   const argument = new Argument(
     '<cases...>',
-    'what to time, each with how many images at once, and of sample how many codes, such as sample:8:32; config values may stand among them, such as generator.layers=12',
+    'encode, decode, train or sample, each with its batch size, as in train:4; sample also with a number of codes, as in sample:8:32; and config values, such as generator.layers=12',
   );
   argument.argChoices = Object.keys(CASES);
   const command = program
     .command('bench')
-    .description('time models of random weights on this machine, beside what the machine can do')
+    .description(
+      'measure the speed of models with random weights, and compare it with the limits of this machine',
+    )
     .addArgument(argument);
   configOption(command)
-    .option('--repeats <n>', 'runs of each after one to warm up', wholeNumber(1), 3)
+    .option('--repeats <n>', 'timed runs of each case, after a warm-up', wholeNumber(1), 3)
     .addOption(weightsOption())
-    .option('--json', 'a line of JSON for each')
+    .addOption(jsonOption())
     .addHelpText(
       'after',
       examples([
         [
           'alitok bench sample:1:32 -c configs/alitok_b.yaml',
-          '32 codes of an image, with the published sizes',
+          '32 codes of one image, with the published sizes',
         ],
-        ['alitok bench encode:4 decode:4 train:4', 'several, one after the other'],
+        ['alitok bench encode:4 decode:4 train:4', 'several cases, one after the other'],
       ]),
     )
     .action(action(run));

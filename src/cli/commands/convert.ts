@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
-import { action, type ConfigOptions, examples, type Invocation } from '../base/command.js';
+import { action, type ConfigOptions, type Invocation } from '../base/command.js';
+import { examples } from '../base/options.js';
 
 async function run({ args, options, log }: Invocation<ConfigOptions>): Promise<void> {
   const [source, target, overrides] = args as [string, string, string[]];
@@ -15,14 +16,14 @@ async function run({ args, options, log }: Invocation<ConfigOptions>): Promise<v
 export function register(program: Command): void {
   program
     .command('convert')
-    .description('write a checkpoint in another format: safetensors, or what torch.load reads')
+    .description('write a checkpoint in another format: safetensors, or a file for torch.load')
     .argument(
       '<source>',
       'a .pth, .bin or .safetensors file, or a run folder; FILE#ema for the weights under ema',
     )
     .argument('<target>', 'the file to write: .safetensors, .pth, .pt or .bin')
     .argument('[overrides...]', 'config values, such as tokenizer.encoder.heads=3')
-    .option('-c, --config <file>', 'the config of a model whose tensors do not show all its sizes')
+    .option('-c, --config <file>', 'YAML config of the model, if its tensors do not show all of its sizes')
     .addHelpText(
       'after',
       examples([

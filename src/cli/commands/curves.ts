@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
-import { action, examples, type Invocation } from '../base/command.js';
+import { action, type Invocation } from '../base/command.js';
+import { examples, outFile } from '../base/options.js';
 
 async function run({ args, options }: Invocation<{ out: string }>): Promise<void> {
   const { drawRunCurves } = await import('../../report/run-curves.js');
@@ -11,9 +12,9 @@ async function run({ args, options }: Invocation<{ out: string }>): Promise<void
 export function register(program: Command): void {
   program
     .command('curves')
-    .description('draw loss and quality of training runs as a picture')
+    .description('draw the loss and quality of training runs as a picture')
     .argument('<runs...>', 'run folders')
-    .option('-o, --out <file>', 'the PNG file to write', 'curves.png')
+    .addOption(outFile('the PNG file to write', 'curves.png'))
     .addHelpText('after', examples([['alitok curves runs/tokenizer runs/ar -o curves.png', 'several runs']]))
     .action(action(run));
 }

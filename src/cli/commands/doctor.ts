@@ -1,13 +1,13 @@
 import type { Command } from 'commander';
-import { action, examples, type Invocation } from '../base/command.js';
+import { formatBytes, type NameValue } from '../../text.js';
+import { action, engineOptions, type Invocation } from '../base/command.js';
+import { examples, jsonOption } from '../base/options.js';
+import { limitsRows, printTable } from '../base/output.js';
 
-type Line = [name: string, value: string];
-
-async function run({ options }: Invocation<{ json?: boolean }>): Promise<void> {
-  const { examine, requireSound } = await import('../../doctor/examine.js');
-  const { operatorsText } = await import('../base/operators.js');
-  const { limitsText } = await import('../base/limits.js');
-  const found = await examine(options.engine, options);
+async function run(invocation: Invocation<{ json?: boolean }>): Promise<void> {
+  const { options } = invocation;
+  const { examine, operatorsRows, requireSound } = await import('../../doctor/examine.js');
+  const found = await examine(options.engine, engineOptions(invocation));
   if (options.json) {
     console.log(JSON.stringify(found));
     requireSound(found);
@@ -15,31 +15,28 @@ async function run({ options }: Invocation<{ json?: boolean }>): Promise<void> {
   }
   const { machine, engines, devices, chosen, limits, selfTest, operators, versions, git_revision, advice } =
     found;
-  const gib = (bytes: number) => `${(bytes / 2 ** 30).toFixed(1)} GiB`;
-  const lines: Line[] = [
+  printTable([
     ['machine', `${machine.processor}, ${machine.processors} of ${machine.installed} processors`],
-    ['memory', `${gib(machine.memory)}, of which ${gib(machine.freeMemory)} are free`],
-    ['disk here', `${gib(machine.freeDisk)} free`],
+    ['memory', `${formatBytes(machine.memory)}, ${formatBytes(machine.freeMemory)} free`],
+    ['disk', `${formatBytes(machine.freeDisk)} free in this folder`],
     ['Node.js', `${process.version} on ${process.platform} ${process.arch}`],
     [
       'alitok',
       `${versions.alitok}${git_revision ? ` (${git_revision.slice(0, 10)})` : ''}, tfjs ${versions.tfjs}`,
     ],
     ...engines.map(
-      (one): Line => [one.name, 'problem' in one ? `cannot run: ${one.problem}` : one.description],
+      (one): NameValue => [one.name, 'problem' in one ? `cannot run: ${one.problem}` : one.description],
     ),
     ['devices', devices.join(', ')],
     ['chosen', `${chosen.name}: ${chosen.description}`],
-    ...limitsText(limits),
+    ...limitsRows(limits),
     [
       'self-test',
-      `${selfTest.passed ? 'passed' : 'FAILED'}: ${selfTest.compared} values of PyTorch; farthest off by ${selfTest.error.toExponential(1)} (${selfTest.worst})`,
+      `${selfTest.passed ? 'passed' : 'FAILED'}: ${selfTest.compared} values of PyTorch, largest error ${selfTest.error.toExponential(1)} (${selfTest.worst})`,
     ],
-    ...(operators ? operatorsText(operators) : []),
-  ];
-  const width = Math.max(...lines.map(([name]) => name.length));
-  for (const [name, value] of lines) console.log(`${name.padEnd(width)}  ${value}`);
-  console.log(advice.length > 0 ? '\nWhat to do' : '\nNothing needs to be done.');
+    ...(operators ? operatorsRows(operators) : []),
+  ]);
+  console.log(advice.length > 0 ? '\nAdvice' : '\nNo problems found.');
   for (const line of advice) console.log(`  - ${line}`);
   requireSound(found);
 }
@@ -47,15 +44,13 @@ async function run({ options }: Invocation<{ json?: boolean }>): Promise<void> {
 export function register(program: Command): void {
   program
     .command('doctor')
-    .description(
-      'say which engines run here and why others do not, how fast the machine is, whether it is right, and what to do',
-    )
-    .option('--json', 'one line of JSON')
+    .description('check this machine: which engines run, their speed and correctness, and what to improve')
+    .addOption(jsonOption())
     .addHelpText(
       'after',
       examples([
-        ['alitok doctor', 'the engine that auto takes'],
-        ['alitok --engine wasm doctor', 'another'],
+        ['alitok doctor', 'check the engine that auto selects'],
+        ['alitok --engine wasm doctor', 'check another one'],
       ]),
     )
     .action(action(run));

@@ -3,23 +3,28 @@ import { join } from 'node:path';
 import type { Command } from 'commander';
 import { ConfigError } from '../../errors.js';
 import type { Job } from '../../job/job.js';
+import { action, type Invocation, openJob } from '../base/command.js';
 import {
-  action,
+  countOption,
+  dataOption,
   examples,
+  featuresOption,
+  generatorOption,
   type ImageFlags,
-  type Invocation,
+  listOption,
   maxPixelsOption,
-  openJob,
-  wholeNumber,
-} from '../base/command.js';
-import { refuseForeignResult, showResult } from '../base/show-result.js';
+  outFile,
+  required,
+  requireWithAdvice,
+  sizeOption,
+  tokenizerOption,
+  WHICH_FEATURES,
+} from '../base/options.js';
+import { refuseForeignResult, showResult } from '../base/output.js';
+import { givenSampling, readSampling, type SamplingFlags, withSampling } from '../base/sampling.js';
 
-/** Images of the published evaluation. */
+/** Number of samples in the published evaluation. */
 const PUBLISHED_COUNT = 50_000;
-
-const WHICH_FEATURES =
-  'name the Inception of published results (pt_inception-2015-12-05-6726825d.pth from the releases of pytorch-fid, or ' +
-  'classify_image_graph_def.pb of the ADM evaluator), or train a feature network on your data with `alitok train-features`';
 
 interface ReconstructionOptions extends Pick<ImageFlags, 'maxPixels'> {
   tokenizer: string;
@@ -31,12 +36,12 @@ interface ReconstructionOptions extends Pick<ImageFlags, 'maxPixels'> {
   out?: string;
 }
 
-/** Throws ConfigError where one file of LPIPS is named without the other. */
+/** The files of LPIPS, if they are given. @throws ConfigError where one is given without the other */
 function filesOfLPIPS({ vgg16, lpips }: ReconstructionOptions) {
   if (vgg16 !== undefined && lpips !== undefined) return { vgg16, lpips };
   if (vgg16 === undefined && lpips === undefined) return undefined;
   throw new ConfigError(
-    "LPIPS needs --vgg16 (torchvision's vgg16-397923af.pth) and --lpips (the PerceptualSimilarity project's lpips/weights/v0.1/vgg.pth); name both, or neither",
+    "LPIPS needs --vgg16 (torchvision's vgg16-397923af.pth) and --lpips (the PerceptualSimilarity project's lpips/weights/v0.1/vgg.pth); give both, or neither",
   );
 }
 
@@ -55,35 +60,38 @@ async function reconstruction(invocation: Invocation<ReconstructionOptions>): Pr
   if (result) await showResult(result, job, { out });
 }
 
-interface GenerationOptions extends Pick<ImageFlags, 'maxPixels'> {
+interface GenerationOptions extends Pick<ImageFlags, 'maxPixels'>, SamplingFlags {
   samples: string;
   reference: string;
-  features?: string;
+  features: string;
   size?: number;
   generator?: string;
   tokenizer?: string;
   count?: number;
-  batch?: number;
   out?: string;
 }
 
 /**
- * Samples into the folder `--samples`, or goes on with what an interrupted run left there; gives the file of the images
- * and what they are made of.
+ * Samples into the folder `--samples`, or continues what an interrupted run left there. Gives the file of the images and
+ * a description of how they were made.
  */
-async function sampleFirst(options: GenerationOptions, job: Job): Promise<{ samples: string; more: object }> {
-  const { samples: out, generator, tokenizer, count = PUBLISHED_COUNT, batch } = options;
+async function sampleFirst(
+  { samples: out, generator, tokenizer, count = PUBLISHED_COUNT }: GenerationOptions,
+  settings: Awaited<ReturnType<typeof readSampling>>,
+  job: Job,
+): Promise<{ samples: string; more: object }> {
   if (generator === undefined || tokenizer === undefined)
-    throw new ConfigError('--generator and --tokenizer go together; name both, or evaluate --samples alone');
+    throw new ConfigError(
+      '--generator and --tokenizer belong together; give both, or neither to evaluate --samples as they are',
+    );
   const { DONE_FILE, sampleImages } = await import('../../sample/sample-images.js');
   const { modelChecksum } = await import('../../run/layout.js');
-  const settings = batch === undefined ? {} : { batch_size: batch };
   const images = { count };
   await sampleImages(
     { generator, tokenizer, images, out, png: false, grid: false, weights: 'float32', reuse: true, settings },
     job,
   );
-  await job.group?.any(false); // rank 0 writes the file that all read
+  await job.group?.any(false); // wait until rank 0 has written the file that all ranks read
   const sampling = JSON.parse(await readFile(join(out, DONE_FILE), 'utf8'));
   const [generator_sha256, tokenizer_sha256] = [
     await modelChecksum(generator),
@@ -98,85 +106,80 @@ async function sampleFirst(options: GenerationOptions, job: Job): Promise<{ samp
 async function generation(invocation: Invocation<GenerationOptions>): Promise<void> {
   const { options } = invocation;
   const { reference, features, size, maxPixels, generator, tokenizer, out } = options;
-  if (features === undefined) throw new ConfigError(`--features is missing; ${WHICH_FEATURES}`);
   const fromRun = generator !== undefined || tokenizer !== undefined;
-  const given = (['count', 'batch'] as const).filter((name) => options[name] !== undefined);
+  const given = [...(options.count === undefined ? [] : ['--count']), ...givenSampling(invocation)];
   if (!fromRun && given.length > 0)
-    throw new ConfigError(`--${given[0]} is for sampling; name --generator and --tokenizer, or leave it out`);
+    throw new ConfigError(
+      `${given[0]} is for sampling; give --generator and --tokenizer too, or leave it out`,
+    );
+  const settings = await readSampling(invocation);
   await refuseForeignResult(out);
   const { evaluateSamples } = await import('../../eval/evaluate-samples.js');
   const job = await openJob(invocation, { shared: true });
   const { samples, more } = fromRun
-    ? await sampleFirst(options, job)
+    ? await sampleFirst(options, settings, job)
     : { samples: options.samples, more: undefined };
   const result = await evaluateSamples({ samples, reference, features, size, maxPixels }, job);
   if (result) await showResult(result, job, { out, more });
 }
 
+/** Where a result goes. */
+const resultFile = () =>
+  outFile('also write the result as JSON; `alitok report` shows those in RUN/evaluations/');
+
 export function register(program: Command): void {
-  const command = program.command('eval').description('measure reconstructions or generated images');
+  const command = program.command('eval').description('evaluate reconstructions or generated images');
   command
     .command('reconstruction')
-    .description('PSNR, SSIM, LPIPS, codebook use and rFID of a tokenizer on images')
-    .requiredOption('--tokenizer <path>', 'tokenizer run, .safetensors or published .pth file')
-    .requiredOption(
-      '-d, --data <path>',
-      'a folder of images, .tar files, or .npz with arr_0 (N, S, S, 3) uint8',
-    )
-    .option('--list <file>', 'only the images that this file names')
-    .option(
-      '--features <path>',
-      'Inception for rFID: a .pth or .pb file; or a run of `alitok train-features`',
+    .description('PSNR, SSIM, LPIPS, codebook usage and rFID of a tokenizer on images')
+    .addOption(required(tokenizerOption()))
+    .addOption(required(dataOption('a folder of images, .tar files, or .npz with arr_0 (N, S, S, 3) uint8')))
+    .addOption(
+      featuresOption(
+        'feature network for rFID: Inception (.pth or .pb), or a run of `alitok train-features`',
+      ),
     )
     .option('--vgg16 <file>', "for LPIPS: torchvision's vgg16-397923af.pth")
     .option('--lpips <file>', "for LPIPS: the PerceptualSimilarity project's lpips/weights/v0.1/vgg.pth")
-    .option(
-      '-o, --out <file>',
-      'also write the result as JSON; `alitok report` shows those in RUN/evaluations/',
-    )
+    .addOption(resultFile())
+    .addOption(listOption())
     .addOption(maxPixelsOption())
     .addHelpText(
       'after',
       examples([
+        ['alitok eval reconstruction -t runs/tokenizer -d cifar10/test', 'without a feature network'],
         [
-          'alitok eval reconstruction --tokenizer runs/tokenizer -d cifar10/test',
-          'without a feature network',
-        ],
-        [
-          'alitok launch -p 8 -- eval reconstruction --tokenizer AliTok.pth -d imagenet/val --features classify_image_graph_def.pb',
-          'on all GPUs of a machine, with the same numbers',
+          'alitok launch -p 8 -- eval reconstruction -t AliTok.pth -d imagenet/val --features classify_image_graph_def.pb',
+          'on all GPUs of a machine, with the same results',
         ],
       ]),
     )
     .action(action(reconstruction));
-  command
+  const samples = command
     .command('generation')
-    .description('gFID, sFID, inception score, precision, recall and KID of samples')
+    .description('gFID, sFID, Inception Score, precision, recall and KID of samples')
     .requiredOption(
       '--samples <path>',
-      '.npz with arr_0 (N, S, S, 3) uint8, or a folder or .tar of images; with --generator the folder that gets samples.npz',
+      '.npz with arr_0 (N, S, S, 3) uint8, a folder or a .tar of images; with --generator, the folder for the samples',
     )
     .requiredOption(
       '--reference <path>',
-      'images too, or an .npz with mu, sigma, mu_s, sigma_s: of `alitok stats` or of ADM',
-    )
-    .option(
-      '--features <path>',
-      'Inception, needed: a .pth or .pb file; or a run of `alitok train-features` on the data',
-    )
-    .option('--size <pixels>', 'side of the images, if --samples is not an .npz', wholeNumber(1))
-    .option(
-      '-g, --generator <path>',
-      'sample first, with this generator: run, .safetensors or published .bin',
-    )
-    .option('--tokenizer <path>', 'and this tokenizer; an interrupted run goes on where it stopped')
-    .option('--count <n>', `images to sample (default: ${PUBLISHED_COUNT})`, wholeNumber(1))
-    .option('--batch <n>', 'images sampled at once', wholeNumber(1))
-    .option(
-      '-o, --out <file>',
-      'also write the result as JSON; `alitok report` shows those in RUN/evaluations/',
-    )
+      'images in the same forms, or an .npz with mu, sigma, mu_s, sigma_s from `alitok stats` or ADM',
+    );
+  requireWithAdvice(
+    samples,
+    featuresOption(
+      'feature network: Inception (.pth or .pb), or a run of `alitok train-features` on the data',
+    ),
+    WHICH_FEATURES,
+  )
+    .addOption(resultFile())
+    .addOption(sizeOption('--samples'))
     .addOption(maxPixelsOption())
+    .addOption(generatorOption('sample first, with this generator'))
+    .addOption(tokenizerOption('its tokenizer'))
+    .addOption(countOption(`images to sample (default: ${PUBLISHED_COUNT})`));
+  withSampling(samples)
     .addHelpText(
       'after',
       examples([
@@ -185,8 +188,8 @@ export function register(program: Command): void {
           'samples against the training images',
         ],
         [
-          'alitok eval generation -g alitok_b.bin --tokenizer AliTok.pth --samples eval --reference VIRTUAL_imagenet256_labeled.npz --features classify_image_graph_def.pb -o result.json',
-          'the published evaluation, from the weights to the numbers',
+          'alitok eval generation -g alitok_b.bin -t AliTok.pth --samples eval --reference VIRTUAL_imagenet256_labeled.npz --features classify_image_graph_def.pb -o result.json',
+          'the published evaluation, from weights to numbers; the same command continues after an interruption',
         ],
       ]),
     )

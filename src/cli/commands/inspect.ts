@@ -1,8 +1,15 @@
 import type { Command } from 'commander';
-import { action, examples, type Invocation } from '../base/command.js';
+import { action, type Invocation } from '../base/command.js';
+import { examples } from '../base/options.js';
+import { printTable } from '../base/output.js';
 
-async function run({ args }: Invocation<object>): Promise<void> {
+async function run({ args, options }: Invocation<{ resolved?: boolean }>): Promise<void> {
   const [path, overrides] = args as [string, string[]];
+  if (options.resolved) {
+    const { resolvedYaml } = await import('../../inspect/resolved.js');
+    process.stdout.write(resolvedYaml(path, overrides));
+    return;
+  }
   const { inspectConfig, inspectFile } = await import('../../inspect/inspect.js');
   const { enableProdMode } = await import('@tensorflow/tfjs');
   enableProdMode();
@@ -11,24 +18,26 @@ async function run({ args }: Invocation<object>): Promise<void> {
   const { lines, parts } = /\.ya?ml$/.test(path)
     ? inspectConfig(loadConfig(path, overrides))
     : await inspectFile(path);
-  const width = Math.max(...lines.map(([name]) => name.length));
-  for (const [name, value] of lines) console.log(`${name.padEnd(width)}  ${value}`);
+  printTable(lines);
   if (parts.length > 0) console.log(['', ...partsTable(parts)].join('\n'));
 }
 
 export function register(program: Command): void {
   program
     .command('inspect')
-    .description(
-      'say what a config, checkpoint, run folder or token cache is, and draw its models as a table of parts',
-    )
+    .description('describe a config, checkpoint, run folder or token cache, and list the parts of its models')
     .argument('<path>', 'a .yaml config, a .safetensors, .pth or .bin file, or a run folder')
-    .argument('[overrides...]', 'config values, such as generator.layers=12')
+    .argument('[overrides...]', 'values for a config, such as generator.layers=12')
+    .option(
+      '--resolved',
+      'print the complete config of a .yaml file or run folder, and where its values come from',
+    )
     .addHelpText(
       'after',
       examples([
         ['alitok inspect configs/alitok_b.yaml', 'parameters of the published models'],
         ['alitok inspect runs/tokenizer', 'the newest tokenizer of a run'],
+        ['alitok inspect --resolved configs/alitok_b.yaml generator.layers=2', 'every value, with defaults'],
       ]),
     )
     .action(action(run));

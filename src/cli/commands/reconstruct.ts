@@ -1,13 +1,16 @@
 import type { Command } from 'commander';
+import { action, type Invocation, openJob } from '../base/command.js';
 import {
-  action,
+  countOption,
+  dataOption,
   examples,
   type ImageFlags,
-  type Invocation,
+  listOption,
   maxPixelsOption,
-  openJob,
-  wholeNumber,
-} from '../base/command.js';
+  outFolder,
+  required,
+  tokenizerOption,
+} from '../base/options.js';
 
 interface Options extends Pick<ImageFlags, 'maxPixels'> {
   tokenizer: string;
@@ -30,18 +33,16 @@ async function run(invocation: Invocation<Options>): Promise<void> {
 export function register(program: Command): void {
   program
     .command('reconstruct')
-    .description('show images beside what the tokenizer makes of them')
-    .requiredOption('--tokenizer <path>', 'tokenizer run, .safetensors or published .pth file')
-    .requiredOption('-d, --data <path>', 'a folder of images, or .tar files')
-    .option('--list <file>', 'only the images that this file names')
-    .requiredOption('-o, --out <folder>', 'gets pairs.png')
-    .option('-n, --count <n>', 'images, spread evenly over the folder', wholeNumber(1), 24)
+    .description('draw images next to their reconstructions')
+    .addOption(required(tokenizerOption()))
+    .addOption(required(dataOption('a folder of images, or .tar files')))
+    .addOption(required(outFolder('folder for pairs.png')))
+    .addOption(countOption('images, spread evenly over the data').default(24))
+    .addOption(listOption())
     .addOption(maxPixelsOption())
     .addHelpText(
       'after',
-      examples([
-        ['alitok reconstruct --tokenizer runs/tokenizer -d cifar10/test -o out', 'a sheet of 24 pairs'],
-      ]),
+      examples([['alitok reconstruct -t runs/tokenizer -d cifar10/test -o out', 'a sheet of 24 pairs']]),
     )
     .action(action(run));
 }

@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
-import { action, examples, type Invocation } from '../base/command.js';
+import { action, type Invocation } from '../base/command.js';
+import { examples, outFile } from '../base/options.js';
 
 interface Options {
   out: string;
@@ -17,9 +18,9 @@ async function run({ args, options, log }: Invocation<Options>): Promise<void> {
 export function register(program: Command): void {
   program
     .command('report')
-    .description('make one HTML page of training runs: curves, pictures, evaluations, configs, versions')
+    .description('write an HTML page about training runs: curves, pictures, evaluations, configs, versions')
     .argument('<runs...>', 'run folders, shown side by side')
-    .option('-o, --out <file>', 'the HTML file to write', 'report.html')
+    .addOption(outFile('the HTML file to write', 'report.html'))
     .option('--evaluation <file...>', 'results of `alitok eval -o` besides those in RUN/evaluations/', [])
     .addHelpText(
       'after',

@@ -1,8 +1,19 @@
-import { type Command, InvalidArgumentError, Option } from 'commander';
+import type { Command } from 'commander';
 import type { WeightKind } from '../../engine/ops/index.js';
-import { action, examples, type Invocation, openJob, weightsOption, wholeNumber } from '../base/command.js';
+import { action, type Invocation, openJob } from '../base/command.js';
+import {
+  countOption,
+  examples,
+  generatorOption,
+  outFolder,
+  required,
+  tokenizerOption,
+  weightsOption,
+  wholeNumber,
+} from '../base/options.js';
+import { readSampling, type SamplingFlags, withSampling } from '../base/sampling.js';
 
-interface Options {
+interface Options extends SamplingFlags {
   generator: string;
   tokenizer: string;
   out: string;
@@ -11,96 +22,52 @@ interface Options {
   perClass: number;
   count?: number;
   png: boolean;
-  npz?: boolean;
-  seed?: number;
-  batch?: number;
-  guidanceScale?: number;
-  guidancePower?: number;
-  temperature?: number;
-  topK?: number;
-  topP?: number;
+  npzOnly?: boolean;
   weights: WeightKind;
-}
-
-/** Parses an option that is a number in [minimum, maximum]. */
-function number(minimum: number, maximum = Number.POSITIVE_INFINITY) {
-  return (text: string): number => {
-    const value = Number(text);
-    if (text.trim() === '' || !(value >= minimum && value <= maximum))
-      throw new InvalidArgumentError(
-        Number.isFinite(maximum)
-          ? `It must be from ${minimum} to ${maximum}.`
-          : `It must be at least ${minimum}.`,
-      );
-    return value;
-  };
 }
 
 async function run(invocation: Invocation<Options>): Promise<void> {
   const { options } = invocation;
-  const { generator, tokenizer, classes, classNames, perClass, count, out, npz, weights } = options;
-  const png = options.png && !npz;
+  const { generator, tokenizer, classes, classNames, perClass, count, out, npzOnly, weights } = options;
+  const png = options.png && !npzOnly;
   const images = count === undefined ? { perClass } : { count };
+  const settings = await readSampling(invocation);
   const { sampleImages } = await import('../../sample/sample-images.js');
-  const given = {
-    guidance_scale: options.guidanceScale,
-    guidance_power: options.guidancePower,
-    temperature: options.temperature,
-    top_k: options.topK,
-    top_p: options.topP,
-    seed: options.seed,
-    batch_size: options.batch,
-  };
-  const settings = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined));
   const job = await openJob(invocation, { shared: true });
   const made = await sampleImages(
-    { generator, tokenizer, classes, classNames, images, out, png, grid: !npz, weights, settings },
+    { generator, tokenizer, classes, classNames, images, out, png, grid: !npzOnly, weights, settings },
     job,
   );
   if ((job.group?.rank ?? 0) > 0) return;
-  console.log(`${made} images in ${out}: ${npz ? '' : 'grid.png, '}samples.npz${png ? ', images/' : ''}`);
+  console.log(`${made} images in ${out}: ${npzOnly ? '' : 'grid.png, '}samples.npz${png ? ', images/' : ''}`);
 }
 
 export function register(program: Command): void {
-  program
+  const command = program
     .command('sample')
     .description('sample images from a generator')
-    .requiredOption('-g, --generator <path>', 'generator run, .safetensors or published .bin file')
-    .requiredOption(
-      '--tokenizer <path>',
-      'the tokenizer whose codes it was trained on: run, .safetensors or published .pth file',
-    )
-    .requiredOption('-o, --out <folder>', 'gets grid.png, samples.npz (ADM layout) and images/')
-    .option('--class, --classes <list>', 'comma-separated class indices or names (default: all)')
+    .addOption(required(generatorOption()))
+    .addOption(required(tokenizerOption('the tokenizer whose codes the generator was trained on')))
+    .addOption(required(outFolder('folder for grid.png, samples.npz (ADM layout), samples.json and images/')))
+    .option('--classes <list>', 'comma-separated class indices or names (default: all classes)')
     .option('--class-names <file>', 'names of the classes, one a line (default: those of the training data)')
-    .option('-n, --per-class <n>', 'images of each class', wholeNumber(1), 8)
-    .addOption(
-      new Option('--count <n>', 'images in all, of the classes in turn')
-        .argParser(wholeNumber(1))
-        .conflicts('perClass'),
-    )
-    .option('--no-png', 'no single image files')
-    .option('--npz', 'samples.npz alone, and samples.json, which says what it is made of')
-    .option(
-      '--seed <n>',
-      'another seed (default: the one the generator was saved or published with)',
-      wholeNumber(0),
-    )
-    .option('--batch <n>', 'images sampled at once', wholeNumber(1))
-    .option('--guidance-scale <s>', 'final guidance scale; 0 for none', number(0))
-    .option('--guidance-power <p>', 'how late guidance grows', number(0))
-    .option('--temperature <t>', '0 takes the most likely code', number(0))
-    .option('--top-k <k>', 'only the k most likely codes; 0 for all', wholeNumber(0))
-    .option('--top-p <p>', 'only the most likely codes that reach this probability', number(0, 1))
+    .option('--per-class <n>', 'images of each class', wholeNumber(1), 8)
+    .addOption(countOption('images in all, of the classes in turn').conflicts('perClass'))
+    .option('--no-png', 'do not write single images to images/')
+    .option('--npz-only', 'write samples.npz and samples.json only');
+  withSampling(command)
     .addOption(weightsOption())
     .addHelpText(
       'after',
       examples([
-        ['alitok sample -g runs/ar --tokenizer runs/tokenizer -o samples', '8 images of each class'],
-        ['alitok sample -g runs/ar --tokenizer runs/tokenizer -o cats --class cat,5 -n 20', 'two classes'],
+        ['alitok sample -g runs/ar -t runs/tokenizer -o samples', '8 images of each class'],
         [
-          'alitok sample -g alitok_b.bin --tokenizer AliTok.pth -o eval --count 50000 --npz',
-          'the published evaluation; once more goes on where an interruption stopped it',
+          'alitok sample -g runs/ar -t runs/tokenizer -o cats --classes cat,5 --per-class 20 --temperature 0.9',
+          'two classes',
+        ],
+        [
+          'alitok sample -g alitok_b.bin -t AliTok.pth -o eval -n 50000 --npz-only',
+          'the images of the published evaluation; the same command continues after an interruption',
         ],
       ]),
     )

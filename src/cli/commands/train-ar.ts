@@ -2,16 +2,14 @@ import type { Command } from 'commander';
 import {
   action,
   type ConfigOptions,
-  dryRunOption,
-  examples,
   type Invocation,
   openJob,
   type ResumeFlags,
   readConfig,
   readResume,
-  withConfig,
   withResume,
 } from '../base/command.js';
+import { dryRunOption, examples, required, runOption, tokenizerOption, withConfig } from '../base/options.js';
 
 interface Options extends ConfigOptions, ResumeFlags {
   tokens: string;
@@ -35,21 +33,21 @@ export function register(program: Command): void {
   withResume(withConfig(program.command('train-ar')))
     .description('train the autoregressive generator on a token cache')
     .requiredOption(
-      '-t, --tokens <path>',
+      '--tokens <path>',
       'token cache of `alitok tokenize`, or a folder of per-image .npz files',
     )
-    .option('--tokenizer <path>', 'the tokenizer that made the cache, to draw samples during training')
-    .requiredOption('-r, --run <folder>', 'the run folder')
+    .addOption(required(runOption()))
+    .addOption(tokenizerOption('draw samples during training with the tokenizer that made the tokens'))
     .addOption(dryRunOption())
     .addHelpText(
       'after',
       examples([
         [
-          'alitok train-ar -c configs/cifar10.yaml -t runs/tokens.safetensors --tokenizer runs/tokenizer -r runs/ar',
-          'train, with sample pictures on the way',
+          'alitok train-ar -c configs/cifar10.yaml --tokens runs/tokens.safetensors -t runs/tokenizer -r runs/ar',
+          'train, and draw samples on the way',
         ],
         [
-          'alitok train-ar -c configs/alitok_b.yaml -t imagenet.safetensors -r runs/b',
+          'alitok train-ar -c configs/alitok_b.yaml --tokens imagenet.safetensors -r runs/b',
           'the published model B',
         ],
       ]),

@@ -2,18 +2,23 @@ import type { Command } from 'commander';
 import {
   action,
   type ConfigOptions,
-  emptyClassesOption,
-  examples,
-  type ImageFlags,
   type Invocation,
-  maxPixelsOption,
   openJob,
   type ResumeFlags,
   readConfig,
   readResume,
-  withConfig,
   withResume,
 } from '../base/command.js';
+import {
+  dataOption,
+  emptyClassesOption,
+  examples,
+  type ImageFlags,
+  maxPixelsOption,
+  required,
+  runOption,
+  withConfig,
+} from '../base/options.js';
 
 interface Options extends ConfigOptions, ImageFlags, ResumeFlags {
   data?: string;
@@ -32,10 +37,10 @@ async function run(invocation: Invocation<Options>): Promise<void> {
 }
 
 export function register(program: Command): void {
-  withResume(withConfig(program.command('train-features')))
-    .description("train a small classifier whose features stand in for Inception's in `alitok eval`")
-    .option('-d, --data <folder>', 'training images in class folders (sets data.train)')
-    .requiredOption('-r, --run <folder>', 'the run folder')
+  withResume(withConfig(program.command('train-features'), 'features.steps=1000'))
+    .description("train a small classifier whose features replace Inception's in `alitok eval`")
+    .addOption(dataOption('training images in class folders, or .tar files (sets data.train)'))
+    .addOption(required(runOption()))
     .addOption(maxPixelsOption())
     .addOption(emptyClassesOption())
     .addHelpText(
@@ -43,7 +48,7 @@ export function register(program: Command): void {
       examples([
         [
           'alitok train-features -c configs/cifar10.yaml -d cifar10/train -r runs/features',
-          'then --features runs/features',
+          'for --features runs/features',
         ],
       ]),
     )

@@ -2,20 +2,25 @@ import type { Command } from 'commander';
 import {
   action,
   type ConfigOptions,
-  choice,
-  dryRunOption,
-  emptyClassesOption,
-  examples,
-  type ImageFlags,
   type Invocation,
-  maxPixelsOption,
   openJob,
   type ResumeFlags,
   readConfig,
   readResume,
-  withConfig,
   withResume,
 } from '../base/command.js';
+import {
+  choice,
+  dataOption,
+  dryRunOption,
+  emptyClassesOption,
+  examples,
+  type ImageFlags,
+  maxPixelsOption,
+  required,
+  runOption,
+  withConfig,
+} from '../base/options.js';
 
 interface Options extends ConfigOptions, ImageFlags, ResumeFlags {
   data?: string;
@@ -44,14 +49,13 @@ async function run(invocation: Invocation<Options>): Promise<void> {
 }
 
 export function register(program: Command): void {
-  withResume(withConfig(program.command('train-tokenizer')))
+  withResume(withConfig(program.command('train-tokenizer'), 'tokenizer.image_size=128'))
     .description('train a tokenizer: stage 1 with the causal decoder, stage 2 with the bidirectional one')
-    .option(
-      '-d, --data <path>',
-      'training images: a folder, with class folders or not, or .tar files (sets data.train)',
+    .addOption(
+      dataOption('training images: a folder, with or without class folders, or .tar files (sets data.train)'),
     )
-    .option('--validation <path>', 'held-out images for previews, alike (sets data.validation)')
-    .requiredOption('-r, --run <folder>', 'gets the runs stage1 and stage2')
+    .option('--validation <path>', 'held-out images for previews, in the same form (sets data.validation)')
+    .addOption(required(runOption('folder for the runs stage1 and stage2')))
     .addOption(choice('--stage <stage>', 'which stage to train', ['1', '2', 'all'], 'all'))
     .option('--from <path>', 'stage-1 run or file that stage 2 starts from (default: stage1 of --run)')
     .addOption(maxPixelsOption())
@@ -63,7 +67,7 @@ export function register(program: Command): void {
         ['alitok train-tokenizer -c configs/cifar10.yaml -d cifar10/train -r runs/tokenizer', 'both stages'],
         [
           'alitok train-tokenizer -c configs/cifar10.yaml -d cifar10/train -r runs/tokenizer --resume',
-          'go on',
+          'continue after an interruption',
         ],
         [
           'alitok train-tokenizer -d photos -r runs/t tokenizer.image_size=128 tokenizer_training.batch_size=16',
