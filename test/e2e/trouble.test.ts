@@ -99,7 +99,7 @@ describe('a damaged checkpoint', () => {
     await mkdir(`${checkpoint('aside', 6)}.damaged`);
     await writeFile(`${checkpoint('aside', 6)}.damaged/thesis.txt`, 'mine');
     const { stderr } = await succeed(...options('aside', '--resume'));
-    expect(stderr).toMatch(/step-0000006 is now .*step-0000006\.damaged-2/);
+    expect(stderr).toMatch(/step-0000006 was renamed to .*step-0000006\.damaged-2/);
     expect(await readdir(`${checkpoint('aside', 6)}.damaged`)).toEqual(['thesis.txt']);
     expect(await readdir(`${checkpoint('aside', 6)}.damaged-2`)).toContain('model.safetensors');
   });
