@@ -122,8 +122,12 @@ describe.skipIf(!canRun('libtorch'))('errors of the libtorch engine', () => {
   });
 
   it('a device that is not there', async () => {
-    await expect(openEngine('libtorch', { device: 'cuda:99' })).rejects.toThrow(/device: 'cuda:99': .*choose/);
-    await expect(openEngine('libtorch', { device: 'tpu' })).rejects.toThrow(/device: 'tpu' is not a device; choose cpu/);
+    await expect(openEngine('libtorch', { device: 'cuda:99' })).rejects.toThrow(
+      /device: 'cuda:99': .*choose/,
+    );
+    await expect(openEngine('libtorch', { device: 'tpu' })).rejects.toThrow(
+      /device: 'tpu' is not a device; choose cpu/,
+    );
     await expect(openEngine('wasm', { precision: 'bf16' })).rejects.toThrow(
       /wasm does not support precision: 'bf16'/,
     );
