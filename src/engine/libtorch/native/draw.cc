@@ -11,7 +11,7 @@
 namespace alitok {
 namespace {
 
-/** How a code is drawn (engine/ops/draw-codes.ts). */
+/** How a code is drawn (engine/ops/drawing.ts). */
 struct Draw {
   double temperature;
   int64_t top_k;

@@ -112,7 +112,7 @@ export function dropout(
   }
 }
 
-/** One AdamW step; see ops/adamw.ts. `rate` is lr/(1 − β1ᵗ), `correction` 1/√(1 − β2ᵗ), `keep` 1 − lr·decay. */
+/** One AdamW step; see ops/optimizer.ts. `rate` is lr/(1 − β1ᵗ), `correction` 1/√(1 − β2ᵗ), `keep` 1 − lr·decay. */
 export function adamw(
   n: i32, p: usize, g: usize, m: usize, v: usize, pNext: usize, mNext: usize, vNext: usize,
   scale: f32, beta1: f32, beta2: f32, rest1: f32, rest2: f32, epsilon: f32, keep: f32, rate: f32, correction: f32,

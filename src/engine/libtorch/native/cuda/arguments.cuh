@@ -44,7 +44,7 @@ struct Heads {
 
 /** Threads that draw the code of an image. */
 constexpr u32 DRAW_THREADS = 512;
-/** How a code is drawn (engine/ops/draw-codes.ts), and the sizes of what is drawn from. */
+/** How a code is drawn (engine/ops/drawing.ts), and the sizes of what is drawn from. */
 struct Draw {
   u32 images, entries, steps;
   float temperature; // 0 for the most likely code
