@@ -8,7 +8,7 @@ import {
 } from '../engine/measurements.js';
 import { linear, packedLinear, packWeight } from '../engine/ops/index.js';
 import type { EngineOptions } from '../engine/options.js';
-import { turn } from '../job/turn.js';
+import { turn } from '../job/job.js';
 import type { Case } from './cases.js';
 
 /** The measured limits of this machine with the engine that is open. */

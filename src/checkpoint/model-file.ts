@@ -1,8 +1,8 @@
 import type { z } from 'zod';
 import { CheckpointError } from '../errors.js';
 import type { TensorFile } from '../formats/tensor-file.js';
-import { saveParameters } from '../nn/parameter-file.js';
 import type { Parameter } from '../nn/parameters.js';
+import { saveParameters } from '../nn/parameters.js';
 import { verifyFile } from '../run/checksums.js';
 import { checkDescription, type ModelDescription, metadataOf, readDescription } from './description.js';
 import { recognise } from './infer.js';

@@ -3,7 +3,7 @@ import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import sharp from 'sharp';
-import { escapeXml } from '../formats/xml.js';
+import { escapeXml } from '../text.js';
 import { toPng } from './images/png.js';
 import { splitImages } from './images/split.js';
 

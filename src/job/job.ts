@@ -19,3 +19,11 @@ export interface Job {
   /** Also writes the log to this file from now on. */
   logTo(path: string): void;
 }
+
+/**
+ * Lets the event loop turn once. Engines block it while they compute; signals, decoded images and terminal output are
+ * handled only when it turns.
+ */
+export function turn(): Promise<void> {
+  return new Promise(setImmediate);
+}

@@ -2,8 +2,8 @@ import { gatherArrays } from '../engine/distributed/gather-arrays.js';
 import { ALONE } from '../engine/distributed/group.js';
 import type { Interrupted } from '../errors.js';
 import type { Job } from './job.js';
+import { turn } from './job.js';
 import type { ProgressOptions } from './reporter.js';
-import { turn } from './turn.js';
 
 /** Arrays that a process sends to rank 0, by name. Every process sends the same names and types. */
 export type Arrays = Parameters<typeof gatherArrays>[1];

@@ -1,6 +1,7 @@
 import * as tf from '@tensorflow/tfjs';
 import { type PackedWeight, packWeight, type WeightKind } from '../engine/ops/index.js';
 import { CheckpointError } from '../errors.js';
+import { writeSafetensors } from '../formats/safetensors.js';
 import type { Random } from '../random.js';
 import type { Initializer } from './initializers.js';
 
@@ -205,4 +206,19 @@ export class Scope {
   private nameOf(name: string): string {
     return this.prefix ? `${this.prefix}.${name}` : name;
   }
+}
+
+/** Writes parameters as float32, one tensor in memory at a time. Throws OutputError. */
+export async function saveParameters(
+  path: string,
+  parameters: Iterable<Parameter>,
+  metadata: Record<string, string> = {},
+): Promise<void> {
+  const tensors = Array.from(parameters, (p) => ({
+    name: p.name,
+    dtype: 'F32' as const,
+    shape: p.shape,
+    data: async () => (await p.value.data()) as Float32Array,
+  }));
+  await writeSafetensors(path, tensors, metadata);
 }

@@ -1,4 +1,4 @@
-import { escapeXml } from '../formats/xml.js';
+import { escapeXml } from '../text.js';
 
 /** Text that is already HTML. */
 export class Html {

@@ -4,8 +4,8 @@ import { dirname, join } from 'node:path';
 import { CheckpointError, OutputError, option } from '../errors.js';
 import { makeFolder, outputError, syncFolder, writeOwnFile } from '../files/atomic.js';
 import { openSafetensors } from '../formats/safetensors.js';
-import { saveParameters } from '../nn/parameter-file.js';
 import type { Parameters } from '../nn/parameters.js';
+import { saveParameters } from '../nn/parameters.js';
 import { DamagedError, verifyFolder, writeChecksums } from './checksums.js';
 import {
   checkpointFolder,

@@ -1,6 +1,6 @@
 import * as tf from '@tensorflow/tfjs';
 import { type DrawOptions, drawCodes, drawStep, Replayed } from '../engine/ops/index.js';
-import { turn } from '../job/turn.js';
+import { turn } from '../job/job.js';
 import type { Generator, KVCache } from '../models/generator/generator.js';
 import type { Random } from '../random.js';
 

@@ -1,5 +1,5 @@
 import type { Job } from '../job/job.js';
-import { turn } from '../job/turn.js';
+import { turn } from '../job/job.js';
 import { availableMemory, freeDisk, peakMemory } from '../machine.js';
 import type { Parameters } from '../nn/parameters.js';
 import type { TrainingOptions } from './run-training.js';

@@ -1,8 +1,7 @@
 import * as tf from '@tensorflow/tfjs';
 import { EngineError } from '../../errors.js';
 import type { Recording } from '../ops/index.js';
-import { type Argument, FEW_ROWS, LANES, type Native, type TensorId } from './bridge.js';
-import { failure } from './failure.js';
+import { type Argument, FEW_ROWS, failure, LANES, type Native, type TensorId } from './bridge.js';
 
 /** PyTorch's numbers of element types, as its operators take them. */
 export const ScalarType = {

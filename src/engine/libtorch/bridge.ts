@@ -1,7 +1,8 @@
 import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
-import { EngineError, option } from '../../errors.js';
+import { EngineError, LESS_MEMORY, option } from '../../errors.js';
+import { formatBytes } from '../../text.js';
 
 /** A PyTorch tensor: its index in the bridge's table. */
 export type TensorId = number;
@@ -74,4 +75,25 @@ export function loadNative(module = MODULE): Native {
       `the bridge was built for PyTorch ${version}, but finds PyTorch ${runtimeVersion}; ${REBUILD}`,
     );
   return native;
+}
+
+/** PyTorch's first line says what is wrong; the rest is a C++ stack trace. */
+const firstLine = (text: string) => text.split('\n')[0];
+
+/** Out-of-memory messages of PyTorch's allocators, CUDA's libraries and JavaScript. */
+const NO_MEMORY = /out of memory|can't allocate memory|not enough memory|bad_alloc|alloc(ation)?[ _]failed/i;
+
+/** Large numbers of bytes in other units. */
+const readable = (text: string) =>
+  text.replace(/\b(\d{7,}) bytes\b/g, (_, bytes) => formatBytes(Number(bytes)));
+
+/**
+ * An error of one line for a failure in libtorch, with libtorch's own message. If memory ran out, it says what to lower.
+ * @param doing what failed, where the message does not say
+ */
+export function failure(cause: unknown, doing?: string): EngineError {
+  const { message } = cause as Error;
+  const text = `libtorch: ${doing ? `${doing}: ` : ''}${readable(firstLine(message))}`;
+  const remedy = NO_MEMORY.test(message) ? `; ${LESS_MEMORY}` : '';
+  return new EngineError(remedy ? text.replace(/\.$/, '') + remedy : text, { cause });
 }

@@ -1,6 +1,6 @@
 import * as tf from '@tensorflow/tfjs';
 import { inFloat32 } from '../../engine/ops/precision.js';
-import { turn } from '../../job/turn.js';
+import { turn } from '../../job/job.js';
 import { Random } from '../../random.js';
 import type { GenerationMetric } from './metric.js';
 

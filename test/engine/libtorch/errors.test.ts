@@ -5,8 +5,7 @@ import * as tf from '@tensorflow/tfjs';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { openEngine } from '../../../src/engine/index.js';
 import type { LibtorchBackend } from '../../../src/engine/libtorch/backend.js';
-import { loadNative } from '../../../src/engine/libtorch/bridge.js';
-import { failure } from '../../../src/engine/libtorch/failure.js';
+import { failure, loadNative } from '../../../src/engine/libtorch/bridge.js';
 import { EngineError } from '../../../src/errors.js';
 import { canRun } from '../../support/engines.js';
 
