@@ -42,5 +42,12 @@ export {
 } from './errors.js';
 export type { EvaluateSamplesOptions, GenerationResult } from './eval/evaluate-samples.js';
 export type { EvaluateTokenizerOptions, ReconstructionResult } from './eval/evaluate-tokenizer.js';
-export type { DebugScope, Fields, Progress, ProgressOptions, Reporter } from './job/reporter.js';
+export {
+  DEBUG_SCOPES,
+  type DebugScope,
+  type Fields,
+  type Progress,
+  type ProgressOptions,
+  type Reporter,
+} from './job/reporter.js';
 export type { Stage } from './models/geometry.js';

@@ -175,7 +175,7 @@ describe('runs that are damaged or have not gone far', () => {
 
   it('a folder without a run, and an evaluation that is none, are refused', async () => {
     await refused(/error: .*train holds no metrics\.jsonl; name the folder of a training run/, train);
-    await refused(/error: .*tiny\.yaml is no result of alitok eval/, generator, '--evaluation', TINY);
+    await refused(/error: .*tiny\.yaml is not a result of alitok eval/, generator, '--evaluation', TINY);
   });
 
   it('what can be read is shown, and what cannot is named', async () => {
