@@ -7,6 +7,8 @@ export const repository = (name: string) => fileURLToPath(new URL(`../../${name}
 /** The pages for people: the README first, then those of docs/. */
 export const PAGES = [
   'README.md',
+  'CONTRIBUTING.md',
+  'CHANGELOG.md',
   ...readdirSync(repository('docs'))
     .filter((name) => name.endsWith('.md'))
     .sort()
