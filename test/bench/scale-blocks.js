@@ -235,7 +235,7 @@ export const CONVNEXT = [
   ['its gradient, which reads dy and x', { full: 2 }, { full: 1 }],
 ];
 
-/** AdamW and what is before and after it, for one weight (src/train/step/optimize.ts, kernels/optimizer.ts). */
+/** AdamW and what is before and after it, for one weight (src/train/step/optimization.ts, kernels/optimizer.ts). */
 export const OPTIMIZER = [
   ['norm of the gradient', { full: 1 }, {}],
   // PyTorch's AdamW would write its scale into the gradients; ours on the CPU takes it along.
