@@ -5,9 +5,9 @@ import { codeCountsSvg } from './bars.js';
 import { PAGE, tick } from './chart.js';
 import { curvesSvg } from './curves.js';
 import { Html, html, table } from './html.js';
-import { PANELS, type Panel, pointsOf } from './panels.js';
 import { type PagePicture, spread } from './pictures.js';
 import { type Evaluation, type RunContents, standing } from './read-run.js';
+import { PANELS, type Panel, pointsOf } from './run-curves.js';
 
 /** A section of a report; its title also stands in the table of contents. */
 export interface Section {
