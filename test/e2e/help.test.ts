@@ -55,7 +55,7 @@ describe('--dry-run', () => {
       ...['train-tokenizer', '-c', TINY, '-d', train, '--validation', train, '-r', at('huge'), '--dry-run'],
       ...['--stage', '2', 'tokenizer.decoder.width=65536', 'tokenizer.decoder.layers=64'],
     );
-    expect(stderr).toMatch(/weights, gradients and optimizer alone do not fit the memory/);
+    expect(stderr).toMatch(/weights, gradients and optimizer alone do not fit into memory/);
     expect(stdout).toMatch(/time per step +not measured/);
     expect(stderr).toMatch(/the checkpoints need .* GiB, but .* GiB are free; free some space/);
   });

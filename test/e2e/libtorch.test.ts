@@ -76,7 +76,7 @@ describe.skipIf(!canRun('libtorch'))('libtorch', () => {
       const paths = [process.execPath, repository('bin/alitok.js'), TINY];
       const { code, stderr } = await run('/bin/sh', ['-c', limited, ...paths], { OPENBLAS_NUM_THREADS: '1' });
       expect(stderr).toMatch(
-        /^error: libtorch: (aten|alitok)::[\w.]+\(.*\[60000, .*\]\): can't allocate memory: [\d.]+ [MG]iB; lower the batch size \(batch_size, --batch\).*\n$/,
+        /^error: libtorch: (aten|alitok)::[\w.]+\(.*\[60000, .*\]\): can't allocate memory: [\d.]+ [MG]iB; lower the batch size \(batch_size, --batch-size\).*\n$/,
       );
       expect(code).toBe(5);
     },

@@ -103,7 +103,7 @@ describe('the networks files', () => {
     const run = ['eval', 'reconstruction', '--tokenizer', at('run'), '-d', train, '-o', at('result.json')];
     const half = await alitok(...run, '--vgg16', vgg16);
     expect(half.code).toBe(2);
-    expect(half.stderr).toMatch(/--vgg16 .* and --lpips .*; name both, or neither/);
+    expect(half.stderr).toMatch(/--vgg16 .* and --lpips .*; give both, or neither/);
     await succeed(...run, '--vgg16', vgg16, '--lpips', lpips);
     const result = JSON.parse(await readFile(at('result.json'), 'utf8'));
     expect(result.lpips).toBeGreaterThan(0);

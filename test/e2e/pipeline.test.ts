@@ -70,7 +70,7 @@ describe('the pipeline', () => {
     const more = await dryRun('no', 'generator.classes=20');
     expect(more.code).toBe(0);
     expect(more.stderr).toMatch(
-      /generator\.classes is 20, but .* has 12 classes: .* generator\.classes=12 leaves/,
+      /generator\.classes is 20, but .* has 12 classes: .* set generator\.classes=12/,
     );
     const fewer = await dryRun('no', 'generator.classes=10');
     expect(fewer.code).toBe(2);
@@ -169,7 +169,9 @@ describe('the pipeline', () => {
 
     // The images are there already; and the same numbers come of the file alone.
     const again = await succeed(...evaluate(reference, ...run));
-    expect(again.stderr).toMatch(/is of the same options: its images are taken as they are/);
+    expect(again.stderr).toMatch(
+      /keeping the images in .*: samples\.json says that they were made with the same options/,
+    );
     const alone = await succeed(...evaluate(reference, '--samples', at('sampled', 'samples.npz')));
     expect(alone.stdout).toBe(again.stdout);
     const metric = (name: string) => Number(new RegExp(`^${name} +(\\S+)`, 'm').exec(alone.stdout)?.[1]);

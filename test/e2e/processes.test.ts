@@ -169,7 +169,7 @@ describe.skipIf(!canRun('libtorch'))('several processes', () => {
       at('generator'),
       '--tokenizer',
       tokenizer,
-      '-n',
+      '--per-class',
       '1',
       '--batch-size',
       '5',
@@ -295,7 +295,7 @@ describe.skipIf(!canRun('libtorch'))('several processes', () => {
     expect(uneven.stderr).toContain('generator_training.batch_size is 7, which 2 processes');
     expect(uneven.code).toBe(2);
     const alone = await alitok(...launched(2), 'doctor');
-    expect(lastLine(alone)).toMatch(/only train-tokenizer, .* can be shared by several processes/);
+    expect(lastLine(alone)).toMatch(/only train-tokenizer, .* can be divided among several processes/);
     // A folder may be called as a command is.
     const report = await alitok(...launched(2), 'report', 'sample');
     expect(lastLine(report)).toMatch(/launch report: only train-tokenizer, .* write one of them after --/);

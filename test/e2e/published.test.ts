@@ -63,7 +63,7 @@ describe('checkpoints of PyTorch', () => {
       /training\.pt has weights under model, ema; those under model are taken, \S+training\.pt#ema takes others/;
 
     const { stdout } = await succeed('inspect', training);
-    expect(stdout).toMatch(/^weights +under model; others are \S+training\.pt#ema$/m);
+    expect(stdout).toMatch(/^weights +under model; others: \S+training\.pt#ema$/m);
     expect((await succeed('inspect', `${training}#ema`)).stdout).not.toMatch(/^weights/m);
     expect((await succeed('convert', training, at('model.safetensors'))).stderr).toMatch(said);
     await expectSameTensors(at('model.safetensors'), generator);
