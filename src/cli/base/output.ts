@@ -22,6 +22,12 @@ export async function refuseForeignResult(out: string | undefined): Promise<void
   if (out !== undefined) await refuseForeign(out);
 }
 
+/** A value of a result: four decimals, or three digits of a number that is mostly decimals, such as KID. */
+function resultText(value: unknown): string {
+  if (typeof value !== 'number' || Number.isInteger(value)) return String(value);
+  return Math.abs(value) < 0.01 ? value.toPrecision(3) : value.toFixed(4);
+}
+
 /**
  * Prints a result as a table. With `out`, also writes it as JSON, together with `more` and with the command, the engine and
  * the versions; the file's folder is made if it does not exist.
@@ -32,10 +38,8 @@ export async function showResult(
   job: Job,
   { out, more }: { out?: string; more?: object } = {},
 ): Promise<void> {
-  const text = (value: unknown) =>
-    typeof value === 'number' && !Number.isInteger(value) ? value.toFixed(4) : String(value);
   const known = Object.entries(result).filter(([, value]) => value !== undefined);
-  printTable(known.map(([name, value]): NameValue => [name, text(value)]));
+  printTable(known.map(([name, value]): NameValue => [name, resultText(value)]));
   if (out === undefined) return;
   const { describeStart } = await import('../../run/record.js');
   const { MARK } = await import('../../files/mark.js');
