@@ -5,6 +5,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { configToYaml, loadConfig } from '../../src/config/load.js';
 import { parseConfig } from '../../src/config/schema.js';
 import { ConfigError } from '../../src/errors.js';
+import { QUANTIZER_NAMES } from '../../src/models/tokenizer/quantizers/index.js';
 
 let folder: string;
 beforeAll(() => {
@@ -158,7 +159,7 @@ describe('errors name the place, the key and what is wrong', () => {
     ],
     [
       'tokenizer: { quantizer: fqs }',
-      'a.yaml:1: tokenizer.quantizer: expected one of "vq"|"fsq"|"simvq", got "fqs"',
+      `a.yaml:1: tokenizer.quantizer: expected one of ${QUANTIZER_NAMES.map((name) => `"${name}"`).join('|')}, got "fqs"`,
     ],
     ['tokenizer:\n  quantiser: fsq', 'a.yaml:2: tokenizer.quantiser: unknown key; did you mean quantizer?'],
     ['tokenize: { crops: all }', 'a.yaml:1: tokenize.crops: expected one of "ten-crop"|"flip", got "all"'],
