@@ -1,6 +1,6 @@
-// Memory of CPU tensors. The system's own allocator hands large blocks back to the kernel at once, and gets them again
-// page by page and cleared, which costs a training step about as much as its arithmetic. This one keeps large blocks
-// for the next tensor of about that size, and asks for huge pages: decoding walks through all weights at each step.
+// The allocator of CPU tensors. The system's allocator returns large blocks to the kernel at once, and gets them back page
+// by page and cleared, which costs a training step about as much as its arithmetic. This one keeps large blocks for the
+// next tensor of about that size, and asks for huge pages, because decoding reads all weights at each step.
 #include <ATen/ATen.h>
 #include <c10/core/Allocator.h>
 #include <c10/core/CPUAllocator.h>
@@ -17,10 +17,10 @@
 
 namespace {
 
-constexpr size_t LARGE = 64 << 10; // smaller blocks are the system's business
-constexpr size_t ALIGNMENT = 64;   // of every tensor, for vectors; the room in front of it holds the block's size
+constexpr size_t LARGE = 64 << 10; // smaller blocks are left to the system
+constexpr size_t ALIGNMENT = 64;   // of every tensor, for vectors; the space before it holds the block's size
 
-/** Rounds up, by an eighth at most, so that blocks of about one size can stand in for each other. */
+/** Rounds up, by an eighth at most, so that blocks of about the same size are interchangeable. */
 size_t size_class(size_t bytes) {
   size_t step = LARGE / 8;
   while (step * 16 <= bytes) step *= 2;
@@ -117,7 +117,7 @@ Cache& cache = *new Cache();
 
 class CachingAllocator final : public c10::Allocator {
  public:
-  // PyTorch 2.3 took the `const` away and added copy_data, so none of these can say `override`.
+  // PyTorch 2.3 removed the `const` and added copy_data, so these three cannot be marked `override`.
   c10::DataPtr allocate(size_t bytes) const { return take(bytes); }
   c10::DataPtr allocate(size_t bytes) { return take(bytes); }
   void copy_data(void* to, const void* from, size_t bytes) const { std::memcpy(to, from, bytes); }
@@ -147,7 +147,7 @@ class CachingAllocator final : public c10::Allocator {
   }
 };
 
-/** Makes this the allocator of all CPU tensors from now on; it keeps so many unused bytes at most. */
+/** Makes this the allocator of all CPU tensors from now on; it keeps at most `bytes` of unused memory. */
 void keep_memory(int64_t bytes) {
   static bool installed = false;
   if (!installed) c10::SetCPUAllocator(new CachingAllocator(), 1);
@@ -155,7 +155,7 @@ void keep_memory(int64_t bytes) {
   cache.keep_at_most(static_cast<size_t>(bytes));
 }
 
-/** Gives the bytes that are unused now back to the system. */
+/** Returns all memory that is now unused to the system. */
 void release_memory() { cache.clear(); }
 
 TORCH_LIBRARY_FRAGMENT(alitok, library) {

@@ -1,6 +1,6 @@
-// softmax(q·kᵀ/√D)·v on the CPU, a few queries at a time (Dao et al., 2022), so that no matrix of all scores is ever in
-// memory; the gradient computes the scores again. q, k, v are (B, T, H, D) as the models have them, with D a multiple of
-// 16; their heads may lie apart, as the three parts of one projection do.
+// softmax(q·kᵀ/√D)·v on the CPU, a few queries at a time (Dao et al., 2022), so that the full score matrix is never in
+// memory; the gradient recomputes the scores. q, k, v are (B, T, H, D), as in the models, with D a multiple of 16. Their
+// rows may be strided, as in the three parts of one projection.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <torch/library.h>
@@ -14,7 +14,10 @@
 namespace alitok {
 namespace {
 
-/** Heads are a multiple of so many numbers wide, and rows of scores of twice as many: whole vectors on every processor. */
+/**
+ * The width of a head is a multiple of this, and rows of scores are padded to a multiple of twice this: whole vectors on
+ * every processor.
+ */
 constexpr int64_t WHOLE = 16;
 
 template <int Lanes>
@@ -30,7 +33,7 @@ INLINE void store(float* to, const Floats<Lanes>& value) {
 
 #define INLINE_LAMBDA __attribute__((always_inline))
 
-/** Queries that are worked on together. */
+/** Queries that are processed together. */
 constexpr int QUERIES = 6;
 
 /** One head of one sequence: T rows of D values, `stride` apart. */
@@ -40,16 +43,16 @@ struct Head {
   const float* row(int64_t t) const { return data + t * stride; }
 };
 
-/** What all heads have in common. */
+/** Parameters shared by all heads. */
 struct Shape {
   int64_t queries, keys, width;
   bool causal;
-  float scale, rate; // of the scores, and of dropout
+  float scale, rate; // the scale of the scores, the rate of dropout
   uint32_t seed;
 
-  /** How many keys, in memory rounded up to whole vectors. */
+  /** The number of keys, rounded up to whole vectors in memory. */
   int64_t padded() const { return (keys + 2 * WHOLE - 1) / (2 * WHOLE) * (2 * WHOLE); }
-  /** Query i sees so many keys: the last sees all, the one before it all but the last. */
+  /** The number of keys that query i sees: the last query sees all keys, the one before it all but the last. */
   int64_t seen(int64_t i) const { return causal ? i + 1 + keys - queries : keys; }
 };
 
@@ -61,7 +64,7 @@ INLINE void transpose(const Head& head, int64_t tokens, int64_t width, float* to
       for (int64_t t = 0; t < 2 * Lanes; t++) to[t] = first + t < tokens ? head.row(first + t)[d] : 0;
 }
 
-/** The rows side by side: as far apart as in a projection, they would fall on the same few places of the cache. */
+/** Copies the rows to contiguous memory: with the stride of a projection they would share the same few cache sets. */
 INLINE Head gather(const Head& head, int64_t tokens, int64_t width, std::vector<float>& to) {
   to.resize(tokens * width);
   for (int64_t t = 0; t < tokens; t++) std::copy_n(head.row(t), width, &to[t * width]);
@@ -89,10 +92,10 @@ INLINE void scores(const float* const* a, const float* b, int64_t width, int64_t
   }
 }
 
-/** Runs `part` over a width in parts of some vectors: their sums fill the registers, but no part is small. */
+/** Runs `part` on parts of a width, a few vectors each: a part's sums fill the registers, but no part is small. */
 template <int Lanes, typename Part>
 INLINE void in_parts(int64_t width, Part part) {
-  constexpr int most = Lanes == 16 ? 4 : 2; // of 32 registers, or of 16
+  constexpr int most = Lanes == 16 ? 4 : 2; // for 32 registers, or for 16
   int64_t from = 0;
   while (from < width) {
     const int64_t left = (width - from) / Lanes;
@@ -112,7 +115,7 @@ INLINE void in_parts(int64_t width, Part part) {
   }
 }
 
-/** result (rows, width) = p (rows, count) · b (count, width), some vectors of the width at a time. */
+/** result (rows, width) = p (rows, count) · b (count, width), `Vectors` vectors of the width at a time. */
 template <int Lanes, int Vectors>
 INLINE void weighted_part(const float* p, int64_t padded, const Head& b, int64_t count, int64_t from, float* result,
                           int64_t width) {
@@ -167,18 +170,18 @@ INLINE void outer(const float* p, int64_t padded, const float* const* a, int64_t
   });
 }
 
-/** A block of queries: from `first` on, `QUERIES` of them or those that are left, and how many keys the last one sees. */
+/** A block of queries: `QUERIES` of them starting at `first`, or those left, and the number of keys the last one sees. */
 struct Block {
   int64_t first, rows, seen;
   Block(const Shape& shape, int64_t first)
       : first(first), rows(std::min<int64_t>(QUERIES, shape.queries - first)), seen(shape.seen(first + rows - 1)) {}
-  /** The block's rows of a head; where there are fewer than QUERIES, the last one again. */
+  /** The block's rows of a head; if there are fewer than QUERIES, the last one is repeated. */
   void of(const Head& head, const float** to) const {
     for (int r = 0; r < QUERIES; r++) to[r] = head.row(first + std::min<int64_t>(r, rows - 1));
   }
 };
 
-/** Lane by lane, because a plain loop for the largest does not become vector instructions. */
+/** The maximum of a row, lane by lane, because compilers do not vectorize a plain loop for it. */
 template <int Lanes>
 INLINE float largest_of(const float* row, int64_t count) {
   float largest = row[0];
@@ -195,7 +198,7 @@ INLINE float largest_of(const float* row, int64_t count) {
   return largest;
 }
 
-/** softmax(s·scale) of each row in place; for keys that the row's query does not see zero, or NaN with the others. */
+/** softmax(s·scale) of each row in place. Keys that the query does not see get 0, or NaN if the rest of the row is NaN. */
 template <int Lanes>
 INLINE void softmax(const Shape& shape, const Block& block, float* s, int64_t padded) {
   for (int64_t r = 0; r < block.rows; r++) {
@@ -213,7 +216,7 @@ INLINE void softmax(const Shape& shape, const Block& block, float* s, int64_t pa
   }
 }
 
-/** Multiplies the dropped elements of a row by zero, which keeps NaN, and scales the others; `at`: index of its first. */
+/** Multiplies the dropped elements of a row by 0, which keeps NaN, and scales the others. `at`: the first one's index. */
 INLINE void drop(const Shape& shape, const float* from, float* to, int64_t count, uint32_t at) {
   const auto threshold = static_cast<uint32_t>(shape.rate * 4294967296.0);
   const float kept = 1 / (1 - shape.rate);
@@ -221,7 +224,7 @@ INLINE void drop(const Shape& shape, const float* from, float* to, int64_t count
     to[t] = from[t] * (hash(at + static_cast<uint32_t>(t), shape.seed) >= threshold ? kept : 0);
 }
 
-/** y (queries, width), its rows `y_stride` apart, of head number `head`. */
+/** y (queries, width) of head number `head`; its rows are `y_stride` apart. */
 template <int Lanes>
 INLINE void forward_head(const Shape& shape, Head q, Head k, Head v, float* y, int64_t y_stride, int64_t head) {
   const int64_t padded = shape.padded(), width = shape.width;
@@ -272,14 +275,14 @@ INLINE void backward_head(const Shape& shape, Head dy, Head q, Head k, Head v, f
       } else {
         std::copy(probability, probability + block.seen, kept);
       }
-      // Through the softmax: ds = p·(dp − Σ p·dp), then the scale; zero where the row does not see, whatever dp is there.
+      // Gradient of the softmax: ds = p·(dp − Σ p·dp), then the scale; 0 for keys the row does not see, whatever their dp.
       const int64_t seen = shape.seen(first + r);
       float along = 0;
       for (int64_t t = 0; t < block.seen; t++) along += probability[t] * gradient[t];
       for (int64_t t = 0; t < seen; t++) gradient[t] = probability[t] * (gradient[t] - along) * shape.scale;
       std::fill(gradient + seen, gradient + block.seen, 0.0f);
     }
-    for (int64_t r = block.rows; r < QUERIES; r++) { // rows that are there twice must count once
+    for (int64_t r = block.rows; r < QUERIES; r++) { // repeated rows must count once
       std::fill_n(&ds[r * padded], block.seen, 0.0f);
       std::fill_n(&dropped[r * padded], block.seen, 0.0f);
     }
@@ -296,7 +299,7 @@ INLINE void backward_head(const Shape& shape, Head dy, Head q, Head k, Head v, f
 }
 FOR_VECTORS(backward, backward_head)
 
-/** A tensor (B, T, H, D) whose heads lie side by side: itself, or a copy. */
+/** A tensor (B, T, H, D) with contiguous heads: itself, or a copy. */
 Tensor with_whole_heads(const Tensor& x) {
   TORCH_CHECK(x.scalar_type() == at::kFloat && x.is_cpu(), "a float32 tensor on the CPU is expected");
   return x.stride(3) == 1 && x.stride(2) == x.size(3) ? x : x.contiguous();
@@ -339,7 +342,7 @@ std::tuple<Tensor, Tensor, Tensor> attention_grad(const Tensor& dy_, const Tenso
   return {dq, dk, dv};
 }
 
-// Decoding: one query a sequence, over the first `length` rows of caches (B, Tmax, H, D)
+// Decoding: one query per sequence, over the first `length` rows of caches (B, Tmax, H, D)
 
 }  // namespace
 

@@ -1,7 +1,7 @@
-// The bridge from JavaScript to PyTorch: every ATen operator by name, through its boxed dispatcher.
+// The bridge from JavaScript to PyTorch: every ATen operator by name, through the boxed dispatcher.
 //
 // A tensor is a small integer on the JavaScript side, an index into `tensors` here. An operator is looked up once; the
-// kinds of its parameters come from its own schema, so a call only converts values and jumps. Plain N-API and no state
+// kinds of its parameters come from its schema, so a call only converts values and jumps. Plain N-API and no state
 // besides the two tables, because a call should cost about a microsecond.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
@@ -141,7 +141,7 @@ IValue argument(napi_env env, napi_value value, const Parameter& parameter) {
     }
     case Kind::Int: return integer(env, value);
     case Kind::IntList:
-      // A single number stands for itself in lists of fixed length, such as a kernel's size.
+      // A single number is also accepted for a list of fixed length, such as a kernel's size.
       if (type == napi_number) return std::vector<int64_t>{integer(env, value)};
       return list<int64_t>(env, value, integer);
     case Kind::Float: return number(env, value);
@@ -204,7 +204,7 @@ napi_value result(napi_env env, IValue&& value) {
   return out;
 }
 
-/** Runs a function of the module; what it throws becomes a JavaScript error. */
+/** Runs a function of the module and turns its exceptions into JavaScript errors. */
 template <typename Body>
 napi_value guarded(napi_env env, Body body) {
   try {
@@ -270,7 +270,7 @@ Parameter parameter_of(const c10::Argument& argument) {
   return parameter;
 }
 
-/** find(name, overload) → the operator's number, or null where this PyTorch has no such operator. */
+/** find(name, overload) → the operator's number, or null if this PyTorch has no such operator. */
 napi_value find(napi_env env, napi_callback_info info) {
   return guarded(env, [&] {
     napi_value values[2];
@@ -292,7 +292,7 @@ napi_value find(napi_env env, napi_callback_info info) {
 
 constexpr size_t MOST_ARGUMENTS = 24;
 
-/** The shapes of a list of tensors, the first few of many. */
+/** The shapes of a list of tensors; only the first few of a long list. */
 std::string shapes(napi_env env, napi_value list) {
   constexpr uint32_t SHOWN = 3;
   uint32_t length = 0;
@@ -308,7 +308,7 @@ std::string shapes(napi_env env, napi_value list) {
   return text.str();
 }
 
-/** The operator with the shapes of the tensors it was given, or with the sizes of what it makes of none, for errors. */
+/** For error messages: the operator with the shapes of its tensors or, if it takes none, its lists of sizes. */
 std::string describe(napi_env env, const Operator& op, const napi_value* values, size_t count) {
   std::string text = op.name + "(";
   const auto add = [&](const Parameter& parameter, const std::string& value) {
@@ -340,7 +340,7 @@ std::string describe(napi_env env, const Operator& op, const napi_value* values,
   return text + ")";
 }
 
-/** schema(operator) → what it takes and gives, as PyTorch writes it. */
+/** schema(operator) → its signature in PyTorch's notation. */
 napi_value schema(napi_env env, napi_callback_info info) {
   return guarded(env, [&] {
     napi_value values[1], out;
@@ -352,7 +352,7 @@ napi_value schema(napi_env env, napi_callback_info info) {
   });
 }
 
-/** call(operator, ...arguments) → a tensor, number, boolean, string or null; an array of them where the operator gives several. */
+/** call(operator, ...arguments) → a tensor, number, boolean, string or null; an array of them if the operator returns several. */
 napi_value call(napi_env env, napi_callback_info info) {
   napi_value values[MOST_ARGUMENTS + 1];
   const size_t count = arguments(env, info, values);
@@ -398,7 +398,7 @@ napi_value call(napi_env env, napi_callback_info info) {
   });
 }
 
-/** What a typed array's memory holds. */
+/** The element type of a tensor that shares a typed array's memory. */
 at::ScalarType scalar_type(napi_typedarray_type type) {
   switch (type) {
     case napi_float32_array: return at::kFloat;
@@ -406,18 +406,18 @@ at::ScalarType scalar_type(napi_typedarray_type type) {
     case napi_int32_array: return at::kInt;
     case napi_uint8_array: return at::kByte;
     case napi_int8_array: return at::kChar;
-    case napi_uint16_array: return at::kBFloat16; // its bits
+    case napi_uint16_array: return at::kBFloat16; // the bits of bfloat16 numbers
     default: throw BadCall("a typed array of another element type is expected");
   }
 }
 
-/** So many bytes CUDA copies into its queue of commands. */
+/** The largest copy, in bytes, that CUDA stores in its command queue. */
 constexpr size_t CARRIED = 64 << 10;
 
 /**
  * fromArray(values, shape, device) → tensor. On the CPU it shares the array's memory, which lives as long as the tensor.
- * Elsewhere it is a copy, for which nobody waits: the values are taken out of the array before the call returns, and come to
- * the device after the work that is queued there.
+ * On other devices it is an asynchronous copy: the values are read from the array before the call returns, and reach the
+ * device after the work that is already queued there.
  */
 napi_value from_array(napi_env env, napi_callback_info info) {
   return guarded(env, [&] {
@@ -438,11 +438,11 @@ napi_value from_array(napi_env env, napi_callback_info info) {
       napi_create_reference(env, values[0], 1, &reference);
       tensor = at::from_blob(data, shape, [env, reference](void*) { napi_delete_reference(env, reference); }, options);
     } else if (length == 1) {
-      tensor = at::full(shape, at::from_blob(data, {}, options).item(), options.device(device)); // no copy at all
+      tensor = at::full(shape, at::from_blob(data, {}, options).item(), options.device(device)); // no copy
     } else {
       at::Tensor values = at::from_blob(data, shape, options);
-      // CUDA takes a few values along with the command. For more it would wait until the queued work is done, unless they
-      // stand in pinned memory, which PyTorch keeps until they have been copied.
+      // CUDA stores a small copy in the command itself. For a larger one it would wait until the queued work is done, unless
+      // the values are in pinned memory, which PyTorch keeps until they have been copied.
       if (values.nbytes() > CARRIED) values = values.pin_memory();
       tensor = values.to(device, scalar_type(type), /*non_blocking=*/true);
     }
@@ -452,7 +452,7 @@ napi_value from_array(napi_env env, napi_callback_info info) {
   });
 }
 
-/** The tensor as a typed array has it: contiguous, float32, int32 or one byte for a boolean. */
+/** The tensor in the format of a typed array: contiguous, in float32, int32, or bytes (also for booleans). */
 at::Tensor readable(const at::Tensor& tensor) {
   at::ScalarType type = tensor.scalar_type();
   if (at::isFloatingType(type)) type = at::kFloat;
@@ -483,20 +483,20 @@ napi_value read(napi_env env, napi_callback_info info) {
 }
 
 struct Reading {
-  at::Tensor tensor; // released on the main thread, where alone JavaScript memory may be
+  at::Tensor tensor; // released on the main thread, the only one that may release JavaScript memory
   at::Tensor copy;
-  std::unique_ptr<c10::Event> copied; // where the tensor is on another device than the CPU
+  std::unique_ptr<c10::Event> copied; // set if the tensor is not on the CPU
   std::string error;
   napi_deferred deferred;
   napi_async_work work;
 };
 
-/** How long one look at a copy under way sleeps. */
+/** Time between two checks of a copy in progress. */
 constexpr std::chrono::microseconds NAP(20);
 
 /**
- * Queues the copy to the CPU behind all that computes the tensor, on the stream of this thread: work that is queued
- * later neither delays it nor changes what it sees.
+ * Queues the copy to the CPU on this thread's stream, after the work that computes the tensor: work that is queued later
+ * neither delays the copy nor changes its values.
  */
 void queue_copy(Reading& reading) {
   const c10::Device device = reading.tensor.device();
@@ -507,7 +507,7 @@ void queue_copy(Reading& reading) {
   reading.copied->record(c10::impl::VirtualGuardImpl(device.type()).getStream(device));
 }
 
-/** readAsync(tensor) → a promise of what `read` gives; JavaScript goes on while the device works. */
+/** readAsync(tensor) → a promise of what `read` returns; JavaScript continues while the device works. */
 napi_value read_async(napi_env env, napi_callback_info info) {
   return guarded(env, [&] {
     napi_value values[1], promise, name;
@@ -547,7 +547,7 @@ napi_value read_async(napi_env env, napi_callback_info info) {
   });
 }
 
-/** free(tensor): its memory goes back at once. */
+/** free(tensor): releases its memory at once. */
 napi_value release(napi_env env, napi_callback_info info) {
   return guarded(env, [&]() -> napi_value {
     napi_value values[1];
@@ -584,7 +584,7 @@ napi_value set_threads(napi_env env, napi_callback_info info) {
   });
 }
 
-/** cudaDevices() → how many there are; 0 also where PyTorch is built without CUDA. */
+/** cudaDevices() → the number of CUDA devices; 0 if PyTorch is built without CUDA. */
 napi_value cuda_devices(napi_env env, napi_callback_info) {
   return guarded(env, [&] {
     napi_value out;
@@ -611,7 +611,7 @@ napi_value deterministic(napi_env env, napi_callback_info info) {
     napi_value values[1];
     arguments(env, info, values);
     const bool wanted = boolean(env, values[0]);
-    at::globalContext().setDeterministicAlgorithms(wanted, /*warn_only=*/true); // a few operators have no other
+    at::globalContext().setDeterministicAlgorithms(wanted, /*warn_only=*/true); // a few operators have no such algorithm
     at::globalContext().setDeterministicCuDNN(wanted);
 #if TORCH_VERSION_MAJOR > 2 || (TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR >= 2)
     at::globalContext().setDeterministicFillUninitializedMemory(false); // everything that is read was written
@@ -620,7 +620,7 @@ napi_value deterministic(napi_env env, napi_callback_info info) {
   });
 }
 
-/** The version that the loaded library itself names, which may be another than that of the headers. */
+/** The version that the loaded library reports, which may differ from that of the headers. */
 std::string runtime_version() {
   const std::string config = at::show_config(), key = "TORCH_VERSION=";
   const size_t at = config.find(key);
@@ -628,7 +628,7 @@ std::string runtime_version() {
   return config.substr(at + key.size(), config.find(',', at) - at - key.size());
 }
 
-/** count() → how many tensors are alive on this side. */
+/** count() → the number of tensors that are alive on the C++ side. */
 napi_value count(napi_env env, napi_callback_info) {
   napi_value out;
   napi_create_uint32(env, tensors.size() - freed.size(), &out);

@@ -1,6 +1,6 @@
-// Builds the bridge to PyTorch with the system's C++ compiler: `npm run build:libtorch`. With --if-found, a machine
-// without a libtorch or a compiler is no error, and nothing is done where nothing has changed.
-// Uses nothing but Node, so that it also runs while packages are being installed.
+// Builds the bridge to PyTorch with the system's C++ compiler: `npm run build:libtorch`. With --if-found, a missing
+// libtorch or compiler is not an error, and nothing is done if nothing has changed.
+// Uses only Node.js, so that it also runs while packages are being installed.
 import {
   existsSync,
   mkdirSync,
@@ -28,20 +28,20 @@ const here = dirname(fileURLToPath(import.meta.url));
 const root = join(here, '../../../..');
 const output = join(root, 'dist/engine/libtorch/bridge.node');
 const OBJECTS = `${output}.objects`;
-/** What the bridge is built from, whatever the compiler, and whether that has failed. */
+/** The record of what the bridge was built from, apart from the compiler, and whether the build failed. */
 const RECORD = `${output}.json`;
 const optional = process.argv.includes('--if-found');
-/** The one source that needs what not every libtorch has. */
+/** The one source that needs features that some builds of libtorch lack. */
 const DISTRIBUTED = 'distributed.cc';
-/** The one source whose interfaces an older PyTorch lacks: what it tells of is left out then (src/engine/measurements.ts). */
+/** The one source whose interfaces an older PyTorch lacks: its measurements are left out then (src/engine/measurements.ts). */
 const MEASUREMENTS = 'measurements.cc';
-/** The sources for CUDA devices, which need CUDA's headers, and the kernels' texts. */
+/** The folder of the sources for CUDA devices, which need CUDA's headers, and of the kernels' texts. */
 const CUDA = join(here, 'cuda');
-/** The one of them whose interfaces an older PyTorch lacks: nothing is captured then. */
+/** The CUDA source whose interfaces an older PyTorch lacks: no graph is captured then. */
 const GRAPH = 'graph.cc';
-/** What the kernels and those who launch them have in common. */
+/** Declarations shared by the kernels and the code that launches them. */
 const ARGUMENTS = 'arguments.cuh';
-/** The one of them that includes the kernels. */
+/** The CUDA source that includes the kernels. */
 const DEVICE = 'device.cc';
 
 const REMEDY =
@@ -56,7 +56,7 @@ function compileFlags(libtorch, nodeHeaders) {
     '-O3',
     '-fPIC',
     '-fopenmp', // PyTorch's headers run in parallel only with it
-    // Sums in any order, for vectors; infinities and NaN stay what they are, for the guards that look for them.
+    // Sums may be reordered, for vectorization; infinities and NaN are kept, because guards check for them.
     ...[
       '-fno-math-errno',
       '-fno-trapping-math',
@@ -79,8 +79,8 @@ function linkFlags(libtorch) {
     '-fopenmp',
     '-pthread',
     ...(lib ? [`-L${lib}`, `-Wl,-rpath,${lib}`] : []),
-    // All names are looked up when it is loaded: another libtorch that lacks one is an error then, and not the end of the
-    // process at the first call.
+    // All symbols are resolved when the bridge is loaded: a symbol that another libtorch lacks is an error then, and does
+    // not end the process at the first call.
     '-Wl,-z,now',
     '-Wl,--no-as-needed', // libtorch_cuda registers its kernels when it is loaded; nothing in the bridge names them
     '-ltorch',
@@ -90,7 +90,7 @@ function linkFlags(libtorch) {
   ];
 }
 
-/** The folder of Node.js's headers: the one that $NAPI_INCLUDE names, that of their package, or the one beside Node.js. */
+/** The folder of Node.js's headers: $NAPI_INCLUDE, the one in their package, or the one beside Node.js. */
 function findNodeHeaders() {
   const has = (path) => existsSync(join(path, 'node_api.h'));
   const { NAPI_INCLUDE } = process.env;
@@ -118,13 +118,13 @@ function readRecord() {
   }
 }
 
-/** The files here, which all of it is made of, with their times. */
+/** All files of this folder with their modification times. */
 const ownFiles = () =>
   readdirSync(here, { recursive: true }).map((name) => `${name} ${statSync(join(here, name)).mtimeMs}`);
 
 async function build() {
   const record = readRecord();
-  // Whoever has named a libtorch need not do so each time: setup does not take another one instead.
+  // With --if-found, the libtorch that was named for the last build is used again.
   const before = optional && record.named && isLibtorch(record.named) ? record.named : undefined;
   const named = process.env.LIBTORCH || before;
   const libtorch = findLibtorch(named);
@@ -134,7 +134,7 @@ async function build() {
   const headers = cudaHeaders(libtorch);
   const nvcc = headers && findNvcc(headers.major);
   const from = [conditions, ...ownFiles(), JSON.stringify([headers, nvcc])].join('\n');
-  // What could not be compiled is not tried again unless somebody asks for it.
+  // With --if-found, a build is not repeated if nothing has changed, even if it failed.
   if (optional && record.from === from && (record.failed || existsSync(output))) return;
   const compiler = process.env.CXX || 'c++';
   const flags = compileFlags(libtorch, findNodeHeaders());
@@ -162,12 +162,12 @@ const filesOf = (folder, ending) =>
     .filter((name) => name.endsWith(ending))
     .map((name) => join(folder, name));
 
-/** What is compiled for CUDA devices, with CUDA's `headers` and the header of the kernels. */
+/** The sources for CUDA devices, with CUDA's `headers` and the header of the kernels. */
 function cudaSources(flags, headers, kernels) {
   const own = [...headers.include.map((path) => `-idirafter${path}`), `-I${OBJECTS}`];
   return filesOf(CUDA, '.cc').map((file) => ({
     file,
-    name: `cuda-${basename(file)}`, // one without it may have the same name
+    name: `cuda-${basename(file)}`, // a source outside this folder may have the same name
     flags: [...flags, ...own],
     optional: basename(file) === GRAPH,
     includes: [
@@ -178,24 +178,24 @@ function cudaSources(flags, headers, kernels) {
   }));
 }
 
-/** What the bridge can be without, and how to say so. */
+/** The parts that the bridge can be built without, with their names in messages. */
 const PARTS = { kernels: 'CUDA kernels', distributed: 'work over several processes' };
 
-/** The part that an error is the fault of, of those that are still to be built; undefined where it is another's. */
+/** The part that caused an error, of those still to be built; undefined if it has another cause. */
 function culprit({ file, stderr }, parts) {
   if (file) {
     if (dirname(file) === CUDA) return 'kernels';
     return basename(file) === DISTRIBUTED && parts.distributed ? 'distributed' : undefined;
   }
-  // The linker names the object, as far as it says anything.
+  // The linker names the object file, if it names any.
   const named = stderr.includes(`${sep}cuda-`) ? ['kernels', 'distributed'] : ['distributed', 'kernels'];
   return named.find((part) => parts[part]);
 }
 
 /**
- * Compiles and links the bridge; without kernels for CUDA, or without work over several processes, where that cannot be
- * compiled: everything else is worth having without it. Gives the devices that it has kernels for; undefined where it is
- * without them.
+ * Compiles and links the bridge. The CUDA kernels, or work over several processes, are left out if they cannot be
+ * compiled: the rest is useful without them. Returns the devices that it has kernels for; undefined if the kernels are
+ * left out.
  */
 async function make(libtorch, compiler, flags, conditions, headers, nvcc) {
   const objects = { folder: OBJECTS, conditions };

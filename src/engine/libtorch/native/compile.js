@@ -1,4 +1,4 @@
-// Compiles C++ sources to object files, several at a time, and those alone that are not up to date. Uses nothing but Node.
+// Compiles C++ sources to object files, several at a time, and only those that are out of date. Uses only Node.js.
 import { spawn } from 'node:child_process';
 import {
   existsSync,
@@ -12,13 +12,13 @@ import {
 import { availableParallelism, freemem } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 
-/** What one compiler takes for PyTorch's headers, in bytes. */
+/** The memory that one compiler process needs for PyTorch's headers, in bytes. */
 const MEMORY_OF_ONE = 1.5 * 2 ** 30;
 
 /** A compiler that cannot be started. */
 export class NoCompiler extends Error {}
 
-/** A compiler that refused; `stderr` is what it said, and `file` the source, where it was compiling one. */
+/** A compiler that failed; `stderr` is its output, and `file` the source that it was compiling, if any. */
 export class CompilerError extends Error {
   constructor(compiler, stderr) {
     super(`${compiler} failed:\n${stderr}`);
@@ -27,7 +27,7 @@ export class CompilerError extends Error {
   }
 }
 
-/** The line of what it said that tells what is wrong. */
+/** The first line of a compiler's output that mentions an error. */
 export const firstError = ({ stderr }) => stderr.split('\n').find((line) => line.includes('error')) ?? stderr;
 
 /** Runs a compiler. Throws NoCompiler or CompilerError. */
@@ -54,17 +54,17 @@ function headersChanged(folder) {
   return Math.max(0, ...headers.map((name) => statSync(join(folder, name)).mtimeMs));
 }
 
-/** How many compilers may run at once: one for each processor, as far as the memory goes. */
+/** How many compilers may run at once: one for each processor, as far as memory allows. */
 function jobs() {
   return Math.max(1, Math.min(availableParallelism(), Math.floor(freemem() / MEMORY_OF_ONE)));
 }
 
 /**
- * The object files of `sources`, each `{ file, flags, optional, name, includes }`, in `folder`. An optional one that the compiler
- * refuses is left out; `name` is the object's, if not the source's; `includes` are further files that it is made of. One is
- * compiled again where its source, a header beside it or what it includes is newer, or where its flags or `conditions` (text:
- * all else that it depends on) are others than the last time.
- * Throws NoCompiler or CompilerError, once no compiler runs any more.
+ * Compiles `sources`, each `{ file, flags, optional, name, includes }`, and returns their object files in `folder`. An optional
+ * source that does not compile is left out; `name` is the object's name, by default that of the source; `includes` are
+ * further files that the source depends on. A source is compiled again if it, a header beside it or one of its `includes` is
+ * newer than its object file, or if its flags or `conditions` (text: everything else it depends on) have changed.
+ * Throws NoCompiler or CompilerError, once no compiler is running any more.
  */
 export async function compileObjects(compiler, sources, { folder, conditions }) {
   mkdirSync(folder, { recursive: true });

@@ -1,8 +1,8 @@
-// Work shared by several processes, over PyTorch's own c10d: Gloo on the CPU, NCCL on CUDA devices.
+// Distributed work over several processes with PyTorch's c10d: Gloo on the CPU, NCCL on CUDA devices.
 //
-// JavaScript never waits here without bound: joining happens on a thread of its own, a collective operation is started
-// by one call and asked for by another, and a third thread tells the others that this process lives. The operators are
-// there in every build; where c10d is missing they say so.
+// JavaScript never waits here without a time limit: joining runs on its own thread, a collective operation is started by
+// one call and polled by another, and a third thread sends this process's heartbeat. The operators exist in every build;
+// without c10d they report that it is missing.
 #include <ATen/ATen.h>
 #include <c10/core/DeviceGuard.h>
 #include <c10/core/InferenceMode.h>
@@ -37,7 +37,7 @@ namespace {
 
 using at::Tensor;
 
-/** Which ways of communication this build has: 1 for Gloo, 2 for NCCL, 3 for both. */
+/** The communication backends of this build: 1 for Gloo, 2 for NCCL, 3 for both. */
 int64_t backends() {
   int64_t found = 0;
 #ifdef USE_C10D_GLOO
@@ -60,7 +60,7 @@ Tensor bytes_of(const std::string& text) {
 using Clock = std::chrono::steady_clock;
 using Milliseconds = std::chrono::milliseconds;
 
-// What the collective operations are methods of.
+// The class whose methods are the collective operations.
 #if TORCH_VERSION_MAJOR >= 2
 using Group = c10d::Backend;
 #else
@@ -70,13 +70,13 @@ using Store = c10::intrusive_ptr<c10d::Store>;
 
 Milliseconds milliseconds(double seconds) { return Milliseconds(static_cast<int64_t>(seconds * 1000)); }
 
-/** How often a process says that it lives. */
+/** Interval of the heartbeat. */
 constexpr Milliseconds BEAT(1000);
-/** How long one look at a work that is not done yet sleeps. */
+/** Time between two checks of an operation in progress. */
 constexpr std::chrono::microseconds NAP(100);
-/** How much longer than agreed the joining thread may take to say itself what it waits for. */
+/** Extra time after the deadline in which the joining thread can report what it was waiting for. */
 constexpr Milliseconds GRACE(10000);
-/** How long leaving waits for the group to end. */
+/** How long leaving waits for the group to shut down. */
 constexpr Milliseconds ENDING(10000);
 
 /** How processes find each other. */
@@ -84,11 +84,11 @@ struct Meeting {
   std::string host;
   int port;
   int rank, size;
-  bool serves;         // whether this process holds the store, or some other program does
-  std::string prefix;  // of all keys: what keeps one attempt apart from the next
+  bool serves;         // whether this process hosts the store, or another program does
+  std::string prefix;  // of all keys: separates one attempt from the next
   double join_seconds, work_seconds;
   std::string backend;
-  c10::Device device;  // where this process computes
+  c10::Device device;  // that this process computes on
 };
 
 Store connect(const Meeting& meeting, bool serves) {
@@ -104,7 +104,7 @@ Store connect(const Meeting& meeting, bool serves) {
 std::string key(const char* name, int rank) { return std::string(name) + "/" + std::to_string(rank); }
 std::vector<uint8_t> value(const std::string& text) { return {text.begin(), text.end()}; }
 
-/** Says that this process lives, and watches the others. */
+/** Sends this process's heartbeat and watches those of the others. */
 class Pulse {
  public:
   Pulse(const Meeting& meeting, Store store)
@@ -118,7 +118,7 @@ class Pulse {
     thread = std::thread([this] { run(); });
   }
 
-  /** For each rank: 0 lives, 1 has been silent for so long, 2 has failed, 3 has ended well. */
+  /** The state of each rank: 0 alive, 1 silent for more than `seconds`, 2 failed, 3 ended normally. */
   Tensor states(double seconds) {
     const std::lock_guard<std::mutex> lock(mutex);
     Tensor states = at::zeros({static_cast<int64_t>(peers.size())}, at::kInt);
@@ -133,20 +133,20 @@ class Pulse {
     return states;
   }
 
-  /** What a failed process said last. */
+  /** The last message of a failed process. */
   std::string words(int64_t of) {
     const std::lock_guard<std::mutex> lock(mutex);
     const std::string& beat = peers.at(of).beat;
     return beat.rfind("failed ", 0) == 0 ? beat.substr(7) : "";
   }
 
-  /** Since when the store does not answer, in seconds; 0 while it does. */
+  /** For how many seconds the store has not answered; 0 while it answers. */
   double lost() {
     const std::lock_guard<std::mutex> lock(mutex);
     return store_lost ? std::chrono::duration<double>(Clock::now() - lost_since).count() : 0;
   }
 
-  /** Ends the thread; `last` stays as this process's last beat. */
+  /** Ends the thread; `last` remains as this process's last heartbeat. */
   void stop(const std::string& last) {
     {
       const std::lock_guard<std::mutex> lock(mutex);
@@ -158,7 +158,7 @@ class Pulse {
     try {
       store->set(key("beat", rank), value(last));
     } catch (const std::exception&) {
-      // The store is gone, and with it whoever would read this.
+      // The store is gone, so no other process could read this.
     }
   }
 
@@ -205,16 +205,16 @@ class Pulse {
 
 #ifdef USE_C10D_NCCL
 /**
- * PyTorch would end this process from threads of its own: when another one is gone, before it could be said which, and when
- * a call to CUDA takes eight minutes. `completed` sees the same errors, and the pulse who is silent. What the user has set
- * stays.
+ * Turns off PyTorch's own handling of failures. Its threads would end this process when another one is gone, before this
+ * process could report which, and when a call to CUDA takes eight minutes. `completed` gets the same errors, and Pulse
+ * detects silent processes. Variables that the user has set are kept.
  */
 void leave_failures_to_us() {
 #if TORCH_VERSION_MAJOR > 2 || (TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR >= 2)
-  // The new name would go before the old one, by which a user may have said it.
+  // The new name would take precedence over the old one, which the user may have set.
   if (!std::getenv("NCCL_ASYNC_ERROR_HANDLING")) setenv("TORCH_NCCL_ASYNC_ERROR_HANDLING", "0", 0);
   setenv("TORCH_NCCL_ENABLE_MONITORING", "0", 0);
-  setenv("TORCH_NCCL_DUMP_ON_TIMEOUT", "0", 0); // it also asks rank 0's store every second, and warns when that has left
+  setenv("TORCH_NCCL_DUMP_ON_TIMEOUT", "0", 0); // it also polls rank 0's store every second, and warns when that has left
 #else
   setenv("NCCL_ASYNC_ERROR_HANDLING", "0", 0);
 #endif
@@ -245,31 +245,31 @@ c10::intrusive_ptr<Group> open_group(const Meeting& meeting, const Store& store)
   TORCH_CHECK(false, "this libtorch has no ", meeting.backend);
 }
 
-/** Ends what a group has begun. */
+/** Shuts down a group. */
 void close_group([[maybe_unused]] Group& group) {
 #if defined(USE_C10D_NCCL) && (TORCH_VERSION_MAJOR > 2 || (TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR >= 4))
-  // Since 2.4 the destructor takes what is not shut down for a mistake: it warns, and aborts the communicators.
+  // Since 2.4 the destructor treats a missing shutdown as a mistake: it warns and aborts the communicators.
   if (auto* nccl = dynamic_cast<c10d::ProcessGroupNCCL*>(&group)) nccl->shutdown();
 #endif
 }
 
-/** Waits for a work until then, and says whether it has ended. Throws what went wrong in it. */
+/** Waits for an operation until `deadline` and returns whether it has ended. Throws the error if it failed. */
 bool ended(c10d::Work& work, Clock::time_point deadline) {
   while (!work.isCompleted()) {
     if (Clock::now() >= deadline) return false;
     std::this_thread::sleep_for(NAP);
   }
-  // NCCL's work counts as completed also where it failed, and waiting for it does not say so.
+  // NCCL's work also counts as completed if it failed, and waiting for it does not throw.
   if (const auto failure = work.exception()) std::rethrow_exception(failure);
-  work.wait(); // on CUDA the current stream now comes after this work; Gloo's throws an error
+  work.wait(); // on CUDA, makes the current stream wait for this work; with Gloo, throws its error
   return true;
 }
 
-/** This process as one of the group. */
+/** This process as a member of the group. */
 struct Member {
   explicit Member(Meeting meeting) : meeting(std::move(meeting)) {}
 
-  /** Runs on a thread of its own, because all of it waits for others. */
+  /** Runs on its own thread, because every step waits for other processes. */
   void join() {
     try {
       store = connect(meeting, meeting.serves);
@@ -280,7 +280,7 @@ struct Member {
           std::this_thread::sleep_for(Milliseconds(20));
         }
       pulse->start();
-      deadline = in_time(); // for all that now follows, also where the last one came late
+      deadline = in_time(); // a new one for the next steps, even if the last process came late
       met = true;
       step = "opening the group";
       group = open_group(meeting, store);
@@ -294,8 +294,8 @@ struct Member {
   }
 
   /**
-   * Proves that the processes reach each other. NCCL connects them in the first operation, which has to wait for all and
-   * has no end where one is gone: that belongs here, and not on JavaScript's thread in the first step of training.
+   * Checks that the processes can reach each other. NCCL connects them in the first operation, which waits for all of them
+   * and never returns if one is gone. So it runs here, and not on JavaScript's thread in the first training step.
    */
   void first_sum() {
     const c10::DeviceGuard guard(meeting.device);
@@ -309,24 +309,24 @@ struct Member {
   const Meeting meeting;
   std::atomic<Clock::time_point> deadline{in_time()};
   const std::string summing = "the first sum on " + meeting.device.str();
-  std::atomic<const char*> step{"meeting at the store"}; // what joining has come to
+  std::atomic<const char*> step{"meeting at the store"}; // the current step of joining
   Store store;
   std::unique_ptr<Pulse> pulse;
   c10::intrusive_ptr<Group> group;
   std::thread joining;
   std::string error;
-  /** Whether all have met at the store, whether the group works, and whether either has failed. */
+  /** Whether all processes have met at the store, whether the group works, and whether either has failed. */
   std::atomic<bool> met{false}, joined{false}, failed{false};
 };
 
-/** A collective operation that is under way: what it works on must live until it ends. */
+/** A collective operation in progress, with its tensors, which must live until it ends. */
 struct Running {
   c10::intrusive_ptr<c10d::Work> work;
   std::vector<Tensor> inputs;
   std::vector<Tensor> results;
 };
 
-// Never destroyed by themselves: threads may still use them when the process ends.
+// Never destroyed automatically: threads may still use them when the process ends.
 Member*& member = *new Member*(nullptr);
 std::unordered_map<int64_t, Running>& running = *new std::unordered_map<int64_t, Running>();
 int64_t next_work = 0;
@@ -335,7 +335,7 @@ void join(const std::string& host, int64_t port, int64_t rank, int64_t size, boo
           at::ArrayRef<double> seconds, const std::string& backend, at::Device device) {
   TORCH_CHECK(!member, "this process has joined already");
 #ifdef USE_C10D_NCCL
-  // On this thread, because JavaScript reads the environment: nobody may while it is written.
+  // On this thread, because JavaScript reads the environment, and no thread may do so while it is written.
   if (backend == "nccl") leave_failures_to_us();
 #endif
   member = new Member(Meeting{host, static_cast<int>(port), static_cast<int>(rank), static_cast<int>(size), serves,
@@ -343,12 +343,12 @@ void join(const std::string& host, int64_t port, int64_t rank, int64_t size, boo
   member->joining = std::thread([] { member->join(); });
 }
 
-/** Whether all have met, and reach each other. */
+/** Whether all processes have met and can reach each other. */
 bool joined() {
   TORCH_CHECK(member, "this process has not joined");
   TORCH_CHECK(!member->failed, member->error);
   if (!member->joined) {
-    // What the thread waits for may have no end.
+    // The thread may be waiting forever.
     TORCH_CHECK(Clock::now() < member->deadline.load() + GRACE, member->step.load(), ": ", member->late());
     return false;
   }
@@ -366,9 +366,9 @@ Group& group() {
   return *member->group;
 }
 
-/** Starts the sum over all processes; the result is a flat tensor for each, as views of one block. */
+/** Starts the sum over all processes; the results have the tensors' shapes and are views of one block. */
 int64_t all_reduce(const at::TensorList tensors) {
-  c10::InferenceMode off(false); // Gloo's threads write to what is made here, and know nothing of that mode
+  c10::InferenceMode off(false); // Gloo's threads, which write to these tensors, are not in inference mode
   at::NoGradGuard no_tape;
   std::vector<Tensor> parts;
   for (const Tensor& tensor : tensors) parts.push_back(tensor.reshape({-1}));
@@ -398,7 +398,7 @@ int64_t all_gather(const Tensor& tensor) {
   return keep({std::move(work), std::move(inputs), {all}});
 }
 
-/** Starts to send one process's tensor to all. */
+/** Starts to send the tensor of rank `root` to all processes. */
 int64_t broadcast(const Tensor& tensor, int64_t root) {
   c10::InferenceMode off(false);
   at::NoGradGuard no_tape;
@@ -409,12 +409,12 @@ int64_t broadcast(const Tensor& tensor, int64_t root) {
   return keep({std::move(work), tensors, tensors});
 }
 
-/** Whether an operation has ended; looks for so many seconds at most. Throws what went wrong in it. */
+/** Whether an operation has ended; waits for `seconds` at most. Throws the error if it failed. */
 bool completed(int64_t work, double seconds) {
   return ended(*running.at(work).work, Clock::now() + milliseconds(seconds));
 }
 
-/** What an operation that has ended gives; it is then forgotten. */
+/** Returns the results of an operation that has ended, and removes the operation. */
 std::vector<Tensor> take(int64_t work) {
   auto found = running.find(work);
   TORCH_CHECK(found != running.end(), "there is no such work");
@@ -427,7 +427,7 @@ Tensor states(double seconds) { return member && member->met ? member->pulse->st
 Tensor words(int64_t rank) { return bytes_of(member->pulse->words(rank)); }
 double store_lost() { return member && member->met ? member->pulse->lost() : 0; }
 
-/** Ends the group on a thread of its own, because that may wait for the others, and waits for it as long as is proper. */
+/** Shuts down the group on a separate thread, because that may wait for other processes; waits for at most ENDING. */
 void end_group(c10::intrusive_ptr<Group> group, at::Device device) {
   auto end = std::make_shared<std::promise<void>>();
   const auto over = end->get_future();
@@ -436,7 +436,7 @@ void end_group(c10::intrusive_ptr<Group> group, at::Device device) {
       const c10::DeviceGuard guard(device);
       close_group(*group);
     } catch (const std::exception&) {
-      // All work is done: that another process has gone meanwhile is nobody's loss.
+      // All work is done, so it does not matter if another process is gone.
     }
     group.reset();
     end->set_value();
@@ -444,19 +444,19 @@ void end_group(c10::intrusive_ptr<Group> group, at::Device device) {
   over.wait_for(ENDING);
 }
 
-/** Leaves the group in order, after the last operation of all, or after joining has failed. */
+/** Leaves the group normally, after all processes' last operation, or after joining has failed. */
 void leave() {
   if (!member) return;
   TORCH_CHECK(member->joined || member->failed, "this process is still joining");
   if (member->joining.joinable()) member->joining.join();
-  // First of all: the process with the store ends last, and the group's end may wait for that process too.
+  // This comes first: the process with the store ends last, and shutting down the group may wait for that process too.
   if (member->pulse) member->pulse->stop("done");
   if (member->group) end_group(std::move(member->group), member->meeting.device);
   delete member;
   member = nullptr;
 }
 
-/** Tells the others why this process ends. It takes nothing down, for others may still be in the middle of something. */
+/** Tells the others why this process ends. It shuts nothing down, because other processes may still be working. */
 void fail(const std::string& reason) {
   if (!member || !member->met) return;
   member->pulse->stop("failed " + reason);

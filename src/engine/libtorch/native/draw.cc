@@ -1,4 +1,4 @@
-// A code of each image from its logits, on the CPU: what comes after a decoding step, in one call.
+// Draws a code for each image from its logits on the CPU: everything after a decoding step, in one call.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <torch/library.h>
@@ -11,14 +11,14 @@
 namespace alitok {
 namespace {
 
-/** How a code is drawn (engine/ops/drawing.ts). */
+/** Sampling parameters (engine/ops/drawing.ts). */
 struct Draw {
   double temperature;
   int64_t top_k;
   double top_p;
 };
 
-/** The first of the largest; NaN is larger than all others. */
+/** The index of the first maximum; NaN counts as larger than all numbers. */
 int64_t largest(const float* x, int64_t n) {
   int64_t best = 0;
   for (int64_t i = 1; i < n && !std::isnan(x[best]); i++)
@@ -26,7 +26,7 @@ int64_t largest(const float* x, int64_t n) {
   return best;
 }
 
-/** Zeroes weights outside the top_k largest, and outside the largest that reach the share top_p of those. */
+/** Keeps the top_k largest weights and, of these, the largest that reach the share top_p of their sum; zeroes the rest. */
 void truncate(std::vector<double>& weights, const Draw& draw) {
   std::vector<int64_t> order(weights.size());
   std::iota(order.begin(), order.end(), 0);
@@ -47,7 +47,7 @@ int64_t draw_one(const std::vector<float>& logits, double uniform, const Draw& d
   if (draw.temperature == 0) return best;
   std::vector<double> weights(n);
   for (int64_t i = 0; i < n; i++) weights[i] = std::exp((static_cast<double>(logits[i]) - logits[best]) / draw.temperature);
-  // A NaN among the weights has no place in an order; the sum is NaN as well, and the code is the best.
+  // Weights with a NaN cannot be sorted. Their sum is NaN as well; the code is then the one with the largest logit.
   const double whole = std::accumulate(weights.begin(), weights.end(), 0.0);
   if (std::isnan(whole)) return best;
   if ((draw.top_k > 0 && draw.top_k < n) || draw.top_p < 1) truncate(weights, draw);
@@ -61,9 +61,9 @@ int64_t draw_one(const std::vector<float>& logits, double uniform, const Draw& d
 }
 
 /**
- * Draws the codes of step `position`, whose logits are (B, N) or, where there are scales of guidance (T), (2·B, N), with the
- * class and then without: into the column of codes (B, T), and into ids (B or 2·B), which the next step takes. uniforms (T, B).
- * The position becomes the next.
+ * Draws the codes of step `position` from logits (B, N) or, with guidance scales (T), from logits (2·B, N), first those with
+ * the class and then those without. Writes the codes to column `position` of codes (B, T), and to ids (B or 2·B), the input
+ * of the next step. uniforms are (T, B). Increments the position.
  */
 void draw_step(const Tensor& logits_, const Tensor& uniforms_, const c10::optional<Tensor>& scales, const Tensor& position,
                const Tensor& ids, const Tensor& codes, double temperature, int64_t top_k, double top_p) {

@@ -1,6 +1,6 @@
-// y = x·Wᵀ + b for few rows of x: the decoding step. Its time is what reading W from memory takes, so each row of W is
-// read once, in the order of memory, meets all rows of x, and may be kept in fewer bits: bfloat16, or 8-bit integers
-// with a scale for each row.
+// y = x·Wᵀ + b for few rows of x, as in a decoding step. Its time is the time to read W from memory, so each row of W is
+// read once, in memory order, and multiplied with all rows of x. W may be stored in fewer bits: bfloat16, or 8-bit
+// integers with a scale for each row.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <torch/library.h>
@@ -17,10 +17,10 @@ namespace {
 template <int Lanes>
 using Words __attribute__((vector_size(4 * Lanes))) = uint32_t;
 
-/** Weights come in groups of so many words; part j of word l of a group is weight 16·j + l of its. */
+/** The number of words in a group of weights; part j of word l of a group is the group's weight 16·j + l. */
 constexpr int GROUP = 16;
 
-/** Weights of one kind: how many are in a word, and how a part of a vector of words becomes floats. */
+/** Formats of weights: the number of weights in a word, and the conversion of a part of a vector of words to floats. */
 struct Float32 {
   typedef float Stored;
   static constexpr int PARTS = 1;
@@ -55,7 +55,7 @@ struct Problem {
   float* y;
   int64_t n, outputs;
 
-  /** An output of `Rows` rows from `row` on, whose sums are `apart`. */
+  /** Writes one output of `Rows` rows starting at `row`; their sums are `apart` from each other. */
   template <int Rows>
   INLINE void write(int64_t row, int64_t output, const float* sums, int apart) const {
     const float factor = scale ? scale[output] : 1, offset = bias ? bias[output] : 0;
@@ -69,13 +69,13 @@ struct Problem {
 
 constexpr int64_t DOT_ROWS = 4;
 
-/** `Rows` rows of x from `row` on with `Outputs` rows of W, `apart` from each other, from `output` on. */
+/** Multiplies `Rows` rows of x, starting at `row`, with `Outputs` rows of W, starting at `output` and `apart` rows apart. */
 template <int Lanes, int Rows, int Outputs, typename Kind>
 INLINE void dot_products(const Problem<Kind>& problem, int64_t row, int64_t output, int64_t apart) {
   const int64_t n = problem.n;
   const float* x = problem.x + row * n;
   const auto* w = problem.w + output * n;
-  // The first of several passes over the same weights would wait for memory: each fetches some of the next ones.
+  // The first of several passes over the same weights would wait for memory, so each pass prefetches some of the next.
   const bool several = problem.rows > DOT_ROWS;
   const auto next = [&](int64_t stream) { return w + (stream % Outputs * apart + 1) * n; };
   const auto ahead = {next(row / DOT_ROWS), next(row / DOT_ROWS + 2)};
@@ -131,7 +131,7 @@ INLINE void all_rows(const Problem<Kind>& problem, int64_t output, int64_t apart
 template <int Lanes, typename Kind>
 INLINE void by_dot_products(const Problem<Kind>& problem, int64_t first, int64_t last) {
   constexpr int together = Lanes == 16 ? 4 : 3; // all that an iteration needs stays in 32 or 16 registers
-  const int64_t apart = (last - first) / together; // each runs through memory in order, as the processor's prefetching likes it
+  const int64_t apart = (last - first) / together; // each is read in memory order, which suits the processor's prefetching
   for (int64_t output = first; output < first + apart; output++) all_rows<Lanes, together>(problem, output, apart);
   for (int64_t output = first + together * apart; output < last; output++) all_rows<Lanes, 1>(problem, output, 0);
 }
@@ -163,8 +163,8 @@ void few_rows_product(const float* x, int64_t rows, const FewRowsLayer& layer, i
 namespace {
 
 /**
- * y (…, out) = x·weightᵀ + bias for x (…, in) in float32 and weight (out, in): float32, or as
- * `pack_bf16` or `pack_int8` gives it, the latter with a scale for each of its rows. `in` is a multiple of 16, 32, or 64.
+ * y (…, out) = x·weightᵀ + bias for x (…, in) in float32 and weight (out, in): float32, or the result of `pack_bf16` or
+ * `pack_int8`, the latter with a scale for each row. `in` is a multiple of 16, 32, or 64, respectively.
  */
 Tensor linear_few(const Tensor& x_, const Tensor& weight_, const c10::optional<Tensor>& scale,
                   const c10::optional<Tensor>& bias) {
@@ -184,7 +184,7 @@ Tensor linear_few(const Tensor& x_, const Tensor& weight_, const c10::optional<T
   return y;
 }
 
-/** weight (out, in) in the order of groups. */
+/** weight (out, in), reordered into groups. */
 template <typename Kind>
 Tensor in_groups(const Tensor& weight) {
   const int64_t outputs = weight.size(0), n = weight.size(1), step = GROUP * Kind::PARTS;

@@ -22,7 +22,7 @@ void few_rows_product(const float* x, int64_t rows, const FewRowsLayer& layer, i
 /** Outputs that a thread takes at a time. */
 constexpr int64_t FEW_ROWS_CHUNK = 64;
 
-/** Work that threads take in chunks: where one is late, the others do more. */
+/** Work that threads take in chunks: if one is late, the others do more. */
 class Chunks {
  public:
   template <typename Body>
@@ -30,7 +30,7 @@ class Chunks {
     for (int64_t first; (first = next_.fetch_add(chunk)) < count;) body(first, std::min(first + chunk, count));
   }
 
-  /** For the next work; nobody may be at this one any more. */
+  /** Resets for the next work; no thread may still be working on this one. */
   void restart() { next_ = 0; }
 
  private:

@@ -1,6 +1,6 @@
-// Products of few rows with weights in 8 bits, on processors that add up products of bytes (AVX-512 VNNI): to make floats
-// of the weights first would take longer than to read them. A number of x is two bytes, x ≈ unit·(256·high + low); the
-// instruction wants the other factor without a sign, so 128 is added to each weight, and 128·Σx taken off the sum.
+// Products of few rows with 8-bit weights, on processors with dot products of bytes (AVX-512 VNNI): converting the weights
+// to floats first would take longer than reading them. Each number of x becomes two bytes, x ≈ unit·(256·high + low). The
+// instruction needs an unsigned second factor, so 128 is added to each weight and 128·Σx is subtracted from the sum.
 #include "few_rows_int8.h"
 
 #include <vector>
@@ -14,11 +14,11 @@
 namespace alitok {
 namespace {
 
-/** Weights in a vector; word l of it has weights l, 16 + l, 32 + l and 48 + l, as `pack_int8` leaves them. */
+/** Weights in a vector; its word l has weights l, 16 + l, 32 + l and 48 + l, in the order of `pack_int8`. */
 constexpr int64_t GROUP = 64;
-/** 127·256 + 127: what two signed bytes can hold. */
+/** 127·256 + 127: the largest number that two signed bytes can hold. */
 constexpr float LARGEST = 32639;
-/** 256·high + low still fits into 32 bits for layers so wide. */
+/** The widest layers for which 256·high + low still fits into 32 bits. */
 constexpr int64_t WIDEST = 4096;
 
 /** A row of x in bytes: for each group its high bytes, then its low ones. */
@@ -28,7 +28,7 @@ struct ByteRow {
 };
 
 VNNI float largest_of(const float* x, int64_t n) {
-  __m512i most = _mm512_setzero_si512(); // of the bits: infinity is above all numbers, and what is not a number above that
+  __m512i most = _mm512_setzero_si512(); // of the bits: infinity is above all finite numbers, and NaN is above infinity
   for (int64_t i = 0; i < n; i += 16)
     most = _mm512_max_epi32(most, _mm512_and_si512(_mm512_castps_si512(_mm512_loadu_ps(x + i)), _mm512_set1_epi32(0x7fffffff)));
   const int32_t bits = _mm512_reduce_max_epi32(most);
@@ -67,13 +67,13 @@ struct Problem {
   float* y;
 };
 
-/** `Rows` rows from `row` on with `Outputs` rows of the weight, `apart` from each other, from `output` on. */
+/** Multiplies `Rows` rows, starting at `row`, with `Outputs` rows of the weight, starting at `output` and `apart` apart. */
 template <int Rows, int Outputs>
 VNNI void products(const Problem& problem, int64_t row, int64_t output, int64_t apart) {
   const auto& [weight, type, scale, bias, outputs, n] = problem.layer;
   const ByteRow* x = problem.x + row;
   const int8_t* w = static_cast<const int8_t*>(weight) + output * n;
-  // The first of several passes over the same weights would wait for memory: each fetches some of the next ones.
+  // The first of several passes over the same weights would wait for memory, so each pass prefetches some of the next.
   const bool several = problem.rows > Rows;
   const int8_t* ahead = w + (row / Rows % Outputs * apart + 1) * n;
   constexpr int count = Rows * Outputs, whole = (count + 15) / 16 * 16;
@@ -130,7 +130,7 @@ void few_rows_bytes(const float* x, int64_t rows, const FewRowsLayer& layer, int
     byte_rows[row] = to_bytes(x + row * layer.n, layer.n, &bytes[2 * row * layer.n]);
   const Problem problem{byte_rows.data(), rows, layer, y};
   constexpr int together = 4;
-  const int64_t apart = (last - first) / together; // each runs through memory in order, as in few_rows.cc
+  const int64_t apart = (last - first) / together; // each is read in memory order, as in few_rows.cc
   for (int64_t output = first; output < first + apart; output++) all_rows<together>(problem, output, apart);
   for (int64_t output = first + together * apart; output < last; output++) all_rows<1>(problem, output, 0);
 }

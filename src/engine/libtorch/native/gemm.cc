@@ -1,6 +1,6 @@
-// Matrix products in float32, as Goto & van de Geijn (2008) build them: both factors are copied piece by piece into
-// panels in the order in which a kernel, whose tile of the result stays in registers, walks through them. The BLAS that a
-// PyTorch comes with may be anything from excellent to fifty times slower; this makes the engine's speed its own.
+// Matrix products in float32 after Goto & van de Geijn (2008). Both factors are copied piece by piece into panels, in the
+// order in which the kernel reads them; the kernel keeps its tile of the result in registers. The BLAS that comes with
+// PyTorch may be anything from excellent to fifty times slower; with this, the engine's speed does not depend on it.
 #include "gemm.h"
 
 #include <ATen/ATen.h>
@@ -20,9 +20,9 @@
 namespace alitok {
 namespace {
 
-/** At most so deep are panels: one of b's stays near the processor while all of a's pass by. */
+/** The largest depth of a panel: one panel of b stays near the processor while it is multiplied with all of a's. */
 constexpr int64_t DEPTH = 384;
-/** At most so many rows of a are packed at a time: with DEPTH somewhat more than half of a second-level cache of 1 MiB. */
+/** The most rows of a packed at a time: with DEPTH, they fill somewhat more than half of a 1 MiB second-level cache. */
 constexpr int64_t ROWS = 378;
 
 /** Adds a panel of a (depth × Rows) times one of b (depth × Vectors·lanes) to a tile, or sets the tile to it. */
@@ -57,15 +57,18 @@ INLINE void tile_product(int64_t depth, const float* a, const float* b, float* c
     }
 }
 
-/** Turns `rows` rows of `side` numbers into `side` rows `width` apart, each of `side` numbers, zero after the first `rows`. */
+/**
+ * Transposes `rows` rows of `side` numbers into `side` rows of `side` numbers, which are `width` apart. In each of these,
+ * the numbers after the first `rows` are 0.
+ */
 typedef void Transpose(const float* from, int64_t stride, int64_t rows, float* to, int64_t width);
 
-/** What there is for one instruction set, with the tile that fills its registers. */
+/** The functions for one instruction set, and the size of the tile that fills its registers. */
 struct Kernel {
   int64_t rows, columns;
   void (*run)(int64_t depth, const float* a, const float* b, float* c, int64_t stride, bool add);
   Transpose* transpose;
-  int64_t side;         // of the square that it turns
+  int64_t side;         // of the square that it transposes
 };
 
 #if defined(__x86_64__) && defined(__GNUC__)
@@ -95,7 +98,7 @@ __attribute__((target("avx512f"))) void transpose_avx512(const float* from, int6
       a[i + 2 * j] = _mm512_castpd_ps(_mm512_unpacklo_pd(low, high));
       a[i + 2 * j + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(low, high));
     }
-  for (int i = 0; i < 16; i += 8) // fours, of two rows of fours
+  for (int i = 0; i < 16; i += 8) // fours, from two groups of four rows
     for (int j = i; j < i + 4; j++) {
       b[j] = _mm512_shuffle_f32x4(a[j], a[j + 4], 0x88);
       b[j + 4] = _mm512_shuffle_f32x4(a[j], a[j + 4], 0xdd);
@@ -141,9 +144,9 @@ const Kernel kernel = choose();
 constexpr int64_t TALLEST = 14, WIDEST = 32;
 static_assert(ROWS % 14 == 0 && ROWS % 6 == 0 && DEPTH % 16 == 0, "equal parts, rounded up to tiles and squares, are no larger");
 
-/** Copies `filled` numbers of each of `depth` rows to rows of `width`, with zeros at their ends. */
+/** Copies `filled` numbers of each of `depth` rows to rows of `width`, padded with zeros. */
 void copy_rows(const float* from, int64_t stride, int64_t depth, int64_t filled, int64_t width, float* to) {
-  const auto whole = [&](auto size) { // known to the compiler: a few moves and no call
+  const auto whole = [&](auto size) { // known at compile time: a few moves and no call
     for (int64_t i = 0; i < depth; i++) std::memcpy(to + i * size, from + i * stride, size * sizeof(float));
   };
   if (filled == width && width == 14) return whole(std::integral_constant<int64_t, 14>());
@@ -157,8 +160,8 @@ void copy_rows(const float* from, int64_t stride, int64_t depth, int64_t filled,
 }
 
 /**
- * Copies `count` rows (of the transpose: columns) from `first` on, `depth` deep from `p` on, into panels of `width` with
- * zeros where the last is not full.
+ * Copies `count` rows of the data (columns if not `by_row`) starting at `first`, `depth` numbers each starting at `p`,
+ * into panels of `width`. The last panel is padded with zeros.
  */
 void pack(const Matrix& from, bool by_row, int64_t first, int64_t count, int64_t p, int64_t depth, int64_t width,
           float* to) {
@@ -166,7 +169,7 @@ void pack(const Matrix& from, bool by_row, int64_t first, int64_t count, int64_t
     const int64_t filled = std::min(width, count - panel);
     if (by_row) { // the depth runs along memory
       const float* source = from.data + (first + panel) * from.stride + p;
-      // In squares; where the panel is narrower, what is too much of a row is overwritten by the next.
+      // In squares. If a square extends beyond the panel, the excess of each row is overwritten by the next row.
       const int64_t side = kernel.side, blocks = depth / side * side;
       for (int64_t j = 0; j < width; j += side)
         for (int64_t i = 0; i < blocks; i += side)
@@ -182,7 +185,7 @@ void pack(const Matrix& from, bool by_row, int64_t first, int64_t count, int64_t
 
 int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
-/** The size of equal parts of `size`, each at most `most`, which like them is a multiple of `unit`. */
+/** The size of equal parts of `size`: a multiple of `unit`, and at most `most`, itself a multiple of `unit`. */
 int64_t part_of(int64_t size, int64_t most, int64_t unit) {
   const int64_t parts = (size + most - 1) / most;
   return round_up((size + parts - 1) / parts, unit);
@@ -190,7 +193,7 @@ int64_t part_of(int64_t size, int64_t most, int64_t unit) {
 
 /** Room for panels, aligned for vectors; each thread keeps its own. */
 struct Workspace {
-  alignas(64) float a[DEPTH * ROWS + WIDEST]; // the last square turned reaches beyond its panel
+  alignas(64) float a[DEPTH * ROWS + WIDEST]; // the last transposed square reaches beyond its panel
   alignas(64) float b[DEPTH * WIDEST];
   alignas(64) float edge[TALLEST * WIDEST];
 };
@@ -199,12 +202,12 @@ Workspace& workspace() {
   return *memory;
 }
 
-/** A piece of b, `count` columns from `first` on and `depth` deep from `p` on. */
+/** A piece of b: `count` columns starting at `first`, and `depth` rows starting at `p`. */
 struct Piece {
   int64_t first, count, p, depth;
 };
 
-/** Fetches part `part` of `parts` of what a panel will be packed from, where that comes in short stretches. */
+/** Prefetches part `part` of `parts` of the source of a panel, if that consists of short stretches of memory. */
 void prefetch(const Matrix& b, const Piece& piece, int64_t part, int64_t parts) {
   constexpr int64_t line = 16;
   if (!b.transposed) return;
@@ -213,7 +216,7 @@ void prefetch(const Matrix& b, const Piece& piece, int64_t part, int64_t parts) 
     __builtin_prefetch(b.data + (piece.first + i / lines) * b.stride + piece.p + i % lines * line, 0, 2);
 }
 
-/** The rows from m0 to m1 and columns from n0 to n1 of the result. */
+/** Computes the rows from m0 to m1 and the columns from n0 to n1 of the result. */
 void block(int64_t m0, int64_t m1, int64_t n0, int64_t n1, int64_t n, int64_t k, const Matrix& a, const Matrix& b,
            float* c, const float* bias) {
   Workspace& room = workspace();
@@ -257,7 +260,7 @@ void block(int64_t m0, int64_t m1, int64_t n0, int64_t n1, int64_t n, int64_t k,
 bool has_gemm() { return kernel.run != nullptr; }
 
 void gemm(int64_t m, int64_t n, int64_t k, Matrix a, Matrix b, float* c, const float* bias) {
-  // One block of the result for each thread, as square as they come: what is packed is the sum of the sides.
+  // One block of the result for each thread, as square as possible: the amount of packing is the sum of its sides.
   const int64_t threads = m * n * k < (1 << 18) ? 1 : at::get_num_threads();
   int64_t down = 1;
   for (int64_t d = 1; d <= threads; d++)
@@ -289,7 +292,7 @@ Tensor linear(const Tensor& x_, const Tensor& weight_, const c10::optional<Tenso
   return y;
 }
 
-/** a·b for matrices, each transposed first where asked. */
+/** a·b for matrices, each optionally transposed first. */
 Tensor product(const Tensor& a_, const Tensor& b_, bool transpose_a, bool transpose_b) {
   if (!has_gemm()) return at::mm(transpose_a ? a_.t() : a_, transpose_b ? b_.t() : b_);
   const Tensor a = dense(a_), b = dense(b_);
@@ -301,7 +304,7 @@ Tensor product(const Tensor& a_, const Tensor& b_, bool transpose_a, bool transp
   return c;
 }
 
-/** Whether PyTorch's products of bfloat16 numbers are oneDNN's, which add up in float32, and fast here. */
+/** Whether PyTorch multiplies bfloat16 matrices with oneDNN, which accumulates in float32, and this is fast here. */
 bool has_bf16() {
 #if defined(__x86_64__) && defined(__GNUC__)
   return __builtin_cpu_supports("avx512bf16") && at::hasMKLDNN();

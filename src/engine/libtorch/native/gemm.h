@@ -3,7 +3,7 @@
 
 namespace alitok {
 
-/** A matrix in memory: element (i, j) is at data[i·stride + j], or of its transpose at data[j·stride + i]. */
+/** A matrix in memory: element (i, j) is at data[i·stride + j], or at data[j·stride + i] if it is transposed. */
 struct Matrix {
   const float* data;
   int64_t stride;

@@ -1,6 +1,6 @@
 // A decoding step of the generator's blocks, for few sequences: y = h + w2(silu(w1 n2)·w3 n2) with n2 = norm2(h) and
-// h = x + proj(attention(norm1(x))). Between its products there is so little to do that calling one operation after the
-// other would take longer; and threads that go through all of a block together need not be woken for each.
+// h = x + proj(attention(norm1(x))). The work between its products is so small that calling separate operations
+// would take longer. Threads that run a whole block together also need not be woken for each operation.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <torch/library.h>
@@ -14,7 +14,7 @@ namespace {
 
 enum { NORM1, Q_NORM, K_NORM, NORM2, NORMS };
 enum { QKV, PROJ, W1, W3, W2, LAYERS };
-/** Parts of a step; before each, all threads have ended the one before. */
+/** Parts of a step; all threads finish one part before the next begins. */
 enum { PROJECT, ATTEND, GATHER, EXPAND, CONTRACT, PARTS };
 
 struct Step {
@@ -25,16 +25,16 @@ struct Step {
   const float *x, *cos, *sin; // (rows, width), (head_width / 2)
   float *k_cache, *v_cache;   // (rows, longest, heads, head_width)
   int64_t longest, position;
-  float *qkv, *attended, *h, *gate, *value, *y; // what the parts leave for each other, and the result
+  float *qkv, *attended, *h, *gate, *value, *y; // intermediate results of the parts, and the result
   Chunks chunks[PARTS];
 
-  /** Runs body(first, last) over the outputs of layers of the same size, on whichever threads come. */
+  /** Runs body(first, last) over the outputs of layers of the same size, in chunks taken by the threads. */
   template <typename Body>
   void over_outputs(int part, int layer, Body body) {
     chunks[part].take(layers[layer].outputs, FEW_ROWS_CHUNK, body);
   }
 
-  /** to (rows, width) = norm(from); each thread does it for itself, which is faster than to wait for another. */
+  /** to (rows, width) = norm(from); each thread computes its own, which is faster than waiting for another thread. */
   const float* normalized(int norm, const float* from, std::vector<float>& to) const {
     to.resize(rows * width);
     rms_rows(from, norms[norm], to.data(), width, epsilon, 0, rows);
@@ -46,7 +46,7 @@ struct Step {
     over_outputs(PROJECT, QKV, [&](int64_t first, int64_t last) { few_rows_product(n, rows, layers[QKV], first, last, qkv); });
   }
 
-  /** Normalises and turns q and k of a head, puts k and v into the caches, and attends over them. */
+  /** Normalises and rotates q and k of a head, stores k and v in the caches, and attends over them. */
   void attend_head(int64_t row, int64_t head, std::vector<float>& p) {
     const int64_t d = head_width;
     float* q = qkv + row * 3 * width + head * d;
@@ -81,7 +81,7 @@ struct Step {
     });
   }
 
-  /** What each thread does. */
+  /** The work of each thread. */
   void run() {
     thread_local std::vector<float> memory;
     project(memory);
@@ -97,9 +97,10 @@ struct Step {
 };
 
 /**
- * All blocks for one position, and the norm after the last: x (B, 1, d) → (B, 1, d). cos and sin (T, D/2), position (1) int32;
- * writes to that row of the caches (B, T, H, D): k and v of each block. norms: norm1, q_norm, k_norm and norm2 of each block,
- * then the last; weights, scales and biases: qkv, proj, w1, w3 and w2 of each, as `linear_few` takes them.
+ * Runs all blocks and the final norm for one position: x (B, 1, d) → (B, 1, d). cos and sin are (T, D/2), position (1) in
+ * int32. Writes k and v of each block to row `position` of its caches (B, T, H, D). norms: norm1, q_norm, k_norm and norm2
+ * of each block, then the final norm. weights, scales and biases: qkv, proj, w1, w3 and w2 of each block, as `linear_few`
+ * takes them.
  */
 Tensor generator_step(const Tensor& x_, const Tensor& cos_, const Tensor& sin_, const Tensor& position_,
                       at::TensorList caches, at::TensorList norms, at::TensorList weights,
@@ -125,7 +126,7 @@ Tensor generator_step(const Tensor& x_, const Tensor& cos_, const Tensor& sin_, 
   Tensor from = x.clone(), to = at::empty(x.sizes(), x.options());
   Tensor room;
   for (size_t block = 0; block < count; block++) {
-    std::vector<Tensor> kept; // what the step points to
+    std::vector<Tensor> kept; // the tensors that the step points to
     const auto data = [&](const Tensor& t) {
       kept.push_back(dense(t));
       return in(kept.back());

@@ -1,4 +1,4 @@
-// Where PyTorch's C++ library is on this machine, and what it can do. Uses nothing but Node.
+// Finds PyTorch's C++ library on this machine and detects its features. Uses only Node.js.
 import { spawnSync } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -9,13 +9,13 @@ const here = dirname(fileURLToPath(import.meta.url));
 /** The header by which a libtorch is recognized. */
 const CORE = 'include/ATen/ATen.h';
 
-/** Whether a folder is that of a libtorch. */
+/** Whether a folder contains a libtorch. */
 export const isLibtorch = (path) => existsSync(join(path, CORE));
 
 /**
- * A libtorch: folders of headers, the folder of libraries (undefined where the linker knows it), and the header that it was
- * found by. It is the one of the folder that is named, if any; then it is looked for in Python's torch package, then where
- * Debian and Ubuntu put libtorch-dev; undefined if there is none. Throws where $LIBTORCH, or what is named, is something else.
+ * Finds a libtorch: its folders of headers, its folder of libraries (undefined if the linker knows it), and the header that
+ * it was found by. If a folder is named ($LIBTORCH by default), it is used, and it is an error if it has no libtorch.
+ * Otherwise looks in Python's torch package, then where Debian and Ubuntu put libtorch-dev; undefined if there is none.
  */
 export function findLibtorch(named = process.env.LIBTORCH) {
   const python = () => {
@@ -39,11 +39,11 @@ export function findLibtorch(named = process.env.LIBTORCH) {
   return [...(path ? [folder(path)] : []), debian].find(({ core }) => existsSync(core));
 }
 
-/** The headers that say which version it is. In newer ones the first does no more than include the second. */
+/** The headers that define the version. In newer versions the first only includes the second. */
 const VERSIONS = ['torch/csrc/api/include/torch/version.h', 'torch/headeronly/version.h'];
 const LIBRARIES = ['libc10.so', 'libtorch_cpu.so', 'libtorch_cuda.so'];
 
-/** Text that is another one for every other libtorch, also for one that has replaced this one in its place. */
+/** Text that identifies a libtorch: it differs for every other one, even one installed later in the same place. */
 export function fingerprint({ include, lib, core }) {
   const versions = include.flatMap((path) => VERSIONS.map((name) => join(path, name)));
   const libraries = lib ? LIBRARIES.map((name) => join(lib, name)) : [];
@@ -58,7 +58,7 @@ export function fingerprint({ include, lib, core }) {
 /** Whether the library was built for CUDA. */
 export const hasCuda = ({ lib }) => lib !== undefined && existsSync(join(lib, 'libtorch_cuda.so'));
 
-/** The version of CUDA that the library was built for, such as 13; undefined where its files do not say. */
+/** The version of CUDA that the library was built for, such as 13; undefined if its files do not say. */
 function cudaMajor({ lib }) {
   const library = join(lib, 'libc10_cuda.so');
   if (!existsSync(library)) return undefined;
@@ -67,9 +67,9 @@ function cudaMajor({ lib }) {
 }
 
 /**
- * CUDA's headers for a libtorch: the folders, best first, and their version, such as 13. They are those of Python's packages
- * beside torch, of $CUDA_HOME, or of the system. Undefined where there are none, or only those of another version than the
- * library's: functions that they name may be missing in it, and then the whole bridge would not load.
+ * CUDA's headers for a libtorch: the folders, best first, and their version, such as 13. They come from Python's packages
+ * beside torch, from $CUDA_HOME, or from the system. Undefined if there are none, or if their version is not the library's:
+ * they may declare functions that the library lacks, and then the whole bridge would not load.
  */
 export function cudaHeaders(libtorch) {
   if (!hasCuda(libtorch)) return undefined;
@@ -87,13 +87,13 @@ export function cudaHeaders(libtorch) {
   return major === (cudaMajor(libtorch) ?? major) ? { include, major } : undefined;
 }
 
-/** Whether the library was built with the C++11 ABI of std::string, which whatever uses it must share. */
+/** Whether the library was built with the C++11 ABI of std::string; code that uses it must use the same. */
 function cxx11Abi({ lib }) {
   const library = join(lib, 'libc10.so');
   return !existsSync(library) || readFileSync(library).includes('NSt7__cxx1112basic_string');
 }
 
-/** What a compiler is told of a libtorch's headers. */
+/** Compiler flags for libtorch's headers. */
 export const headerFlags = ({ include, lib }) => [
   ...include.flatMap((path) => [`-I${path}`, `-I${join(path, 'torch/csrc/api/include')}`]),
   ...(lib ? [`-D_GLIBCXX_USE_CXX11_ABI=${cxx11Abi({ lib }) ? 1 : 0}`] : []),
@@ -108,7 +108,7 @@ function hasGroup(compiler, library, lib, name) {
   return spawnSync(compiler, [...flags, ignoring], { input: program }).status === 0;
 }
 
-/** Flags for the ways of communication between processes that this libtorch has: Gloo, and NCCL where CUDA is. */
+/** Compiler flags for the communication backends that this libtorch has: Gloo, and NCCL if it has CUDA. */
 export function distributedFlags(compiler, libtorch) {
   const { include, lib } = libtorch;
   const headers = join('torch/csrc/distributed/c10d', 'ProcessGroupGloo.hpp');

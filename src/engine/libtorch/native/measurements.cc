@@ -1,5 +1,5 @@
-// What PyTorch can tell about a run: the kernels that it launched, and the memory that a device's tensors took. The
-// interfaces are of recent versions and not PyTorch's most stable, so build.js leaves this file out where it does not compile.
+// PyTorch's measurements of a run: the kernels that it launched, and the memory that a device's tensors used. The
+// interfaces are recent and not PyTorch's most stable, so build.js leaves this file out if it does not compile.
 #include <ATen/ATen.h>
 #include <c10/core/CachingDeviceAllocator.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
@@ -17,14 +17,17 @@ using torch::profiler::impl::ActivityType;
 
 std::set<ActivityType> activities(bool cuda) { return {cuda ? ActivityType::CUDA : ActivityType::CPU}; }
 
-/** Notes from now on what a CUDA device runs, or which operators the CPU does. */
+/** Starts recording the kernels that a CUDA device runs, or the operators that the CPU runs. */
 void profile_begin(bool cuda) {
   const torch::profiler::impl::ProfilerConfig config(torch::profiler::impl::ProfilerState::KINETO);
   profiler::prepareProfiler(config, activities(cuda));
   profiler::enableProfiler(config, activities(cuda), {at::RecordScope::FUNCTION});
 }
 
-/** What was noted, as bytes of text: a line for each kernel with its name, how often it ran and its nanoseconds, by tabs. */
+/**
+ * Stops recording. Returns bytes of text: a line for each kernel with its name, its number of runs and its total
+ * nanoseconds, separated by tabs.
+ */
 at::Tensor profile_end(bool cuda) {
   struct Total {
     int64_t count = 0;
@@ -46,7 +49,7 @@ at::Tensor profile_end(bool cuda) {
   return bytes;
 }
 
-/** Gives unused memory back to the device, and begins to look for the most that tensors take. */
+/** Returns unused memory to the device and starts to measure the peak memory of tensors. */
 void memory_begin(at::Device device) {
   auto* allocator = c10::getDeviceAllocator(device.type());
   // The allocator waits for the stream that memory was taken on, which need not be the one that reads it (cuda/graph.cc).
@@ -55,7 +58,7 @@ void memory_begin(at::Device device) {
   allocator->resetPeakStats(device.index());
 }
 
-/** Since then: the most bytes that tensors took at once, and the most that were kept for them. */
+/** Since `memory_begin`: the most bytes that tensors used at once, and the most that were reserved for them. */
 std::tuple<int64_t, int64_t> memory_peak(at::Device device) {
   const auto stats = c10::getDeviceAllocator(device.type())->getDeviceStats(device.index());
   return {stats.allocated_bytes[0].peak, stats.reserved_bytes[0].peak};

@@ -1,30 +1,30 @@
-// The kernels for CUDA devices, as what the bridge is compiled with: their text, and nvcc's code. Uses nothing but Node.
+// Prepares the CUDA kernels that the bridge is compiled with: their text, and nvcc's code. Uses only Node.js.
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { CompilerError, firstError, runCompiler } from './compile.js';
 
-/** What every kernel's text begins with. */
+/** The file that the kernels' text begins with. */
 const PRELUDE = 'prelude.cuh';
 
 /**
- * The devices that nvcc makes code for: those of compute capability 8 (sm_80 runs on all of them) and 9. Newer ones, of which
- * nvcc may not know yet, are served by the PTX of the newest: their driver makes code of it, once, and keeps that. The PTX
- * of sm_80 is for those of capability 8 that do not run sm_80's code (Jetson). Older ones, and drivers that are older than
- * nvcc and so do not take its PTX, have the text compiled when the kernels are first used.
+ * The devices that nvcc compiles for: those of compute capability 8 (all but Jetson run the code of sm_80) and 9. Newer
+ * devices, which nvcc may not know yet, use the PTX of the newest: their driver compiles it once and caches the result. The
+ * PTX of sm_80 is for devices of capability 8 that do not run the code of sm_80 (Jetson). For older devices, and for drivers
+ * that are older than nvcc and so do not accept its PTX, the text is compiled when the kernels are first used.
  */
 const DEVICES = [80, 90];
 
 const FLAGS = [
   ...['-fatbin', '-std=c++17', '-O3'],
-  '--threads=0', // the devices at the same time
-  '--allow-unsupported-compiler', // the texts include nothing of the host compiler's
-  '--diag-suppress=177', // functions of one text that no other uses
+  '--threads=0', // compiles for all devices in parallel
+  '--allow-unsupported-compiler', // the texts include no headers of the host compiler
+  '--diag-suppress=177', // warnings of unused functions
   ...DEVICES.map((device) => `-gencode=arch=compute_${device},code=[sm_${device},compute_${device}]`),
 ];
 
-/** The text of all kernels: the prelude, then the other files by name. Errors are told by file and line. */
+/** The text of all kernels: the prelude, then the other files by name. Errors are reported by file and line. */
 export function kernelText(folder) {
   const names = readdirSync(folder).filter((name) => name.endsWith('.cuh'));
   const others = names.filter((name) => name !== PRELUDE).sort();
@@ -34,8 +34,8 @@ export function kernelText(folder) {
 }
 
 /**
- * The nvcc of a version of CUDA, such as 13, with what it says about itself; undefined if there is none. Another version's
- * would make code that the driver may not load. It is looked for as $CUDACXX, in $CUDA_HOME, in /usr/local/cuda and in $PATH.
+ * The nvcc of a version of CUDA, such as 13, with the text of its --version; undefined if there is none. The driver may not
+ * load the code of another version's nvcc. Tries $CUDACXX, then looks in $CUDA_HOME, in /usr/local/cuda and in $PATH.
  */
 export function findNvcc(major, { CUDACXX, CUDA_HOME } = process.env) {
   const places = [
@@ -55,14 +55,14 @@ export function findNvcc(major, { CUDACXX, CUDA_HOME } = process.env) {
 function bytes(name, buffer) {
   const lines = [];
   for (let i = 0; i < buffer.length; i += 32) lines.push(`${buffer.subarray(i, i + 32).join(',')},`);
-  // The driver reads words.
+  // Aligned, because the driver reads whole words.
   return `alignas(64) static const unsigned char ${name}[] = {\n${lines.join('\n')}\n};\n`;
 }
 
 /**
- * Writes the header that device.cc includes to `target`: the text of the kernels in `folder`, and what `nvcc`, if any, makes of
- * it. Gives the header's path and the devices that there is code for, and the first line of nvcc's `error` where it failed.
- * A header that is made of the same stays as it is, so that nothing that includes it is compiled again.
+ * Writes the header that device.cc includes to `target`: the text of the kernels in `folder`, and the code that `nvcc`, if
+ * any, compiles from it. Returns the header's path, the devices that there is code for, and nvcc's first `error` line if it
+ * failed. A header with the same inputs is not written again, so that files that include it are not recompiled.
  */
 export async function writeKernels(folder, nvcc, target) {
   const header = join(target, 'kernels.h');

@@ -1,5 +1,5 @@
-// What a training step does with all parameters at once on the CPU: the gradient's norm and AdamW, each in one pass
-// over memory, cut into chunks of equal work whatever the parameters' sizes.
+// The operations of a training step on all parameters at once, on the CPU: the gradient's norm and AdamW. Each is one
+// pass over memory, split into chunks of equal work whatever the parameters' sizes.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <torch/library.h>
@@ -57,7 +57,7 @@ VECTORIZED void adamw_range(float* p, const float* g, float* m, float* v, const 
 }
 
 /**
- * One step in place. factors: what multiplies the gradient, β₁, β₂, ε, 1 − lr·decay, lr/(1 − β₁ᵗ), 1/√(1 − β₂ᵗ).
+ * One step in place. factors: the scale of the gradient, β₁, β₂, ε, 1 − lr·decay, lr/(1 − β₁ᵗ), 1/√(1 − β₂ᵗ).
  */
 void adamw(const at::TensorList parameters, const at::TensorList gradients, const at::TensorList m,
            const at::TensorList v, at::ArrayRef<double> factors) {

@@ -27,7 +27,7 @@ VECTORIZED void rms_rows(const float* x, const float* w, float* y, int64_t d, fl
 
 namespace {
 
-/** To whoever wants `half`, a result in bfloat16, which other devices give. */
+/** The error for `half`, a result in bfloat16, which only other devices support. */
 constexpr const char* FLOAT32_ONLY = "results of the CPU are float32";
 
 Tensor rms_norm(const Tensor& x_, const Tensor& weight_, double epsilon, bool half) {
@@ -141,7 +141,7 @@ std::tuple<Tensor, Tensor> swiglu_grad(const Tensor& dy_, const Tensor& gate_, c
   return {dgate, dvalue};
 }
 
-// Dropout by the hash of element and seed that all engines share; what is dropped is multiplied by zero, which keeps NaN
+// Dropout by the hash of index and seed that all engines share; dropped elements are multiplied by 0, which keeps NaN
 
 VECTORIZED void dropout_range(const float* x, float* y, uint32_t threshold, float scale, uint32_t seed, int64_t first,
                               int64_t last) {

@@ -1,4 +1,4 @@
-// Loops over single rows that several files use; where they are written they say more.
+// Loops over single rows that several files use. Details are at their definitions.
 #pragma once
 #include <cstdint>
 
@@ -7,7 +7,7 @@ namespace alitok {
 /** RMSNorm of the rows from `first` to `last` of x (rows, d). */
 void rms_rows(const float* x, const float* w, float* y, int64_t d, float epsilon, int64_t first, int64_t last);
 
-/** Turns pairs of neighbours by the angles of which c and s are the cosines and sines; with sign −1 back. x may be y. */
+/** Rotates pairs of adjacent numbers by the angles with cosines c and sines s; with sign −1, back. x may be y. */
 void rotate(const float* x, const float* c, const float* s, float* y, int64_t pairs, float sign);
 
 /** silu(gate)·value of the elements from `first` to `last`. y may be gate. */

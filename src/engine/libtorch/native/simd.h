@@ -1,5 +1,5 @@
-// What the CPU kernels share. They are float32 and contiguous; `engine/libtorch/kernels` calls them for tensors on the
-// CPU and composes ATen operators elsewhere.
+// Shared parts of the CPU kernels, which take contiguous float32 tensors. `engine/libtorch/kernels` calls the kernels for
+// tensors on the CPU and composes ATen operators on other devices.
 #pragma once
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
@@ -24,13 +24,13 @@ namespace alitok {
 
 using at::Tensor;
 
-/** Vectors of `Lanes` numbers; at most what a register of the processor holds, or they go through memory. */
+/** Vectors of `Lanes` numbers. If they are larger than a register of the processor, they go through memory. */
 template <int Lanes>
 using Floats __attribute__((vector_size(4 * Lanes))) = float;
 template <int Lanes>
 using Integers __attribute__((vector_size(4 * Lanes))) = int32_t;
 
-/** Which lanes of two vectors, in groups of `Group`, are the groups' lower halves (upper ones: `from` = Group / 2). */
+/** Indices of the lower halves (upper: `from` = Group / 2) of the groups of `Group` lanes in two vectors. */
 template <int Lanes, int Group, int... I>
 constexpr Integers<Lanes> halves(int from, std::integer_sequence<int, I...>) {
   return Integers<Lanes>{I / (Group / 2) * Group + I % (Group / 2) + from...};
@@ -51,8 +51,8 @@ INLINE Floats<Lanes> sums_of_lanes(Floats<Lanes>* v) {
   }
 }
 
-// Where loops are written for registers, with vectors of a length: defines `name`, which calls the inlined template
-// `body<Lanes>` as compiled for the vectors that this processor has.
+// For loops written with vectors of a fixed length, which fit the registers: defines `name`, which calls the inlined
+// template `body<Lanes>`, compiled for the vectors of this processor.
 #if defined(__x86_64__) && defined(__GNUC__)
 #define FOR_VECTORS(name, body)                                                                              \
   template <typename... A>                                                                                   \
@@ -80,10 +80,10 @@ inline int lanes() {
   void name(const A&... a) { body<4>(a...); }
 #endif
 
-/** Work of a thread below which another one does not pay, in elements. */
+/** The smallest work of a thread, in elements, that makes another thread worthwhile. */
 constexpr int64_t GRAIN = 1 << 14;
 
-/** The elements of a tensor that `dense` has seen. */
+/** The elements of a tensor that `dense` has returned. */
 inline const float* in(const Tensor& tensor) { return tensor.data_ptr<float>(); }
 inline float* out(const Tensor& tensor) { return tensor.data_ptr<float>(); }
 
@@ -92,8 +92,8 @@ inline Tensor dense(const Tensor& tensor) {
   return tensor.contiguous();
 }
 
-// A product that is not put into another order: x·s·w with a large x and a small s would overflow as x·w·s. Where a
-// compiler has no word for that, the result may be NaN.
+// A product that the compiler must not reorder: x·s·w with a large x and a small s would overflow as x·w·s. With
+// compilers that cannot express this, the result may be NaN.
 #if defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12
 #define IN_ORDER(x) __builtin_assoc_barrier(x)
 #else
@@ -101,15 +101,15 @@ inline Tensor dense(const Tensor& tensor) {
 #endif
 
 /**
- * eˣ to about one unit in the last place; unlike the library's, a loop over it becomes vector instructions. Infinity above
- * ln of the largest float, NaN of NaN; below −87.68, where the result is no longer normal, it is 0.
+ * eˣ to about one unit in the last place; unlike the library's function, it can be vectorized. It is infinity above ln of
+ * the largest float, NaN for NaN, and 0 below −87.68, where the result would no longer be normal.
  */
 INLINE float exponential(float x) {
-  const float clamped = std::min(std::max(x, -88.0f), 89.0f); // of these two, the first argument where it is NaN
-  // 2¹²⁷ is the largest power: the last results come from a larger r, and what is too large overflows in the product.
+  const float clamped = std::min(std::max(x, -88.0f), 89.0f); // both return their first argument if it is NaN
+  // 2¹²⁷ is the largest power: the largest results come from a larger r, and greater ones overflow in the product.
   // 2⁻¹²⁷ has the bits of 0.
   const float n = std::min(std::nearbyint(clamped * 1.44269504f), 127.0f);
-  const float r = (clamped - n * 0.693359375f) + n * 2.12194440e-4f; // |r| ≤ ln 2 / 2, but for the last
+  const float r = (clamped - n * 0.693359375f) + n * 2.12194440e-4f; // |r| ≤ ln 2 / 2, except for the largest x
   float p = 1.9875691500e-4f;
   p = p * r + 1.3981999507e-3f;
   p = p * r + 8.3334519073e-3f;
