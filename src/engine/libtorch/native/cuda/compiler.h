@@ -20,7 +20,7 @@ Compiled compile(const std::string& text, const std::string& architecture);
  */
 Compiled compile_for(const std::string& text, int major, int minor);
 
-/** The first line of a compiler's log that states an error, or its first line. */
+/** The first line of a compiler's log that contains `error:`, or else its first line. */
 std::string first_error(const std::string& log);
 
 }  // namespace alitok::cuda
