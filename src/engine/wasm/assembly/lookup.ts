@@ -121,7 +121,7 @@ export function nearest(
   }
 }
 
-/** Index of the largest element of each row of n, or of the smallest if `sign` is −1. The first wins a tie, and NaN wins over all. */
+/** Index of the largest of each row of n, or of the smallest if `sign` is −1. The first wins a tie; NaN wins over all. */
 export function argMax(rows: i32, n: i32, x: usize, indices: usize, sign: f32, part: i32, parts: i32): void {
   for (let r = first(rows, part, parts); r < first(rows, part + 1, parts); r++) {
     const row = x + ((r * n) << 2);
