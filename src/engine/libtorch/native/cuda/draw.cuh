@@ -2,7 +2,10 @@
 
 constexpr u32 DRAW_WARPS = DRAW_THREADS / WARP;
 
-/** The sum over a block's threads, returned to every thread. Double, because sums may have thousands of terms. */
+/**
+ * The sum over a block's threads, returned to every thread. It is double, because whether a code near the end is drawn depends
+ * on the sum of the thousands before it.
+ */
 DEVICE double draw_sum(double x) {
   __shared__ double sums[DRAW_WARPS];
   for (u32 step = WARP / 2; step > 0; step /= 2) x += __shfl_xor_sync(ALL_LANES, x, step);
