@@ -1,5 +1,5 @@
-// Runs when the package has been installed: builds the libtorch engine where there are a libtorch and a C++ compiler.
-// In a clone `npm run setup` does that, after the rest is built.
+// Runs after the package has been installed: builds the libtorch engine if libtorch and a C++ compiler are found.
+// In a clone, `npm run setup` does that after building the rest.
 import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';

@@ -19,7 +19,7 @@ function changed(name) {
   return Math.max(info.mtimeMs, ...readdirSync(path).map((entry) => changed(join(name, entry))));
 }
 
-/** Runs npm, silent unless it fails; then ends this process with its exit code. */
+/** Runs npm, silently unless it fails; then ends this process with npm's exit code. */
 function npm(...args) {
   const { npm_execpath: npmScript = '' } = process.env; // set where npm runs this
   const result = npmScript.endsWith('npm-cli.js')
@@ -52,8 +52,8 @@ update(INSTALLED, ['package-lock.json'], 'installing packages (npm ci), which ta
   npm('ci', '--no-audit', '--no-fund'),
 );
 update(BUILT, SOURCES, 'building (npm run build)', () => npm('run', 'build'));
-// The libtorch engine is optional too: built where a libtorch and a C++ compiler are found. Which libtorch that is may change
-// without any file here, so it is asked each time.
+// The libtorch engine is optional too: it is built if libtorch and a C++ compiler are found. A different libtorch may be found
+// even if no file here has changed, so build.js runs each time.
 spawnSync(process.execPath, [join(root, 'src/engine/libtorch/native/build.js'), '--if-found'], {
   cwd: root,
   stdio: 'inherit',

@@ -1,13 +1,13 @@
 import type { Argument, Native, TensorId } from '../../src/engine/libtorch/bridge.js';
 import { schemaOf } from './schemas.js';
 
-// How many commands a CUDA device gets for an ATen operator: what is known of PyTorch's own code, not measured. An operator that
-// is not named here is one.
+// The number of commands that a CUDA device gets for an ATen operator, according to PyTorch's source code, not measured. An
+// operator that is not listed here counts as one command.
 
-/** Chunks that one kernel takes of lists of tensors, the numbers of a chunk, and how many tensors its arguments have room for. */
+/** For kernels on lists of tensors: chunks per launch, elements per chunk, and the number of tensors that fit in the arguments. */
 const LISTS = { chunks: 320, size: 65536, tensors: 30 };
 
-/** Kernels of a sort of keys or of the gradient of a table, which sorts, and of attention's gradients. */
+/** Number of kernels for sorting keys, for the gradient of an embedding table, which sorts, and for attention's gradients. */
 const SEVERAL: Record<string, number> = {
   'sort.stable': 4,
   embedding_dense_backward: 6,
@@ -16,7 +16,7 @@ const SEVERAL: Record<string, number> = {
   searchsorted: 1,
 };
 
-/** Operators of PyTorch that our own operators call: sums over parts, and the next position. */
+/** Number of PyTorch operators that our own operators call: sums over parts, and the increment of the position. */
 const WITHIN: Record<string, number> = {
   rms_norm_grad: 1,
   layer_norm_grad: 1,
@@ -24,7 +24,7 @@ const WITHIN: Record<string, number> = {
   draw_step: 1,
 };
 
-/** Whether a tensor's first axes are one in memory, so that its matrices need not be copied for a batch of products. */
+/** Whether a tensor's first two axes can be merged into one, so that its matrices need not be copied for batched products. */
 function isBatch(x: TensorId, native: Native): boolean {
   const shape = native.shape(x);
   if (shape.length < 4) return true;
@@ -39,7 +39,7 @@ function ofLists(args: readonly Argument[], native: Native): number {
   return Math.max(Math.ceil(list.length / LISTS.tensors), Math.ceil(chunks / LISTS.chunks));
 }
 
-/** The commands for one call, but for our own kernels, which are counted where they are launched. */
+/** The number of commands for one call, without our own kernels, which are counted where they are launched. */
 export function launchesOf(name: string, args: readonly Argument[], result: unknown, native: Native): number {
   if (name.startsWith('alitok::')) return WITHIN[name.slice('alitok::'.length)] ?? 0;
   if (/^(_foreach|_fused_adamw)/.test(name)) return ofLists(args, native);
@@ -50,7 +50,7 @@ export function launchesOf(name: string, args: readonly Argument[], result: unkn
   const gives = /-> Tensor/.test(schemaOf(name)?.text ?? '');
   if (!gives) return 0; // a number that the host knows, such as a stride
   const writes = /\([a-z]!/.test(schemaOf(name)?.text ?? '');
-  // A view, or a conversion to what it is already.
+  // A view, or a conversion to the type that the tensor already has.
   if (given && !writes && address(results) === address(args[0])) return 0;
   if (given && !writes && schemaOf(name)!.aliases && /narrow|select|slice|split|unbind/.test(name)) return 0;
   return SEVERAL[name] ?? 1;

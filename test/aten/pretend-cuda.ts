@@ -5,10 +5,10 @@ import { launchesOf } from './launches.js';
 import { GRAPH_OPERATORS, Graphs } from './pretend-graphs.js';
 import { misfit, schemaOf } from './schemas.js';
 
-// What the engine does on a CUDA device, on a processor: the kernels take the ways that they take there, each call is checked
-// by the schemas of all versions, and PyTorch computes it on the CPU. The few operators that only CUDA has, and that an old
-// PyTorch lacks, are composed here of others, as strict about what they are given as PyTorch's own are. Numbers in bfloat16
-// are added up in float32, and an index out of range is the end of the device, as they are there.
+// Simulates a CUDA device on the CPU. The engine's kernels take the same paths as on a CUDA device, each call is checked against
+// the schemas of all versions, and PyTorch computes it on the CPU. The few operators that only CUDA has, and that an old PyTorch
+// lacks, are composed of other operators here. They check their arguments as strictly as PyTorch's own do. As on a CUDA device,
+// bfloat16 numbers are accumulated in float32, and after an index out of range all calls fail.
 
 const DEVICE = 'cuda:0';
 const FIRST_COMPOSED = 1_000_000;
@@ -18,29 +18,29 @@ const [FLOAT, HALF] = [6, 15];
 const FLASH = '_scaled_dot_product_flash_attention';
 const EFFICIENT = '_scaled_dot_product_efficient_attention';
 
-/** What was asked of the device so far. */
+/** Records of what the device has done so far. */
 export interface Observed {
   /** How often each operator was called. */
   calls: Map<string, number>;
-  /** How often the host waited for the device: values read, and operators whose result's size depends on values. */
+  /** Each time the host waited for the device: to read values, or for an operator whose result's size depends on values. */
   waits: string[];
-  /** How many numbers the host sent, scalars aside. */
+  /** How many numbers the host sent, not counting scalars. */
   sent: number;
-  /** How many commands the device got, those of graphs aside (launches.ts). Counted with our own kernels only. */
+  /** How many commands the device got, not counting those of graphs (launches.ts). Counted only if our own kernels are used. */
   launches: number;
-  /** Graphs that are there. */
+  /** The number of graphs that have not been closed. */
   readonly graphs: number;
 }
 
-/** Operators whose CUDA kernels take different types together, as they promote them (TensorIterator). */
+/** Operators whose CUDA kernels accept mixed types, because they promote them (TensorIterator). */
 const PROMOTING = /^(add|sub|mul)\.Tensor$/;
 
 const WAITING = /^(masked_select|nonzero|unique|_local_scalar_dense|item)/;
 
-/** The module behind one that pretends. */
+/** The real module behind each simulated one. */
 const reality = new WeakMap<Native, Native>();
 
-/** The operators that only CUDA has, of those that `call` runs. */
+/** The operators that only CUDA has, composed of those that `call` runs. */
 function compositions(call: (name: string, ...args: Argument[]) => TensorId, native: Native) {
   const require = (right: boolean, what: string) => {
     if (!right) throw new Error(`a CUDA kernel would refuse: ${what}`);
@@ -78,7 +78,7 @@ function compositions(call: (name: string, ...args: Argument[]) => TensorId, nat
     }
   };
 
-  /** The seeds that a forward pass gave, which its gradient must be given. */
+  /** The seeds that a forward pass returns and that its gradient must be given. */
   const SEEDS = [1234, 5678];
   const seeds = () => SEEDS.map((seed) => call('full', [], seed, 4, null, 'cpu'));
   const areSeeds = (...ids: TensorId[]) =>
@@ -209,9 +209,9 @@ function compositions(call: (name: string, ...args: Argument[]) => TensorId, nat
 }
 
 /**
- * Makes the current engine, libtorch on the CPU, work as if it had a CUDA device. Gives what it observes from then on.
- * @param others schemas of a PyTorch that is not like those of the fixtures, by operator
- * @param ownKernels whether there are our own kernels, by the emulator (../cuda/emulate.ts), which is to be loaded before
+ * Makes the current engine, libtorch on the CPU, work as if it had a CUDA device. Returns what it observes from then on.
+ * @param others schemas of a PyTorch version that differs from those of the fixtures, by operator
+ * @param ownKernels whether to use our own kernels, through the emulator (../cuda/emulate.ts), which must be loaded before
  */
 export function pretendCuda(
   others: Readonly<Record<string, string>> = {},
@@ -236,7 +236,7 @@ export function pretendCuda(
   };
   const typeOf = (x: TensorId): number => direct('result_type.Tensor', x, x);
 
-  /** An operator within a composed one. */
+  /** Calls an operator inside a composed one. */
   const within = (name: string, ...args: Argument[]): TensorId => {
     const result = direct(name, ...args);
     if (name !== 'stride.int') temporary.push(result);
@@ -244,12 +244,12 @@ export function pretendCuda(
   };
 
   /**
-   * Runs an operator. What it is given in bfloat16 it multiplies and adds up in float32, and rounds the result, as CUDA's
-   * kernels do. PyTorch's loops on a processor without instructions for bfloat16 round every sum on the way.
+   * Runs an operator. bfloat16 arguments are multiplied and accumulated in float32, and the result is rounded, as in CUDA's
+   * kernels. PyTorch's loops on a CPU without bfloat16 instructions round every intermediate sum.
    */
   const run = (name: string, operator: number, args: Argument[]) => {
     const { parameters, aliases } = schemaOf(name)!;
-    if (aliases) return real.call(operator, ...args); // views, copies to another type, and what writes to one
+    if (aliases) return real.call(operator, ...args); // views, type conversions and operators that write to an argument
     const widened: TensorId[] = [];
     let plain = false;
     const promotes = PROMOTING.test(name);
@@ -272,7 +272,7 @@ export function pretendCuda(
       return half;
     };
     if (widened.length === 0) return real.call(operator, ...args);
-    // Asked for by name, or by what is given: a single number does not make a tensor's type wider.
+    // The result's type: stated by name, or promoted from the arguments. A single number does not widen a tensor's type.
     const stated = args[parameters.findIndex((parameter) => parameter.name === 'dtype')];
     const type = stated ?? (promotes && direct('result_type.Tensor', args[0], args[1]));
     try {
@@ -286,7 +286,7 @@ export function pretendCuda(
     }
   };
 
-  /** Whether an operator that looks up or writes rows by number is given one that is not there. */
+  /** Whether an operator that reads or writes rows by index is given an index out of range. */
   const isOutOfRange = (name: string, args: Argument[]): boolean => {
     const { parameters } = schemaOf(name)!;
     const given = (pattern: RegExp) =>
@@ -301,7 +301,7 @@ export function pretendCuda(
     real.free(whole);
     return outside;
   };
-  /** Kernels that meet such a number end the work of the whole process on the device: whatever it asks for later fails. */
+  /** A kernel that gets such an index makes the device unusable for the whole process: all later calls fail. */
   let lost = false;
   const requireDevice = () => {
     if (lost) throw new Error('CUDA error: device-side assert triggered');
@@ -314,7 +314,7 @@ export function pretendCuda(
   const launched = (): number => (ownKernels ? real.call(emulated('alitok::launches')!) : 0);
   const nameOf = (operator: number) => names[operator] ?? composedNames[operator - FIRST_COMPOSED];
 
-  /** What an operator gives. */
+  /** Runs an operator and returns its result. */
   const perform = (operator: number, args: readonly Argument[]) => {
     const name = nameOf(operator);
     if (name.startsWith('alitok::')) return real.call(operator, ...args.map(onCpu));
@@ -383,7 +383,7 @@ export function pretendCuda(
         observed.sent += values.length;
         graphs.forbid('a copy from memory of JavaScript');
       }
-      const made = real.fromArray(values.slice(), shape, 'cpu'); // a copy, as a device has
+      const made = real.fromArray(values.slice(), shape, 'cpu'); // a copy, as on a device
       graphs.made(made);
       return made;
     },

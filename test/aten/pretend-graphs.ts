@@ -1,19 +1,19 @@
 import type { Argument, Native, TensorId } from '../../src/engine/libtorch/bridge.js';
 import { parseSchema, schemaOf } from './schemas.js';
 
-// CUDA graphs on a device that is none. While a graph is recorded nothing is done: what is recorded is done all the same, since
-// others need to know its shapes, and undone in the end. A replay does it again with what is in the same memory by then, so that
-// a number of the host's that was recorded stays as it was.
+// Simulates CUDA graphs on the CPU. While a real graph is recorded, nothing is executed. Here, recorded calls are executed anyway,
+// because later calls need the shapes of their results, and what they write is undone at the end. A replay executes the calls
+// again with the current contents of the same memory. A recorded number from the host stays as it was.
 
 type Result = TensorId | null | number | (TensorId | null)[];
-/** Does what an operator is asked for. */
+/** Executes an operator. */
 export type Perform = (operator: number, args: readonly Argument[]) => Result;
 
-/** A tensor of a recorded call: one that stays outside, or what a call of the recording gave. */
+/** A tensor argument of a recorded call: from outside the recording, or the result of a recorded call. */
 type Place = { outside: TensorId } | { held: TensorId };
 
 interface Call {
-  /** −1 for a tensor that was made of a number. */
+  /** −1 for a tensor that was created from a number. */
   operator: number;
   args: (Argument | Place | (Place | null)[])[];
   held: (TensorId | null)[];
@@ -22,10 +22,10 @@ interface Call {
 interface Graph {
   state: 'open' | 'recording' | 'ready';
   calls: Call[];
-  /** What recorded calls gave, by the number under which JavaScript has it now. */
+  /** Results of recorded calls, by the tensor ids that JavaScript uses for them. */
   given: Map<TensorId, TensorId>;
   outside: Set<TensorId>;
-  /** What was in memory that recorded calls write to, the latest first. */
+  /** Previous contents of the memory that recorded calls write to, latest first. */
   before: { tensor: TensorId; copy: TensorId }[];
   broken?: string;
 }
@@ -48,7 +48,7 @@ export class Graphs {
     private readonly perform: Perform,
   ) {}
 
-  /** How many graphs are there that nobody has closed. */
+  /** The number of graphs that have not been closed. */
   get open(): number {
     return this.graphs.size;
   }
@@ -57,12 +57,12 @@ export class Graphs {
     return [...this.graphs.values()].find(({ state }) => state === 'recording');
   }
 
-  /** What must not be while a graph is recorded. */
+  /** Throws if a graph is being recorded. */
   forbid(what: string): void {
     if (this.recording) refuse(what);
   }
 
-  /** One of GRAPH_OPERATORS. */
+  /** Executes one of GRAPH_OPERATORS. */
   command(name: string, argument: Argument): number[] | number {
     const action = name.slice('alitok::graph_'.length);
     if (action === 'open') {
@@ -86,7 +86,7 @@ export class Graphs {
     return [];
   }
 
-  /** Calls an operator, and records it where a graph is recorded. */
+  /** Calls an operator, and records the call if a graph is being recorded. */
   call(name: string, operator: number, args: readonly Argument[]): Result {
     const graph = this.recording;
     if (!graph) return this.perform(operator, args);
@@ -117,7 +117,7 @@ export class Graphs {
     return result;
   }
 
-  /** To be told of a tensor that is made of a single number, which becomes part of what is recorded. */
+  /** Must be called for each tensor that is created from a single number: the tensor becomes part of the recording. */
   made(id: TensorId): void {
     const graph = this.recording;
     if (!graph) return;
@@ -126,7 +126,7 @@ export class Graphs {
     graph.calls.push({ operator: -1, args: [], held: [own] });
   }
 
-  /** To be told of a tensor that JavaScript frees. */
+  /** Must be called for each tensor that JavaScript frees. */
   freed(id: TensorId): void {
     for (const graph of this.graphs.values()) {
       if (graph.given.delete(id)) continue;
@@ -137,7 +137,7 @@ export class Graphs {
   private schema(name: string, operator: number) {
     const known = schemaOf(name);
     if (known) return known;
-    // The kernels' emulation does not tell what they write to; the bridge does where the CPU has the operator too.
+    // The schemas of emulated operators do not say what they write to. The bridge's do, if the CPU has the operator too.
     const own = this.real.find(name, '');
     return parseSchema(this.real.schema(own ?? operator).replace(/^\w+::/, ''))[1];
   }
@@ -149,7 +149,7 @@ export class Graphs {
     return { outside: id };
   }
 
-  /** Another number for the same tensor, which stays when JavaScript frees its own. */
+  /** Another id for the same tensor, which stays valid when JavaScript frees its own id. */
   private hold(id: TensorId): TensorId {
     return this.direct('alias', id);
   }
@@ -186,7 +186,7 @@ export class Graphs {
   }
 
   private copy(to: TensorId, from: TensorId): void {
-    this.real.free(this.direct('copy_', to, from)); // another number for `to`
+    this.real.free(this.direct('copy_', to, from)); // `copy_` returns another id for `to`
   }
 
   private address(id: TensorId): number {

@@ -1,12 +1,12 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 
-// The schemas of the ATen operators that the libtorch engine names, by version of PyTorch (collect.js).
+// The schemas of the ATen operators that the libtorch engine uses, by version of PyTorch (collect.js).
 
 export interface Parameter {
-  /** Without marks of what is written to and of fixed lengths: `Tensor`, `int`, `Scalar[]`, `Tensor?[]` (with gaps). */
+  /** Without alias annotations and fixed lengths: `Tensor`, `int`, `Scalar[]`, `Tensor?[]` (with gaps). */
   type: string;
-  /** How many elements a list has, where that is fixed. */
+  /** The length of a list, if it is fixed. */
   length?: number;
   optional: boolean;
   name: string;
@@ -15,7 +15,7 @@ export interface Parameter {
 
 export interface Schema {
   parameters: Parameter[];
-  /** Whether it gives a view of what it is given, or writes to it. */
+  /** Whether the operator returns a view of an argument, or writes to one. */
   aliases: boolean;
   text: string;
 }
@@ -33,7 +33,7 @@ function parameterOf(text: string): Parameter {
   };
 }
 
-/** What is between commas that are not within brackets. */
+/** Splits a text at the commas that are not inside brackets. */
 function split(text: string): string[] {
   const parts: string[] = [];
   let [depth, part] = [0, ''];
@@ -60,7 +60,7 @@ export function parseSchema(text: string): [name: string, Schema] {
 
 const FOLDER = fileURLToPath(new URL('../fixtures/aten', import.meta.url));
 
-/** Of each version all schemas by the operator's name and overload. */
+/** All schemas of each version, by the operator's name and overload. */
 export const VERSIONS: ReadonlyMap<string, ReadonlyMap<string, Schema>> = new Map(
   readdirSync(FOLDER).map((file) => [
     file.replace(/\.txt$/, ''),
@@ -73,7 +73,7 @@ export function schemaOf(name: string): Schema | undefined {
   return [...VERSIONS.values()].map((schemas) => schemas.get(name)).find((schema) => schema);
 }
 
-/** Operators that the engine asks for before it calls them, because not every version has them. */
+/** Operators that the engine looks up before it calls them, because not every version has them. */
 export const MAY_LACK =
   /^(mm\.dtype|_fused_adamw_|_fused_sdp_choice|_scaled_dot_product_(flash|efficient)_attention(_backward)?)$/;
 
@@ -90,13 +90,13 @@ const IS: Record<string, (value: unknown) => boolean> = {
   Device: (value) => typeof value === 'string',
 };
 
-/** An argument that is not known before it runs, but for its being there. */
+/** An argument that is present, but whose value is not known before the code runs. */
 export const UNKNOWN = Symbol('unknown');
 
 function fits(value: unknown, { type, length, optional, hasDefault }: Parameter): boolean {
   if (value === UNKNOWN) return true;
   if (value === undefined) return optional || hasDefault;
-  // The bridge gives an undefined tensor for null, as PyTorch's own gradients do for a mask that is not there.
+  // The bridge passes an undefined tensor for null, as PyTorch's own gradients do for an absent mask.
   if (value === null) return optional || type === 'Tensor';
   const [element] = type.split(/\?*\[/);
   if (!type.endsWith('[]')) return IS[element]!(value);
@@ -105,7 +105,7 @@ function fits(value: unknown, { type, length, optional, hasDefault }: Parameter)
   return value.every((one) => one === UNKNOWN || (one === null && /\?\[/.test(type)) || IS[element]!(one));
 }
 
-/** What is wrong with a call by any version's schema, or undefined. `more`: whether unknown arguments follow. */
+/** Why a call does not match the schema of some version, or undefined. `more`: whether unknown arguments follow. */
 export function misfit(name: string, args: readonly unknown[], more = false): string | undefined {
   const known = [...VERSIONS].filter(([, schemas]) => schemas.has(name));
   if (known.length === 0)

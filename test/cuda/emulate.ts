@@ -11,29 +11,29 @@ import * as native from '../../src/engine/libtorch/native/libtorch.js';
 // @ts-expect-error plain JavaScript, which runs while packages are being installed
 import { kernelText } from '../../src/engine/libtorch/native/nvcc.js';
 
-// Kernels for CUDA devices, compiled for the processor (emulator.h).
+// Compiles the CUDA kernels for the CPU (emulator.h).
 
 const here = (path: string) => fileURLToPath(new URL(path, import.meta.url));
 const KERNELS = here('../../src/engine/libtorch/native/cuda/');
 const RECORD = here('../../dist/engine/libtorch/bridge.node.json');
-/** What is compiled stays here, and is compiled again where a source, the compiler or PyTorch has changed. */
+/** Compiled files are kept here, and compiled again if a source, the compiler or PyTorch has changed. */
 const CACHE = here('../../node_modules/.cache/alitok-emulator/');
 
 const compiler = process.env.CXX || 'c++';
 
-/** The kernels that a text defines, by their names once its macros are expanded. */
+/** The names of the kernels that a text defines, after macro expansion. */
 function namesOf(text: string): string[] {
   const { stdout } = spawnSync(compiler, ['-E', '-P', '-x', 'c++', '-'], { input: text, encoding: 'utf8' });
   return [...stdout.matchAll(/extern "C" __global__ void (\w+)\(/g)].map(([, name]) => name);
 }
 
-/** Writes a file unless it is so already: then nothing is compiled again for it. */
+/** Writes a file only if its content changes, so that nothing is compiled again needlessly. */
 function write(name: string, text: string): void {
   const path = join(CACHE, name);
   if (!existsSync(path) || readFileSync(path, 'utf8') !== text) writeFileSync(path, text);
 }
 
-/** Compiles the module, for the libtorch that the bridge is built for; gives its path. */
+/** Compiles the module for the libtorch that the bridge is built for, and returns its path. */
 async function build(): Promise<string> {
   const { libtorch: lib } = JSON.parse(readFileSync(RECORD, 'utf8')) as { libtorch: string };
   const libtorch = native.findLibtorch(native.isLibtorch(dirname(lib)) ? dirname(lib) : undefined);
@@ -76,7 +76,7 @@ async function build(): Promise<string> {
   return module;
 }
 
-/** Whether a process is there that a lock names. */
+/** Whether the process that a lock file names is running. */
 function lives(lock: string): boolean {
   try {
     return process.kill(Number(readFileSync(lock, 'utf8')), 0);
@@ -85,7 +85,7 @@ function lives(lock: string): boolean {
   }
 }
 
-/** Builds while no other process does: several test files may need the module at once. */
+/** Builds under a lock, because several test files may need the module at once. */
 async function buildAlone(): Promise<string> {
   mkdirSync(CACHE, { recursive: true });
   const lock = join(CACHE, 'lock');
@@ -108,8 +108,8 @@ async function buildAlone(): Promise<string> {
 let loaded: Promise<void> | undefined;
 
 /**
- * Adds the operators of our own kernels to PyTorch, for tensors on the CPU, as `alitok_emulated::NAME`. The bridge is to be
- * loaded already, or to be loaded from the same libtorch.
+ * Adds the operators of our own kernels to PyTorch, for tensors on the CPU, as `alitok_emulated::NAME`. The bridge must use
+ * the same libtorch; it may be loaded before or after.
  */
 export function loadEmulated(): Promise<void> {
   loaded ??= buildAlone().then((module) => void createRequire(import.meta.url)(module));

@@ -1,5 +1,5 @@
-// The operators of our own kernels on tensors of the CPU, by the emulator: a module of Node.js beside the bridge, whose operators
-// are `alitok_emulated::NAME`.
+// Runs the operators of our own kernels on CPU tensors, with the emulator. This is a Node.js module separate from the bridge. Its
+// operators are named `alitok_emulated::NAME`.
 #include <node_api.h>
 #include <torch/library.h>
 
@@ -9,9 +9,9 @@
 
 #include "launch.h"
 #include "operators.h"
-// The emulator names what the kernels' text needs, so it comes last.
+// The emulator defines macros for the kernels' source, so it is included after the other headers.
 #include "emulator.h"
-// That text, which emulate.ts puts together.
+// The kernels' source, which emulate.ts writes.
 #include "kernels.inc"
 
 namespace alitok::cuda {
@@ -48,7 +48,7 @@ void launch(const std::string& kernel, const Grid& grid, void** arguments, c10::
   emulator::run([&] { found->second(arguments); }, grid.blocks, grid.threads, grid.shared, backwards);
 }
 
-/** As CUDA's libraries: what is bfloat16 is added up in float32, and then rounded. */
+/** Like CUDA's libraries: bfloat16 products are accumulated in float32 and then rounded. */
 at::Tensor product(const at::Tensor& x, const at::Tensor& weight, const c10::optional<at::Tensor>& bias) {
   const bool biased = bias.has_value() && bias->defined();
   TORCH_CHECK(x.scalar_type() == weight.scalar_type() && (!biased || bias->scalar_type() == x.scalar_type()),

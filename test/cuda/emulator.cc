@@ -35,7 +35,7 @@ ucontext_t home;
 Fiber* running;
 const std::function<void()>* body;
 
-/** Back to the scheduler. */
+/** Returns to the scheduler. */
 void leave(State state) {
   running->state = state;
   if (_setjmp(running->place) == 0) _longjmp(scheduler, 1);
@@ -58,7 +58,7 @@ void resume(unsigned index) {
   setcontext(&running->start);
 }
 
-/** Lets threads from `first` to `last` go on who all, apart from those that have ended, wait in `state`. */
+/** Makes threads `first` to `last` - 1 ready if all of them, apart from those that have ended, wait in `state`. */
 bool release(unsigned first, unsigned last, State state) {
   bool any = false;
   for (unsigned i = first; i < last; i++) {

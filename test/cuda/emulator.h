@@ -1,6 +1,6 @@
-// CUDA's kernels on a processor: what their text needs to be C++. A block's threads are fibers on one thread of the machine.
-// One runs until it comes to a barrier, so that values which are read without one are wrong here as well; and each kernel can
-// be run with its threads in the opposite order.
+// Runs CUDA kernels on the CPU. This header makes their source valid C++. A block's threads are fibers on one CPU thread. A fiber
+// runs until it reaches a barrier, so values that are read without the needed barrier are wrong here as well. Each kernel can
+// also be run with its threads in reverse order.
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -13,18 +13,18 @@ struct Dimension {
   unsigned x = 1, y = 1, z = 1;
 };
 
-/** Where the running thread stands. */
+/** Index of the running thread and of its block, and the sizes of the block and the grid. */
 extern Dimension thread, block, threads, blocks;
 
-/** Suspends the thread until all of its warp, or of its block, have come here. */
+/** Suspends the thread until all threads of its warp, or of its block, have reached this barrier. */
 void sync_warp();
 void sync_block();
-/** Eight bytes of each lane, for exchanges within a warp. */
+/** Eight bytes per lane, for exchanges within a warp. */
 uint64_t& slot(unsigned lane);
-/** The launch's shared memory; full of NaN when a block begins. */
+/** The launch's dynamic shared memory; filled with NaN when a block begins. */
 float* shared_memory();
 
-/** Runs `kernel` for all threads of all blocks. Throws std::runtime_error where threads wait for each other at different barriers. */
+/** Runs `kernel` for all threads of all blocks. Throws std::runtime_error if threads wait for each other at different barriers. */
 void run(const std::function<void()>& kernel, unsigned blocks, unsigned threads, size_t shared_bytes, bool backwards);
 
 template <typename T>

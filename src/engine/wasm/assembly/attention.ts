@@ -10,7 +10,10 @@ export function attentionScratch(queries: i32, length: i32): i32 {
   return GEMM_SCRATCH + ((2 * queries * length + 4) << 2);
 }
 
-/** Scaled scores in place → softmax by row; causal rows end at their own key, and the rest becomes zero, or NaN with them. */
+/**
+ * Replaces scores by the softmax of each scaled row, in place. Causal rows end at their own key; the rest of a row becomes
+ * zero, or NaN if the row is NaN.
+ */
 function softmaxRows(p: usize, queries: i32, length: i32, scale: f32, causal: i32): void {
   const s4 = f32x4.splat(scale);
   for (let i = 0; i < queries; i++) {
@@ -86,7 +89,7 @@ function dropRows(x: usize, y: usize, n: i32, at: i32, limit: u32, scale: f32, s
     store<f32>(y + (i << 2), load<f32>(x + (i << 2)) * (hash(at + i, seed) >= limit ? scale : 0));
 }
 
-/** `cache`: rows that k and v have for each batch, of which the first `length` count. */
+/** `cache`: number of rows in k and v per batch, of which the first `length` are used. */
 export function attention(
   batch: i32,
   heads: i32,
@@ -165,7 +168,7 @@ export function attentionGrad(
     const ko = <usize>(((b * length * heads + h) * d) << 2);
     gemm(queries, length, d, q + qo, row, 1, k + ko, 1, row, p, length, false, work);
     softmaxRows(p, queries, length, scale, causal);
-    // dv = dropped(p)ᵀ·dy, with dp as the place of dropped(p)
+    // dv = dropped(p)ᵀ·dy, with dropped(p) stored in the memory of dp
     let weights = p;
     if (limit != 0) {
       dropRows(p, dp, n, unit * n, limit, keep, seed);
@@ -174,7 +177,7 @@ export function attentionGrad(
     gemm(length, d, queries, weights, 1, length, dy + qo, row, 1, dv + ko, row, false, work);
     gemm(queries, length, d, dy + qo, row, 1, v + ko, 1, row, dp, length, false, work);
     if (limit != 0) dropRows(dp, dp, n, unit * n, limit, keep, seed);
-    // ds = p·(dp − Σ p·dp)·scale, in the place of dp; zero where a row does not see, whatever dp is there
+    // ds = p·(dp − Σ p·dp)·scale, stored in the memory of dp; zero at masked keys, whatever dp is there
     for (let i = 0; i < queries; i++) {
       const pr = p + ((i * length) << 2),
         dr = dp + ((i * length) << 2);

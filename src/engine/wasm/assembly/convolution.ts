@@ -1,7 +1,8 @@
-// What turns convolutions (NHWC) into matrix products: patches of pixels as rows, and back.
+// Convolutions (NHWC): conversion between images and rows of patches, for matrix products, and depthwise convolutions.
 
 /**
- * Patches of `images` images as rows (images·outH·outW, kh·kw·channels), zero outside. Parts share the rows of output.
+ * Writes the patches of `images` images as rows (images·outH·outW, kh·kw·channels), with zeros outside the images. Output rows
+ * are divided among the parts.
  */
 export function toColumns(
   images: i32,
@@ -42,7 +43,10 @@ export function toColumns(
   }
 }
 
-/** The transpose of `toColumns`: adds rows of patches into the images dx, which is zeroed. Parts share the images. */
+/**
+ * The transpose of `toColumns`: adds rows of patches to the images dx, which are set to zero first. Images are divided among
+ * the parts.
+ */
 export function fromColumns(
   images: i32,
   height: i32,
@@ -88,8 +92,8 @@ export function fromColumns(
 }
 
 /**
- * Depthwise convolution of images by a filter (kh, kw, channels), to y (images, outH, outW, channels). Parts share the rows
- * of output.
+ * Depthwise convolution of images by a filter (kh, kw, channels), to y (images, outH, outW, channels). Output rows are divided
+ * among the parts.
  */
 export function depthwise(
   images: i32,
@@ -121,7 +125,7 @@ export function depthwise(
       const to = y + <usize>(line * outW + ox) * run;
       let c: usize = 0;
       while (c < run) {
-        // Sixteen channels at a time stay in registers over the whole window; the last ones go one by one.
+        // Sixteen channels at a time stay in registers over the whole window; the remaining ones are processed one by one.
         const many = c + 64 <= run;
         let s0 = f32x4.splat(0),
           s1 = s0,
@@ -159,7 +163,10 @@ export function depthwise(
   }
 }
 
-/** dx of a depthwise convolution, filter (kh, kw, channels, multiplier); dx is zeroed. Parts share the images. */
+/**
+ * dx of a depthwise convolution, filter (kh, kw, channels, multiplier); dx is set to zero first. Images are divided among the
+ * parts.
+ */
 export function depthwiseGradInput(
   images: i32,
   height: i32,
@@ -216,7 +223,10 @@ export function depthwiseGradInput(
   }
 }
 
-/** dfilter (kh, kw, channels, multiplier) of a depthwise convolution; zeroed. Parts share the filter's positions. */
+/**
+ * dfilter (kh, kw, channels, multiplier) of a depthwise convolution; it is set to zero first. Filter positions are divided
+ * among the parts.
+ */
 export function depthwiseGradFilter(
   images: i32,
   height: i32,

@@ -3,7 +3,7 @@ import { exp4, hash, normalCdf4, sigmoid4 } from './math';
 // Elementwise kernels over n floats. Tensors' memory is padded to 16 bytes by the backend's allocator, so the last
 // group of four may be read and written whole.
 
-/** This part's share of n elements, in groups of four: bytes from the start. */
+/** Byte offset at which this part of n elements begins; parts consist of groups of four elements. */
 @inline function begin(n: i32, part: i32, parts: i32): usize {
   return (((<i64>((n + 3) >> 2) * part) / parts) as usize) << 4;
 }
@@ -61,7 +61,7 @@ export function sigmoid(n: i32, x: usize, y: usize, part: i32, parts: i32): void
   for (let o = begin(n, part, parts); o < end; o += 16) v128.store(y + o, sigmoid4(v128.load(x + o)));
 }
 
-/** max(x, 0). Of pmax and pmin the first argument is the result where it is NaN. */
+/** max(x, 0). pmax and pmin return their first argument where it is NaN. */
 export function relu(n: i32, x: usize, y: usize, part: i32, parts: i32): void {
   const end = begin(n, part + 1, parts);
   const zero = f32x4.splat(0);
@@ -76,7 +76,7 @@ export function clip(n: i32, x: usize, y: usize, low: f32, high: f32, part: i32,
     v128.store(y + o, f32x4.pmin(f32x4.pmax(v128.load(x + o), low4), high4));
 }
 
-/** The larger of each two numbers, or of each of a and the `single` b; NaN where one is. */
+/** Elementwise maximum of a and b, where b is one number if `single` is set; NaN where either is NaN. */
 export function maximum(n: i32, a: usize, b: usize, y: usize, single: i32, part: i32, parts: i32): void {
   const end = begin(n, part + 1, parts);
   const b4 = v128.load32_splat(b);
@@ -84,7 +84,7 @@ export function maximum(n: i32, a: usize, b: usize, y: usize, single: i32, part:
     v128.store(y + o, f32x4.max(v128.load(a + o), single ? b4 : v128.load(b + o)));
 }
 
-/** The smaller ones, likewise. */
+/** Elementwise minimum, likewise. */
 export function minimum(n: i32, a: usize, b: usize, y: usize, single: i32, part: i32, parts: i32): void {
   const end = begin(n, part + 1, parts);
   const b4 = v128.load32_splat(b);
@@ -132,7 +132,7 @@ export function adamw(
   }
 }
 
-/** Rotates channel pairs of x (tokens of `heads`·`width`, T tokens a sequence) by cos and sin (T, width/2). */
+/** Rotates channel pairs of x (tokens of `heads`·`width`, T tokens per sequence) by cos and sin (T, width/2). */
 export function rotary(
   rows: i32, tokens: i32, heads: i32, width: i32, x: usize, cos: usize, sin: usize, sign: f32, y: usize,
   part: i32, parts: i32,

@@ -2,7 +2,7 @@
 //
 // Matrices are addressed by two strides, so that transposed and interleaved ones need no copy:
 // A(i, k) at a + 4(i·ars + k·acs), B(k, j) at b + 4(k·brs + j·bcs), C(i, j) at c + 4(i·ldc + j).
-// Every element of C is summed in the same order whatever the partition, so results do not depend on threads.
+// Every element of C is summed in the same order for any partition, so results do not depend on the number of threads.
 
 /** Rows and columns of C that the inner loop keeps in registers: 12 of 16 hold C. */
 const MR: i32 = 6;

@@ -1,4 +1,4 @@
-/** Kernels on tensors' memory. The last two arguments of each: which part of how many to do. */
+/** Kernels on the memory of tensors. The last two arguments of each: the part to compute, and the number of parts. */
 export { attention, attentionGrad, attentionScratch } from './attention';
 export { depthwise, depthwiseGradFilter, depthwiseGradInput, fromColumns, toColumns } from './convolution';
 export {

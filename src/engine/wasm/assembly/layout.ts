@@ -2,7 +2,7 @@
 
 /**
  * Copies an array of up to six dimensions (outermost first) from one set of strides to another, in elements of four
- * bytes. Slices, transpositions, concatenations and paddings are all this. Parts share the two outer dimensions.
+ * bytes. Slices, transpositions, concatenations and padding all use it. The two outer dimensions are divided among the parts.
  */
 export function copy(
   d0: i32,
@@ -61,7 +61,7 @@ export function copy(
   }
 }
 
-/** y[j] = Σ over rows of x (rows, columns); each part for its own columns. */
+/** y[j] = Σ over rows of x (rows, columns). Each part computes its own columns. */
 export function sumRows(rows: i32, columns: i32, x: usize, y: usize, part: i32, parts: i32): void {
   const groups = (columns + 3) >> 2;
   const from = 4 * <i32>((<i64>groups * part) / parts);

@@ -1,6 +1,6 @@
 import { exp4 } from './math';
 
-// Rows by index, losses over rows, and nearest codes.
+// Lookup of rows by index, losses over rows, and nearest codes.
 
 @inline function first(rows: i32, part: i32, parts: i32): i32 {
   return <i32>((<i64>rows * part) / parts);
@@ -13,7 +13,10 @@ export function embedding(rows: i32, d: i32, weight: usize, indices: usize, y: u
     memory.copy(y + <usize>i * bytes, weight + <usize>load<i32>(indices + (i << 2)) * bytes, bytes);
 }
 
-/** dweight[indices[i]] += dy[i]; each part for its own columns, so that no two write to one place. dweight is zeroed. */
+/**
+ * dweight[indices[i]] += dy[i]; dweight is set to zero first. Each part computes its own columns, so that no two parts write to
+ * the same element.
+ */
 export function embeddingGrad(
   rows: i32, d: i32, entries: i32, dy: usize, indices: usize, dweight: usize, part: i32, parts: i32,
 ): void {
@@ -98,8 +101,8 @@ export function softmax(rows: i32, n: i32, x: usize, y: usize, part: i32, parts:
 }
 
 /**
- * Index of the least |e|² − 2·product in each row of products (rows, entries); the first wins a tie, and NaN is less than
- * all numbers.
+ * Index of the smallest |e|² − 2·product in each row of products (rows, entries). The first wins a tie, and NaN counts as
+ * less than all numbers.
  */
 export function nearest(
   rows: i32, entries: i32, products: usize, norms: usize, indices: usize, part: i32, parts: i32,
@@ -118,7 +121,7 @@ export function nearest(
   }
 }
 
-/** Index of the largest of each row of n, with `sign` −1 of the least; the first wins a tie, and NaN wins over all. */
+/** Index of the largest of each row of n, or of the smallest if `sign` is −1. The first wins a tie; NaN wins over all. */
 export function argMax(rows: i32, n: i32, x: usize, indices: usize, sign: f32, part: i32, parts: i32): void {
   for (let r = first(rows, part, parts); r < first(rows, part + 1, parts); r++) {
     const row = x + ((r * n) << 2);

@@ -1,13 +1,13 @@
 // Elementary functions on four lanes, to about float32 rounding.
 
 /**
- * eˣ: 2ⁿ·eʳ with |r| ≤ ½ ln 2 and a polynomial for eʳ (Cephes' expf). Infinity above ln of the largest float, NaN of NaN;
- * below −87.68, where the result is no longer normal, it is 0.
+ * eˣ: 2ⁿ·eʳ with |r| ≤ ½ ln 2 and a polynomial for eʳ (Cephes' expf). Infinity above ln of the largest float, NaN for NaN,
+ * and 0 below −87.68, where the result would be subnormal.
  */
 export function exp4(x: v128): v128 {
-  // pmin and pmax give their first argument where it is NaN.
+  // pmin and pmax return their first argument where it is NaN.
   const y = f32x4.pmax(f32x4.pmin(x, f32x4.splat(89)), f32x4.splat(-88));
-  // 2¹²⁷ is the largest power: the last results come from a larger r, and what is too large overflows in the product.
+  // 2¹²⁷ is the largest power: the largest results use a larger r, and results that are too large overflow in the product.
   // 2⁻¹²⁷ has the bits of 0.
   const n = f32x4.pmin(f32x4.nearest(f32x4.mul(y, f32x4.splat(1.44269504088896341))), f32x4.splat(127));
   let r = f32x4.sub(y, f32x4.mul(n, f32x4.splat(0.693359375)));
@@ -28,7 +28,7 @@ export function sigmoid4(x: v128): v128 {
   return f32x4.div(f32x4.splat(1), f32x4.add(f32x4.splat(1), exp4(f32x4.neg(x))));
 }
 
-/** Φ(x), the normal distribution's function; its tail by Abramowitz & Stegun 7.1.26, without cancellation. */
+/** Φ(x), the cumulative normal distribution; its tail by Abramowitz & Stegun 7.1.26, without cancellation. */
 export function normalCdf4(x: v128): v128 {
   const z = f32x4.mul(f32x4.abs(x), f32x4.splat(0.70710678118654752));
   const t = f32x4.div(f32x4.splat(1), f32x4.add(f32x4.splat(1), f32x4.mul(f32x4.splat(0.3275911), z)));

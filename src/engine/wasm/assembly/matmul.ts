@@ -1,6 +1,6 @@
 import { GEMM_SCRATCH, gemm, min } from './gemm';
 
-/** Below this many rows a product with a row-major weight is made of dot products: the weight is read once. */
+/** Below this many rows, a product with a row-major weight is computed by dot products, which read the weight once. */
 const DOT_ROWS: i32 = 5;
 
 @inline function sum4(v: v128): f32 {
@@ -53,7 +53,8 @@ function addBias(c: usize, ldc: i32, m: i32, n: i32, bias: usize): void {
 
 /**
  * `batches` products C_i = A_i·B_i (+ bias by column where `bias` is not 0; += where `accumulate` is not 0).
- * Batch i of each starts i·abs, i·bbs, i·cbs elements on. Parts share batches, else rows, else columns.
+ * Batch i of A, B and C starts at element i·abs, i·bbs and i·cbs. Batches, or else rows, or else columns are divided among
+ * the parts.
  */
 export function matmul(
   batches: i32, m: i32, n: i32, k: i32,

@@ -4,7 +4,7 @@
   return <i32>((<i64>rows * part) / parts);
 }
 
-/** y = (x − mean)/√(variance + ε)·weight + bias; with `rms`, mean is 0 and bias absent. Keeps mean and scale by row. */
+/** y = (x − mean)/√(variance + ε)·weight + bias; with `rms`, mean is 0 and bias absent. */
 export function rowNorm(
   rows: i32, d: i32, x: usize, weight: usize, bias: usize, y: usize, epsilon: f32, rms: i32, part: i32, parts: i32,
 ): void {
@@ -60,15 +60,15 @@ function varianceOf(x: usize, d: i32, mean: f32): f32 {
 }
 
 /**
- * 1/√(variance + ε). A variance beyond all floats has no deviation: NaN, for zero would make a row like any other of one
- * that has gone wrong. (RMSNorm does, as its formula does in PyTorch.)
+ * 1/√(variance + ε). NaN if the variance overflows, because a scale of zero would hide that a row has gone wrong. (For RMSNorm
+ * the scale is zero then, as by its formula in PyTorch.)
  */
 @inline function scaleOf(variance: f32, epsilon: f32, rms: i32): f32 {
   const scale: f32 = 1 / sqrt(variance + epsilon);
   return rms ? scale : scale + (variance - variance);
 }
 
-/** dx by row; leaves mean and scale of each row in `stats` (rows, 2) for `rowNormGradWeight`. */
+/** dx by row; writes mean and scale of each row to `stats` (rows, 2) for `rowNormGradWeight`. */
 export function rowNormGrad(
   rows: i32, d: i32, dy: usize, x: usize, weight: usize, dx: usize, stats: usize, epsilon: f32, rms: i32,
   part: i32, parts: i32,
@@ -111,7 +111,7 @@ export function rowNormGrad(
   }
 }
 
-/** dweight = Σ dy·n and dbias = Σ dy over rows, each part for its own columns. */
+/** dweight = Σ dy·n and dbias = Σ dy over rows. Each part computes its own columns. */
 export function rowNormGradWeight(
   rows: i32, d: i32, dy: usize, x: usize, stats: usize, dweight: usize, dbias: usize, part: i32, parts: i32,
 ): void {
@@ -141,7 +141,7 @@ export function rowNormGradWeight(
   }
 }
 
-/** GroupNorm of x (batch, pixels, channels); leaves mean and scale of each (image, group) in `stats`. */
+/** GroupNorm of x (batch, pixels, channels); writes mean and scale of each (image, group) to `stats`. */
 export function groupNorm(
   batch: i32, pixels: i32, channels: i32, groups: i32, x: usize, weight: usize, bias: usize, y: usize, stats: usize,
   epsilon: f32, part: i32, parts: i32,
@@ -202,7 +202,7 @@ export function groupNormGrad(
   }
 }
 
-/** dweight and dbias of GroupNorm, each part for its own channels. */
+/** dweight and dbias of GroupNorm. Each part computes its own channels. */
 export function groupNormGradWeight(
   batch: i32, pixels: i32, channels: i32, groups: i32, dy: usize, x: usize, stats: usize, dweight: usize, dbias: usize,
   part: i32, parts: i32,

@@ -1,4 +1,4 @@
-/** Folds the pixels of each window that are inside the image, for y (images, outH, outW, channels). */
+/** Reduces the pixels of each window that are inside the image to their mean or maximum: y (images, outH, outW, channels). */
 @inline
 function pool(
   images: i32,
@@ -31,13 +31,13 @@ function pool(
       const to = y + <usize>(line * outW + ox) * run;
       let c: usize = 0;
       while (c < run) {
-        // Sixteen channels at a time stay in registers over the whole window; the last ones go one by one.
+        // Sixteen channels at a time stay in registers over the whole window; the remaining ones are processed one by one.
         const many = c + 64 <= run;
         let s0 = f32x4.splat(start),
           s1 = s0,
           s2 = s0,
           s3 = s0;
-        // The quick maximum loses NaN: where it was is kept as bits that are NaN themselves.
+        // The fast maximum (pmax) loses NaN, so a mask records where NaN occurred. Its set bits are NaN themselves.
         let n0 = f32x4.splat(0),
           n1 = n0,
           n2 = n0,
@@ -91,7 +91,7 @@ function pool(
   }
 }
 
-/** The largest pixel of each window, NaN where there is one. Parts share the rows of output. */
+/** The maximum of each window, or NaN if it contains one. Output rows are divided among the parts. */
 export function maxPool(
   images: i32,
   height: i32,
@@ -115,7 +115,7 @@ export function maxPool(
   pool(images, height, width, channels, outH, outW, kh, kw, strideH, strideW, dilationH, dilationW, top, left, x, y, false, part, parts);
 }
 
-/** The mean of each window's pixels that are inside the image. Parts share the rows of output. */
+/** The mean of each window's pixels that are inside the image. Output rows are divided among the parts. */
 export function avgPool(
   images: i32,
   height: i32,
@@ -140,8 +140,8 @@ export function avgPool(
 }
 
 /**
- * dx (images, height, width, channels) of max pooling: each window's gradient goes to its first largest element, or to NaN.
- * Parts share the images.
+ * dx (images, height, width, channels) of max pooling: each window's gradient goes to its first maximum, or to a NaN if it
+ * contains one. Images are divided among the parts.
  */
 export function maxPoolGrad(
   images: i32,
@@ -184,7 +184,7 @@ export function maxPoolGrad(
               if (xx < 0 || xx >= width) continue;
               const at = (y * width + xx) * channels + c;
               const value = load<f32>(from + (<usize>at << 2));
-              // NaN is larger than all numbers; of several the last counts, as in PyTorch.
+              // NaN counts as larger than all numbers; of several NaNs the last one wins, as in PyTorch.
               if (best >= 0 && !(value > largest || value != value)) continue;
               best = at;
               largest = value;

@@ -1,39 +1,39 @@
-// What kernels are given besides tensors, and sizes that those who launch them must know: arguments.h has the same for them.
+// Kernel arguments other than tensors, and sizes that host code needs as well: it includes this file through arguments.h.
 
-/** Most tensors that one launch rounds, and how many of their numbers a block takes. */
+/** Maximum number of tensors in one launch of `round_all`, and elements per block. */
 constexpr u32 MOST_TENSORS = 48;
 constexpr u32 ROUNDED_BY_BLOCK = 4096;
 struct Rounded {
   const float* from[MOST_TENSORS];
   bf16* to[MOST_TENSORS];
   i64 size[MOST_TENSORS];
-  u32 first[MOST_TENSORS + 1]; // blocks before each tensor's
+  u32 first[MOST_TENSORS + 1]; // first block of each tensor, then the number of blocks
   int count;
 };
 
-/** Heads' vectors (B, T, H, D). */
+/** Sizes of head vectors (B, T, H, D). */
 struct Vectors {
   i64 count; // B·T·H
   u32 tokens, heads, width;
   float epsilon;
 };
-/** What is between the first numbers of neighbours along an axis. */
+/** Strides of the batch, token and head axes, in elements. */
 struct Apart {
   i64 batch, token, head;
 };
 
-/** How attention looks at its scores (rows, stride), rows in order of batch, head and query. */
+/** Options of attention's softmax over scores (rows, stride). Rows are ordered by batch, head and query. */
 struct Sight {
   i64 rows;
-  u32 queries, keys, stride; // what is behind a row's keys counts for nothing
+  u32 queries, keys, stride; // columns from `keys` to `stride` are ignored
   int causal; // the last query sees all keys, the one before it all but the last
   float scale;
-  u32 threshold; // of dropout; 0 drops nothing
+  u32 threshold; // dropout threshold; 0 drops nothing
   float keep;
   u32 seed;
 };
 
-/** Threads of a block in a decoding step, and the widest head. */
+/** Threads per block in a decoding step, and the largest supported head width. */
 constexpr u32 DECODE_THREADS = 256;
 constexpr u32 MOST_WIDTH = 128;
 /** Sizes of attention in a decoding step: the caches are (rows, longest, heads, width). */
@@ -42,9 +42,9 @@ struct Heads {
   float epsilon;
 };
 
-/** Threads that draw the code of an image. */
+/** Threads per block when codes are drawn; a block draws the code of one image. */
 constexpr u32 DRAW_THREADS = 512;
-/** How a code is drawn (engine/ops/drawing.ts), and the sizes of what is drawn from. */
+/** Sampling options (engine/ops/drawing.ts) and sizes. */
 struct Draw {
   u32 images, entries, steps;
   float temperature; // 0 for the most likely code

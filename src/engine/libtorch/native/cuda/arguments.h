@@ -1,4 +1,4 @@
-// arguments.cuh for those who launch kernels.
+// arguments.cuh for host code that launches kernels.
 #pragma once
 #include <cstdint>
 

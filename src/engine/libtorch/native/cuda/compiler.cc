@@ -16,7 +16,8 @@ namespace fs = std::filesystem;
 
 constexpr int CUDA_MAJOR = CUDART_VERSION / 1000;
 
-// NVRTC's interface (its header is in none of PyTorch's packages that every build needs). 0 is success.
+// NVRTC's interface. It is declared here because none of the PyTorch packages that every build needs contains NVRTC's header.
+// Status 0 is success.
 using Program = void*;
 struct Nvrtc {
   const char* (*error)(int);
@@ -39,7 +40,7 @@ bool look_up(void* library, const char* name, Function& function) {
   return function != nullptr;
 }
 
-/** Looks in a library, and in those that it was loaded with. */
+/** Looks up the functions in a library and its dependencies. */
 bool bind(void* library, Nvrtc& nvrtc) {
   return look_up(library, "nvrtcGetErrorString", nvrtc.error) && look_up(library, "nvrtcCreateProgram", nvrtc.create) &&
          look_up(library, "nvrtcDestroyProgram", nvrtc.destroy) &&
@@ -52,7 +53,7 @@ bool bind(void* library, Nvrtc& nvrtc) {
          look_up(library, "nvrtcGetSupportedArchs", nvrtc.architectures);
 }
 
-/** The folder of PyTorch's libraries, by one that the bridge is linked with. */
+/** The folder of PyTorch's libraries, found through one that the bridge is linked against. */
 fs::path torch_folder() {
   Dl_info info;
   if (dladdr(reinterpret_cast<void*>(&c10::cuda::device_count), &info) == 0 || !info.dli_fname) return {};
@@ -60,13 +61,14 @@ fs::path torch_folder() {
 }
 
 /**
- * Where NVRTC may be, best first. It opens a part of itself by name alone, and that finds only what the one that loaded it
- * would find, or what is loaded already: so the part is, where the folder is ours to name.
+ * Paths where NVRTC may be, best first. NVRTC opens its builtins library by file name only. That finds the library only if
+ * it is on the search path of the library that loaded NVRTC, or is already loaded. So the builtins library is loaded here
+ * where its folder is known.
  */
 std::vector<std::string> places() {
   std::vector<std::string> found;
   const fs::path torch = torch_folder();
-  // PyTorch's own stub has it loaded from where PyTorch looks for it. It needs the driver.
+  // PyTorch's stub library loads NVRTC from PyTorch's own search path. The stub needs the driver.
   found.push_back((torch / "libcaffe2_nvrtc.so").string());
   const fs::path packages = torch / ".." / ".." / "nvidia";
   const std::string together = "cu" + std::to_string(CUDA_MAJOR);
@@ -74,14 +76,14 @@ std::vector<std::string> places() {
     std::error_code missing;
     for (const auto& entry : fs::directory_iterator(folder, missing)) {
       const std::string name = entry.path().filename().string(), path = entry.path().string();
-      // PyTorch's archives put a hash into the name; "alt" is another build of the same.
+      // PyTorch's archives add a hash to the name; "alt" is another build of the same library.
       if (name.rfind("libnvrtc", 0) != 0 || name.find(".so") == name.npos || name.find(".alt.") != name.npos) continue;
       if (name.rfind("libnvrtc-builtins", 0) == 0) dlopen(path.c_str(), RTLD_LAZY | RTLD_LOCAL);
       else found.push_back(path);
     }
   }
   found.push_back("libnvrtc.so." + std::to_string(CUDA_MAJOR));
-  if (CUDA_MAJOR == 11) found.push_back("libnvrtc.so.11.2"); // what all versions from 11.2 to 11.8 are called
+  if (CUDA_MAJOR == 11) found.push_back("libnvrtc.so.11.2"); // the name in all versions from 11.2 to 11.8
   return found;
 }
 
@@ -92,7 +94,7 @@ struct Found {
 
 Found find() {
   Found found;
-  // Newer libtorches are linked with it, so that it is loaded already.
+  // Newer versions of libtorch are linked against NVRTC, so it is already loaded.
   if (void* loaded = dlopen("libtorch_cuda.so", RTLD_LAZY | RTLD_NOLOAD); loaded && bind(loaded, found.nvrtc)) return found;
   for (const std::string& place : places()) {
     void* library = dlopen(place.c_str(), RTLD_LAZY | RTLD_LOCAL);
@@ -103,7 +105,7 @@ Found find() {
   return found;
 }
 
-/** Looked for once, and never unloaded. */
+/** NVRTC is searched for once and never unloaded. */
 const Found& nvrtc() {
   static const Found& found = *new Found(find());
   return found;

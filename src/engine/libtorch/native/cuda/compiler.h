@@ -1,26 +1,26 @@
-// NVRTC, the compiler of kernels that comes with PyTorch, for devices that the build made no code for.
+// Compiles kernels with NVRTC, which comes with PyTorch, for devices that the build has no code for.
 #pragma once
 #include <string>
 
 namespace alitok::cuda {
 
-/** What was compiled: code for the driver, or why there is none. */
+/** The result of a compilation: code for the driver, or an error. */
 struct Compiled {
   std::string code;
-  /** Empty where it went well; else what the compiler said, or why there is no compiler. */
+  /** Empty on success; otherwise the compiler's log, or why there is no compiler. */
   std::string error;
 };
 
-/** Compiles a text for an architecture: `sm_90` gives code for that device, `compute_90` PTX for it and newer ones. */
+/** Compiles source text for an architecture: `sm_90` gives code for that device, `compute_90` PTX for it and newer devices. */
 Compiled compile(const std::string& text, const std::string& architecture);
 
 /**
- * Compiles a text for a device of such a compute capability. A compiler that is older than the device gives PTX of the
- * newest architecture that it knows, of which the driver makes the device's code.
+ * Compiles source text for a device of this compute capability. A compiler that is older than the device gives PTX for the
+ * newest architecture that it knows, and the driver compiles that PTX for the device.
  */
 Compiled compile_for(const std::string& text, int major, int minor);
 
-/** The line of a compiler's words that says what is wrong. */
+/** The first line of a compiler's log that contains `error:`, or else its first line. */
 std::string first_error(const std::string& log);
 
 }  // namespace alitok::cuda

@@ -1,16 +1,16 @@
-// A decoding step: what stands between its products. The position that it is at stands in memory of the device, for a step that
-// is recorded once and then replayed.
+// Kernels of a decoding step, apart from its matrix products. They read the position from device memory, so that a step can be
+// captured once and then replayed.
 
-/** Warps of a block in these kernels. */
+/** Warps per block in these kernels. */
 constexpr u32 WARPS = DECODE_THREADS / WARP;
-/** Keys that a warp looks at together. */
+/** Keys that a warp processes at a time. */
 constexpr u32 TOGETHER = 4;
 
-/** The sum over all threads of a block, in each. */
+/** The sum over all threads of a block, returned to every thread. */
 DEVICE float block_sum(float x) {
   __shared__ float sums[WARPS];
   x = warp_sum(x);
-  __syncthreads(); // somebody may still read the sums before
+  __syncthreads(); // other threads may still be reading the previous sums
   if (lane() == 0) sums[warp_in_block()] = x;
   __syncthreads();
   float total = 0;
@@ -18,7 +18,7 @@ DEVICE float block_sum(float x) {
   return total;
 }
 
-/** h = x + delta, n = rmsNorm(h), a block to a row. Without a delta, h is x and not written. h may be x. */
+/** h = x + delta, n = rmsNorm(h), one block per row. Without a delta, n = rmsNorm(x) and h is not written. h may be x. */
 template <typename T>
 DEVICE void add_norm(const float* x, const T* delta, const float* weight, float* h, T* n, u32 d, float epsilon) {
   const i64 row = static_cast<i64>(blockIdx.x) * d;
@@ -30,7 +30,8 @@ DEVICE void add_norm(const float* x, const T* delta, const float* weight, float*
   }
   const float scale = 1 / sqrtf(block_sum(squares) / d + epsilon);
   const float* from = delta ? h : x;
-  for (u32 i = threadIdx.x; i < d; i += blockDim.x) assign(n[row + i], from[row + i] * scale * weight[i]); // its own
+  // Each thread reads only those elements of h that it has written itself.
+  for (u32 i = threadIdx.x; i < d; i += blockDim.x) assign(n[row + i], from[row + i] * scale * weight[i]);
 }
 KERNEL add_norm_f(const float* x, const float* delta, const float* weight, float* h, float* n, u32 d, float epsilon) {
   add_norm(x, delta, weight, h, n, d, epsilon);
@@ -39,7 +40,7 @@ KERNEL add_norm_h(const float* x, const bf16* delta, const float* weight, float*
   add_norm(x, delta, weight, h, n, d, epsilon);
 }
 
-/** silu(gate)·value for rows of `hidden` gates and as many values: x (rows, 2·hidden) → y (rows, hidden). */
+/** silu(gate)·value: x (rows, 2·hidden) → y (rows, hidden). Each row of x has `hidden` gates, then `hidden` values. */
 template <typename T>
 DEVICE void swiglu_joined(const T* x, T* y, i64 n, u32 hidden) {
   const i64 i = static_cast<i64>(blockIdx.x) * blockDim.x + threadIdx.x;
@@ -50,7 +51,7 @@ DEVICE void swiglu_joined(const T* x, T* y, i64 n, u32 hidden) {
 KERNEL swiglu_joined_f(const float* x, float* y, i64 n, u32 hidden) { swiglu_joined(x, y, n, hidden); }
 KERNEL swiglu_joined_h(const bf16* x, bf16* y, i64 n, u32 hidden) { swiglu_joined(x, y, n, hidden); }
 
-/** A head's vector, normalised and turned, by one warp. */
+/** Normalises and rotates the vector of one head, with one warp. */
 template <typename T>
 DEVICE void prepare(const T* x, const float* weight, const float* cos, const float* sin, float* to, u32 width, float epsilon) {
   float squares = 0;
@@ -64,8 +65,8 @@ DEVICE void prepare(const T* x, const float* weight, const float* cos, const flo
 }
 
 /**
- * Attention of the query at `position`, a block to a head of a row: normalises and turns q and k, puts k and v into the caches,
- * and attends over them. qkv (rows, 3, heads, width) → y (rows, heads, width).
+ * Attention of the query at `position`, one block per head of each row: normalises and rotates q and k, writes k and v to the
+ * caches, and attends over them. qkv (rows, 3, heads, width) → y (rows, heads, width).
  */
 template <typename T, typename C>
 DEVICE void attend(const T* qkv, const float* q_norm, const float* k_norm, const float* cos, const float* sin,
@@ -89,7 +90,7 @@ DEVICE void attend(const T* qkv, const float* q_norm, const float* k_norm, const
     for (u32 i = lane(); i < width; i += WARP) assign(v_cache[at * stride + i], to_float(qkv[2 * stride + i]));
   __syncthreads();
 
-  // Each warp takes some of the keys, and keeps its weighted sum of values, relative to its largest score so far.
+  // Each warp processes some of the keys. Its weighted sum of values is relative to its largest score so far.
   constexpr u32 OWN = MOST_WIDTH / WARP;
   const float scale = 1 / sqrtf(static_cast<float>(width));
   float best = -INFINITE, weight = 0, sum[OWN] = {};

@@ -1,7 +1,7 @@
-// Kernels on a CUDA device. They are launched by the driver's own interface, which takes code that was compiled elsewhere: by
-// nvcc when the bridge was built, or by NVRTC at first use, where there was no nvcc or the device is of another kind.
+// Loads and launches kernels on a CUDA device. This uses the driver API, which accepts code that was compiled elsewhere: by
+// nvcc when the bridge was built, or by NVRTC at first use if there was no nvcc or the device has another architecture.
 //
-// `kernels.h` is written by build.js: KERNEL_TEXT, the text of all kernels, and KERNEL_CODE, nvcc's code for some devices.
+// build.js writes `kernels.h`: KERNEL_TEXT, the source of all kernels, and KERNEL_CODE, nvcc's code for some devices.
 #include <ATen/ATen.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAFunctions.h>
@@ -24,10 +24,10 @@
 namespace alitok::cuda {
 namespace {
 
-/** More memory than this, in bytes, the threads of a block share only where the kernel was allowed to. */
+/** Bytes of shared memory that a block can use by default. A kernel that needs more must opt in. */
 constexpr int PLAIN_SHARED = 48 << 10;
 
-/** The driver's functions. PyTorch does not link the driver either: a machine without one shall load the bridge. */
+/** The driver's functions. Like PyTorch, the bridge does not link against the driver, so it loads on machines without one. */
 struct Driver {
   decltype(&cuGetErrorString) error_string;
   decltype(&cuCtxGetCurrent) current_context;
@@ -69,7 +69,7 @@ const Driver& driver() {
   return driver;
 }
 
-/** Makes the current device's context this thread's, which the runtime does no sooner than at a call that needs it. */
+/** Makes the current device's context current on this thread. The runtime itself does so only at a call that needs it. */
 void ensure_context() {
   TORCH_CHECK(driver().missing.empty(), driver().missing);
   CUcontext context = nullptr;
@@ -79,14 +79,14 @@ void ensure_context() {
 
 struct Kernel {
   CUfunction function;
-  /** What its threads may share beside what it declares, in bytes. */
+  /** Bytes of dynamic shared memory that it may use. */
   int shared;
 };
 
-/** A device's code, loaded when it is first asked for, and never unloaded: the driver may be gone when the process ends. */
+/** A device's code, loaded at first use. It is never unloaded, because the driver may have shut down when the process ends. */
 struct Code {
   CUmodule module = nullptr;
-  /** Why there is none; empty where there is. */
+  /** Why the code could not be loaded; empty if it was loaded. */
   std::string error;
   std::unordered_map<std::string, Kernel> kernels;
 };
@@ -95,7 +95,7 @@ std::mutex mutex;
 
 std::string text() { return {reinterpret_cast<const char*>(KERNEL_TEXT), sizeof KERNEL_TEXT}; }
 
-/** The name of the first kernel in the text; empty where there is none. */
+/** The name of the first kernel in the text, or an empty string. */
 std::string some_kernel() {
   const std::string text = cuda::text(), before = "\nKERNEL ";
   const size_t at = text.find(before);
@@ -105,8 +105,8 @@ std::string some_kernel() {
 }
 
 /**
- * Loads the build's code. It fails for a device that no code was made for, and for PTX of a newer nvcc than the driver knows;
- * as the driver may look at the code no sooner than when a kernel is asked for, one is.
+ * Loads the build's code. This fails if the build has no code for the device, or if the PTX is from a newer nvcc than the
+ * driver supports. The driver may not check the code until a kernel is looked up, so one kernel is looked up here.
  */
 bool load_built(CUmodule& module) {
   if (!HAS_KERNEL_CODE || driver().load(&module, KERNEL_CODE) != CUDA_SUCCESS) return false;
@@ -115,12 +115,12 @@ bool load_built(CUmodule& module) {
   return name.empty() || driver().function(&function, module, name.c_str()) == CUDA_SUCCESS;
 }
 
-/** Loads the build's code, or else what NVRTC makes of the text. Throws c10::Error. */
+/** Loads the build's code or, if that fails, compiles the source with NVRTC. Throws c10::Error. */
 CUmodule load(c10::DeviceIndex device) {
   TORCH_CHECK(device >= 0 && device < c10::cuda::device_count(), "there is no device cuda:", static_cast<int>(device));
   const c10::cuda::CUDAGuard guard(device);
   ensure_context();
-  // Loading takes memory of the device, which a capture of a graph by this thread would take amiss.
+  // Loading allocates device memory, which would otherwise break a graph capture by this thread.
   const c10::cuda::CUDAStreamCaptureModeGuard relaxed(cudaStreamCaptureModeRelaxed);
   CUmodule module;
   if (load_built(module)) return module;
@@ -134,7 +134,7 @@ CUmodule load(c10::DeviceIndex device) {
   return module;
 }
 
-/** The code of a device, under `mutex`; looked for once, also where there is none. Never throws. */
+/** The code of a device. It is loaded at most once, even if that fails. The caller must hold `mutex`. Never throws. */
 Code& code_of(c10::DeviceIndex device) {
   static auto& codes = *new std::unordered_map<int, std::unique_ptr<Code>>();
   auto& code = codes[device];
@@ -151,7 +151,7 @@ Code& code_of(c10::DeviceIndex device) {
   return *code;
 }
 
-/** A kernel whose threads may share so many bytes. */
+/** Finds a kernel and lets it use `shared` bytes of dynamic shared memory. */
 CUfunction find(const std::string& name, int shared, c10::DeviceIndex device) {
   const auto check = [&](CUresult result) {
     TORCH_CHECK(result == CUDA_SUCCESS, "kernel ", name, " with ", shared, " shared bytes: ", driver().words(result));
@@ -161,7 +161,7 @@ CUfunction find(const std::string& name, int shared, c10::DeviceIndex device) {
   TORCH_CHECK(code.module, "kernel ", name, ": ", code.error);
   auto found = code.kernels.find(name);
   if (found == code.kernels.end()) {
-    const c10::cuda::CUDAStreamCaptureModeGuard relaxed(cudaStreamCaptureModeRelaxed); // it may be loaded only now
+    const c10::cuda::CUDAStreamCaptureModeGuard relaxed(cudaStreamCaptureModeRelaxed); // the driver may load the kernel only now
     CUfunction function;
     int declared = 0;
     check(driver().function(&function, code.module, name.c_str()));
@@ -176,7 +176,7 @@ CUfunction find(const std::string& name, int shared, c10::DeviceIndex device) {
   return kernel.function;
 }
 
-/** Which of the CUDA devices is meant: `cuda` is the current one. */
+/** The index of a CUDA device; `cuda` without an index is the current device. */
 c10::DeviceIndex index_of(c10::Device device) {
   return device.has_index() ? device.index() : static_cast<c10::DeviceIndex>(c10::cuda::current_device());
 }
@@ -184,7 +184,7 @@ c10::DeviceIndex index_of(c10::Device device) {
 }  // namespace
 
 void launch(const std::string& kernel, const Grid& grid, void** arguments, c10::Device device) {
-  if (grid.blocks == 0) return; // nothing to do, which the driver calls an error
+  if (grid.blocks == 0) return; // nothing to do; the driver would return an error
   const c10::DeviceIndex index = index_of(device);
   const c10::cuda::CUDAGuard guard(index);
   ensure_context();
@@ -205,7 +205,7 @@ std::string why_not(c10::Device device) {
     if (!device.is_cuda()) return "they are for CUDA devices, not for " + device.str();
     const char* wanted = std::getenv("ALITOK_CUDA_KERNELS");
     if (wanted && std::string(wanted) == "0") return "ALITOK_CUDA_KERNELS is 0";
-    // Asked before PyTorch, whose own words on a machine without a driver are about Python.
+    // Checked before PyTorch is called, because its own message on a machine without a driver is about Python.
     if (!driver().missing.empty()) return driver().missing;
     const c10::DeviceIndex index = index_of(device);
     const std::lock_guard<std::mutex> lock(mutex);
@@ -218,10 +218,10 @@ std::string why_not(c10::Device device) {
 }
 
 TORCH_LIBRARY_FRAGMENT(alitok, library) {
-  // Why a device cannot run our kernels, in one line; empty where it can. Loads them, which takes a while where they have to
-  // be compiled: to be asked before a graph is captured.
+  // Why a device cannot run our kernels, in one line; empty if it can. Loads the kernels, which takes a while if they must be
+  // compiled, so it should be called before a graph is captured.
   library.def("cuda_kernels(Device device) -> str", [](c10::Device device) { return why_not(device); });
-  // What NVRTC says against the kernels for an architecture such as `sm_90`; empty where it compiles them. Needs no device.
+  // NVRTC's error when it compiles the kernels for an architecture such as `sm_90`; empty on success. Needs no device.
   library.def("cuda_compile(str architecture) -> str",
               [](std::string architecture) { return compile(text(), architecture).error; });
 }

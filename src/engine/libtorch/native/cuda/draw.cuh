@@ -1,8 +1,11 @@
-// Drawing codes from logits, a block to an image.
+// Draws codes from logits, one block per image.
 
 constexpr u32 DRAW_WARPS = DRAW_THREADS / WARP;
 
-/** The sum over a block's threads, in each. Double: a code near the end is decided by the sum of thousands before it. */
+/**
+ * The sum over a block's threads, returned to every thread. It is double, because whether a code near the end is drawn depends
+ * on the sum of the thousands before it.
+ */
 DEVICE double draw_sum(double x) {
   __shared__ double sums[DRAW_WARPS];
   for (u32 step = WARP / 2; step > 0; step /= 2) x += __shfl_xor_sync(ALL_LANES, x, step);
@@ -30,7 +33,7 @@ DEVICE double draw_sum_before(double x) {
   return before;
 }
 
-/** The largest over a block's threads, in each. */
+/** The maximum over a block's threads, returned to every thread. */
 DEVICE u64 draw_max(u64 x) {
   __shared__ u64 found[DRAW_WARPS];
   for (u32 step = WARP / 2; step > 0; step /= 2) {
@@ -44,7 +47,10 @@ DEVICE u64 draw_max(u64 x) {
   return x;
 }
 
-/** A number and its index as one that is larger where the number is or, of equal ones, where the index is smaller; NaN is largest. */
+/**
+ * Combines a number and its index into a key for sorting. A larger number has a larger key; of equal numbers, the one with the
+ * smaller index has. NaN has the largest key.
+ */
 DEVICE u64 rank(float x, u32 index) {
   const u32 bits = __float_as_uint(x == 0 ? 0 : x); // −0 is 0
   const u32 order = x != x ? 0xffffffffu : bits >> 31 ? ~bits : bits | 0x80000000u;
@@ -53,8 +59,8 @@ DEVICE u64 rank(float x, u32 index) {
 DEVICE u32 index_of(u64 rank) { return 0xffffffffu - static_cast<u32>(rank); }
 
 /**
- * The largest rank r for which Σ measure(weight), over the weights of rank r or higher and `least` or higher, reaches `limit`;
- * found bit by bit. 0 where there is none.
+ * The largest rank r for which Σ measure(weight), over all weights of at least rank r and at least rank `least`, reaches
+ * `limit`; 0 if no rank does. Found bit by bit.
  */
 template <typename Measure>
 DEVICE u64 reaching(const float* weights, u32 first, u32 last, u64 least, double limit, Measure measure) {
@@ -72,9 +78,9 @@ DEVICE u64 reaching(const float* weights, u32 first, u32 last, u64 least, double
 }
 
 /**
- * One step: logits (images, entries), or (2·images, entries) with the class and then without, mixed by scales[position];
- * uniforms (steps, images) → codes (images, steps) at `position`, and ids (images or 2·images) of the next step. `weights`
- * (images, entries) is room to work in.
+ * Draws the codes of one step. logits (images, entries) or, with guidance, (2·images, entries): first with the class, then
+ * without, mixed by scales[position]. uniforms (steps, images). Writes codes (images, steps) at `position`, and ids (images or
+ * 2·images), the input of the next step. `weights` (images, entries) is workspace.
  */
 template <typename T>
 DEVICE void draw(const T* logits, const float* uniforms, const float* scales, const int* position, float* weights, int* ids,
@@ -83,7 +89,7 @@ DEVICE void draw(const T* logits, const float* uniforms, const float* scales, co
   const T* row = logits + static_cast<i64>(image) * n;
   const T* free = row + static_cast<i64>(draw.images) * n;
   weights += static_cast<i64>(image) * n;
-  // Each thread has a stretch of its own.
+  // Each thread has its own contiguous range of entries.
   const u32 share = (n + DRAW_THREADS - 1) / DRAW_THREADS;
   const u32 first = threadIdx.x * share < n ? threadIdx.x * share : n, last = first + share < n ? first + share : n;
 
@@ -98,12 +104,12 @@ DEVICE void draw(const T* logits, const float* uniforms, const float* scales, co
     const u64 own = rank(x, i);
     best = own > best ? own : best;
   }
-  best = draw_max(best); // after it, all have written their weights
+  best = draw_max(best); // its barriers also make all weights visible to all threads
   u32 code = index_of(best);
 
   if (draw.temperature != 0) {
     const float top = weights[code];
-    __syncthreads(); // all have read it
+    __syncthreads(); // all threads have read it
     for (u32 i = first; i < last; i++) weights[i] = expf((weights[i] - top) / draw.temperature);
     u64 least = 0;
     if (draw.top_k > 0 && draw.top_k < n)
@@ -128,7 +134,7 @@ DEVICE void draw(const T* logits, const float* uniforms, const float* scales, co
       if (sum > wanted) found = 0xffffffffu - i;
     }
     found = draw_max(found);
-    if (found > 0) code = index_of(found); // else rounding left a remainder, or the sum is NaN
+    if (found > 0) code = index_of(found); // otherwise rounding left a remainder, or the sum is NaN
   }
   if (threadIdx.x == 0) {
     codes[static_cast<i64>(image) * draw.steps + at] = code;

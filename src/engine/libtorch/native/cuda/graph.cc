@@ -1,25 +1,25 @@
-// Graphs: work that is captured once and then queued as a whole, so that its many small kernels cost one launch. Interfaces of
-// recent versions of PyTorch, so build.js leaves this file out where it does not compile.
+// CUDA graphs: work that is captured once and then launched as a whole, so that its many small kernels cost one launch. This
+// file uses interfaces of recent versions of PyTorch; build.js leaves it out where it does not compile.
 //
-//   graph_open   another stream becomes the current one. What runs now runs as ever: to be run once before it is captured,
-//                so that libraries make their handles and workspaces, and kernels are loaded, neither of which can be captured.
-//   graph_begin  from now on work is noted, and not done.
-//   graph_end    the former stream is the current one again, and the graph can be replayed there, as often as wanted.
+//   graph_open   makes another stream current. Work still runs as usual. Run it once before it is captured, so that libraries
+//                create their handles and workspaces and kernels are loaded; neither can be captured.
+//   graph_begin  from now on work is captured, not executed.
+//   graph_end    makes the former stream current again. The graph can then be replayed there any number of times.
 //
-// Memory. PyTorch's allocator gives a tensor's memory, once that is freed, to later tensors of the stream that was current
-// when it was made, with no regard for work on other streams. That is safe here because all work is queued by one thread, and
-// either stream waits for all work of the other one when it takes over:
-// - A tensor of the former stream that is freed between graph_open and graph_end gives its memory to tensors made after
-//   graph_end, whose work comes after all that the other stream did. In the same way for a tensor of the other stream that is
-//   freed after graph_end: the next graph_open waits for its last use. All graphs of a device share one stream, for which
-//   there is also only one workspace of cuBLAS.
-// - Tensors that are made between graph_begin and graph_end have their memory from a pool that is the graph's own. Nobody else
-//   gets it before graph_close, also when they are freed. Those that are kept hold what the last replay computed.
-// - What a graph reads and was made before graph_begin, its owner must keep, in place, as long as the graph is replayed: the
-//   allocator does not know that the graph has its address.
-// What waits for nobody is memory that goes back to the device: mapped pages ("expandable segments", which this engine asks
-// for) are unmapped once the stream that they belong to is done, though another one may still read them. So before the
-// allocator looks for memory beyond what it has, the other stream is made to wait for the current one (Settle).
+// Memory. When a tensor is freed, PyTorch's allocator gives its memory to later tensors of the stream that was current when
+// the tensor was created, regardless of work on other streams. That is safe here because one thread queues all work, and each
+// of the two streams waits for all work of the other one when it becomes current:
+// - A tensor of the former stream that is freed between graph_open and graph_end gives its memory to tensors created after
+//   graph_end, whose work runs after all work of the other stream. The same holds for a tensor of the other stream that is
+//   freed after graph_end: the next graph_open waits for its last use. All graphs of a device share one stream, which also has
+//   only one cuBLAS workspace.
+// - Tensors created between graph_begin and graph_end get their memory from the graph's own pool. Nothing else uses that memory
+//   before graph_close, even after the tensors are freed. Tensors that are kept hold the results of the last replay.
+// - A tensor that a graph reads and that was created before graph_begin must be kept, at the same address, as long as the graph
+//   is replayed. The allocator does not know that the graph uses that address.
+// Memory that is returned to the device does not wait for the other stream: mapped pages ("expandable segments", which this
+// engine asks for) are unmapped once the stream that they belong to is done, although another stream may still read them. So
+// before the allocator looks for memory beyond what it has, the other stream is made to wait for the current one (Settle).
 #include <ATen/ATen.h>
 #include <ATen/cuda/CUDAGraph.h>
 #include <c10/core/Event.h>
@@ -39,7 +39,7 @@ using c10::cuda::CUDAStream;
 
 enum class State {
   Open,      // the graph's stream is current
-  Capturing, // and takes notes
+  Capturing, // and work on it is captured
   Ready,     // can be replayed
   Failed,    // can only be freed
 };
@@ -51,13 +51,13 @@ struct Graph {
   State state = State::Open;
 };
 
-/** The graphs by number. Never destroyed: CUDA may be gone when the process ends. */
+/** The graphs by number. Never destroyed, because CUDA may have shut down when the process ends. */
 std::map<int64_t, Graph>& graphs = *new std::map<int64_t, Graph>();
-/** The stream on which a device's graphs are made, once one was. */
+/** The stream on which a device's graphs are captured, created for its first graph. */
 std::map<c10::DeviceIndex, CUDAStream>& streams = *new std::map<c10::DeviceIndex, CUDAStream>();
-/** The graph that is being made; −1 where there is none. */
+/** The graph that is being made, or −1. */
 int64_t open_graph = -1;
-/** The thread that makes graphs, and whose current stream is meant. */
+/** The thread that makes graphs; the current stream is the one of this thread. */
 std::thread::id owner;
 
 Graph& graph_of(int64_t number) {
@@ -66,28 +66,28 @@ Graph& graph_of(int64_t number) {
   return found->second;
 }
 
-/** Has one stream wait for the work that another one has now; nobody else waits. */
+/** Makes `stream` wait for the work that is queued on `other` now. The host does not wait. */
 void wait(const CUDAStream& stream, const CUDAStream& other) {
   c10::Event done(c10::DeviceType::CUDA);
   done.record(other.unwrap());
   done.block(stream.unwrap());
 }
 
-/** Before the allocator takes memory from the device, or gives it back: see above. */
+/** Runs before the allocator takes memory from the device or returns it; see above. */
 class Settle : public c10::FreeMemoryCallback {
  public:
   bool Execute() override {
-    // While a graph is made, nothing new is on the former stream; and what is captured can wait for no other stream.
+    // While a graph is made, the former stream gets no new work, and captured work cannot wait for another stream.
     if (open_graph >= 0 || streams.empty() || std::this_thread::get_id() != owner) return false;
     for (const auto& [device, stream] : streams) {
       const CUDAStream current = c10::cuda::getCurrentCUDAStream(device);
       if (current != stream) wait(stream, current);
     }
-    return false; // it has freed nothing
+    return false; // no memory was freed
   }
 };
 
-/** The former stream is current again, after all that the graph's stream did. */
+/** Makes the former stream current again. It waits for all work of the graph's stream. */
 void restore(Graph& graph) {
   open_graph = -1;
   c10::cuda::setCurrentCUDAStream(graph.before);
@@ -95,19 +95,20 @@ void restore(Graph& graph) {
 }
 
 /**
- * After a capture that ended in an error, or could not begin. Up to PyTorch 2.11 it stays noted in the allocator, which then
- * never gives memory back. Later versions have put that right themselves, and refuse the first call. Never throws.
+ * Cleans up after a capture that ended in an error or could not begin. Up to PyTorch 2.11, the allocator still has such a
+ * capture registered, and then never returns memory. Later versions clean up themselves, and the first call throws there;
+ * the error is ignored. Never throws.
  */
 void mend(Graph& graph) {
   try {
     c10::cuda::CUDACachingAllocator::endAllocateToPool(graph.stream.device_index(), graph.pool);
     c10::cuda::CUDACachingAllocator::releasePool(graph.stream.device_index(), graph.pool);
-    graph.graph.release(); // something in these versions may still ask the graph which capture is its own
+    graph.graph.release(); // leaked, because these versions may still ask the graph for its capture
   } catch (const std::exception&) {
   }
 }
 
-/** Ends a capture that shall not be used, in whatever state it is. Never throws. */
+/** Ends a capture that will not be used, whatever its state. Never throws. */
 void drop(Graph& graph) {
   try {
     if (graph.stream.is_capturing()) {
@@ -115,7 +116,7 @@ void drop(Graph& graph) {
       return;
     }
   } catch (const std::exception&) {
-    // Said by whatever made it fail.
+    // The call that failed has reported the error.
   }
   mend(graph);
 }
@@ -134,7 +135,7 @@ int64_t graph_open(at::Device device) {
   auto graph = std::make_unique<at::cuda::CUDAGraph>();
   wait(stream, before);
   owner = std::this_thread::get_id();
-  static int64_t next = 0; // a number is not used again, so that it never means another graph
+  static int64_t next = 0; // numbers are never reused, so that an old one cannot mean another graph
   const int64_t number = next++;
   graphs.emplace(number, Graph{std::move(graph), at::cuda::graph_pool_handle(), stream, before});
   open_graph = number;
@@ -146,8 +147,8 @@ void graph_begin(int64_t number) {
   Graph& graph = graph_of(number);
   TORCH_CHECK(graph.state == State::Open, "graph ", number, " has been captured");
   const c10::cuda::CUDAGuard guard(graph.stream.device_index());
-  graph.state = State::Capturing; // also where the call fails: part of it may have been done
-  // What other threads do, such as NCCL's, is no matter of ours.
+  graph.state = State::Capturing; // even if the call fails, because it may have been partly done
+  // Calls by other threads, such as NCCL's, do not affect the capture.
   graph.graph->capture_begin(graph.pool, cudaStreamCaptureModeThreadLocal);
 }
 
@@ -175,10 +176,10 @@ void graph_replay(int64_t number) {
 }
 
 /**
- * Frees a graph that is not being made. Replays that are queued go on: CUDA frees a graph in flight only when it is done
- * (cuGraphExecDestroy: "it will not be terminated, but rather freed asynchronously on completion"). The memory of its pool may
- * be given back to the device from now on, for which the allocator waits for the graph's stream alone; so that is made to wait
- * for the stream of the replays.
+ * Frees a graph that is not being made. Queued replays still run: CUDA frees a graph in flight only when it is done
+ * (cuGraphExecDestroy: "it will not be terminated, but rather freed asynchronously on completion"). From now on, the memory of
+ * its pool may be returned to the device. Before that, the allocator waits only for the graph's stream, so that stream is made
+ * to wait for the stream of the replays.
  */
 void free_graph(int64_t number) {
   Graph& graph = graph_of(number);
@@ -201,7 +202,7 @@ void graph_abort(int64_t number) {
     try {
       if (open_graph == number) restore(graph);
     } catch (const std::exception&) {
-      // A device that has failed says so at the next call.
+      // A device that has failed reports an error at the next call.
     }
   }
   graph.state = State::Failed;
@@ -213,14 +214,14 @@ void graph_abort(int64_t number) {
 }
 
 TORCH_LIBRARY_FRAGMENT(alitok, library) {
-  // Makes the stream of a device's graphs current, for work that is then to be captured. One graph is made at a time.
+  // Makes the stream of a device's graphs current, for work that will be captured. Only one graph can be made at a time.
   library.def("graph_open(Device device) -> int", graph_open);
   library.def("graph_begin(int graph) -> ()", graph_begin);
-  // Where it throws, the former stream is current again; the graph is to be freed.
+  // If it throws, the former stream is current again, and the graph must still be freed.
   library.def("graph_end(int graph) -> ()", graph_end);
-  // Queues the graph's work on the current stream, and waits for nothing.
+  // Queues the graph's work on the current stream, without waiting.
   library.def("graph_replay(int graph) -> ()", graph_replay);
-  // Gives up a graph in whatever state: what was current before is so again, and the graph is freed.
+  // Discards a graph in any state: the former stream becomes current again, and the graph is freed.
   library.def("graph_abort(int graph) -> ()", graph_abort);
   library.def("graph_close(int graph) -> ()", graph_close);
 }

@@ -1,6 +1,6 @@
-// RMSNorm and, CENTRED, LayerNorm over rows of d numbers, a warp to a row, and their gradients.
+// RMSNorm and, if CENTRED, LayerNorm over rows of d elements, one warp per row, and their gradients.
 
-/** What a row is normalised with. */
+/** The statistics that a row is normalised with. */
 struct Moments {
   float mean, scale; // the mean is 0 unless CENTRED; the scale is 1/√(variance + ε)
 };
@@ -21,14 +21,14 @@ DEVICE Moments moments(const X* x, u32 d, float epsilon) {
       if (i + j < d) squares += (v[j] - mean) * (v[j] - mean);
   }
   const float variance = warp_sum(squares) / d;
-  // A variance beyond all floats would make LayerNorm's row zeros; it is to be NaN.
+  // If the variance overflows, LayerNorm would give a row of zeros. `variance - variance` makes it NaN instead.
   return {mean, 1 / sqrtf(variance + epsilon) + (CENTRED ? variance - variance : 0)};
 }
 
 template <bool CENTRED, typename X, typename Y>
 DEVICE void norm(const X* x, const float* weight, const float* bias, Y* y, i64 rows, u32 d, float epsilon) {
   const i64 row = static_cast<i64>(blockIdx.x) * warps_of_block() + warp_in_block();
-  if (row >= rows) return; // the whole warp
+  if (row >= rows) return; // the whole warp returns
   x += row * d;
   y += row * d;
   const Moments m = moments<CENTRED>(x, d, epsilon);
@@ -42,7 +42,7 @@ DEVICE void norm(const X* x, const float* weight, const float* bias, Y* y, i64 r
   }
 }
 
-/** The sums of a block's warps, each of which has `columns` of them, added up to its part of `partial`. */
+/** Adds up the sums of a block's warps, `columns` per warp, and writes the result to the block's row of `partial`. */
 DEVICE void add_up(const float* sums, float* partial, u32 columns) {
   __syncthreads();
   for (u32 i = threadIdx.x; i < columns; i += blockDim.x) {
@@ -53,8 +53,8 @@ DEVICE void add_up(const float* sums, float* partial, u32 columns) {
 }
 
 /**
- * Writes dx, and into `partial` (blocks, 1 or CENTRED 2, d) what the rows of each block add to the gradients of weight and bias.
- * Each warp has a part of `sums` of its own, in which each lane adds up columns of its own: no barrier is needed before the end.
+ * Writes dx, and to `partial` (blocks, 1 or, if CENTRED, 2, d) the contribution of each block's rows to the gradients of weight
+ * and bias. Each warp has its own part of `sums`, and each lane its own columns there, so no barrier is needed before the end.
  */
 template <bool CENTRED, typename DY, typename X>
 DEVICE void norm_grad(const DY* dy, const X* x, const float* weight, X* dx, float* partial, i64 rows, u32 d, float epsilon) {
@@ -121,10 +121,10 @@ NORMS(h, f, bf16, float)
 NORMS(h, h, bf16, bf16)
 #undef NORMS
 
-// Heads' vectors, normalised and turned (rotary): x (B, T, H, D) → the same, a warp to a vector. Vectors may lie apart, as those
-// of one projection do.
+// RMSNorm and rotary embedding of head vectors: x (B, T, H, D) → the same shape, one warp per vector. The vectors need not be
+// adjacent in memory: q, k and v of one projection are not.
 
-/** Where vector `i` of the order (B, T, H) begins. */
+/** Offset of vector `i`, counted in the order (B, T, H). */
 DEVICE i64 place(const Vectors& all, const Apart& apart, i64 i) {
   const i64 token = i / all.heads;
   return token / all.tokens * apart.batch + token % all.tokens * apart.token + i % all.heads * apart.head;
@@ -156,7 +156,7 @@ KERNEL norm_rotary_h(const bf16* x, const float* weight, const float* cos, const
   norm_rotary(x, weight, cos, sin, y, all, from, to);
 }
 
-/** As norm_grad, of what norm_rotary gives: dx (B, T, H, D) lies together. */
+/** Gradient of norm_rotary, with `partial` as in norm_grad. dx (B, T, H, D) is contiguous. */
 template <typename DY, typename X>
 DEVICE void norm_rotary_grad(const DY* dy, const X* x, const float* weight, const float* cos, const float* sin, X* dx,
                              float* partial, const Vectors& all, const Apart& from, const Apart& through) {
@@ -169,7 +169,7 @@ DEVICE void norm_rotary_grad(const DY* dy, const X* x, const float* weight, cons
     const DY* g = dy + place(all, through, i);
     const float scale = moments<false>(v, d, all.epsilon).scale;
     const u32 angle = static_cast<u32>(i / all.heads % all.tokens) * (d / 2);
-    // The gradient, turned back.
+    // The gradient, rotated back.
     const auto back = [&](u32 pair, float& even, float& odd) {
       const float a = to_float(g[2 * pair]), b = to_float(g[2 * pair + 1]), c = cos[angle + pair], s = sin[angle + pair];
       even = a * c + b * s;

@@ -1,5 +1,5 @@
-// Operators made of our own kernels: what they check, how they divide their work, and which kernel they take. Nothing here
-// needs CUDA's headers.
+// Operators that run our own kernels. They check their arguments, divide the work into blocks and choose the kernel. Nothing
+// here needs CUDA's headers.
 #include "operators.h"
 
 #include <algorithm>
@@ -11,13 +11,13 @@
 namespace alitok::cuda {
 namespace {
 
-/** A kernel of single elements. */
+/** Launches an elementwise kernel. */
 template <typename... Values>
 void each_element(const std::string& kernel, const Tensor& x, Values... values) {
   if (x.numel() > 0) run(kernel, {blocks(x.numel(), 4 * THREADS), THREADS}, x.device(), values...);
 }
 
-/** Room for a result of x's size, in bfloat16 if `half`, else of its type. */
+/** An uninitialised result of x's shape, in bfloat16 if `half`, otherwise of x's type. */
 Tensor result_of(const Tensor& x, bool half) {
   return at::empty(x.sizes(), half ? x.options().dtype(kBFloat16) : x.options());
 }
@@ -35,10 +35,10 @@ Tensor norm(const char* kernel, const Tensor& x_, const Tensor& weight_, const T
   return y;
 }
 
-/** How many blocks share the rows of a norm's gradient, at most: as many as keep a large device busy. */
+/** Maximum number of blocks for the gradient of a norm: enough to keep a large device busy. */
 constexpr int64_t MOST_PARTS = 528;
 
-/** Blocks for the gradient of a norm, each of whose warps has room for `columns` sums. */
+/** The grid for the gradient of a norm, with shared memory for `columns` sums per warp. */
 Grid parts_of(int64_t rows, int64_t columns) {
   const int64_t warps = std::min<int64_t>(THREADS / WARP, SHARED_FLOATS / columns);
   TORCH_CHECK(warps > 0, "rows of ", columns, " numbers are too long for a gradient of a norm");
@@ -46,7 +46,7 @@ Grid parts_of(int64_t rows, int64_t columns) {
   return {static_cast<uint32_t>(count), static_cast<uint32_t>(warps * WARP), static_cast<uint32_t>(warps * columns * sizeof(float))};
 }
 
-/** dx, and the gradients by weight and bias (`sums`, d). */
+/** dx, and the gradients with respect to weight and bias (`sums`, d). */
 std::tuple<Tensor, Tensor> norm_grad(const char* kernel, const Tensor& dy_, const Tensor& x_, const Tensor& weight_, double epsilon,
                                      int64_t sums) {
   const Tensor dy = dy_.contiguous(), x = x_.contiguous(), weight = float32(weight_);
@@ -107,7 +107,7 @@ Tensor rotary(const Tensor& x_, const Tensor& cos_, const Tensor& sin_, bool inv
 namespace {
 
 Apart apart(const Tensor& x) { return {x.stride(0), x.stride(1), x.stride(2)}; }
-/** x with the numbers of each vector together. */
+/** x, copied if its vectors are not contiguous. */
 Tensor whole_vectors(const Tensor& x) { return x.stride(3) == 1 ? x : x.contiguous(); }
 
 Vectors vectors_of(const Tensor& x, const Tensor& cos, const Tensor& sin, double epsilon) {

@@ -1,4 +1,4 @@
-// Operations on single elements, four to a thread.
+// Elementwise operations, four elements per thread.
 
 /** The 32-bit hash of (index, seed) that decides every dropout, the same in all engines. */
 DEVICE u32 hash(u32 index, u32 seed) {
@@ -8,7 +8,7 @@ DEVICE u32 hash(u32 index, u32 seed) {
   return h ^ (h >> 16);
 }
 
-/** What dropout multiplies an element by: zero, which keeps NaN, or `scale`. */
+/** The factor that dropout multiplies an element by: zero, which keeps NaN, or `scale`. */
 DEVICE float kept(u32 index, u32 seed, u32 threshold, float scale) { return hash(index, seed) >= threshold ? scale : 0; }
 
 template <typename X, typename Y>
@@ -29,7 +29,7 @@ DROPOUT(f, h, float, bf16)
 DROPOUT(h, h, bf16, bf16)
 #undef DROPOUT
 
-// Heads' vectors x (B, T, H, D), which may lie apart, as (B, H, rows, D), a warp to a vector; zeros behind the T of a head.
+// Copies head vectors x (B, T, H, D) with any strides to (B, H, rows, D), one warp per vector, with zeros after a head's T rows.
 
 template <typename T>
 DEVICE void heads_first(const T* x, T* y, const Vectors& all, const Apart& from, u32 rows) {
@@ -48,7 +48,7 @@ DEVICE void heads_first(const T* x, T* y, const Vectors& all, const Apart& from,
 KERNEL heads_first_f(const float* x, float* y, Vectors all, Apart from, u32 rows) { heads_first(x, y, all, from, rows); }
 KERNEL heads_first_h(const bf16* x, bf16* y, Vectors all, Apart from, u32 rows) { heads_first(x, y, all, from, rows); }
 
-// float32 to bfloat16, of many tensors at once: a block takes a part of one.
+// Rounds many float32 tensors to bfloat16 in one launch. Each block rounds a part of one tensor.
 
 KERNEL round_all(Rounded all) {
   int tensor = 0;
@@ -99,8 +99,8 @@ KERNEL swiglu_grad_h(const bf16* dy, const bf16* gate, const bf16* value, bf16* 
   swiglu_grad(dy, gate, value, dgate, dvalue, n);
 }
 
-// Rotary embedding of adjacent pairs: x (B, T, H, D), cos and sin (T, D/2). A block turns one token's heads; `sign` −1 turns
-// them back.
+// Rotary embedding of adjacent pairs: x (B, T, H, D), cos and sin (T, D/2). A block rotates one token's heads; `sign` −1
+// rotates them back.
 
 template <typename T>
 DEVICE void rotary(const T* x, const float* cos, const float* sin, T* y, u32 tokens, u32 row, u32 width, float sign) {

@@ -1,5 +1,5 @@
-// What all kernels share. They include nothing, so that nvcc, NVRTC (which finds no header) and, for tests, a C++ compiler
-// take the same text: build.js puts the files *.cuh of this folder one after the other, this one first.
+// Definitions that all kernels share. Kernels include no headers, so that nvcc, NVRTC (which finds no headers) and, for tests, a
+// C++ compiler accept the same text: build.js concatenates the files *.cuh of this folder, this one first.
 //
 // A kernel's name ends with the element types of what it reads and writes, `f` for float32 and `h` for bfloat16. All
 // arithmetic is in float32.
@@ -16,7 +16,7 @@ constexpr u32 WARP = 32;
 constexpr u32 ALL_LANES = 0xffffffffu;
 #define INFINITE __uint_as_float(0x7f800000u)
 
-// Memory of a block whose size is the launch's `shared`.
+// Dynamic shared memory of a block. Its size is the launch's `shared`.
 #ifndef DYNAMIC_SHARED
 #define DYNAMIC_SHARED(name) extern __shared__ float name[]
 #endif
@@ -36,7 +36,7 @@ DEVICE void assign(bf16& to, float x) {
   to.bits = x == x ? static_cast<u16>((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16) : 0x7fc0u;
 }
 
-/** Four neighbours, which travel together where memory allows. */
+/** Four adjacent elements, loaded and stored in one access if they are aligned. */
 template <typename T>
 struct alignas(4 * sizeof(T)) Four {
   T at[4];
@@ -46,7 +46,7 @@ DEVICE bool aligned(const T* p) {
   return reinterpret_cast<u64>(p) % sizeof(Four<T>) == 0;
 }
 
-/** Elements i to i + 3 of p, of n; zeros for those behind the end. */
+/** Loads elements i to i + 3 of p, which has n elements; zeros past the end. */
 template <typename T>
 DEVICE void load(const T* p, i64 i, i64 n, float (&x)[4]) {
   if (i + 3 < n && aligned(p + i)) {
@@ -67,15 +67,15 @@ DEVICE void store(T* p, i64 i, i64 n, const float (&x)[4]) {
   }
 }
 
-/** The first of the four elements that are this thread's, in kernels without a loop. */
+/** Index of the first of this thread's four elements, in kernels without a loop. */
 DEVICE i64 own_four() { return 4 * (static_cast<i64>(blockIdx.x) * blockDim.x + threadIdx.x); }
 
-/** Its place in its warp, and the number of its warp in the block and of all warps. */
+/** The thread's index in its warp, the warp's index in the block, and the number of warps in the block. */
 DEVICE u32 lane() { return threadIdx.x % WARP; }
 DEVICE u32 warp_in_block() { return threadIdx.x / WARP; }
 DEVICE u32 warps_of_block() { return blockDim.x / WARP; }
 
-/** The sum, or the largest, over the lanes of a warp, in every lane. */
+/** The sum, or the maximum, over the lanes of a warp, returned to every lane. */
 DEVICE float warp_sum(float x) {
   for (u32 step = WARP / 2; step > 0; step /= 2) x += __shfl_xor_sync(ALL_LANES, x, step);
   return x;

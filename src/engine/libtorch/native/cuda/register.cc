@@ -1,4 +1,4 @@
-// The operators for tensors on CUDA devices. Those that the CPU has as well are declared with its own.
+// Registers the operators for tensors on CUDA devices. Those that the CPU has as well are declared with the CPU's operators.
 #include <torch/library.h>
 
 #include "operators.h"

@@ -1,11 +1,11 @@
-// What stands between the products of attention: softmax of the scores q·kᵀ, scaled, with the causal mask and dropout, a warp to
-// a row of keys. A hidden score counts as −∞, whatever it is, and so does what a row has behind its keys.
+// Attention between its matrix products: softmax of the scaled scores q·kᵀ, with the causal mask and dropout, one warp per row
+// of keys. A masked score counts as −∞, whatever its value, and so do the elements of a row after its keys.
 
 DEVICE u32 visible(const Sight& sight, i64 row) {
   return sight.causal ? sight.keys - sight.queries + static_cast<u32>(row % sight.queries) + 1 : sight.keys;
 }
 
-/** The largest score of a row and the sum of e to the power of all others' distance to it. */
+/** The largest score of a row, and the sum of exp((score − largest)·scale) over the row. */
 struct Peak {
   float score, sum;
 };
@@ -23,7 +23,7 @@ DEVICE float factor(const Sight& sight, i64 row, u32 i) {
   return sight.threshold == 0 ? 1 : kept(static_cast<u32>(row * sight.keys + i), sight.seed, sight.threshold, sight.keep);
 }
 
-/** scores → attention's weights, after dropout, in their place. */
+/** Replaces scores by the attention weights after dropout, in place. */
 template <typename T>
 DEVICE void softmax(T* scores, const Sight& sight) {
   const i64 row = static_cast<i64>(blockIdx.x) * warps_of_block() + warp_in_block();
@@ -39,7 +39,10 @@ DEVICE void softmax(T* scores, const Sight& sight) {
 KERNEL softmax_f(float* scores, Sight sight) { softmax(scores, sight); }
 KERNEL softmax_h(bf16* scores, Sight sight) { softmax(scores, sight); }
 
-/** scores → weights as above; dp, the gradient by these weights → the gradient by q·kᵀ; each in its place. */
+/**
+ * Replaces scores by weights as above, and dp, the gradient with respect to these weights, by the gradient with respect to
+ * q·kᵀ; both in place.
+ */
 template <typename T>
 DEVICE void softmax_grad(T* scores, T* dp, const Sight& sight) {
   const i64 row = static_cast<i64>(blockIdx.x) * warps_of_block() + warp_in_block();

@@ -1,4 +1,4 @@
-// Sampling's operators: a decoding step of the generator, and the drawing of its codes.
+// Operators for sampling: a decoding step of the generator, and the drawing of its codes.
 #include "operators.h"
 
 #include "arguments.h"
@@ -13,9 +13,10 @@ enum { QKV, PROJ, W13, W2, LAYERS };
 }  // namespace
 
 /**
- * All blocks of the generator for one position, and its last norm: x (B, 1, d) → (B, 1, d) in the weights' element type. cos and
- * sin (T, D/2), position (1) int32 on the device; caches (B, T, H, D): k and v of each block. norms: norm1, q_norm, k_norm and
- * norm2 of each block, then the last; weights and biases: qkv, proj, w1 and w3 as one, w2. There are no scales.
+ * Runs all blocks of the generator for one position, and its last norm: x (B, 1, d) → (B, 1, d) in the weights' element type.
+ * cos and sin (T, D/2), position (1) int32 on the device; caches (B, T, H, D): k and v of each block. norms: norm1, q_norm,
+ * k_norm and norm2 of each block, then the last norm; weights and biases of each block: qkv, proj, w1 and w3 as one, w2. The
+ * scales are not used.
  */
 Tensor generator_step(const Tensor& x_, const Tensor& cos_, const Tensor& sin_, const Tensor& position, at::TensorList caches,
                       at::TensorList norms, at::TensorList weights, const c10::List<optional<Tensor>>&,
@@ -52,7 +53,7 @@ Tensor generator_step(const Tensor& x_, const Tensor& cos_, const Tensor& sin_, 
     const Tensor gated = at::empty({rows, hidden}, options);
     run(named("swiglu_joined", both), {blocks(all, THREADS), THREADS}, device, data(both), data(gated), all,
         static_cast<uint32_t>(hidden));
-    add_norm(h, layer(W2, gated), norms[(block + 1) * NORMS]); // the next block's norm1, or the last
+    add_norm(h, layer(W2, gated), norms[(block + 1) * NORMS]); // the next block's norm1, or the last norm
   }
   return n.view({rows, 1, d});
 }
@@ -60,8 +61,8 @@ Tensor generator_step(const Tensor& x_, const Tensor& cos_, const Tensor& sin_, 
 // Drawing
 
 /**
- * Draws the codes of step `position`, whose logits are (B, N) or, where there are scales of guidance (T), (2·B, N): into the
- * column of codes (B, T), and into ids (B or 2·B), which the next step takes. uniforms (T, B). The position becomes the next.
+ * Draws the codes of step `position` from logits (B, N) or, with guidance scales (T), (2·B, N). Writes them to column `position`
+ * of codes (B, T) and to ids (B or 2·B), the input of the next step. uniforms (T, B). Increments the position.
  */
 void draw_step(const Tensor& logits_, const Tensor& uniforms, const optional<Tensor>& scales, const Tensor& position,
                const Tensor& ids, const Tensor& codes, double temperature, int64_t top_k, double top_p) {

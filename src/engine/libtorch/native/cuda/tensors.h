@@ -1,4 +1,4 @@
-// What operators do with tensors before they launch a kernel, and how its name says which types it takes.
+// Helpers that prepare tensors for a kernel, and that build the kernel's name from their types.
 #pragma once
 #include <ATen/ATen.h>
 
@@ -10,9 +10,9 @@
 namespace alitok::cuda {
 
 inline constexpr int64_t WARP = 32;
-/** Threads of a block, where nothing asks for another number; four elements each in the pointwise kernels. */
+/** Default number of threads per block. In the pointwise kernels, each thread processes four elements. */
 inline constexpr uint32_t THREADS = 256;
-/** Memory that the threads of a block can share on every device without asking, in floats. */
+/** Shared memory that a block can use on every device without opting in, in floats. */
 inline constexpr int64_t SHARED_FLOATS = 48 * 1024 / sizeof(float);
 
 using at::kBFloat16;
@@ -36,7 +36,7 @@ inline Tensor float32(const Tensor& tensor) {
   return tensor.contiguous();
 }
 
-/** `tensor` as contiguous rows of the type of `like`. */
+/** `tensor` with the type of `like`, contiguous. */
 inline Tensor as(const Tensor& tensor, const Tensor& like) { return tensor.to(like.scalar_type()).contiguous(); }
 
 inline void* data(const Tensor& tensor) { return tensor.defined() ? tensor.data_ptr() : nullptr; }
