@@ -220,7 +220,7 @@ describe.skipIf(!canRun('libtorch'))('several processes', () => {
   it.each([
     { dead: 1, processes: 1 },
     { dead: 0, processes: 3 }, // rank 0 hosts the store through which the processes communicate
-  ])('end when rank $dead is killed, name it, and the run resumes with $processes processes', async ({ dead, processes }) => {
+  ])('end when rank $dead is killed, with its name, and $processes resume', async ({ dead, processes }) => {
     const run = `killed-${dead}`;
     const never = ['steps=100000', 'batch_size=12'].map((text) => `generator_training.${text}`);
     const train = (...more: string[]) => trainGenerator(run, ...never, ...more);
