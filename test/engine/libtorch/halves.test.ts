@@ -328,7 +328,7 @@ describe.skipIf(!canRun('libtorch'))('numbers in bfloat16', () => {
       expect(values(y)).toEqual(values(ops.attention(q, k, v, options)));
     });
 
-    it.each(['bfloat16', 'float32'])('gelu keeps the dtype of its input, %s, and so does its gradient', (type) => {
+    it.each(['bfloat16', 'float32'])('gelu keeps the dtype %s, and so does its gradient', (type) => {
       const x = type === 'bfloat16' ? drawHalf(1, [4, 8]) : draw(1, [4, 8]);
       const dy = draw(2, [4, 8]);
       const y = ops.gelu(x);
