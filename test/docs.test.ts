@@ -5,7 +5,7 @@ import { describe, expect, it } from 'vitest';
 import { createProgram } from '../src/cli/program.js';
 import { commandLines, PAGES, readPage, repository, wordsOf } from './support/documented.js';
 
-/** What a page's commands give alitok, also where another program starts it. */
+/** The arguments of alitok in a page's commands, also where another program starts it. */
 const commandsOf = (page: string): string[][] =>
   commandLines(page).flatMap((line) => {
     const words = wordsOf(line).flatMap((word) => (word.startsWith('alitok ') ? wordsOf(word) : [word]));
@@ -13,7 +13,7 @@ const commandsOf = (page: string): string[][] =>
     return start < 0 ? [] : [words.slice(start + 1)];
   });
 
-/** What a command line says that the program does not know. */
+/** The parts of a command line that the program does not know. */
 function unknownIn(words: string[]): string[] {
   let command: Command = createProgram();
   let rest = command.parseOptions(words);
@@ -31,7 +31,7 @@ function unknownIn(words: string[]): string[] {
 }
 
 describe.each(PAGES)('%s', (page) => {
-  it('links to what is there', () => {
+  it('has no broken links', () => {
     const links = [...readPage(page).matchAll(/\]\(([^)#\s]+)(?:#[^)]*)?\)/g)].map(([, link]) => link);
     const broken = links.filter(
       (link) => !/^https?:/.test(link) && !existsSync(repository(`${dirname(page)}/${link}`)),
@@ -39,7 +39,7 @@ describe.each(PAGES)('%s', (page) => {
     expect(broken).toEqual([]);
   });
 
-  it('names commands and options that there are', () => {
+  it('names only existing commands and options', () => {
     for (const words of commandsOf(page))
       expect([words.join(' '), unknownIn(words)]).toEqual([words.join(' '), []]);
   });
@@ -58,7 +58,7 @@ function examplesOf(command: Command): string[] {
   return [...own, ...command.commands.flatMap((one) => examplesOf(one as Command))];
 }
 
-it('examples of the help name commands and options that there are', () => {
+it('examples in the help name only existing commands and options', () => {
   const examples = examplesOf(createProgram());
   expect(examples.length).toBeGreaterThan(20);
   expect(examples.filter((line) => unknownIn(wordsOf(line)).some((word) => word !== '--help'))).toEqual([]);

@@ -6,13 +6,13 @@ import { ConfigError, DataError, forCommandLine, option } from '../src/errors.js
 
 const SRC = fileURLToPath(new URL('../src', import.meta.url));
 
-/** Whose text is for users of the command line alone, or for browsers. */
+/** Modules whose text is only for users of the command line, or for browsers. */
 const OTHERS = /^(cli|doctor|quickstart)\/|^report\/page-style/;
-/** Options of other programs, and names of CSS. */
+/** Options of other programs, and CSS names. */
 const OF_OTHERS = /--(dereference|hard-dereference|check|always|dirty|abbrev|exclude)\b|var\(--/g;
 
 describe('options in messages', () => {
-  it('a program reads their names, the command line its flags', () => {
+  it('a program sees their names, the command line its flags', () => {
     const error = new DataError(
       `too large; raise ${option('maxPixels')}, or use ${option('engine', 'wasm')}`,
     );
@@ -21,7 +21,7 @@ describe('options in messages', () => {
     expect(new ConfigError(`try ${option('threads', 1)}`).message).toBe('try threads: 1');
   });
 
-  it('a message that goes on where another ends keeps them', () => {
+  it('a message that continues another one keeps them', () => {
     const first = new DataError(`give ${option('size')}`);
     expect(forCommandLine(new DataError(`${first.text}; or not`).text)).toBe('give --size; or not');
   });

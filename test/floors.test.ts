@@ -6,7 +6,7 @@ import { describe, expect, it } from 'vitest';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
 
-/** Floor of each room, as the tables of docs/architecture.md have them: `| 3 | `src/nn/` | … |`; a whole number means .5. */
+/** Floor of each room, from the tables in docs/architecture.md: `| 3 | `src/nn/` | … |`; a whole number means .5. */
 const floors = new Map(
   [
     ...readFileSync(join(ROOT, 'docs/architecture.md'), 'utf8').matchAll(/^\| (\d+(?:\.\d)?) \| (.+?) \|/gm),
@@ -18,7 +18,7 @@ const floors = new Map(
   ),
 );
 
-/** The room that a module is in: its folder, or itself where it lies in src. */
+/** The room of a module: its folder, or the module itself if it is directly in src. */
 const roomOf = (path: string) => (dirname(path) === 'src' ? path : `${dirname(path)}/`);
 
 const { output } = await cruise(
@@ -48,7 +48,7 @@ describe('the house of docs/architecture.md', () => {
     expect(wrong).toEqual([]);
   });
 
-  it('no circle of modules', () => {
+  it('no circular imports', () => {
     const circles = modules.flatMap(({ source, dependencies }) =>
       dependencies.flatMap(({ resolved, circular, dependencyTypes }) =>
         circular && !dependencyTypes.includes('type-only') ? [`${source} → ${resolved}`] : [],

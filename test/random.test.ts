@@ -3,13 +3,13 @@ import { Random } from '../src/random.js';
 
 const draws = (random: Random, n = 5) => Array.from({ length: n }, () => random.bits());
 
-test('a stream is its seed and purpose', () => {
+test('a stream depends only on its seed and purpose', () => {
   expect(draws(Random.of(1, 'crops'))).toEqual(draws(Random.of(1, 'crops')));
   expect(draws(Random.of(1, 'crops'))).not.toEqual(draws(Random.of(2, 'crops')));
   expect(draws(Random.of(1, 'crops'))).not.toEqual(draws(Random.of(1, 'dropout')));
 });
 
-test('a fork does not depend on how far its parent was drawn', () => {
+test('a fork does not depend on how many numbers its parent has drawn', () => {
   const parent = Random.of(3);
   const early = draws(parent.fork('a'));
   draws(parent, 100);
@@ -17,14 +17,14 @@ test('a fork does not depend on how far its parent was drawn', () => {
   expect(draws(parent.fork('b'))).not.toEqual(early);
 });
 
-test('a saved stream goes on where it stood, through JSON', () => {
+test('a stream saved as JSON continues where it was', () => {
   const random = Random.of(4, 'x');
   draws(random, 17);
   const saved = JSON.parse(JSON.stringify(random.state)) as number[];
   expect(draws(Random.fromState(saved))).toEqual(draws(random));
 });
 
-test('uniform and normal numbers have the moments they should', () => {
+test('uniform and normal numbers have the right moments', () => {
   const random = Random.of(5);
   const n = 50_000;
   const moments = (draw: () => number) => {
@@ -43,7 +43,7 @@ test('uniform and normal numbers have the moments they should', () => {
   expect(Math.abs(beyond2 - 0.0455)).toBeLessThan(0.005);
 });
 
-test('a permutation holds every number once, and all orders of three come up', () => {
+test('a permutation contains every number once, and all orders of three occur', () => {
   expect([...Random.of(6).permutation(100)].sort((a, b) => a - b)).toEqual(
     Array.from({ length: 100 }, (_, i) => i),
   );

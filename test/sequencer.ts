@@ -3,7 +3,7 @@ import { relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { BaseSequencer, type TestSpecification } from 'vitest/node';
 
-/** Longest first, so that none of these is begun when all others are done. The rest follows by Vitest's own order. */
+/** Longest first, so that no slow file starts last. The others follow in Vitest's own order. */
 const SLOW = [
   'e2e/docs',
   'e2e/torture',
@@ -27,7 +27,7 @@ const SLOW = [
   'tfjs/suite',
 ].map((name) => `${name}.test.ts`);
 
-/** What is tested on a device, the most important first. */
+/** Test files that run on a device, the most important first. */
 const ON_DEVICE = readFileSync(new URL('device-tests.txt', import.meta.url), 'utf8')
   .trim()
   .split('\n')

@@ -4,14 +4,14 @@ import { join } from 'node:path';
 import type { TestProject } from 'vitest/node';
 
 /**
- * What all files of a run have in common, as variables of the environment: a folder for what several of them need (made-once.ts),
- * and how many threads an engine takes. They share the processors, but fewer than two would leave kernels' parts untested.
+ * Sets environment variables for all test files of a run: a folder for shared files (made-once.ts), and the number of threads
+ * of an engine. Test files share the processors, but with fewer than two threads, parts of kernels would stay untested.
  */
 export default async function setUp({ vitest }: TestProject): Promise<() => Promise<void>> {
   const folder = await mkdtemp(join(tmpdir(), 'alitok-tests-'));
   const threads = Math.floor(availableParallelism() / (vitest.config.maxWorkers || 1));
   process.env.ALITOK_TEST_SHARED = folder;
   process.env.ALITOK_TEST_THREADS ??= String(Math.max(2, threads));
-  process.env.GOMP_SPINCOUNT ??= '1000'; // PyTorch's threads that wait leave the processor to other tests soon
+  process.env.GOMP_SPINCOUNT ??= '1000'; // waiting threads of PyTorch soon leave the processor to other tests
   return () => rm(folder, { recursive: true, force: true });
 }

@@ -1,5 +1,5 @@
-// Memory of one forward and backward pass of AR-B, with or without activation checkpointing: what tensors hold after the
-// forward pass, and the most that the process ever took. Weights are constants and no optimizer is there.
+// Memory of one forward and backward pass of AR-B, with or without activation checkpointing: the memory of all tensors after
+// the forward pass, and the peak memory of the process. Weights are constants, and there is no optimizer.
 //
 //   node test/bench/activations.js true|false [BATCH]
 import * as tf from '@tensorflow/tfjs';

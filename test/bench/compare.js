@@ -1,6 +1,6 @@
-// Times alitok, eager PyTorch and compiled PyTorch (peer.py) in turn, and prints the ratios peer/alitok: by the clock, and of
-// processor time, which with --threads 1 (no thread waits for another) means something on a busy machine too. Each of the
-// three is made and warmed up once for a case, and waits while another one runs; the median of the rounds counts.
+// Times alitok, eager PyTorch and compiled PyTorch (peer.py) in turn, and prints the ratios peer/alitok of wall-clock time and
+// of processor time, which with --threads 1 (no thread waits for another) is meaningful on a busy machine too. Each of the
+// three is set up and warmed up once per case, and waits while another one runs; the result is the median of the rounds.
 //   node test/bench/compare.js [case:batch[:codes] ...] [--rounds 3] [--threads 2] [--engine libtorch] [--device cpu]
 //     [--precision bf16] [--tf32] [--weights int8] [--no-compile] [--python python3] [--raw FILE]
 import { spawn } from 'node:child_process';
@@ -48,7 +48,7 @@ const COMMANDS = {
   ...(options.compile && { compiled: (name) => [python, path('peer.py'), name, ...peer, '--compile'] }),
 };
 
-/** A program that runs its case once each time it is told to. */
+/** A program that runs its case once per request. */
 function start([file, ...args]) {
   const child = spawn(file, args, { stdio: ['pipe', 'pipe', 'inherit'] });
   const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();

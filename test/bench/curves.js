@@ -1,6 +1,6 @@
-// A whole small training on a device beside the same on the CPU in float32: tokenizer stage 1 with its discriminator, stage 2,
-// codes, generator, sampled codes; and each stage once more from its state at half. It asks whether the curves of the losses
-// are the same ones. Pictures come from a formula, so that nothing is read and no image library is needed.
+// Compares a complete small training run on a device with the same run on the CPU in float32: tokenizer stage 1 with its
+// discriminator, stage 2, codes, generator, sampled codes. Each stage is also resumed from its state halfway. It checks
+// whether the loss curves agree. Images are computed from a formula, so no files and no image library are needed.
 //   node test/bench/curves.js [--device cuda] [--precision bf16] [--tf32] [--steps 60]
 import { parseArgs } from 'node:util';
 import * as tf from '@tensorflow/tfjs';
@@ -29,16 +29,16 @@ const rounded = precision === 'bf16' || tf32;
 
 const warmup_steps = Math.min(5, half);
 
-/** How many steps the mean of a curve goes over. */
+/** Number of steps in the moving average of a curve. */
 const WINDOW = Math.max(1, Math.min(8, half));
 /**
- * How far smoothed curves may be apart. Training makes much of little: in float32 another number of threads, which adds up
- * in another order, puts them 0.8 % apart after 60 steps, and bfloat16 1.1 %.
+ * Largest difference between smoothed curves. Training amplifies small differences: in float32, another number of threads,
+ * which changes the order of sums, puts them 0.8 % apart after 60 steps, and bfloat16 1.1 %.
  */
 const APART = rounded ? 0.06 : 0.03;
-/** How many of the codes must be the same that the same weights give: near ones change places by rounding. */
+/** Share of codes that must agree for the same weights: codebook entries at almost equal distances swap through rounding. */
 const SAME_CODES = rounded ? 0.9 : 0.99;
-/** Models this small are only slower on more. */
+/** Models this small only get slower with more threads. */
 const threads = 1;
 
 const TRANSFORMER = { width: 64, layers: 2, heads: 4 };
@@ -99,7 +99,7 @@ function batchOf(indices) {
   };
 }
 
-/** What a trainer wants of a loader: endless batches, each epoch in another order, from a position on. */
+/** The interface that a trainer needs from a loader: endless batches from a position on, reshuffled each epoch. */
 function openPictures({ epoch, offset } = { epoch: 0, offset: 0 }) {
   let at = epoch * PICTURES + offset;
   const index = (place) =>
@@ -119,7 +119,7 @@ function openPictures({ epoch, offset } = { epoch: 0, offset: 0 }) {
   };
 }
 
-/** What a generator's trainer wants of a token cache, in memory. */
+/** The interface that a generator's trainer needs from a token cache, in memory. */
 const cacheOf = (codes) => ({
   path: 'memory',
   ...{ images: PICTURES, crops: 1, tokens: geometry.tokens, classes },
@@ -132,7 +132,7 @@ const cacheOf = (codes) => ({
 
 const partsOf = (trainer) => Object.entries({ model: trainer.model, ...trainer.trainingParts });
 
-/** All that a checkpoint holds. */
+/** Everything that a checkpoint holds. */
 async function save(trainer) {
   const parts = {};
   for (const [name, parameters] of partsOf(trainer)) {
@@ -148,7 +148,7 @@ function restore(trainer, { state, parts }) {
   trainer.restore(state);
 }
 
-/** Makes steps up to `end`, and tells each one's numbers. */
+/** Runs steps up to `end` and reports the metrics of each. */
 async function go(trainer, end, curves) {
   while (trainer.steps < end) {
     const metrics = await trainer.step();
@@ -162,7 +162,7 @@ async function finish(trainer) {
   trainer.dispose();
 }
 
-/** Trains, and a second time from the state at half. Gives the trainer, its curves, and how far the second ones are off. */
+/** Trains, then resumes from the state halfway. Returns the trainer, its curves, and how far the resumed curves are off. */
 async function train(make, begin) {
   const trainer = make();
   begin(trainer);
@@ -197,8 +197,8 @@ const sample = async (generator) => {
 };
 
 /**
- * The whole way on the current engine; `report` is told each stage. `reference` is what the other one gave: its codes are
- * what the generator learns here too, and its weights are tried here.
+ * Runs all stages on the current engine and calls `report` after each. `reference` is the result of the other engine: its
+ * codes are the training data of the generator here too, and its weights are evaluated here.
  */
 async function run(reference, report = () => {}) {
   const stages = {};
@@ -229,7 +229,7 @@ async function run(reference, report = () => {}) {
   return { stages, codes, own, sampled, tokenizerWeights, generatorWeights };
 }
 
-/** Means over the last WINDOW points of each. */
+/** For each point, the mean of the last WINDOW points. */
 const smoothed = (points) =>
   points.map((_, i) => {
     const part = points.slice(Math.max(0, i - WINDOW + 1), i + 1);
@@ -243,7 +243,7 @@ function say(name, text, wrong = false) {
   console.log(`${name.padEnd(26)} ${text}${wrong ? '  <--' : ''}`);
 }
 
-/** Says how the curves of a stage are beside those of the CPU. */
+/** Reports how the curves of a stage compare with those of the CPU. */
 function compareStage(name, { curves, resumed }, { curves: others }) {
   const ends = (curve) => [curve[0], curve.at(-1)].map(([, value]) => value.toPrecision(4)).join(' to ');
   for (const [kind, points] of Object.entries(curves)) {
@@ -257,7 +257,7 @@ function compareStage(name, { curves, resumed }, { curves: others }) {
   say(`${name}, resumed at half`, text, tf.backend().device === 'cpu' ? resumed !== 0 : !(resumed <= APART));
 }
 
-/** Says how many codes are the same. */
+/** Reports how many codes are the same. */
 function compareCodes(name, codes, others, least) {
   const same = codes.reduce((sum, code, i) => sum + (code === others[i] ? 1 : 0), 0) / codes.length;
   say(name, `${percent(same)} of ${codes.length} are the same`, same < least);

@@ -1,10 +1,10 @@
-// How long it takes to open a data set of ImageNet's size and to read from it: a token cache of all images' ten crops, and
-// tar files. Makes them in a folder and removes them again.
+// Measures how long it takes to open a data set of ImageNet's size and to read from it: a token cache with ten crops of each
+// image, and tar files. Creates them in a folder and removes them afterwards.
 //
-//   node test/bench/data.js tokens FOLDER [IMAGES]    needs 5.5 kB an image
-//   node test/bench/data.js tar FOLDER [IMAGES]       needs 6 kB an image, as the bytes of images are holes
+//   node test/bench/data.js tokens FOLDER [IMAGES]    needs 5.5 kB per image
+//   node test/bench/data.js tar FOLDER [IMAGES]       needs 6 kB per image, since image contents are holes in the file
 //
-// Give another number of images for a smaller disk; both go up in proportion.
+// For a smaller disk, give a smaller number of images; both sizes are proportional to it.
 import { closeSync, ftruncateSync, openSync, rmSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { openDataset } from '../../dist/data/dataset.js';
@@ -81,7 +81,7 @@ async function benchTokens(path) {
   await cache.close();
 }
 
-/** webdataset's members: 110 kB of an image, which stay holes, and its class. */
+/** webdataset's members: 110 kB per image, left as holes, and its class. */
 function writeTar(path) {
   const header = (name, size) => {
     const block = Buffer.alloc(512);

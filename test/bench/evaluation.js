@@ -1,5 +1,5 @@
 // Times what the evaluation computes from features, at the size of the published one: statistics of 50,000 samples, the
-// Fréchet distance, KID, precision and recall against 10,000 references; on made-up features, and prints peak memory.
+// Fréchet distance, KID, precision and recall against 10,000 references. Features are synthetic. Prints peak memory too.
 //   node test/bench/evaluation.js [--engine libtorch] [--samples 50000] [--references 10000] [--dimensions 2048]
 import { parseArgs } from 'node:util';
 import { openEngine } from '../../dist/engine/index.js';
@@ -19,7 +19,7 @@ const { values } = parseArgs({
 const [samples, references, d] = [values.samples, values.references, values.dimensions].map(Number);
 const BATCH = 64;
 
-/** Rows as pooled features are: not negative, most of them small, and depending on each other. */
+/** Rows like pooled features: nonnegative, mostly small, and correlated. */
 function features(count, seed, scale) {
   const rows = new Float32Array(count * d);
   let state = seed;

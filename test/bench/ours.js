@@ -1,5 +1,5 @@
-// One case of `alitok bench` at another program's pace (compare.js): makes it, runs it once to warm up, says so in a line, and
-// then runs it once for each line that it is sent. Prints a line of JSON each time.
+// Runs one case of `alitok bench` on request (compare.js): sets it up, runs it once to warm up, prints a line, and then runs
+// it once for each line that it receives. Prints a line of JSON each time.
 //   node test/bench/ours.js sample:1:32 CONFIG '{"engine": "libtorch", "threads": 2, "weights": "float32", …}'
 import { createInterface } from 'node:readline';
 import { openCase, parseCase } from '../../dist/bench/cases.js';

@@ -1,6 +1,6 @@
-// How much sooner two processes do what one does, each with one thread: `node test/bench/processes.js FOLDER`, with
-// FOLDER holding the training photographs of CIFAR-10 in class folders. Rates are those that the progress lines end
-// with; the better of two rounds, in which one and two processes take turns.
+// Measures how much faster two processes are than one, each with one thread: `node test/bench/processes.js FOLDER`, where
+// FOLDER holds the training images of CIFAR-10 in class folders. Rates are the final ones of the progress lines, the
+// better of two rounds in which one and two processes take turns.
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -21,7 +21,7 @@ function alitok(...args) {
   return stderr;
 }
 
-/** Units a second of the last progress line. */
+/** Units per second in the last progress line. */
 const rateOf = (log) => Number([...log.matchAll(/\| (\S+) \w+\/s \|/g)].at(-1)[1]);
 
 const classes = readdirSync(data);

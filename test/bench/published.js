@@ -1,5 +1,5 @@
-// Writes the published tokenizer and a generator at full size with made-up weights as AliTok.pth and alitok_b.bin, and
-// samples one image from them with `alitok sample`; prints times and peak memory. Needs 2.3 GB of disk, 4.4 GB for XL.
+// Writes the published tokenizer and a generator at full size with synthetic weights as AliTok.pth and alitok_b.bin, and
+// samples one image from them with `alitok sample`. Prints times and peak memory. Needs 2.3 GB of disk, 4.4 GB for XL.
 //   node test/bench/published.js [alitok_b | alitok_l | alitok_xl] [--engine libtorch] [--folder /tmp/published] [--count 1]
 import { spawn } from 'node:child_process';
 import { mkdirSync, readFileSync, statSync } from 'node:fs';
@@ -59,7 +59,7 @@ async function write(path, parameters, seed) {
 const seconds = (began) => `${((performance.now() - began) / 1000).toFixed(1)} s`;
 const report = (what, result) => console.log(`${what.padEnd(44)} ${result}`);
 
-/** Runs the program; gives its peak resident memory. */
+/** Runs the program and returns its peak resident memory. */
 async function alitok(...args) {
   const binary = fileURLToPath(new URL('../../bin/alitok.js', import.meta.url));
   const began = performance.now();

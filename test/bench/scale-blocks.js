@@ -1,26 +1,26 @@
-// What the operations of a training step read and write, in numbers a position of the sequence: for test/bench/scale.js.
-// Counted by hand from src/models and src/engine/ops, whose gradients say what the backward pass does, and from the kernels
-// behind them, src/engine/libtorch/kernels with native/cuda.
+// Memory traffic of the operations of a training step, in numbers per position of the sequence, for test/bench/scale.js.
+// Counted by hand from src/models and src/engine/ops, whose gradients define the backward pass, and from the kernels
+// behind them in src/engine/libtorch/kernels and native/cuda.
 //
-// A row is [operation, what it reads, what it writes, what is special about it]. Numbers are
-//   half   what a layer gives, and gradients by that: bfloat16
-//   full   the residual stream, its gradients, and all that is exact: float32
-// A kernel that goes over a row of a tensor again at once finds it in a cache, so that is read once. Views cost nothing.
-// What is written stays until the backward pass is over, for tfjs keeps what gradients need, and the gradients themselves.
-// Special are rows with
-//   gone     what they write is freed when their kernel ends, or the forward pass does, or they write it in its place
-//   cuda     there is no such thing on a CPU in float32: the type of numbers changes and nothing else, or a kernel lacks something
-//   scores   they read or write attention's scores, a number for each query, key and head
+// A row is [operation, reads, writes, flags]. Numbers are
+//   half   outputs of layers, and their gradients: bfloat16
+//   full   the residual stream, its gradients, and everything that must be exact: float32
+// A kernel that reads a row of a tensor twice in succession finds it in a cache, so it counts once. Views cost nothing.
+// Outputs stay in memory until the end of the backward pass, since tfjs keeps the inputs of gradients, and the gradients.
+// Flags:
+//   gone     the output is freed at the end of its kernel or of the forward pass, or it is written in place
+//   cuda     not needed on a CPU in float32: it only changes the dtype, or makes up for something that a kernel lacks
+//   scores   reads or writes attention's scores, one number for each query, key and head
 const GONE = { gone: true };
 const CUDA = { cuda: true };
 const SCORES = { scores: true };
 const GONE_SCORES = { gone: true, scores: true };
 
-/** Bytes of a number on CUDA devices with `--precision bf16` and our own kernels, and on a CPU in float32. */
+/** Bytes per number on CUDA devices with `--precision bf16` and our own kernels, and on a CPU in float32. */
 export const BF16 = { half: 2, full: 4 };
 export const FLOAT32 = { half: 4, full: 4 };
 
-/** Bytes that rows move, apart from and with attention's scores, and of what they leave behind. */
+/** Bytes that rows move, without and with attention's scores, and bytes that stay in memory. */
 export function bytesOf(rows, { half, full }) {
   const bytes = (numbers) => half * (numbers.half ?? 0) + full * (numbers.full ?? 0);
   const total = { moved: 0, scores: 0, kept: 0 };
@@ -33,10 +33,11 @@ export function bytesOf(rows, { half, full }) {
 }
 
 /**
- * Attention with its q, k and v `width` numbers wide each; `scores`, for each query, where it has dropout. Products want each
- * head's rows together, and those of keys and values to a multiple of 8: of q they are, as normRotary writes it, k, v and dy are copied. Without dropout it is PyTorch's
- * flash attention, whose gradient begins with the forward pass; no scores are in memory.
- * `atOnce`: what the gradient has in memory at the most besides its results.
+ * Attention with q, k and v of `d` numbers each, and with `scores` per query if it has dropout. Matrix products need the
+ * rows of each head to be contiguous, and those of keys and values padded to a multiple of 8. normRotary writes q like this;
+ * k, v and dy are copied. Without dropout it is PyTorch's flash attention, whose gradient begins with the forward pass; no
+ * scores are in memory.
+ * `atOnce`: peak memory of the gradient besides its results.
  */
 function attention(d, scores) {
   if (scores === 0)
@@ -69,17 +70,17 @@ function attention(d, scores) {
   };
 }
 
-/** From dy, the residual stream's gradient, to that of a layer's result. */
+/** From dy, the gradient of the residual stream, to the gradient of a layer's output. */
 const back = (d, dropout) =>
   dropout ? ['dropout, rounded', { full: d }, { half: d }] : ['dy, rounded', { full: d }, { half: d }, CUDA];
 
-/** A layer's gradients: dx = dy·W, and dW = dyᵀ·x, which the other tables have. dy is read for both. */
+/** A layer's gradients: dx = dy·W, and dW = dyᵀ·x, which is counted in the other tables. dy is read for both. */
 const layer = (name, inputs, outputs) => [name, { half: 2 * outputs + inputs }, { half: inputs }];
 
 /** A block of the generator (models/generator/generator.ts), `hidden` numbers wide within its SwiGLU. */
 export function generatorBlock({ width: d, hidden: h, dropout, scores }) {
   const { forward, backward, atOnce } = attention(d, scores);
-  // What only dropout reads is not kept for a gradient.
+  // A tensor that only dropout reads is not kept for a gradient.
   const projection = dropout ? GONE : {};
   const drops = dropout ? [['dropout', { half: d }, { half: d }]] : [];
   return {
@@ -161,7 +162,7 @@ export function tokenizerBlock({ width: d }) {
   };
 }
 
-/** What the generator has before and after its blocks: embeddings, and logits of n codes with their loss. */
+/** The generator before and after its blocks: embeddings, and logits of n codes with their loss. */
 export function generatorEnds({ width: d, codes: n, dropout }) {
   return {
     forward: [
@@ -192,8 +193,8 @@ export function generatorEnds({ width: d, codes: n, dropout }) {
 }
 
 /**
- * Where convolutions are, everything between operations is float32, and tables go by one number of a result.
- * A layer of the discriminator (models/tokenizer/discriminator.ts), with as many numbers before it as after it.
+ * With convolutions, everything between operations is float32, and tables count per number of the output.
+ * A layer of the discriminator (models/tokenizer/discriminator.ts), with the same number of inputs and outputs.
  */
 export const CONVOLUTION = {
   forward: [
@@ -220,7 +221,7 @@ export const ELEMENTWISE = [
   ['backward, which reads dy and x', { full: 2 }, { full: 1 }],
 ];
 
-/** Networks that are not trained see two images, and the gradient goes back to one. Both are float32 throughout. */
+/** Frozen networks process two images, and the gradient goes back to one. Both passes are float32 throughout. */
 const twice = (rows) => [...rows, ...rows];
 export const VGG16 = [
   ...twice([
@@ -235,18 +236,18 @@ export const CONVNEXT = [
   ['its gradient, which reads dy and x', { full: 2 }, { full: 1 }],
 ];
 
-/** AdamW and what is before and after it, for one weight (src/train/step/optimization.ts, kernels/optimizer.ts). */
+/** AdamW and the operations before and after it, per weight (src/train/step/optimization.ts, kernels/optimizer.ts). */
 export const OPTIMIZER = [
   ['norm of the gradient', { full: 1 }, {}],
-  // PyTorch's AdamW would write its scale into the gradients; ours on the CPU takes it along.
+  // PyTorch's AdamW would write the scale into the gradients; ours on the CPU applies it in the same kernel.
   ['mean and clipping', { full: 1 }, { full: 1 }, CUDA],
   ['AdamW: weight, gradient, two moments', { full: 4 }, { full: 3 }],
 ];
 export const ROUNDED_COPY = [['rounded for products', { full: 1 }, { half: 1 }, CUDA]];
 
 /**
- * A weight in one micro-batch: forward, backward, and its gradient, which products give in float32 since PyTorch 2.8 (before it, 4
- * bytes more).
+ * A weight in one micro-batch: forward, backward, and its gradient, which products return in float32 since PyTorch 2.8
+ * (4 bytes more in earlier versions).
  */
 export const WEIGHT = {
   product: [['read', { half: 1 }, {}]],

@@ -1,6 +1,6 @@
-// What a training step is made of, for one image on one device: for test/bench/scale.js. Bytes are those of the tables in
-// scale-blocks.js, FLOPs those of flops.ts in src/models. tfjs keeps what gradients need, and the gradients, until the
-// backward pass is over, so they are what activations take.
+// The parts of a training step for one image on one device, for test/bench/scale.js. Bytes come from the tables in
+// scale-blocks.js, FLOPs from flops.ts in src/models. tfjs keeps the inputs of gradients, and the gradients, until the end
+// of the backward pass; together they are the memory of activations.
 
 import { generatorFlops } from '../../dist/models/generator/flops.js';
 import { Generator, hiddenWidth } from '../../dist/models/generator/generator.js';
@@ -20,20 +20,20 @@ import {
   VGG16,
 } from './scale-blocks.js';
 
-/** Bytes of weights, gradients and moments, and of whatever is between convolutions. */
+/** Bytes per number of weights, gradients and moments, and of everything between convolutions. */
 export const FLOAT = 4;
 
 const sizeOf = (parameters, wanted = () => true) =>
   [...parameters].reduce((sum, p) => sum + (!p.buffer && wanted(p) ? p.size : 0), 0);
-/** Whether a copy of a parameter in bfloat16 is kept beside it, as of the matrices of linear layers; biases are few. */
+/** Whether a bfloat16 copy of a parameter is kept, as for the matrices of linear layers; biases are small. */
 const isCopied = ({ name, shape }) =>
   shape.length === 2 && /weight$/.test(name) && !/embeddings?\.weight$/.test(name);
 const sumOf = (operations, wanted = () => true) =>
   [...operations].reduce((sum, [name, count]) => sum + (wanted(name) ? count : 0), 0);
-/** Queries by keys and weights by values, forward. */
+/** The products of queries and keys and of weights and values, forward. */
 const attentionOperations = (positions, width) => 4 * positions * positions * width;
 
-/** A part of a step of so many positions: bytes that it moves in either direction, and those that stay of each. */
+/** A part of a step with `positions` positions: bytes moved forward and backward, and bytes that each pass leaves in memory. */
 function part({ forward, backward }, positions, widths) {
   const [a, b] = [bytesOf(forward, widths), bytesOf(backward, widths)];
   const times = (n) => positions * n;
@@ -45,7 +45,7 @@ function part({ forward, backward }, positions, widths) {
   };
 }
 
-/** A stack of equal blocks. `again`: how often its gradient computes attention's products once more. */
+/** A stack of equal blocks. `again`: how often its gradient recomputes attention's products. */
 function stack({ positions, width, layers, operations, again, block }, widths) {
   const { atOnce } = block;
   return {
@@ -60,8 +60,8 @@ function stack({ positions, width, layers, operations, again, block }, widths) {
 }
 
 /**
- * The gradient of attention makes its scores again, one product of the two of the forward pass. PyTorch's flash attention does
- * the forward pass again before that.
+ * The gradient of attention recomputes the scores, one of the two products of the forward pass. PyTorch's flash attention
+ * also repeats the forward pass before that.
  */
 const AGAIN = { own: 0.5, flash: 1.5 };
 
@@ -96,7 +96,7 @@ export function generatorStep(config, widths = BF16) {
   };
 }
 
-/** 3×3 convolutions of VGG-16: FLOPs and results, forward. */
+/** 3×3 convolutions of VGG-16: FLOPs and outputs, forward. */
 function vgg16(side) {
   const parts = [
     [64, 64],
@@ -135,7 +135,7 @@ function convNeXt() {
   return found;
 }
 
-/** Results of the discriminator's layers for one image. */
+/** Outputs of the discriminator's layers for one image. */
 function discriminatorMade({ hidden_channels, stages }, side) {
   let made = 2 * side ** 2 * hidden_channels;
   for (let i = 0; i < stages; i++) {
@@ -145,7 +145,7 @@ function discriminatorMade({ hidden_channels, stages }, side) {
   return made;
 }
 
-/** Numbers of results and of their gradients, float32, and the bytes that are moved for each. */
+/** Numbers in outputs and in their gradients, float32, and the bytes that are moved for each. */
 function ends(made, { forward, backward }) {
   const moved = (rows) => ({ moved: made * bytesOf(rows, BF16).moved, scores: 0 });
   return { forward: moved(forward), backward: moved(backward), kept: FLOAT * made, gradients: FLOAT * made };
@@ -158,7 +158,7 @@ const together = (a, b) => ({
   gradients: a.gradients + b.gradients,
 });
 
-/** A tokenizer's steps in one phase; `adversary` says whose turn it is, if there is one. */
+/** A tokenizer's steps in one phase; with an adversary, `adversary` is the network whose turn it is. */
 export function tokenizerStep(config, stage, { w_lpips, w_perc }, adversary) {
   const geometry = tokenizerGeometry(config.tokenizer);
   const { image_size, grid, tokens, codebook_size, encoder, decoder } = geometry;
@@ -190,14 +190,14 @@ export function tokenizerStep(config, stage, { w_lpips, w_perc }, adversary) {
   const common = {
     parameters,
     copied: sizeOf(all, isCopied),
-    // Distances of every latent to every entry, without a gradient.
+    // Distances from every latent to every entry, without a gradient.
     forwardOnly: operations.get('quantize'),
     latents: stage === 1 && config.tokenizer_training.stage1.clustering ? tokens : 0,
     entries: codebook_size,
     tokenSize: config.tokenizer.token_size,
   };
   if (adversary === 'discriminator') {
-    // Two images, one drawn and one true, forward and backward.
+    // Two images, one reconstructed and one real, forward and backward.
     const both = ends(2 * judged.made, { forward, backward: [...byInput, ...byWeight] });
     const drawn = encoding.forward.moved + decoding.forward.moved;
     return {
@@ -214,7 +214,7 @@ export function tokenizerStep(config, stage, { w_lpips, w_perc }, adversary) {
     };
   }
   const frozen = stage === 2 && { ...encoding, frozen: true };
-  // The image, its patches and what the losses make of it.
+  // The image, its patches, and what the losses compute from it.
   const image = ends(8 * 3 * image_size ** 2, {
     forward: ELEMENTWISE.slice(0, 1),
     backward: ELEMENTWISE.slice(1),
@@ -226,9 +226,9 @@ export function tokenizerStep(config, stage, { w_lpips, w_perc }, adversary) {
     stacks: [frozen || encoding, decoding],
     operations: others,
     ends: adversary ? together(image, ends(judged.made, { forward, backward: byInput })) : image,
-    // The discriminator is judged by, not trained: forward, and back to the image.
+    // The discriminator is frozen here: forward, and back to the image.
     inputOnly: adversary ? judged.operations : 0,
-    // The networks see the image and its reconstruction, and go back to the latter.
+    // The networks process the image and its reconstruction; the gradient goes back to the latter.
     operations32: 3 * (lpips.operations + classifier.operations),
     networks: FLOAT * Math.max(lpips.made, classifier.made),
     networksMoved: lpips.made * bytesOf(VGG16, BF16).moved + classifier.made * bytesOf(CONVNEXT, BF16).moved,

@@ -1,15 +1,15 @@
-// Memory and time of training on paper: derived, not measured, from the models' sizes and a device's data sheet.
+// Estimates memory and time of training: derived, not measured, from the models' sizes and a device's data sheet.
 //
 //   node test/bench/scale.js                            the tables of docs/scaling.md
 //   node test/bench/scale.js generator.dropout=0        with other values of the config
-//   node test/bench/scale.js --rates b=900,l=600        with images a second of one device as measured, in place of the
+//   node test/bench/scale.js --rates b=900,l=600        with measured images per second of one device instead of the
 //                                                       data sheet's (b, l, xl, stage1, stage2)
-//   node test/bench/scale.js --tables memory,fits       these alone, of memory, image, generators, tokenizers, fits
-//   node test/bench/scale.js --check 330e9,43e9,2:1.84  what the same formulas say of a CPU with that matrix rate and
-//                                                       memory bandwidth, beside the seconds of a training step of AR-B
-//                                                       at batch 2: all as `alitok bench train` prints them
+//   node test/bench/scale.js --tables memory,fits       only these of memory, image, generators, tokenizers, fits
+//   node test/bench/scale.js --check 330e9,43e9,2:1.84  the result of the same formulas for a CPU with that matrix rate
+//                                                       and memory bandwidth, beside the seconds of a training step of
+//                                                       AR-B at batch 2: all as `alitok bench train` prints them
 //
-// Defaults are an H100 SXM, eight in a machine, NVLink within and 400 Gb/s a GPU between machines.
+// Defaults are an H100 SXM, eight per machine, NVLink within and 400 Gb/s per GPU between machines.
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { loadConfig } from '../../dist/config/load.js';
@@ -19,17 +19,17 @@ import { FLOAT, generatorStep, tokenizerStep } from './scale-parts.js';
 const { values, positionals: overrides } = parseArgs({
   allowPositionals: true,
   options: {
-    // FLOP/s of dense products in bf16 and in float32, and bytes a second of the device's memory
+    // FLOP/s of dense products in bf16 and in float32, and bytes per second of the device's memory
     peak: { type: 'string', default: '989e12' },
     peak32: { type: 'string', default: '67e12' },
     bandwidth: { type: 'string', default: '3.35e12' },
-    // shares of these that are reached in the long run
+    // sustained shares of these
     'peak-share': { type: 'string', default: '0.5' },
     'bandwidth-share': { type: 'string', default: '0.75' },
-    // GiB, and how much of it CUDA, its libraries and the allocator's gaps take
+    // GiB, and how much of it CUDA, its libraries and memory fragmentation take
     memory: { type: 'string', default: '79' },
     reserve: { type: 'string', default: '6' },
-    // bytes a second in one direction, of each GPU: within a machine, between machines; and the share reached
+    // bytes per second in one direction per GPU: within a machine, between machines; and the share reached
     link: { type: 'string', default: '450e9' },
     network: { type: 'string', default: '50e9' },
     'link-share': { type: 'string', default: '0.7' },
@@ -58,7 +58,7 @@ const path = (name) => fileURLToPath(new URL(`../../${name}`, import.meta.url));
 const configOf = (name) => loadConfig(path(`configs/${name}.yaml`), overrides);
 const sum = (items, of) => items.reduce((total, item) => total + of(item), 0);
 
-/** Seconds that one image takes a device, forward and backward, and what of it each resource takes. */
+/** Seconds that one image takes on a device, forward and backward, by resource. */
 function imageSeconds(step, { products, products32, bandwidth }, checkpointed = false) {
   const trained = step.stacks.filter(({ frozen }) => !frozen);
   const forward = sum(trained, (s) => s.operations);
@@ -82,7 +82,7 @@ function imageSeconds(step, { products, products32, bandwidth }, checkpointed = 
 
 const totalOf = (parts) => sum(Object.values(parts), (seconds) => seconds);
 
-/** Bytes of one image's activations and their gradients at the most. */
+/** Peak bytes of one image's activations and their gradients. */
 function imageBytes({ stacks, ends, networks }, checkpointed) {
   const gradientsOf = (s) => (s.frozen ? 0 : s.gradients);
   const ofBackward = checkpointed ? 0 : sum(stacks, gradientsOf);
@@ -90,7 +90,8 @@ function imageBytes({ stacks, ends, networks }, checkpointed) {
     ? sum(stacks, (s) => (s.frozen ? 1 : 2) * s.input) +
       Math.max(0, ...stacks.map((s) => (s.kept + gradientsOf(s)) / s.layers))
     : sum(stacks, (s) => s.kept) + ofBackward;
-  // Networks' are gone before the backward pass, when gradients are not there yet. Attention's scores live in one kernel.
+  // Those of frozen networks are freed before the backward pass, when there are no gradients yet. Attention's scores live
+  // in one kernel.
   const ofNetworks = Math.max(0, 2 * networks - ofBackward);
   return inStacks + ends.kept + ends.gradients + ofNetworks + Math.max(0, ...stacks.map((s) => s.atOnce));
 }
@@ -98,11 +99,11 @@ function imageBytes({ stacks, ends, networks }, checkpointed) {
 /** Bytes of the weights: in float32, and the copies in bfloat16 that products read. */
 const weightBytes = ({ parameters, copied }) => FLOAT * parameters + BF16.half * copied;
 
-/** Bytes that do not depend on the batch: weights, AdamW's two moments, and gradients as often as they are there. */
+/** Bytes that do not depend on the batch: weights, AdamW's two moments, and all copies of the gradients. */
 function stateBytes(step, { gpus, accumulation, sharded }) {
   const { trained, beside = 0 } = step;
   const moments = (2 * (trained + beside)) / (sharded ? gpus : 1);
-  // Those of the tape, the sum of micro-batches, and the sum over processes.
+  // Gradients of the tape, their sum over micro-batches, and their sum over processes.
   const gradients = (1 + (accumulation > 1 ? 1 : 0) + (gpus > 1 ? 1 : 0)) * trained;
   return weightBytes(step) + FLOAT * (beside + moments + gradients);
 }
@@ -115,13 +116,13 @@ function weightSeconds({ trained, copied }, { bandwidth }, { accumulation, check
   return (reads * bytes(WEIGHT.product) * copied + (bytes(WEIGHT.gradient) + sums) * trained) / bandwidth;
 }
 
-/** Seconds of what happens once a step: the gradient's norm, AdamW, and the weights' copies. */
+/** Seconds for the work done once per step: the gradient's norm, AdamW, and the weights' copies. */
 function optimizerSeconds({ trained, copied }, { bandwidth }, widths = BF16) {
   const bytes = (rows) => bytesOf(rows, widths).moved;
   return (bytes(OPTIMIZER) * trained + bytes(ROUNDED_COPY) * Math.min(copied, trained)) / bandwidth;
 }
 
-/** Seconds of what is between the processes, and how much of it the backward pass does not hide. */
+/** Seconds of communication between the processes, and how much of it the backward pass does not hide. */
 function exchange(step, gpus, images, backward) {
   if (gpus === 1) return { bytes: 0, seconds: 0, exposed: 0 };
   const within = gpus <= number('gpus-a-machine');
@@ -129,14 +130,14 @@ function exchange(step, gpus, images, backward) {
     number('link-share') * (within ? number('link') : Math.min(number('link'), number('network')));
   const bytes = ((2 * (gpus - 1)) / gpus) * FLOAT * step.trained;
   const bucket = ((2 * (gpus - 1)) / gpus) * 25 * 2 ** 20;
-  // Features of all for the clustering update, which waits for them.
+  // Features of all processes for the clustering update, which waits for them.
   const gathered = (gpus - 1) * images * (step.latents ?? 0) * ((step.tokenSize ?? 0) + 1) * FLOAT;
   const seconds = bytes / speed;
   const exposed = Math.max(seconds - backward, Math.min(bytes, bucket) / speed) + gathered / speed;
   return { bytes, seconds, exposed };
 }
 
-/** A step of `images` a device, in the fewest micro-batches that fit. Undefined where not one image does. */
+/** A step of `images` per device, in the fewest micro-batches that fit. Undefined if not even one image fits. */
 function plan(step, { gpus, images, sharded = false, checkpointed = false, rate }) {
   const each = imageBytes(step, checkpointed);
   for (let accumulation = 1; accumulation <= images; accumulation++) {
@@ -193,10 +194,10 @@ const NAMES = {
   memory: 'memory traffic',
   scores: 'attention scores',
 };
-/** What most of the time goes into. */
+/** The resource that takes most of the time. */
 function limit({ parts, compute, exposed, optimizer }) {
   if (exposed + optimizer > compute) return exposed > optimizer ? 'link' : 'optimizer';
-  const { scores, ...others } = parts; // these are memory traffic too
+  const { scores, ...others } = parts; // scores are memory traffic too
   others.memory += scores;
   return NAMES[Object.entries(others).sort(([, a], [, b]) => b - a)[0][0]];
 }
@@ -204,7 +205,7 @@ const counts = values.gpus.split(',').map(Number);
 
 const generators = ['b', 'l', 'xl'].map((name) => ({ name, config: configOf(`alitok_${name}`) }));
 const tokenizer = configOf('tokenizer');
-/** The steps of a stage's phases: how many of which. In adversarial phases the discriminator has every other one. */
+/** The number of steps of each kind in a stage's phases. In adversarial phases, every other step is the discriminator's. */
 const phasesOf = (stage) =>
   tokenizer.tokenizer_training[`stage${stage}`].phases.flatMap((phase) =>
     phase.adversarial
@@ -347,7 +348,7 @@ function printTokenizers() {
   );
 }
 
-/** The most images of a micro-batch that fit a device of so many GiB, one of eight: kept and checkpointed. */
+/** The largest micro-batch that fits a device with this many GiB, one of eight: without and with checkpointing. */
 function printFits() {
   const memories = [24, 40, 79];
   const models = [
@@ -373,8 +374,8 @@ function printFits() {
 }
 
 /**
- * What the formulas say of a CPU, from its limits, beside measured training steps of AR-B without dropout: the same tables, with
- * all numbers in float32, so nothing is rounded.
+ * The formulas' result for a CPU, from its limits, beside measured training steps of AR-B without dropout: the same tables,
+ * with all numbers in float32, so nothing is rounded.
  */
 function check([rate, bandwidth, ...measured]) {
   const config = loadConfig(path('configs/alitok_b.yaml'), ['generator.dropout=0']);

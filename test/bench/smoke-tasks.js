@@ -1,4 +1,4 @@
-// The child of smoke.js: does one task after the other, as they are sent, and answers each with a line.
+// The child process of smoke.js: runs tasks in the order in which they are sent, and answers each with a line.
 import { createServer } from 'node:net';
 import * as tf from '@tensorflow/tfjs';
 import { besideCpu, compareOperators } from '../../dist/doctor/compare-operators.js';
@@ -16,7 +16,7 @@ async function versions({ device }) {
   return { text: `alitok ${alitok}, tfjs ${tfjs}; ${description}, which loads PyTorch ${runtimeVersion}` };
 }
 
-/** What the CPU gave, which is the same for every precision. */
+/** The CPU's results, which are the same for every precision. */
 const known = new Map();
 
 async function operator({ name, device, precision }) {
@@ -56,14 +56,14 @@ async function group({ name, device }) {
   };
 }
 
-/** The device works in order, so it has done all that was asked of it when it answers this. */
+/** The device works in order, so all earlier work is done when this read returns. */
 function settle() {
   const last = tf.fill([1], 1);
   last.dataSync();
   last.dispose();
 }
 
-/** Microseconds of one call to hand it over, and to its end where many follow each other. */
+/** Microseconds per call: to launch it, and until it has completed in a long sequence of calls. */
 function costOf(call) {
   const COUNT = 2000;
   for (let i = 0; i < 50; i++) call();

@@ -1,9 +1,9 @@
-// The first thing to run on a machine where the program never ran: what is there, whether each operation gives on a device
-// what it gives on the CPU, whether processes can work together there, and what a call costs the host. Each is tried even
-// where others fail: they run in a child, which is replaced when it dies or hangs.
+// The first thing to run on a new machine: lists the hardware, checks whether each operation has the same result on a device
+// as on the CPU and whether processes can communicate, and measures the host's overhead per call. Each check runs even if
+// others fail: they run in a child process, which is replaced when it dies or hangs.
 //   node test/bench/smoke.js [--device cuda] [--precision float32|bf16] [--tf32] [--only WORD]
-// Without a precision all are tried that the device has; --only takes the tasks with a word in their names. It needs dist/
-// with the bridge in it.
+// Without a precision, all that the device supports are tested; --only selects the tasks with a word in their names. It
+// needs dist/ with the bridge in it.
 import { fork, spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
@@ -22,12 +22,12 @@ const found = devices();
 const device = values.device ?? (found.length > 1 ? 'cuda' : 'cpu');
 const onCpu = device === 'cpu';
 
-/** How long one task may take, in seconds, and the first of a process, which loads the library and starts the device. */
+/** Time limit of a task in seconds, and of the first task of a process, which loads the library and starts the device. */
 const PATIENCE = 20;
 const FIRST_PATIENCE = 90;
-/** And how long the child may take to end by itself. */
+/** Time limit for the child to end by itself. */
 const FAREWELL = 10;
-/** So many children may die: each time it takes seconds to start the device again. */
+/** Number of children that may die: each time, restarting the device takes seconds. */
 const MOST_DEATHS = 8;
 
 const chosen = { precision: values.precision ?? 'float32', tf32: values.tf32 };
@@ -36,7 +36,7 @@ const precisions = values.precision || values.tf32 ? [chosen] : all;
 const titleOf = ({ precision = 'float32', tf32 }) =>
   `operations in ${tf32 ? (precision === 'bf16' ? 'bf16 and TF32' : 'TF32') : precision}, beside the CPU in float32`;
 
-/** What the child is to do, in order; a title stands above the first of its kind. */
+/** The child's tasks, in order; a title is printed above the first of its kind. */
 const tasks = [
   { what: 'versions', name: 'engine', title: 'versions' },
   ...precisions.flatMap((precision) =>
@@ -65,7 +65,7 @@ function say(task, { status, text }) {
   console.log(`${status.padEnd(4)} ${text}`);
 }
 
-/** Has a child do the tasks from `first` on; gives the first that is left where the child ended before. */
+/** Runs the tasks from `first` on in a child; returns the first remaining task if the child ended early. */
 function doFrom(first) {
   const child = fork(fileURLToPath(new URL('smoke-tasks.js', import.meta.url)));
   let at = first;

@@ -1,5 +1,6 @@
-// One table of what `alitok bench --json` and peer.py printed: each case with the times of alitok, eager and compiled PyTorch,
-// the ratios peer/alitok, images a second, the share of the machine's limit, memory, and kernels a run or decoding step.
+// Prints one table from the output of `alitok bench --json` and peer.py: each case with the times of alitok, eager and
+// compiled PyTorch, the ratios peer/alitok, images per second, the share of the machine's limit, memory, and kernels per run
+// or decoding step.
 //   node test/bench/table.js times.jsonl
 import { readFileSync } from 'node:fs';
 

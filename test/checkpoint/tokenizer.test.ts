@@ -55,7 +55,7 @@ describe('a tokenizer file', () => {
     });
     const loaded = await loadTokenizer(older);
     expect(loaded.config).toEqual(VQ);
-    // As the version before there were several quantizers computed it.
+    // As computed by the last version with a single quantizer.
     expect(await fingerprint(loaded)).toBe('be1d3fbee93cf1f1');
   });
 
@@ -76,7 +76,7 @@ describe('a tokenizer file', () => {
     expect(await fingerprint(tokenizer)).not.toBe(before);
   });
 
-  it('is refused with a quantizer that there is not, or settings that do not fit it', async () => {
+  it('is refused with an unknown quantizer, or settings that do not match it', async () => {
     for (const [tokenizer, message] of [
       [{ ...VQ, quantizer: 'lfq' }, /tokenizer\.quantizer: .*"vq"\|/],
       [{ ...FSQ, fsq_levels: null }, /tokenizer\.fsq_levels: is missing/],

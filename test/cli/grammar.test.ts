@@ -31,7 +31,7 @@ describe('the options of all commands', () => {
     expect(names.get('-n')).toEqual(new Set(['--count']));
   });
 
-  it('each has a description, without a full stop, that begins in lower case or with a name', () => {
+  it('each has a description, without a full stop, that starts in lower case or with a name', () => {
     const odd = options.filter(
       ({ description }) => !/^[^A-Z ]|^[A-Z]{3}|^PNG|^YAML|^JSON|^CUDA/.test(description),
     );
@@ -49,7 +49,7 @@ describe('--debug without scopes', () => {
     ['train-ar --debug generator.layers=2', 'train-ar --debug=all generator.layers=2'],
     ['inspect --debug runs/a', 'inspect --debug=all runs/a'],
     ['train-ar --debug data,engine -r x', 'train-ar --debug data,engine -r x'],
-    ['train-ar --debug engin', 'train-ar --debug engin'], // so that the error can say what was meant
+    ['train-ar --debug engin', 'train-ar --debug engin'], // so that the error can suggest the right scope
   ])('%s', (given, expected) => {
     expect(complete(given)).toBe(expected);
   });

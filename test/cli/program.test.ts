@@ -6,7 +6,7 @@ import { examples, withConfig } from '../../src/cli/base/options.js';
 import { createProgram, type Register } from '../../src/cli/program.js';
 import { ConfigError, Interrupted } from '../../src/errors.js';
 
-/** A program with the command `train`, and what its action gets. */
+/** A program with the command `train`, and the arguments of its action. */
 function setUp() {
   const invocations: Invocation<ConfigOptions & { out: string }>[] = [];
   const train: Register = (program) => {
@@ -39,7 +39,7 @@ async function failure(...args: string[]) {
 }
 
 describe('the command line', () => {
-  it('hands options, global options before or after the command, and arguments over', async () => {
+  it('passes on options, global options before or after the command, and arguments', async () => {
     const { run, invocations } = setUp();
     await run(
       '--engine',
@@ -115,7 +115,7 @@ describe('the command line', () => {
 });
 
 describe('failures', () => {
-  it('of the user are one line, with the exit code of their kind', () => {
+  it('caused by the user are one line, with the exit code of their kind', () => {
     expect(describeFailure(new ConfigError('a.yaml: seed:\n  wrong'), false)).toEqual({
       text: 'error: a.yaml: seed: wrong\n',
       code: 2,
@@ -126,7 +126,7 @@ describe('failures', () => {
     });
   });
 
-  it('an array that there is no room for is no defect of the program', () => {
+  it('an array that does not fit in memory is not reported as a bug', () => {
     const { text, code } = describeFailure(new RangeError('Array buffer allocation failed'), false);
     expect(text).toMatch(
       /^error: not enough memory .*\(Array buffer allocation failed\); lower the batch size.*\n$/,
@@ -135,7 +135,7 @@ describe('failures', () => {
     expect(describeFailure(new RangeError('Maximum call stack size exceeded'), false).code).toBe(70);
   });
 
-  it('of the program say so, and how to see more', () => {
+  it('that are bugs say so, and how to see more', () => {
     const failed = describeFailure(new TypeError('x is undefined'), false);
     expect(failed.text).toBe('error: unexpected: x is undefined\nrun again with --verbose to see where\n');
     expect(failed.code).toBe(70);

@@ -10,7 +10,7 @@ const ESCAPE = '\x1b';
 const TOKEN = new RegExp(`${ESCAPE}\\[[?\\d;]*[a-zA-Z]|${ESCAPE}[78]|[\\s\\S]`, 'g');
 const COLOUR = new RegExp(`^${ESCAPE}\\[\\d*m$`);
 
-/** A stand-in for standard error that plays back what the user sees: lines, with \r, erasing and cursor moves done. */
+/** A fake standard error that computes what the user sees: lines after applying \r, erasing and cursor moves. */
 class Screen {
   lines = [''];
   private column = 0;
@@ -49,7 +49,7 @@ afterEach(() => {
 
 const work = { label: 'stage 1', total: 100, unit: 'steps' };
 
-describe('elsewhere than on a terminal', () => {
+describe('without a terminal', () => {
   it('progress is a line every ten seconds and at the end', () => {
     const screen = new Screen(false);
     const progress = new Terminal(screen, false).progress(work);
@@ -67,7 +67,7 @@ describe('elsewhere than on a terminal', () => {
     ]);
   });
 
-  it('counts the rate from where this run started, and keeps fields until there are new ones', () => {
+  it('computes the rate from the start of this run, and keeps fields until there are new ones', () => {
     const screen = new Screen(false);
     const progress = new Terminal(screen, false).progress({ ...work, start: 60 });
     vi.advanceTimersByTime(10_000);
@@ -83,7 +83,7 @@ describe('elsewhere than on a terminal', () => {
 });
 
 describe('on a terminal', () => {
-  it('the bar stays below the lines that are written meanwhile', () => {
+  it('the bar stays below lines that are written', () => {
     const screen = new Screen(true);
     const terminal = new Terminal(screen, false);
     const progress = terminal.progress(work);
@@ -106,7 +106,7 @@ describe('on a terminal', () => {
     ]);
   });
 
-  it('work inside other work takes its place until it stops', () => {
+  it('a nested bar replaces the outer one until it stops', () => {
     const screen = new Screen(true);
     const terminal = new Terminal(screen, false);
     const outer = terminal.progress(work);
@@ -154,7 +154,7 @@ describe('on a terminal', () => {
     }
   });
 
-  it('close leaves the line, and no timer that keeps the process alive', () => {
+  it('close keeps the line, and leaves no timer that keeps the process alive', () => {
     const screen = new Screen(true);
     const terminal = new Terminal(screen, false);
     terminal.progress(work);
@@ -191,7 +191,7 @@ describe('the log', () => {
     expect(screen.lines).toEqual(['[12:30:05] WARN: 2 files could not be read', '']);
   });
 
-  it('goes to the run folder as JSON lines, whatever the terminal shows', () => {
+  it('is written to the run folder as JSON lines, whatever the terminal shows', () => {
     const folder = mkdtempSync(join(tmpdir(), 'alitok-log-'));
     const screen = new Screen(false);
     const read = (name: string) =>

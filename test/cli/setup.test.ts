@@ -6,7 +6,7 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 
 let project: string;
 
-/** A project with one package, its own, whose build fails while there is a file `src/broken`. */
+/** A project with a single package, whose build fails while the file `src/broken` exists. */
 beforeAll(() => {
   project = mkdtempSync(join(tmpdir(), 'alitok-setup-'));
   for (const folder of ['bin', 'src/deep', 'src/engine/libtorch/native', 'part'])
@@ -43,15 +43,15 @@ function setup() {
 
 const INSTALL = expect.stringMatching(/^setup: installing packages/);
 const BUILD = expect.stringMatching(/^setup: building \(npm run build\)/);
-/** It knows itself whether there is anything to do, since that depends on which libtorch is found. */
+/** The script itself decides whether there is anything to build, since that depends on which libtorch is found. */
 const NATIVE = expect.stringMatching(/^native --if-found in .*alitok-setup-/);
 
-it('installs and builds a fresh clone once, then what has changed', () => {
+it('installs and builds a fresh clone once, then only what has changed', () => {
   expect(setup()).toEqual({ lines: [INSTALL, BUILD, NATIVE], stderr: '', status: 0 });
   expect(existsSync(join(project, 'node_modules/part/package.json'))).toBe(true);
   expect(setup()).toEqual({ lines: [NATIVE], stderr: '', status: 0 });
 
-  // A clock that runs ahead must not make it install or build again and again.
+  // A clock that runs ahead must not cause repeated installs or builds.
   const ahead = (minutes: number) => new Date(Date.now() + 60_000 * minutes);
   utimesSync(join(project, 'src/deep/a.ts'), ahead(1), ahead(1));
   expect(setup().lines).toEqual([BUILD, NATIVE]);
@@ -62,7 +62,7 @@ it('installs and builds a fresh clone once, then what has changed', () => {
   expect(setup().lines).toEqual([NATIVE]);
 });
 
-it('shows why a build failed, and builds again the next time', () => {
+it('shows why a build failed, and builds again next time', () => {
   writeFileSync(join(project, 'src/broken'), '');
   rmSync(join(project, 'dist'), { recursive: true });
   for (const _ of [1, 2]) {

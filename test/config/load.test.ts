@@ -20,7 +20,7 @@ function write(name: string, text: string): string {
   return file;
 }
 
-/** The one line that loading ends with; the test folder is left out. */
+/** The one-line error of loading, without the path of the test folder. */
 function errorOf(load: () => unknown): string {
   try {
     load();
@@ -43,7 +43,7 @@ describe('configs/', () => {
     expect(load(file).name).toBe(file.replace('.yaml', ''));
   });
 
-  it('the published files say the same as the defaults', () => {
+  it('the published files match the defaults', () => {
     const defaults = loadConfig(undefined);
     expect(load('tokenizer.yaml')).toEqual({ ...defaults, name: 'tokenizer' });
     expect(load('alitok_b.yaml')).toEqual({ ...defaults, name: 'alitok_b' });
@@ -68,13 +68,13 @@ describe('configs/', () => {
 });
 
 describe('values', () => {
-  it('a constant learning rate ends where it starts, also when it is overridden', () => {
+  it('a constant learning rate ends at its start value, also when it is overridden', () => {
     const [phase] = loadConfig(undefined, ['tokenizer_training.stage1.phases.0.lr=3e-4']).tokenizer_training
       .stage1.phases;
     expect(phase).toMatchObject({ steps: 50_000, lr: 3e-4, lr_end: 3e-4 });
   });
 
-  it('overrides reach sections, list entries and empty values, the last one wins', () => {
+  it('overrides can set sections, list entries and empty values; the last one wins', () => {
     const phases = 'tokenizer_training.stage2.phases';
     const config = loadConfig('configs/quickstart.yaml', [
       'seed=1',
@@ -117,7 +117,7 @@ describe('values', () => {
     expect(loadConfig(write('round.yaml', configToYaml(config)))).toEqual(config);
   });
 
-  it('the clustering update is on by default where the quantizer has one', () => {
+  it('the clustering update is on by default if the quantizer has one', () => {
     const clustering = (...overrides: string[]) =>
       loadConfig(undefined, overrides).tokenizer_training.stage1.clustering;
     expect(clustering()).toBe(true);
@@ -135,7 +135,7 @@ describe('values', () => {
   });
 });
 
-describe('errors name the place, the key and what is wrong', () => {
+describe('errors name the file, the key and the problem', () => {
   it.each([
     [
       'tokenizer:\n  codebok_size: 8',
@@ -237,7 +237,7 @@ describe('errors name the place, the key and what is wrong', () => {
     );
   });
 
-  it('of an object that comes from elsewhere', () => {
+  it('of an object from another source', () => {
     expect(errorOf(() => parseConfig({ seed: 'x' }, 'model.safetensors'))).toBe(
       'model.safetensors: seed: expected number, got "x"',
     );

@@ -22,7 +22,7 @@ import { canRun, openTested } from '../support/engines.js';
 import { quietJob } from '../support/job.js';
 
 const ENGINE = canRun('libtorch') ? 'libtorch' : 'wasm';
-/** Least number of configs; more are drawn until every key has had each of its values. */
+/** Minimum number of configs; more are drawn until every key has had each of its values. */
 const COUNT = Number(process.env.ALITOK_TEST_CONFIGS ?? 200);
 
 let folder: string;
@@ -99,7 +99,7 @@ const CLASSES = 2;
 /** One config in this many may be one that the trainers refuse. */
 const UNCHECKED = 10;
 
-/** Most patches a side, since attention over many tokens is slow. */
+/** Most patches per side, since attention over many tokens is slow. */
 const MOST_PATCHES = 8;
 
 const space = () =>
@@ -170,7 +170,7 @@ function journey(config: Config, at: (name: string) => string): [string, () => P
   ];
 }
 
-/** Values as they can be given to a command. */
+/** The values as command-line arguments. */
 function commandLine(values: Values): string {
   return toOverrides(values)
     .map((text) => `'${text.replaceAll("'", "'\\''")}'`)
@@ -243,7 +243,7 @@ it('every config that validates trains and samples, or is refused in a line that
   expect(trained / (trained + refused.length)).toBeGreaterThan(0.8);
 }, 3_600_000);
 
-it('so does a config with the networks of the perceptual terms', async () => {
+it('a config with the networks of the perceptual terms does too', async () => {
   const [vgg16, lpips, convnext] = ['vgg16.pth', 'lpips.pth', 'convnext.pth'].map((name) =>
     join(folder, name),
   );

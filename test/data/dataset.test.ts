@@ -31,7 +31,7 @@ async function makeList(text: string): Promise<string> {
 const pairs = (set: ImageSet) => Array.from(set.classes, (c, i) => [set.path(i), c]);
 
 describe('class folders', () => {
-  it('have the rank of their name in code point order, with what lies deeper', async () => {
+  it('are numbered by name in code point order, and include nested folders', async () => {
     await make(
       'b/2.JPG',
       'b/10.jpeg',
@@ -55,7 +55,7 @@ describe('class folders', () => {
     ]);
   });
 
-  it('without images keep their rank; hidden names and other files are passed over', async () => {
+  it('without images keep their number; hidden names and other files are skipped', async () => {
     await make('a/readme.txt', 'b/1.png', 'b/.1.png', '.cache/1.png', 'b/Thumbs.db', 'notes.txt');
     const set = await openDataset({ folder });
     expect(set.classNames).toEqual(['a', 'b']);
@@ -73,11 +73,11 @@ describe('class folders', () => {
 });
 
 describe('links', () => {
-  it('to a folder that they are in are left out, however they lead there', async () => {
+  it('to a parent folder are left out, whatever their path', async () => {
     await make('set/a/1.png', 'set/a/deep/2.png', 'set/b/3.png', 'beside/4.png');
     await symlink('..', join(folder, 'set/a/up')); // the root
     await symlink('../..', join(folder, 'set/a/deep/up')); // the class
-    await symlink(folder, join(folder, 'set/b/far-up')); // what the root lies in, with other images in it
+    await symlink(folder, join(folder, 'set/b/far-up')); // the parent of the root, with other images in it
     await symlink(join(folder, 'set'), join(folder, 'set/all')); // would be a class
     const set = await openDataset({ folder: join(folder, 'set') });
     expect(pairs(set)).toEqual([
@@ -89,7 +89,7 @@ describe('links', () => {
     expect(set.leftOut.text).toBe('4 links to parent folders');
   });
 
-  it('that lead to each other end, and to one folder outside are two views of it', async () => {
+  it('that form a cycle end, and two links to one folder outside are two views of it', async () => {
     await make('set/a/1.png', 'out/2.png', 'out/deep/3.png');
     await symlink(join(folder, 'out'), join(folder, 'set/b'));
     await symlink(join(folder, 'out'), join(folder, 'set/c'));
@@ -109,8 +109,8 @@ describe('links', () => {
   });
 });
 
-describe('what is left out', () => {
-  it('is the folders and files of systems at any depth, hidden ones, and what is no image, each counted', async () => {
+describe('the count of left-out files', () => {
+  it('covers system folders and files at any depth, hidden ones, and files that are not images', async () => {
     await make(
       ...['cat/1.png', 'dog/1.png'],
       ...[
@@ -138,7 +138,7 @@ describe('what is left out', () => {
     expect(foundText(set)).toBe(`${folder}: 2 images in 2 classes (left out: ${set.leftOut.text})`);
   });
 
-  it('unsupported images are counted by ending, whether that or their first bytes tell', async () => {
+  it('lists unsupported images by extension, found by extension or by first bytes', async () => {
     await make('a/1.png', 'a/1.heic', 'a/2.HEIC', 'a/1.jxl', 'a/empty');
     const png = await encodePng({ width: 1, height: 1, data: new Uint8Array(3) });
     for (const name of ['b.png.1', 'c.1']) await writeFile(join(folder, 'a', name), png);
@@ -152,7 +152,7 @@ describe('what is left out', () => {
     );
   });
 
-  it('of a million other files a thousand are looked into', async () => {
+  it('checks the content of at most a thousand files', async () => {
     const leftOut = new LeftOut();
     let looks = 0;
     const look = () => {
@@ -168,14 +168,14 @@ describe('what is left out', () => {
     );
   });
 
-  it('is not counted where a list names the images', async () => {
+  it('is empty if a list names the images', async () => {
     await make('a/1.png', 'a/2.heic', 'b/.x.png', '__MACOSX/1.png');
     const set = await openDataset({ folder, list: await makeList('a/1.png\n') });
     expect([set.classNames, set.leftOut.text, set.emptyClasses]).toEqual([['a', 'b'], '', []]);
   });
 });
 
-it('every ending that the guide names is read, in small and in capital letters', async () => {
+it('every extension in the guide is read, in lower and upper case', async () => {
   const guide = await readFile(join(import.meta.dirname, '../../docs/your-images.md'), 'utf8');
   const [, list] = /are read: `([^`]+)`/.exec(guide)!;
   const endings = list.split(/\s+/);
@@ -188,7 +188,7 @@ it('every ending that the guide names is read, in small and in capital letters',
 describe('class folders without an image', () => {
   beforeEach(() => make('ant/notes.txt', 'bee/1.heic', 'cat/1.png', 'cow/@eaDir/1.png', 'dog/.1.png'));
 
-  it('are refused by name where classes are learned from, with what they had', async () => {
+  it('are refused by name for training on classes, with a count of their left-out files', async () => {
     const error = await openDataset({ folder, refuseEmptyClasses: true }).catch((e) => e);
     expect(error).toBeInstanceOf(DataError);
     expect(error.message).toContain('has 4 class folders without an image (ant, bee, cow, …)');
@@ -198,7 +198,7 @@ describe('class folders without an image', () => {
     expect(error.message).toContain('allowEmptyClasses');
   });
 
-  it('keep their number elsewhere, and are named', async () => {
+  it('keep their number otherwise, and are named', async () => {
     const set = await openDataset({ folder });
     expect(set.classNames).toEqual(['ant', 'bee', 'cat', 'cow', 'dog']);
     expect(pairs(set)).toEqual([['cat/1.png', 2]]);
@@ -207,7 +207,7 @@ describe('class folders without an image', () => {
     );
   });
 
-  it('are no error where there are no classes, or a list names the images', async () => {
+  it('are not an error without classes, or if a list names the images', async () => {
     const refuseEmptyClasses = true;
     const list = await makeList('cat/1.png\n');
     expect((await openDataset({ folder, list, refuseEmptyClasses })).size).toBe(1);
@@ -229,7 +229,7 @@ it('a folder of images is one class without a name', async () => {
 });
 
 describe('list file', () => {
-  it('gives the order; classes have the rank of their folder, listed or not', async () => {
+  it('sets the order; classes are numbered by their folders, listed or not', async () => {
     await make('a/1.png', 'b/1.png', 'c/1.png', 'c/x/2.png');
     const list = await makeList('c/1.png\r\n\nb/1.png\n./c/x/2.png\n');
     const set = await openDataset({ folder, list });

@@ -48,7 +48,7 @@ describe('TrainingLoader', async () => {
   });
   const options = { imageSize: SIZE, batchSize: 4, seed: 3 };
 
-  it('shows every image once an epoch, in a new order each epoch, batches going on across', async () => {
+  it('shows every image once per epoch, in a new order each epoch, with batches across epochs', async () => {
     const loader = new TrainingLoader({ dataset, ...options });
     const batches = await take(loader, 5);
     expect(batches.every(({ images }) => images.length === 4 * SIZE * SIZE * 3)).toBe(true);
@@ -65,7 +65,7 @@ describe('TrainingLoader', async () => {
     await loader.close();
   });
 
-  it('depends on the seed alone, and goes on exactly from a position', async () => {
+  it('depends only on the seed, and continues exactly from a position', async () => {
     const whole = new TrainingLoader({ dataset, ...options, concurrency: 1 });
     const expected = await take(whole, 8);
     expect(whole.position).toEqual({ epoch: 3, offset: 2 });
@@ -85,11 +85,11 @@ describe('TrainingLoader', async () => {
     await other.close();
   });
 
-  it('draws new crops each epoch, from images that are read once', async () => {
+  it('draws new crops each epoch from images that are read once', async () => {
     const short = await makeImages('once', 4);
     const loader = new TrainingLoader({ dataset: short, ...options });
     const epochs = await take(loader, 3);
-    // What the first epochs did not keep in memory could not be read any more.
+    // From here on, images that the first epochs did not keep in memory cannot be read.
     await rm(join(folder, 'once'), { recursive: true });
     epochs.push(...(await take(loader, 20)));
     await loader.close();
@@ -101,7 +101,7 @@ describe('TrainingLoader', async () => {
     expect(new Set(crops).size).toBe(8);
   });
 
-  it('puts the next readable file of the epoch in the place of an unreadable one', async () => {
+  it('replaces an unreadable file by the next readable one of the epoch', async () => {
     const [good, broken] = [await makeImages('good', 120), await makeImages('broken', 120, [7])];
     const unreadable: string[] = [];
     const onUnreadable = (path: string) => unreadable.push(path);
@@ -127,7 +127,7 @@ describe('TrainingLoader', async () => {
     await loader.close();
   });
 
-  it('remembers across a resume what could not be read, so that the limit does not start anew', async () => {
+  it('remembers unreadable files across a resume, so that the limit does not start again', async () => {
     const twice = await makeImages('twice', 120, [7, 8]);
     const bad = [...twice.classes.keys()].filter((i) => /00[78]\.png$/.test(twice.path(i)));
     const told: string[] = [];
@@ -140,7 +140,7 @@ describe('TrainingLoader', async () => {
     await loader.close();
   });
 
-  it('counts together what the processes of a group could not read', async () => {
+  it('adds up the unreadable files of all processes of a group', async () => {
     const shared = await makeImages('together', 220, [7, 8]);
     const bad = [...shared.classes.keys()].filter((i) => /00[78]\.png$/.test(shared.path(i)));
     const loader = new TrainingLoader({ dataset: shared, ...options });
@@ -157,7 +157,7 @@ describe('TrainingLoader', async () => {
     await loader.close();
   });
 
-  it('gives each process its stretch of every batch, wherever it starts', async () => {
+  it('gives each process its part of every batch, wherever it starts', async () => {
     const whole = new TrainingLoader({ dataset, ...options });
     const expected = (await take(whole, 6)).map(numbers);
     await whole.close();
@@ -184,7 +184,7 @@ describe('sequentialBatches', () => {
   }
   const options = { imageSize: SIZE, batchSize: 4 };
 
-  it('goes once through, in order, to a partial last batch', async () => {
+  it('reads everything once, in order, with a partial last batch', async () => {
     const dataset = await makeImages('once-through', 10);
     const batches = await all(sequentialBatches({ dataset, ...options, crops: 'center' }));
     expect(batches.map(numbers)).toEqual([
@@ -195,7 +195,7 @@ describe('sequentialBatches', () => {
     expect(batches.flatMap(({ classes }) => [...classes])).toEqual([0, 0, 0, 0, 0, 1, 1, 1, 1, 1]);
   });
 
-  it('gives all crops of a file after each other', async () => {
+  it('returns all crops of a file in a row', async () => {
     const dataset = await makeImages('crops', 3);
     const [flip] = await all(sequentialBatches({ dataset, ...options, crops: 'flip' }));
     expect(numbers(flip)).toEqual([0, 0, 2, 2, 1, 1]);
@@ -216,7 +216,7 @@ describe('sequentialBatches', () => {
     expect(unreadable).toEqual([join(folder, 'drop/even/004.png')]);
   });
 
-  it('goes on from an entry, and remembers what could not be read before it', async () => {
+  it('continues from an entry, and remembers unreadable files before it', async () => {
     const dataset = await makeImages('start', 101, [4]);
     const sequence = (start?: SequenceStart) =>
       all(sequentialBatches({ dataset, ...options, crops: 'center', start }));
@@ -226,7 +226,7 @@ describe('sequentialBatches', () => {
       whole.slice(2).map(({ indices }) => [...indices]),
     );
     expect(rest[0].images).toEqual(whole[2].images);
-    // With another one before, it is more than 1 % again.
+    // With another unreadable file before it, more than 1 % are unreadable.
     await expect(sequence({ entry: 0, unreadable: [50] })).rejects.toThrow(/^2 of 101 images/);
   });
 
@@ -236,7 +236,7 @@ describe('sequentialBatches', () => {
     await expect(batches).rejects.toThrow(/^1 of 5 images .*even\/002.png/);
   });
 
-  it('of several processes are stretches in turn, in as many rounds for each', async () => {
+  it('of several processes take turns, with the same number of rounds for each', async () => {
     const dataset = await makeImages('shared', 110, [40]);
     const options = { dataset, imageSize: SIZE, batchSize: 8, crops: 'flip' as const };
     const all = async (share?: { rank: number; size: number }) => {
@@ -254,7 +254,7 @@ describe('sequentialBatches', () => {
 
 describe('images smaller than wanted', () => {
   const options = { imageSize: SIZE, batchSize: 4, seed: 3 };
-  // 20 images of 11 × 8, of which three are replaced.
+  // 20 images of 11 × 8; three of them are replaced.
   const mixed = async (name: string) => {
     await makeImages(name, 20);
     for (const [file, width, height] of [
@@ -279,7 +279,7 @@ describe('images smaller than wanted', () => {
     example: 'even/004.png, 2 × 2',
   };
 
-  it('are told of once, when training has seen all of them', async () => {
+  it('are reported once, when training has seen all images', async () => {
     const { found, onSmall } = listener();
     const loader = new TrainingLoader({ ...options, dataset: await mixed('small-1'), onSmall });
     await take(loader, 20 / options.batchSize - 1);
@@ -289,7 +289,7 @@ describe('images smaller than wanted', () => {
     expect(found).toEqual([three]);
   });
 
-  it('are told of when training ends before, as many as were read', async () => {
+  it('are reported when training ends before that, counting those that were read', async () => {
     const { found, onSmall } = listener();
     const dataset = await mixed('small-2');
     const loader = new TrainingLoader({ ...options, dataset, batchSize: 19, onSmall });
@@ -306,7 +306,7 @@ describe('images smaller than wanted', () => {
     ]);
   });
 
-  it('are told of once a pass, when it ends', async () => {
+  it('are reported once per pass, when it ends', async () => {
     const { found, onSmall } = listener();
     const dataset = await mixed('small-3');
     const pass = { dataset, imageSize: SIZE, batchSize: 3, crops: 'center' as const, onSmall };
@@ -319,11 +319,11 @@ describe('images smaller than wanted', () => {
       for await (const _ of sequentialBatches({ ...pass, share: { rank, size: 2 } }));
     });
     await Promise.all(shares);
-    // Each of two processes tells of its own: 4 and 18 are in the first and the last stretch.
+    // Each of two processes reports its own: 4 and 18 are in the first and the last part.
     expect(found.slice(1).reduce((sum, { count }) => sum + count, 0)).toBe(3);
   });
 
-  it('of the size itself are not small', async () => {
+  it('do not include images of exactly that size', async () => {
     const { found, onSmall } = listener();
     const dataset = await makeImages('exact', 6);
     for await (const _ of sequentialBatches({
@@ -338,14 +338,14 @@ describe('images smaller than wanted', () => {
 });
 
 describe('prefetch', () => {
-  it('keeps order and both limits, and starts nothing after it was left', async () => {
+  it('keeps order and both limits, and starts nothing after the loop ends', async () => {
     let running = 0;
     let most = 0;
     const started: number[] = [];
     const load = async (item: number) => {
       started.push(item);
       most = Math.max(most, ++running);
-      // Later items are done sooner.
+      // Later items finish sooner.
       await new Promise((resolve) => setTimeout(resolve, 8 - (item % 8)));
       running--;
       return item;

@@ -17,7 +17,7 @@ const plain = (size: number, colour: number[]) =>
 async function read(png: Buffer) {
   const { data, info } = await sharp(png).removeAlpha().raw().toBuffer({ resolveWithObject: true });
   const at = (x: number, y: number) => [...data.subarray(3 * (y * info.width + x)).subarray(0, 3)];
-  /** Columns that hold dark pixels between rows `top` and `bottom`. */
+  /** Columns with dark pixels between rows `top` and `bottom`. */
   const inked = (top: number, bottom: number) => {
     const columns = new Set<number>();
     for (let y = top; y < bottom; y++) {
@@ -28,7 +28,7 @@ async function read(png: Buffer) {
   return { ...info, at, inked };
 }
 
-test('text has letters, not boxes, on a machine without fonts', async () => {
+test('text has real glyphs, not boxes, on a machine without fonts', async () => {
   const ink = async (text: string) => {
     const svg = `<svg xmlns="http://www.w3.org/2000/svg" width="200" height="40">
       <rect width="200" height="40" fill="#fff"/>
@@ -39,7 +39,7 @@ test('text has letters, not boxes, on a machine without fonts', async () => {
   expect(process.env.FONTCONFIG_FILE).toBe(join(folder, 'empty.conf'));
 });
 
-test('a grid keeps every pixel of every picture, enlarged by a whole number', async () => {
+test('a grid keeps every pixel of every image, enlarged by a whole number', async () => {
   const colours = [
     [200, 0, 0],
     [0, 200, 0],
@@ -64,13 +64,13 @@ test('a grid keeps every pixel of every picture, enlarged by a whole number', as
   expect(await labelledGrid(together, { size: 4, columns: 2, scale: 10 })).toEqual(png);
 });
 
-test('small pictures are enlarged up to 128 pixels, large ones stay', async () => {
+test('small images are enlarged up to 128 pixels, large ones are unchanged', async () => {
   const side = async (size: number) =>
     (await read(await labelledGrid([plain(size, [9, 9, 9])], { size, columns: 5 }))).width - 32;
   expect([await side(32), await side(48), await side(256)]).toEqual([128, 96, 256]);
 });
 
-test('labels stand below their picture and never reach into the next', async () => {
+test('labels are below their image and never overlap the next one', async () => {
   const images = Array.from({ length: 3 }, () => plain(32, [255, 255, 255]));
   const labels = ['left', 'a class name that is much longer than its picture, <b> & all', ''];
   const { inked } = await read(await labelledGrid(images, { size: 32, columns: 3, labels }));
@@ -84,7 +84,7 @@ test('labels stand below their picture and never reach into the next', async () 
   expect(third).toEqual([]);
 });
 
-test('row labels stand left of the pictures', async () => {
+test('row labels are to the left of the images', async () => {
   const images = Array.from({ length: 4 }, () => plain(32, [255, 255, 255]));
   const rowLabels = ['one', 'a second row with a name that is far too long to be shown'];
   const { width, inked } = await read(await labelledGrid(images, { size: 32, columns: 2, rowLabels }));
@@ -97,7 +97,7 @@ test('row labels stand left of the pictures', async () => {
   }
 });
 
-test('pairs stand side by side under their header', async () => {
+test('pairs are side by side under their header', async () => {
   const originals = [plain(8, [200, 0, 0]), plain(8, [0, 200, 0]), plain(8, [0, 0, 200])];
   const reconstructions = originals.map((pixels) => pixels.map((value) => value / 2));
   const options = { size: 8, columns: 2, labels: ['a', 'b', 'c'] };

@@ -49,12 +49,12 @@ describe('a tar of class folders', () => {
     await writeFile(at('set', 'b', '._2.png'), '');
     await writeFile(at('set', 'b', '1.heic'), '');
     await writeFile(at('set', 'b', 'old'), 'GIF89a');
-    // In an order of its own, as tar finds it.
+    // Unsorted, in the order in which tar finds the files.
     execFileSync('tar', ['-C', at('set'), '-cf', at('set.tar'), '--sort=none', '.']);
     execFileSync('tar', ['-C', folder, '-cf', at('outer.tar'), 'set']);
   });
 
-  it('is what the folder is that it unpacks to, to the last byte and in the same order', async () => {
+  it('equals the folder that it unpacks to, byte for byte and in the same order', async () => {
     const unpacked = await openDataset({ folder: at('set') });
     expect(unpacked.size).toBe(PATHS.length);
     expect(unpacked.leftOut.text).toBe(
@@ -71,7 +71,7 @@ describe('a tar of class folders', () => {
     }
   });
 
-  it('trains the same', async () => {
+  it('trains to the same result', async () => {
     const [a, b] = await Promise.all(
       [at('set'), at('set.tar')].map(async (folder) => {
         const dataset = await openDataset({ folder });
@@ -84,7 +84,7 @@ describe('a tar of class folders', () => {
     expect(b).toEqual(a);
   });
 
-  it('takes a list', async () => {
+  it('accepts a list', async () => {
     await writeFile(at('list.txt'), 'b/10.png\né/x.y.png\n');
     const set = await openDataset({ folder: at('set.tar'), list: at('list.txt') });
     expect((await contents(set)).map(([path, c]) => [path, c])).toEqual([
@@ -97,7 +97,7 @@ describe('a tar of class folders', () => {
     );
   });
 
-  it('names an image that cannot be read by tar and member', async () => {
+  it('names an unreadable image by tar file and member', async () => {
     const good = await encodePng({ width: 9, height: 8, data: new Uint8Array(9 * 8 * 3) });
     const entries = Array.from({ length: 120 }, (_, i) => ({
       path: `${i}.png`,
@@ -148,7 +148,7 @@ describe("webdataset's shards", () => {
     ]);
   });
 
-  it('may be named by wildcards', async () => {
+  it('can be given by wildcards', async () => {
     const paths = async (pattern: string) =>
       (await contents(await openDataset({ folder: at(pattern) }))).length;
     expect(await paths('train-*.tar')).toBe(5);
@@ -196,7 +196,7 @@ describe("webdataset's shards", () => {
     await expect(openDataset({ folder: at(name) })).rejects.toThrow(message);
   });
 
-  it('that became shorter since they were opened are named when they are read', async () => {
+  it('that were truncated after opening are named when they are read', async () => {
     await write('short.tar', ...sample('a', 0));
     const set = await openDataset({ folder: at('short.tar') });
     await truncate(at('short.tar'), 600);

@@ -21,7 +21,7 @@ const withMachine = (machine: Partial<(typeof sound)['machine']>) => ({
   machine: { ...sound.machine, ...machine },
 });
 
-it('has nothing to say about a sound machine', () => {
+it('gives no advice for a healthy machine', () => {
   expect(adviceFor(sound, {})).toEqual([]);
   expect(adviceFor(sound, { OMP_NUM_THREADS: '4' })).toEqual([]);
 });
@@ -48,7 +48,7 @@ it.each([
   expect(adviceFor(found, {})).toEqual([expect.stringMatching(advice)]);
 });
 
-it('sees an environment that keeps processors from work', () => {
+it('detects environment variables that leave processors unused', () => {
   expect(adviceFor(sound, { OMP_NUM_THREADS: '1' })).toEqual([
     expect.stringMatching(/OMP_NUM_THREADS=1 .*unset it/),
   ]);

@@ -8,7 +8,7 @@ import type { Native } from '../../src/engine/libtorch/bridge.js';
 import { pretendCuda } from '../aten/pretend-cuda.js';
 import { canRun } from '../support/engines.js';
 
-// The device `cuda` is one that pretends, and what the machine can do at best is not asked.
+// The device `cuda` is a pretended one, and the machine's limits are not measured.
 vi.mock('../../src/engine/index.js', async (original) => {
   const real = await original<typeof Engines>();
   let cpu: Native | undefined;
@@ -28,7 +28,7 @@ vi.mock('../../src/bench/measure.js', () => ({
 }));
 
 it.skipIf(!canRun('libtorch'))(
-  'doctor compares another device than the CPU with it, and that alone',
+  'doctor compares a device other than the CPU with the CPU, and only that device',
   async () => {
     const found = await examine('libtorch', { device: 'cuda' });
     expect(found.operators).toHaveLength(OPERATOR_CHECKS.length);

@@ -21,8 +21,7 @@ const NAMES = OPERATOR_CHECKS.map(({ name }) => name);
 const ENGINE = 'libtorch';
 type Precision = 'float32' | 'bf16';
 
-// On the CPU alone the device is one that pretends, without our own kernels and with them; on a machine with another device it
-// is that.
+// On a CPU-only machine, the device is a pretended one, without and with our own kernels; otherwise it is the machine's device.
 const real = device !== 'cpu' && device !== PRETENDED;
 describe.skipIf(!canRun(ENGINE)).each(real ? ['with'] : ['without', 'with'])(
   'operations on a device %s our own kernels beside the CPU',
@@ -52,14 +51,14 @@ describe.skipIf(!canRun(ENGINE)).each(real ? ['with'] : ['without', 'with'])(
       });
     }, 300_000);
 
-    afterAll(() => sidesOf('float32').reference()); // the next one begins with the CPU
+    afterAll(() => sidesOf('float32').reference()); // the next suite starts on the CPU
     let restore = () => {};
     afterEach(() => {
       restore();
       restore = () => {};
     });
 
-    /** Puts what `change` makes of a kernel's function in its place, on the device alone. */
+    /** Replaces a kernel's function by the result of `change`, on the device only. */
     function replace(name: string, change: (kernel: tf.KernelFunc) => tf.KernelFunc): void {
       const config = tf.getKernel(name, ENGINE);
       const changed = change(config.kernelFunc);
@@ -79,7 +78,7 @@ describe.skipIf(!canRun(ENGINE)).each(real ? ['with'] : ['without', 'with'])(
       return results;
     }
 
-    /** The kernels that run in the meantime. */
+    /** The kernels that `run` calls. */
     async function kernelsOf(run: () => Promise<unknown>): Promise<Set<string>> {
       const spy = vi.spyOn(tf.engine(), 'runKernel');
       await run();
@@ -110,8 +109,8 @@ describe.skipIf(!canRun(ENGINE)).each(real ? ['with'] : ['without', 'with'])(
       expect([...used].filter((name) => !ran.has(name))).toEqual([]);
     });
 
-    it('compute each operation as its kernel was registered to', async () => {
-      /** What the kernel of an operation does, by the column of docs/operations.md and its name. */
+    it('compute each operation as its kernel was registered', async () => {
+      /** The implementation of an operation, from its column in docs/operations.md and its name. */
       const seen = new Map<string, { own?: boolean; nested?: boolean; called?: boolean }>();
       const running: string[] = [];
       const engine = tf.engine();
@@ -173,12 +172,12 @@ describe.skipIf(!canRun(ENGINE)).each(real ? ['with'] : ['without', 'with'])(
       const backend = tf.backend() as LibtorchBackend;
       return (backend.native.read(backend.id(input)) as Float32Array).slice();
     };
-    /** Numbers with TF32's mantissa. */
+    /** Numbers rounded to TF32's mantissa. */
     const shortened = (values: Float32Array): Float32Array => {
       const bits = new Int32Array(values.slice().buffer);
       return new Float32Array(bits.map((value) => (value + 0x1000) & ~0x1fff).buffer);
     };
-    /** The nearest codes as TF32's products find them. */
+    /** The nearest codes, found with TF32 products. */
     const byShortProducts = (): tf.KernelFunc => (params) => {
       const [z, codebook] = ['z', 'codebook'].map((name) => {
         const input = params.inputs[name] as tf.TensorInfo;
@@ -257,7 +256,7 @@ describe.skipIf(!canRun(ENGINE)).each(real ? ['with'] : ['without', 'with'])(
 
     // Our own kernels round it again at once.
     it.runIf(kernels === 'without')(
-      'finds a copy in bfloat16 that outlived the numbers it was made of',
+      'finds a bfloat16 copy that was not updated with its float32 numbers',
       async () => {
         const spy = vi.spyOn(tf.backend() as LibtorchBackend, 'overwritten').mockReturnValue();
         const results = await resultsOf(['linear after a step of AdamW'], 'bf16');
@@ -266,7 +265,7 @@ describe.skipIf(!canRun(ENGINE)).each(real ? ['with'] : ['without', 'with'])(
       },
     );
 
-    it('the nearest codes are so near that short mantissas find many others', async () => {
+    it('the codebook entries are so close that short mantissas find many wrong codes', async () => {
       replace('alitok.NearestCode', byShortProducts);
       const [{ error }] = await resultsOf(['nearestCode']);
       expect(error).toBeGreaterThan(0.05);
@@ -276,7 +275,7 @@ describe.skipIf(!canRun(ENGINE)).each(real ? ['with'] : ['without', 'with'])(
       throw new Error(`${message}\nand where in C++`);
     };
 
-    it('one that fails is a result, and the next goes on', async () => {
+    it('a failing operation is reported, and the next one runs', async () => {
       replace('alitok.Gelu', failing('no kernel image is available for execution on the device'));
       const [failed, next] = await resultsOf(['gelu', 'swiGLU']);
       expect(failed).toMatchObject({
@@ -287,7 +286,7 @@ describe.skipIf(!canRun(ENGINE)).each(real ? ['with'] : ['without', 'with'])(
       expect(next).toMatchObject({ name: 'swiGLU', passed: true });
     });
 
-    it('ends where the device is lost', async () => {
+    it('stops when the device is lost', async () => {
       replace('alitok.Gelu', failing('CUDA error: device-side assert triggered'));
       const results = await resultsOf(['gelu', 'swiGLU']);
       expect(results).toMatchObject([{ name: 'gelu', passed: false, lost: true }]);
@@ -295,13 +294,13 @@ describe.skipIf(!canRun(ENGINE)).each(real ? ['with'] : ['without', 'with'])(
   },
 );
 
-describe('what doctor says of operations', () => {
+describe("doctor's report on operations", () => {
   const right = { name: 'linear', error: 1e-6, worst: 'y', limit: 1e-4, milliseconds: 1, passed: true };
   const all = NAMES.map((name) => ({ ...right, name }));
   const chosen = { name: 'libtorch', description: 'PyTorch', threads: 4 } as const;
   const passed = { passed: true, worst: '', error: 0, compared: 1 };
 
-  it('one line where all are right', () => {
+  it('one line if all are right', () => {
     const farther = { ...right, name: 'attention', worst: 'gradient of k', error: 3.1e-5 };
     expect(operatorsRows([...all.slice(1), farther])).toEqual([
       [
@@ -313,7 +312,7 @@ describe('what doctor says of operations', () => {
     expect(() => requireSound({ chosen, selfTest: passed })).not.toThrow();
   });
 
-  it('a line for each that is not, and an error', () => {
+  it('a line for each wrong one, and an error', () => {
     const wrong = { ...right, name: 'gelu', error: 0.3, worst: 'gradient of x', passed: false };
     const failure = 'CUDA error: an illegal memory access was encountered';
     const lost = { ...right, name: 'swiGLU', error: Number.NaN, passed: false, failure, lost: true };

@@ -12,7 +12,7 @@ import { copyShared } from '../support/made-once.js';
 const BINARY = fileURLToPath(new URL('../../bin/alitok.js', import.meta.url));
 export const TINY = fileURLToPath(new URL('../fixtures/tiny.yaml', import.meta.url));
 
-/** What `tiny.yaml` says, as overrides of any config; how many classes there are stays as the config says. */
+/** The values of `tiny.yaml` as overrides for any config, except the number of classes. */
 export const TINY_VALUES = Object.entries<Record<string, unknown>>(
   parse(await readFile(TINY, 'utf8')),
 ).flatMap(([section, values]) =>
@@ -27,13 +27,13 @@ export interface Outcome {
   stderr: string;
 }
 
-/** A program that runs. */
+/** A running program. */
 export interface Running {
   child: ChildProcess;
   outcome: Promise<Outcome>;
 }
 
-/** Starts the program as a user does; no terminal, and its engine is wasm. */
+/** Starts the program like a user, without a terminal and with the wasm engine. */
 export const start = (...args: string[]): Running => startWith({}, ...args);
 
 /** Starts the program with other variables in its environment. */
@@ -48,7 +48,7 @@ export const startIn = (cwd: string, ...args: string[]): Running => begin({ cwd 
 export const runIn = (cwd: string, ...args: string[]): Promise<Outcome> => startIn(cwd, ...args).outcome;
 
 let threads: string[] = [];
-/** Has the programs of a test file that is not about speed use one thread each: more would wait for other tests' threads. */
+/** Makes programs in a test file that is not about speed use one thread each: more would wait for other tests' threads. */
 export function useOneThread(): void {
   threads = ['--threads', '1'];
 }
@@ -66,7 +66,7 @@ function begin(options: SpawnOptionsWithoutStdio, args: string[]): Running {
 /** Runs the program to its end. */
 export const alitok = (...args: string[]): Promise<Outcome> => start(...args).outcome;
 
-/** Runs the program; throws what it said unless it succeeds. */
+/** Runs the program; throws its output unless it succeeds. */
 export async function succeed(...args: string[]): Promise<Outcome> {
   const outcome = await alitok(...args);
   if (outcome.code !== 0) throw new Error(`alitok ${args.join(' ')}: ${outcome.code}\n${outcome.stderr}`);

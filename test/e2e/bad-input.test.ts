@@ -18,7 +18,7 @@ beforeAll(async () => {
 const trainTokenizer = (run: string, data = train, ...more: string[]) =>
   alitok('train-tokenizer', '-c', TINY, '-d', data, '-r', at(run), '--stage', '1', ...more);
 
-/** One line besides progress and warnings, so no stack trace, and the exit code. */
+/** Expects one line besides progress and warnings, without a stack trace, and the exit code. */
 function expectRefusal({ code, stderr }: Outcome, expected: number, message: RegExp) {
   const lines = stderr
     .split('\n')
@@ -42,7 +42,7 @@ describe('configs and options', () => {
     expect(existsSync(at('refused'))).toBe(false);
   });
 
-  it('a config that is missing or no YAML names its file', async () => {
+  it('a config that is missing or not YAML is named', async () => {
     const missing = at('missing.yaml');
     expectRefusal(await alitok('inspect', missing), 2, /missing\.yaml/);
     await writeFile(at('broken.yaml'), 'tokenizer: {image_size: [1\n');
@@ -58,7 +58,7 @@ describe('configs and options', () => {
     expect(option.stderr).toContain("unknown option '--sed'");
   });
 
-  it('an engine whose package is not installed, or does not run on this Node.js, says what to do', async () => {
+  it('the message says what to do about an engine that is not installed or does not run on this Node.js', async () => {
     const outcome = await alitok(
       'train-tokenizer',
       '--engine',
@@ -70,7 +70,7 @@ describe('configs and options', () => {
       '-r',
       at('tf'),
     );
-    if (outcome.code === 0) return; // this machine has it
+    if (outcome.code === 0) return; // the engine is available here
     const remedy =
       Number(process.versions.node.split('.')[0]) < 23
         ? /npm install @tensorflow\/tfjs-node-gpu/
@@ -94,7 +94,7 @@ describe('data', () => {
     expect(existsSync(at('refused'))).toBe(false);
   });
 
-  it('a tar file that is cut off is named; a whole one gives what its folder gives', async () => {
+  it('a truncated tar file is named; a complete one gives the same as its folder', async () => {
     execFileSync('tar', ['-C', train, '-cf', at('train.tar'), '.']);
     const whole = await readFile(at('train.tar'));
     await writeFile(at('cut.tar'), whole.subarray(0, whole.length / 2));
@@ -118,7 +118,7 @@ describe('data', () => {
     }
   });
 
-  it('few unreadable files are skipped by name, more than 1 % end the run', async () => {
+  it('a few unreadable files are skipped and named, more than 1 % end the run', async () => {
     const folder = at('mixed');
     await mkdir(folder);
     const good = await sharp({ create: { width: 20, height: 18, channels: 3, background: 'red' } })
@@ -140,7 +140,7 @@ describe('data', () => {
     expect(existsSync(at('no'))).toBe(false);
   });
 
-  it('reads every kind of picture', async () => {
+  it('reads every image format', async () => {
     const folder = at('kinds');
     await mkdir(folder);
     const make = (background: string, width = 24) =>
@@ -168,7 +168,7 @@ describe('data', () => {
 });
 
 describe('checkpoints and outputs', () => {
-  it('a file that is no model, or of another shape, is named', async () => {
+  it('a file that is not a model, or has another shape, is named', async () => {
     await writeFile(at('text.safetensors'), 'hello, this is no safetensors file at all');
     const reconstruct = (tokenizer: string) =>
       alitok('reconstruct', '--tokenizer', tokenizer, '-d', train, '-o', at('no'));
@@ -177,7 +177,7 @@ describe('checkpoints and outputs', () => {
     const whole = await readFile(model);
     await writeFile(at('cut.safetensors'), whole.subarray(0, whole.length - 100));
     expectRefusal(await reconstruct(at('cut.safetensors')), 4, /cut\.safetensors/);
-    // Resuming with other sizes than the run began with.
+    // Resuming with other sizes than at the start of the run.
     expectRefusal(
       await trainTokenizer('tokenizer', train, '--resume', 'tokenizer.encoder.width=32'),
       2,
@@ -204,7 +204,7 @@ describe('checkpoints and outputs', () => {
     expect(existsSync(at('stage2'))).toBe(false);
   });
 
-  it('a generator goes on only with the codes it was begun with', async () => {
+  it('a generator resumes only with the codes it was started with', async () => {
     expect((await trainTokenizer('other', train, 'seed=7')).code).toBe(0);
     const trainAr = (tokens: string, ...more: string[]) =>
       alitok('train-ar', '-c', TINY, '--tokens', at(tokens), '-r', at('generator'), ...more);
@@ -218,7 +218,7 @@ describe('checkpoints and outputs', () => {
     );
   });
 
-  it.skipIf(root)('a folder that cannot be written is named', async () => {
+  it.skipIf(root)('a folder that is not writable is named', async () => {
     await mkdir(at('locked'));
     await chmod(at('locked'), 0o500);
     expectRefusal(await trainTokenizer('locked/run'), 6, /locked/);

@@ -10,7 +10,7 @@ const lines = (text: string) =>
     .map((line) => JSON.parse(line));
 
 describe('alitok bench', () => {
-  it('several cases of one process, a line each, in a config with values of its own', async () => {
+  it('runs several cases in one process, one line each, with config overrides', async () => {
     const cases = ['sample:2:3', 'train', 'decode:2', 'generator.dropout=0'];
     const { code, stdout, stderr } = await alitok('bench', ...cases, '-c', TINY, '--repeats', '1', '--json');
     expect([code, stderr]).toEqual([0, '']);
@@ -35,7 +35,7 @@ describe('alitok bench', () => {
     expect(stderr.trimEnd()).not.toContain('\n');
   });
 
-  it('more codes than an image has are refused', async () => {
+  it('refuses more codes than an image has', async () => {
     const { code, stderr } = await alitok('bench', 'sample:1:9', '-c', TINY, '--json');
     expect([code, stderr]).toEqual([
       2,
@@ -44,7 +44,7 @@ describe('alitok bench', () => {
   });
 
   it.runIf(process.platform === 'linux' && canRun('libtorch'))(
-    'a case too large for the memory does not end the others',
+    'continues after a case that does not fit in memory',
     async () => {
       const words = `--engine libtorch --threads 1 bench encode:60000 encode --repeats 1 --json -c ${TINY}`;
       const limited = `ulimit -v 3000000; exec "$0" "$1" ${words}`;

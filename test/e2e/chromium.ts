@@ -8,7 +8,7 @@ import { type BrowserContext, chromium, type Page } from 'playwright-core';
 const CHROMIUM = process.env.CHROMIUM ?? '/usr/bin/chromium';
 export const hasChromium = existsSync(CHROMIUM);
 
-/** Makes no connection of its own, so that every request is the page's. */
+/** Disables the browser's own connections, so that every request is the page's. */
 const FLAGS = [
   '--no-sandbox',
   '--disable-gpu',
@@ -25,14 +25,14 @@ export interface View {
   colours: 'light' | 'dark';
 }
 
-/** A page of a file, and what it said and asked for while it was open. */
+/** The page of a file, with its console messages and requests while it was open. */
 export interface OpenPage {
   page: Page;
   messages: string[];
   requests: string[];
 }
 
-/** Opens HTML files in a headless Chromium with a profile of its own, which is removed in the end. */
+/** Opens HTML files in a headless Chromium with its own temporary profile. */
 export async function withChromium<T>(
   run: (open: (path: string, view: View) => Promise<OpenPage>) => Promise<T>,
 ): Promise<T> {

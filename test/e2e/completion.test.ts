@@ -6,7 +6,7 @@ import { alitok, succeed, temporaryFolder } from './alitok.js';
 const at = await temporaryFolder();
 const has = (shell: string) => spawnSync(shell, ['--version']).status === 0;
 
-/** What is offered for the last word of a command line. */
+/** The completions for the last word of a command line. */
 type Offer = (...words: string[]) => string[];
 
 const offers: Record<string, () => Promise<Offer>> = {
@@ -33,7 +33,7 @@ const offers: Record<string, () => Promise<Offer>> = {
   },
 };
 
-// Each where its shell is installed (apt-get install fish).
+// Each shell is tested only if it is installed (apt-get install fish).
 for (const [shell, open] of Object.entries(offers))
   describe.skipIf(!has(shell))(`completion in ${shell}`, async () => {
     const offer = has(shell) ? await open() : () => [];
@@ -46,7 +46,7 @@ for (const [shell, open] of Object.entries(offers))
       expect(offer('eval', '')).not.toContain('eval');
     });
 
-    it("offers a command's options, and those that go with every command", () => {
+    it("offers a command's options, and the global ones", () => {
       expect(offer('train-ar', '--to')).toEqual(expect.arrayContaining(['--tokens', '--tokenizer']));
       expect(offer('train-ar', '--eng')).toEqual(['--engine']);
       expect(offer('--engine', 'wasm', 'eval', 'generation', '--sam')).toEqual(['--samples']);
@@ -64,7 +64,7 @@ for (const [shell, open] of Object.entries(offers))
     });
   });
 
-it.skipIf(!has('zsh'))('zsh takes its script', async () => {
+it.skipIf(!has('zsh'))('zsh accepts its script', async () => {
   const { stdout } = await succeed('completion', 'zsh');
   await writeFile(at('alitok.zsh'), stdout);
   const ask = `source ${at('alitok.zsh')}; print -r -- $_comps[alitok]`;

@@ -15,7 +15,7 @@ beforeAll(async () => {
 });
 
 describe('--debug', () => {
-  it('reports of its scopes what happened, on the terminal and in the run folder', async () => {
+  it('reports the events of its scopes, on the terminal and in the run folder', async () => {
     const run = at('debugged');
     const { stderr } = await succeed(
       ...['train-ar', '-c', TINY, '--tokens', tokens, '-r', run, '--debug', 'config,engine,data,memory,run'],
@@ -36,7 +36,7 @@ describe('--debug', () => {
     expect(log).toMatch(/"level":20,.*"scope":"memory"/);
   });
 
-  it('without scopes reports all, and without it nothing is reported', async () => {
+  it('without scopes reports everything, and without the option nothing is reported', async () => {
     expect((await succeed('--debug', 'inspect', tokenizer)).stderr).toBe('');
     const tokenize = [
       'tokenize',
@@ -57,7 +57,7 @@ describe('--debug', () => {
     expect((await succeed(...tokenize)).stderr).not.toContain('DEBUG');
   });
 
-  it('refuses a scope that there is not', async () => {
+  it('refuses an unknown scope', async () => {
     const { code, stderr } = await alitok('doctor', '--debug', 'engin');
     expect([code, stderr]).toEqual([
       2,
@@ -75,7 +75,7 @@ describe('--profile', () => {
     return { name, profile: JSON.parse(await readFile(join(folder, name), 'utf8')) };
   };
 
-  it('writes where the time went, each time to a new file', async () => {
+  it('writes a time profile, each time to a new file', async () => {
     const folder = at('profiled');
     await mkdir(folder);
     const { code, stderr } = await runIn(
@@ -100,7 +100,7 @@ describe('--profile', () => {
     expect(await profiles(folder)).toHaveLength(3);
   });
 
-  it('is written when the command fails', async () => {
+  it('also writes a profile when the command fails', async () => {
     const folder = at('failed');
     await mkdir(folder);
     const { code, stderr } = await runIn(
@@ -154,7 +154,7 @@ describe('--profile', () => {
 });
 
 describe('inspect --resolved', () => {
-  it('prints a config with all its values, which loads as the same', async () => {
+  it('prints a config with all its values, which loads as the same config', async () => {
     const overrides = ['generator.layers=2', 'tokenizer_training.stage1.phases.0.steps=7'];
     const { stdout } = await succeed('inspect', '--resolved', TINY, ...overrides);
     expect(stdout).toMatch(/^ {2}layers: 2 # override$/m);
@@ -193,7 +193,7 @@ it('a missing --features says where to get Inception', async () => {
   );
 });
 
-it('settings of sampling are refused where nothing is sampled', async () => {
+it('sampling settings are refused if nothing is sampled', async () => {
   const files = ['--samples', at('train'), '--reference', at('train'), '--features', at('train')];
   for (const [given, named] of [
     [['sample.seed=2'], 'sample.seed=2'],
@@ -215,7 +215,7 @@ describe('sampling settings', () => {
     return JSON.parse(await readFile(at(out, 'samples.json'), 'utf8')).settings;
   };
 
-  it('options win over overrides, these over the config file, and that over what the generator was saved with', async () => {
+  it("precedence: options, then overrides, then the config file, then the generator's saved settings", async () => {
     const saved = loadConfig(join(generator, 'config.yaml')).sample;
     expect(await settings('saved')).toEqual(saved);
     await writeFile(at('sample.yaml'), 'seed: 5\nsample: {temperature: 0.5, top_k: 3, top_p: 0.8}\n');
@@ -229,7 +229,7 @@ describe('sampling settings', () => {
     });
   });
 
-  it('tokenize --crops wins over the config', async () => {
+  it('tokenize --crops takes precedence over the config', async () => {
     const crops = async (...more: string[]) =>
       (await succeed(
         'tokenize',

@@ -15,7 +15,7 @@ import { canRun } from '../support/engines.js';
 import { writeTrainingFile } from '../support/training-file.js';
 import { runIn, succeed, TINY_VALUES, temporaryFolder, tinyRun, useOneThread } from './alitok.js';
 
-/** What lines of the pages begin with that is not run here, and why. */
+/** Prefixes of lines in the pages that are not run here, and why. */
 const NOT_RUN: Record<string, string> = {
   'npm test': 'this is it',
   'npm link': 'changes the machine; package.test.ts installs the package and runs it',
@@ -32,7 +32,7 @@ const NOT_RUN: Record<string, string> = {
   'tensorboard --logdir': "needs Python's TensorBoard; test/run/events.test.ts reads the files",
 };
 
-/** Values of options that would take long, and the small ones that are run in their place. */
+/** Values of options that would take long, and the small ones that replace them. */
 const SMALL: Record<string, string> = {
   '--count': '4',
   '--per-class': '1',
@@ -42,14 +42,14 @@ const SMALL: Record<string, string> = {
   '--size': '32',
 };
 
-/** What the other engines cannot do. */
+/** Commands that the other engines cannot run. */
 const LIBTORCH_ALONE = ['launch', '--precision'];
-/** Networks as large as published: the fastest engine that is here runs them, and other tests run them on wasm. */
+/** Networks of published size: the fastest available engine runs them, and other tests run them on wasm. */
 const LARGE = /^networks\.|inception|classify_image/;
-/** Commands that take nothing from a page's folder and leave nothing for what follows. */
+/** Commands that read nothing from a page's folder and write nothing for later commands. */
 const ALONE = ['quickstart', 'bench', 'doctor'];
 
-/** A step with all loss networks, which are as large as published, so one image has to do. */
+/** A step with all loss networks at published size, so the batch is one image. */
 const PERCEPTUAL_VALUES = [
   ...['stage1', 'stage2'].map(
     (stage) => `tokenizer_training.${stage}.phases=[{steps: 1, lr: 1.0e-3, w_lpips: 1, w_perc: 0.1}]`,
@@ -59,7 +59,7 @@ const PERCEPTUAL_VALUES = [
 
 const { scripts } = JSON.parse(await readFile(repository('package.json'), 'utf8'));
 
-/** A documented command line as it is run: the same command and files, at a size for seconds. */
+/** A documented command line as it is run: the same command and files, at a size that takes seconds. */
 function made(line: string): string[] {
   const script = /^npm run (\w+)$/.exec(line)?.[1];
   const [first, ...words] = wordsOf(script ? scripts[script].replace('node bin/alitok.js', 'alitok') : line);
@@ -80,7 +80,7 @@ const at = await temporaryFolder();
 useOneThread();
 const material = (name: string) => at('materials', name);
 
-/** Draws pictures into folders of these classes. */
+/** Draws images into folders of these classes. */
 async function pictures(folder: string, perClass: number, classes: readonly string[]): Promise<void> {
   await drawPictures({ folder: at('drawn'), size: 32, perClass, seed: 1, split: 'all' });
   await mkdir(folder);
@@ -90,8 +90,8 @@ async function pictures(folder: string, perClass: number, classes: readonly stri
 }
 
 /**
- * What the pages take as given, by its name in them, and how it is made. A page's folder has those that it names.
- * Files of trained networks are small ones of the same kinds, in the formats they are published in.
+ * Files that the pages assume, by their names there, and how they are made. A page's folder has those that it names.
+ * Files of trained networks are replaced by small ones of the same kinds, in their published formats.
  */
 const MATERIALS: Record<string, (path: string) => Promise<unknown>> = {
   'photos/train': (path) => pictures(path, 4, ['cat', 'dog']),
@@ -139,13 +139,13 @@ const AFTER: Record<string, string> = { 'docs/debugging.md': 'README.md', 'docs/
 const commands = PAGES.map((page): [string, string[]] => [page, commandLines(page)]);
 const isRun = (line: string) => !Object.keys(NOT_RUN).some((start) => line.startsWith(start));
 const once = new Set<string>();
-/** The lines that are run, page by page; of those that stand alone, what comes to the same is run once. */
+/** The lines that are run, page by page; of independent commands, equivalent ones are run once. */
 const RUN = commands
   .map(([page, lines]): [string, string[]] => [
     page,
     lines.filter((line) => {
       if (!isRun(line)) return false;
-      const words = made(line).join(' ').replace(' --engine wasm', ''); // which all of them are run on
+      const words = made(line).join(' ').replace(' --engine wasm', ''); // the default in these tests
       if (once.has(words)) return false;
       if (made(line).some((word) => ALONE.includes(word))) once.add(words);
       return true;
@@ -199,7 +199,7 @@ describe.each(RUN)('%s', (page, lines) => {
   });
 });
 
-it('runs every command that is not excused, and excuses none that there is not', () => {
+it('runs every command that is not skipped, and skips only existing commands', () => {
   const all = commands.flatMap(([, lines]) => lines);
   const used = Object.keys(NOT_RUN).filter((start) => all.some((line) => line.startsWith(start)));
   expect(used).toEqual(Object.keys(NOT_RUN));

@@ -8,8 +8,8 @@ import { TIMING_COLUMNS } from '../../src/run/metrics.js';
 import { runIn, temporaryFolder, useOneThread } from './alitok.js';
 
 /**
- * Runs and a token cache that alitok of November 2026 (commit d733981) wrote, each stopped by SIGTERM midway, and
- * what that alitok made of them when it resumed: SHA-256 of the tensors of each file, of the state, and of the metrics.
+ * Runs and a token cache written by alitok of November 2026 (commit d733981), each stopped by SIGTERM midway, and the
+ * results after that version resumed them: SHA-256 of the tensors of each file, of the state, and of the metrics.
  */
 const EARLIER = fileURLToPath(new URL('../fixtures/earlier', import.meta.url));
 const EXPECTED: Record<string, string> = JSON.parse(await readFile(join(EARLIER, 'expected.json'), 'utf8'));
@@ -17,7 +17,7 @@ const EXPECTED: Record<string, string> = JSON.parse(await readFile(join(EARLIER,
 const at = await temporaryFolder();
 useOneThread();
 
-/** SHA-256 of what a file holds that decides results: names, shapes and bytes of tensors; metrics without times. */
+/** SHA-256 of the reproducible content of a file: names, shapes and bytes of tensors; metrics without times. */
 async function digest(path: string): Promise<string> {
   const hash = createHash('sha256');
   if (path.endsWith('.safetensors')) {
@@ -37,7 +37,7 @@ async function digest(path: string): Promise<string> {
   return hash.digest('hex');
 }
 
-/** What was made in a folder, of what was expected. */
+/** The digests of the expected files in a folder. */
 const made = async (folder: string) =>
   Object.fromEntries(
     await Promise.all(

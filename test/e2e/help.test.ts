@@ -14,7 +14,7 @@ describe('--dry-run', () => {
   const value = (text: string, name: string) =>
     [...text.matchAll(new RegExp(`^${name} +(.*)$`, 'gm'))].map((found) => found[1]);
 
-  it('says what a tokenizer takes, and writes nothing', async () => {
+  it('estimates the resources for a tokenizer, and writes nothing', async () => {
     const run = at('run');
     const phases = '[{steps: 100, lr: 1.0e-3}, {steps: 50, lr: 1.0e-3, adversarial: true}]';
     const { stdout } = await succeed(
@@ -39,7 +39,7 @@ describe('--dry-run', () => {
     expect(stdout).toContain('Nothing was written');
   });
 
-  it('says what a generator takes, and that a checkpoint is as large as it says', async () => {
+  it('estimates the resources for a generator, and the size of a checkpoint is right', async () => {
     const [tokens, run] = [at('tokens.safetensors'), at('generator')];
     const command = ['train-ar', '-c', TINY, '--tokens', tokens, '-r', run];
     const { stdout } = await succeed(...command, '--dry-run');
@@ -50,7 +50,7 @@ describe('--dry-run', () => {
     expect(value(stdout, 'disk')[0].startsWith(`${mebibytes.toFixed(1)} MiB a checkpoint`)).toBe(true);
   });
 
-  it('tries no step that cannot fit the memory', async () => {
+  it('runs no step that cannot fit in memory', async () => {
     const { stdout, stderr } = await succeed(
       ...['train-tokenizer', '-c', TINY, '-d', train, '--validation', train, '-r', at('huge'), '--dry-run'],
       ...['--stage', '2', 'tokenizer.decoder.width=65536', 'tokenizer.decoder.layers=64'],
@@ -62,7 +62,7 @@ describe('--dry-run', () => {
 });
 
 describe('doctor', () => {
-  it('says what there is, what not and why, and what to do', async () => {
+  it('reports what is available, what is not and why, and what to do', async () => {
     const { stdout, code } = await alitok('doctor');
     expect(code).toBe(0);
     for (const line of [
@@ -81,7 +81,7 @@ describe('doctor', () => {
       expect(stdout).toMatch(line);
   });
 
-  it('gives all of it as JSON', async () => {
+  it('prints all of it as JSON', async () => {
     const { stdout } = await succeed('doctor', '--json');
     const found = JSON.parse(stdout);
     expect(found).toMatchObject({

@@ -6,7 +6,7 @@ import { openTokenCache } from '../../src/tokens/cache.js';
 import { bmpOf } from '../support/bmp.js';
 import { alitok, succeed, TINY, temporaryFolder, tinyRun, useOneThread } from './alitok.js';
 
-// Folders as people have them: those of a Mac, of a storage box, with links, with whatever cameras write.
+// Typical user folders: from a Mac, from network storage, with links, with files of cameras.
 
 const at = await temporaryFolder();
 useOneThread();
@@ -28,7 +28,7 @@ async function plain(folder: string): Promise<void> {
     await write(`${folder}/${name}`, png);
 }
 
-/** The lines of the log with these words, without the time. */
+/** The log lines with these words, without the time. */
 const lines = (stderr: string, words: RegExp) =>
   stderr
     .split('\n')
@@ -38,7 +38,7 @@ const lines = (stderr: string, words: RegExp) =>
 const train = (data: string, run: string, ...more: string[]) =>
   alitok('train-tokenizer', '-c', TINY, '-d', at(data), '-r', at(run), '--stage', '1', ...more);
 
-describe('what a folder holds besides images', async () => {
+describe('files in a folder that are not images', async () => {
   await plain('odd');
   await write('odd/__MACOSX/cat/._0.png', Uint8Array.of(0, 5, 22, 7));
   await write('odd/dog/@eaDir/0.png/SYNOPHOTO_THUMB_M.jpg', await picture().jpeg().toBuffer());
@@ -81,7 +81,7 @@ describe('what a folder holds besides images', async () => {
     expect(found[1]).toMatch(unread);
   });
 
-  it('train-ar says what the token cache holds', async () => {
+  it('train-ar reports the content of the token cache', async () => {
     const run = ['-c', TINY, '--tokens', at('tokens.safetensors'), '-r', at('none'), '--dry-run'];
     const { stderr } = await succeed('train-ar', ...run);
     const [line, ...more] = lines(stderr, /tokens\.safetensors: /);
@@ -91,7 +91,7 @@ describe('what a folder holds besides images', async () => {
     expect(more).toEqual([]);
   });
 
-  it('a folder of unsupported images says so', async () => {
+  it('a folder of unsupported images is reported', async () => {
     await write('phone/0.heic', 'x');
     const { code, stderr } = await train('phone', 'none', '--dry-run');
     expect(code).toBe(3);
@@ -182,13 +182,13 @@ describe('single images', async () => {
     ]);
   });
 
-  it('are read up to the limit', async () => {
+  it('are read up to the pixel limit', async () => {
     const { stdout, stderr } = await stats('--max-pixels', '1200');
     expect(stdout).toContain('303 pairs');
     expect(stderr).not.toContain('large.png');
   });
 
-  it('that are small are told of once by training, with both stages and previews', async () => {
+  it('that are small are reported once by training, with both stages and previews', async () => {
     await plain('little');
     await write('little/cat/2.png', await picture(9, 20).png().toBuffer());
     const data = ['-c', TINY, '-d', at('little')];

@@ -11,14 +11,14 @@ const at = await temporaryFolder();
 useOneThread();
 const DIES_ONCE = fileURLToPath(new URL('../fixtures/dies-once.mjs', import.meta.url));
 
-/** Runs a command by `launch`, its first attempt killed when a file is there. */
+/** Runs a command by `launch`; the first attempt is killed when a file exists. */
 async function killedOnce(file: string, restarts: number, args: string[]) {
   const environment = { NODE_OPTIONS: `--import=${DIES_ONCE}`, DIES_WHEN: file };
   const launch = ['launch', '-p', '1', '--max-restarts', String(restarts), '--'];
   return startWith(environment, ...launch, ...args).outcome;
 }
 
-/** Two tar files whose names begin as those of training commands do. */
+/** Two tar files whose names begin like those of training commands. */
 async function writeShards(): Promise<void> {
   for (const shard of [0, 1]) {
     const entries = PICTURE_CLASSES.map(async (name) => {
@@ -39,7 +39,7 @@ beforeAll(async () => {
 describe('launch --max-restarts', () => {
   const again = /restart 1 of at most 2/;
 
-  it('goes on with a command that has no --resume, whatever its arguments begin with', async () => {
+  it('restarts a command that has no --resume, whatever its arguments begin with', async () => {
     const tokenize = (out: string) => [
       ...['tokenize', '-c', TINY, '--tokenizer', at('tokenizer')],
       ...['-d', at('shards/train-{0000..0001}.tar'), '-o', at(out), 'tokenize.batch_size=2'],

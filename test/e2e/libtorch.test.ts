@@ -11,7 +11,7 @@ const at = await temporaryFolder();
 const repository = (name: string) => fileURLToPath(new URL(`../../${name}`, import.meta.url));
 const BRIDGE = 'dist/engine/libtorch/bridge.node';
 
-/** Runs a program to its end; one that hangs fails. */
+/** Runs a program to its end, with a timeout. */
 function run(file: string, args: readonly string[], env: NodeJS.ProcessEnv = {}): Promise<Outcome> {
   return new Promise((resolve) => {
     const options = { env: { ...process.env, ...env }, timeout: 60_000 };
@@ -21,7 +21,7 @@ function run(file: string, args: readonly string[], env: NodeJS.ProcessEnv = {})
   });
 }
 
-/** A program of its own, whose bridge `change` makes another one. Gives a function that runs it. */
+/** Makes a copy of the program with a bridge modified by `change`. Returns a function that runs it. */
 async function programWith(name: string, change: (bridge: Buffer) => Buffer) {
   await mkdir(at(name), { recursive: true });
   for (const part of ['bin', 'dist', 'package.json'])
@@ -31,7 +31,7 @@ async function programWith(name: string, change: (bridge: Buffer) => Buffer) {
   return (...args: string[]) => run(process.execPath, [at(name, 'bin/alitok.js'), ...args]);
 }
 
-/** Replaces a text by another one of the same length, wherever it is. */
+/** Replaces all occurrences of a text by another one of the same length. */
 const replaced = (from: string, to: string) => (bytes: Buffer) => {
   expect(bytes.includes(from)).toBe(true);
   return Buffer.from(bytes.toString('latin1').replaceAll(from, to), 'latin1');
@@ -100,7 +100,7 @@ describe.skipIf(!canRun('libtorch'))('libtorch', () => {
       await copyFile(repository('test/fixtures/goldens/generator.bin'), at('alitok_b.bin'));
     });
 
-    it('how far logits move, and what that means', async () => {
+    it('reports how far logits change, and what that means', async () => {
       const { code, stderr } = await sample('libtorch', 'samples');
       expect(code, stderr).toBe(0);
       const [, share] = /weights in int8 move the logits by ([\d.]+) % of their spread/.exec(stderr)!;
@@ -109,7 +109,7 @@ describe.skipIf(!canRun('libtorch'))('libtorch', () => {
       expect(stderr).toMatch(/different draws of similar quality; use float32 for numbers to publish/);
     });
 
-    it('an engine without kernels for them refuses', async () => {
+    it('are refused by an engine without kernels for them', async () => {
       const { code, stderr } = await sample('wasm', 'none');
       expect([code, stderr]).toEqual([
         5,

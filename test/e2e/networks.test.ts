@@ -23,7 +23,7 @@ beforeAll(async () => {
   await writeConvNeXt(convnext);
 });
 
-/** Phases as the recipe has them: both terms, then the classifier's alone, then the adversary, which takes turns. */
+/** The phases of the recipe: both terms, then only the classifier's, then the adversary in alternating steps. */
 const PHASES = JSON.stringify([
   { steps: 1, lr: 1e-3, w_lpips: 1, w_perc: 0.1 },
   { steps: 1, lr: 1e-3, w_perc: 1 },
@@ -42,7 +42,7 @@ const trainTokenizer = (run: string, stage: string, ...more: string[]) => [
 ];
 
 describe('the perceptual recipe', () => {
-  it('trains a stage through its phases with the networks, and keeps their checksums', async () => {
+  it('trains a stage through its phases with the networks, and records their checksums', async () => {
     const files = [`networks.vgg16=${vgg16}`, `networks.lpips=${lpips}`, `networks.convnext=${convnext}`];
     await succeed(...trainTokenizer('run', '1', ...files, `tokenizer_training.stage1.phases=${PHASES}`));
     const rows = (await readFile(at('run/stage1/metrics.jsonl'), 'utf8'))
@@ -55,7 +55,7 @@ describe('the perceptual recipe', () => {
     expect(steps.every((row) => row.perceptual > 0)).toBe(true);
     expect(steps[2].adversarial).toBeTypeOf('number');
     expect(rows.at(-1).discriminator ?? rows.at(-2).discriminator).toBeGreaterThan(0);
-    // 10 · 17/256 is for the published grid; here k/g² = 3/4.
+    // The factor 10 · 17/256 is for the published grid; here k/g² = 3/4.
     const [{ loss, mse, aux_mse, quantizer, lpips: distance, perceptual }] = steps;
     expect(loss).toBeCloseTo(mse + 10 * (3 / 4) * aux_mse + quantizer + distance + 0.1 * perceptual, 4);
     const { inputs } = JSON.parse(await readFile(at('run/stage1/run.json'), 'utf8'));
@@ -66,7 +66,7 @@ describe('the perceptual recipe', () => {
     expect(Object.keys(inputs)).toEqual(expect.arrayContaining(['networks.convnext', 'networks.vgg16']));
   }, 300_000);
 
-  it('is refused before any stage begins where a file is missing or another', async () => {
+  it('is refused before any stage starts if a file is missing or wrong', async () => {
     const phases = 'tokenizer_training.stage2.phases=[{steps: 1, lr: 1.0e-3, w_perc: 1}]';
     const absent = await alitok(...trainTokenizer('refused', 'all', phases));
     expect(absent.code).toBe(2);
@@ -81,7 +81,7 @@ describe('the perceptual recipe', () => {
 });
 
 describe('the networks files', () => {
-  it('inspect says what they are, and that they fit', async () => {
+  it('inspect shows their type, and that they are valid', async () => {
     const [pth, pb] = [at('inception.pth'), at('inception.pb')];
     await writeInceptionPytorch(pth);
     await writeInceptionGraph(pb);
@@ -110,7 +110,7 @@ describe('the networks files', () => {
     expect(Object.keys(result.lpips_sha256)).toEqual(['vgg16', 'lpips']);
   });
 
-  it('LPIPS of images that it cannot halve four times is refused, in training and in evaluation', async () => {
+  it('LPIPS of images too small to be halved four times is refused, in training and in evaluation', async () => {
     const small = ['tokenizer.image_size=8', 'tokenizer.patch_size=4'];
     const files = [`networks.vgg16=${vgg16}`, `networks.lpips=${lpips}`];
     const phases = (weight: number) =>

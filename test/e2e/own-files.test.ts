@@ -4,7 +4,7 @@ import { basename, dirname } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { alitok, succeed, TINY, temporaryFolder, tinyRun, useOneThread } from './alitok.js';
 
-// Nothing that the program did not write is ever replaced or removed.
+// The program never replaces or removes a file that it did not write.
 
 const at = await temporaryFolder();
 useOneThread();
@@ -24,7 +24,7 @@ beforeAll(async () => {
   await succeed('train-features', ...images, '-r', at('features'));
 });
 
-/** Everything below a folder that is a file, and what is in it. */
+/** All files below a folder, with their contents. */
 async function contents(folder: string): Promise<Record<string, string>> {
   const names = (await readdir(folder, { recursive: true })).map(String).sort();
   const files = names.filter((name) => !existsSync(`${folder}/${name}/.`));
@@ -36,7 +36,7 @@ async function put(path: string): Promise<void> {
   await writeFile(path, 'precious\n');
 }
 
-/** Runs a command that is to write `own` where a file of the user is; it must refuse by name, and change nothing. */
+/** Runs a command whose output path is a file of the user; it must refuse, name the file, and change nothing. */
 async function expectRefused(folder: string, mine: string[], named: RegExp, args: string[]): Promise<void> {
   for (const name of mine) await put(at(folder, name));
   const before = await contents(at(folder));
@@ -47,7 +47,7 @@ async function expectRefused(folder: string, mine: string[], named: RegExp, args
   expect(await contents(at(folder))).toEqual(before);
 }
 
-describe('a file of the user under the name of a result', () => {
+describe("a user's file with the name of a result", () => {
   const written = (name: string) => new RegExp(`${name} already exists and was not written by alitok`);
   const reconstruction = ['eval', 'reconstruction', '--tokenizer', tokenizer, '-d', train];
   const generation = [
@@ -82,7 +82,7 @@ describe('a file of the user under the name of a result', () => {
   });
 
   it.each(['samples.npz', 'samples.json', 'grid.png', 'images/000003-cat.png'])(
-    'sample refuses %s, and replaces its own, and leaves what else there is',
+    'sample refuses %s, replaces its own, and leaves other files alone',
     async (name) => {
       const folder = `samples-${name.replace('/', '-')}`;
       const sample = ['sample', ...models, '--per-class', '1', '-o', at(folder)];
@@ -98,7 +98,7 @@ describe('a file of the user under the name of a result', () => {
     },
   );
 
-  it("sample leaves the user's links to its own files, and writes where they lead", async () => {
+  it("sample keeps the user's links to its own files, and writes to their targets", async () => {
     const sample = ['sample', ...models, '--per-class', '1', '-o', at('linked')];
     await succeed(...sample);
     const linked = ['samples.npz', 'samples.json', 'grid.png', 'images/000000-blue-circle.png'];
@@ -121,7 +121,7 @@ describe('a file of the user under the name of a result', () => {
   });
 });
 
-describe('a folder of the user under the name of work under way', () => {
+describe("a user's folder with the name of unfinished output", () => {
   it('tokenize refuses OUT.partial with anything else in it', async () => {
     const tokenize = ['tokenize', ...images, '--tokenizer', tokenizer, '-o', at('work', 'out.safetensors')];
     for (const name of ['thesis.txt', 'codes'])
@@ -141,7 +141,7 @@ describe('a folder of the user under the name of work under way', () => {
 
 describe('training', () => {
   it.each(['config.yaml', 'checkpoints/step-0000002/thesis.txt', 'images/holiday.png'])(
-    'refuses a folder with %s of the user',
+    "refuses a folder with the user's %s",
     async (name) => {
       const folder = `run-${name.replaceAll('/', '-')}`;
       await expectRefused(folder, [name], new RegExp(`contains ${name.split('/')[0]} but no run\\.json`), [

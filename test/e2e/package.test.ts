@@ -27,7 +27,7 @@ async function documented(): Promise<string[]> {
 
 const node = (...args: string[]) => run(process.execPath, args, { cwd: at('project') });
 
-/** An empty project with the packed package and what it depends on, as `npm install` would leave it. */
+/** An empty project with the packed package and its dependencies, as `npm install` would leave it. */
 async function installPackage(): Promise<void> {
   await run('tar', ['-xzf', at(packed.filename), '-C', at()]);
   await mkdir(at('project/node_modules'), { recursive: true });
@@ -57,7 +57,7 @@ beforeAll(async () => {
 });
 
 describe('the package', () => {
-  it('holds what it needs to run and to build the libtorch engine, and nothing else', () => {
+  it('contains only the files needed to run and to build the libtorch engine', () => {
     const paths = packed.files.map(({ path }) => path);
     for (const path of [
       'bin/alitok.js',
@@ -73,9 +73,9 @@ describe('the package', () => {
     expect(packed.size).toBeLessThan(2e6);
   });
 
-  it('runs the documented example, which draws what the command draws', async () => {
+  it('runs the documented example, which samples the same images as the command', async () => {
     const [example, evaluation] = await documented();
-    const few = example.replaceAll('207', '7'); // of ten classes
+    const few = example.replaceAll('207', '7'); // the model has ten classes
     await writeFile(at('project/example.mjs'), few.replace("'auto'", "'wasm'"));
     const { stdout } = await node('example.mjs');
     expect(stdout).toMatch(/wasm/);
@@ -101,7 +101,7 @@ describe('the package', () => {
     expect(usage).toBeGreaterThan(0);
   });
 
-  it('says what is wrong with what it is given', async () => {
+  it('reports invalid arguments', async () => {
     await writeFile(
       at('project/wrong.mjs'),
       `import { openEngine, openGenerator, openTokenizer } from 'alitok';
@@ -144,9 +144,9 @@ describe('the package', () => {
     for (const error of errors) expect(error).toMatch(/^wrong\.mts\(2,/);
   });
 
-  it('has a reference without a warning', async () => {
+  it('has an API reference that builds without warnings', async () => {
     const typedoc = repository('node_modules/typedoc/bin/typedoc');
-    // Errors of types are found by `npm run typecheck`.
+    // Type errors are found by `npm run typecheck`.
     await run(process.execPath, [typedoc, '--emit', 'none', '--skipErrorChecking'], { cwd: repository('.') });
   });
 
@@ -155,7 +155,7 @@ describe('the package', () => {
     expect(stdout).toMatch(/^kind +generator$/m);
   });
 
-  it('knows weights of others by itself, whatever becomes of its configs', async () => {
+  it('recognizes published weights without its config files', async () => {
     const package_ = 'node_modules/alitok';
     const inspected = async () => {
       const both = [at('project/alitok_b.bin'), fixture('goldens/tokenizer_stage2.pth')];

@@ -35,7 +35,7 @@ beforeAll(async () => {
 });
 
 describe('the pipeline', () => {
-  it('leaves run folders that say everything', async () => {
+  it('writes complete run folders', async () => {
     for (const run of ['tokenizer/stage1', 'tokenizer/stage2', 'generator']) {
       const always = [
         'checkpoints',
@@ -62,7 +62,7 @@ describe('the pipeline', () => {
     expect(starts[0].command).toMatch(/^alitok --engine wasm train-ar -c /);
   });
 
-  it('warns of classes that no image has, and refuses images of classes that there are not', async () => {
+  it('warns of classes without images, and refuses images of unknown classes', async () => {
     const dryRun = (run: string, ...more: string[]) =>
       alitok('train-ar', '-c', TINY, '--tokens', tokens, '-r', at(run), '--dry-run', ...more);
     const right = await dryRun('no');
@@ -77,7 +77,7 @@ describe('the pipeline', () => {
     expect(fewer.stderr).toMatch(/generator\.classes is 10, .*; set generator\.classes=12/);
   });
 
-  it('samples the classes asked for, the same ones for the same seed', async () => {
+  it('samples the requested classes, with the same images for the same seed', async () => {
     const sample = (out: string, ...more: string[]) =>
       succeed('sample', '-g', generator, '--tokenizer', tokenizer, '-o', at(out), ...more);
     await sample('by-name', '--classes', 'red-cross,blue-circle', '--per-class', '2');
@@ -107,14 +107,14 @@ describe('the pipeline', () => {
     expect((await sharp(at('by-name', 'grid.png')).metadata()).format).toBe('png');
   });
 
-  it('samples all classes in turn, whatever is asked for, so that no split of an evaluation lacks any', async () => {
+  it('samples classes in turn, so that every split of an evaluation has all of them', async () => {
     const sampled = async (out: string, ...more: string[]) => {
       await succeed('sample', '-g', generator, '--tokenizer', tokenizer, '-o', at(out), ...more);
       return (await readdir(at(out, 'images'))).sort().map((name) => name.slice(7, -'.png'.length));
     };
     const names = (await readdir(train)).sort();
     expect(await sampled('turns', '--count', '30')).toEqual([...names, ...names, ...names.slice(0, 6)]);
-    expect(await sampled('turns', '--per-class', '2')).toEqual([...names, ...names]); // nothing of before is left
+    expect(await sampled('turns', '--per-class', '2')).toEqual([...names, ...names]); // nothing from before is left
   });
 
   it('reconstructs, evaluates, draws curves and inspects', async () => {
@@ -144,7 +144,7 @@ describe('the pipeline', () => {
       expect((await succeed('inspect', path)).stdout).toMatch(/\d/);
   });
 
-  it('computes a reference, and evaluates a generator straight from its run', async () => {
+  it('computes a reference, and evaluates a generator directly from its run', async () => {
     const features = ['--features', at('features')];
     const reference = at('reference.npz');
     const stats = ['stats', '-d', train, '--size', '16', ...features, '--keep', '12', '-o', reference];
@@ -167,7 +167,7 @@ describe('the pipeline', () => {
       expect(sum).toMatch(/^[0-9a-f]{64}$/);
     expect(result.engine.name).toBe('wasm');
 
-    // The images are there already; and the same numbers come of the file alone.
+    // The images exist already, and the file alone gives the same numbers.
     const again = await succeed(...evaluate(reference, ...run));
     expect(again.stderr).toMatch(
       /keeping the images in .*: samples\.json says that they were made with the same options/,
@@ -184,7 +184,7 @@ describe('the pipeline', () => {
     ]);
   });
 
-  it('a stopped run saves, and resumed it ends as one that was not stopped', async () => {
+  it('a stopped run saves, and after resuming ends like an uninterrupted one', async () => {
     const many = 'tokenizer_training.stage1.phases=[{steps: 400, lr: 1.0e-3, w_lpips: 0, w_perc: 0}]';
     const options = ['--stage', '1', 'logging.checkpoint_every=400', 'logging.images_every=400', many];
     await succeed(...trainTokenizer('whole', ...options));
@@ -206,7 +206,7 @@ describe('the pipeline', () => {
     expect(again.stderr).toContain('already finished, at step 400');
   });
 
-  it('refuses what does not belong together', async () => {
+  it('refuses files that do not belong together', async () => {
     const refused = async (code: number, message: RegExp, ...args: string[]) => {
       const outcome = await alitok(...args);
       expect(outcome.stderr.trim().split('\n').at(-1)).toMatch(message);

@@ -11,7 +11,7 @@ import { alitok, type Outcome, startWith, succeed, TINY, temporaryFolder } from 
 
 const at = await temporaryFolder();
 const [train, tokens] = [at('train'), at('tokens.safetensors')];
-/** One thread for each, so that sums are made in the same order whoever makes them. */
+/** One thread per process, so that sums are computed in the same order in every process. */
 const ENGINE = ['--engine', 'libtorch', '--threads', '1'];
 const launched = (processes: number) => [...ENGINE, 'launch', '-p', String(processes), '--'];
 
@@ -38,7 +38,7 @@ async function losses(run: string): Promise<Record<string, number>[]> {
     .map(({ time, steps_per_second, data_wait, ...row }) => row);
 }
 
-/** The largest difference of two runs' tensors of one file, of those whose names match. */
+/** The largest difference between two runs in the tensors of one file whose names match. */
 async function difference(
   run: string,
   other: string,
@@ -58,7 +58,7 @@ async function difference(
   return largest;
 }
 
-/** Every number of every row, to rounding; those that count codes, to a few that rounding decides. */
+/** Compares every number of every row up to rounding, and code counts up to a few codes that depend on rounding. */
 async function expectSameCourse(run: string, other: string): Promise<void> {
   const [rows, others] = [await losses(run), await losses(other)];
   expect(others.map((row) => Object.keys(row).sort())).toEqual(rows.map((row) => Object.keys(row).sort()));
@@ -77,7 +77,7 @@ async function freePort(): Promise<number> {
   return port;
 }
 
-/** Starts processes as torchrun does. */
+/** Starts processes like torchrun. */
 async function startRanks(size: number, args: string[], environment: Record<string, string> = {}) {
   const port = String(await freePort());
   return Array.from({ length: size }, (_, rank) =>
@@ -97,7 +97,7 @@ async function startRanks(size: number, args: string[], environment: Record<stri
 
 const BRIDGE = fileURLToPath(new URL('../../dist/engine/libtorch/bridge.node', import.meta.url));
 
-/** A process that meets the others at the store, but cannot open the group, and is killed. */
+/** A process that connects to the store, but cannot open the group, and is killed. */
 const KILLED_WHILE_JOINING = (port: string) => `
   const native = require(${JSON.stringify(BRIDGE)});
   const call = (name, ...args) => native.call(native.find('alitok::distributed_' + name, ''), ...args);
@@ -119,7 +119,7 @@ async function until(condition: () => boolean | Promise<boolean>): Promise<void>
   }
 }
 
-/** What an evaluation measured, without what ran it. */
+/** The results of an evaluation, without command and time. */
 function resultOf(file: Buffer): object {
   const { command, time, ...result } = JSON.parse(file.toString());
   return result;
@@ -138,19 +138,19 @@ describe.skipIf(!canRun('libtorch'))('several processes', () => {
     await succeed(...ENGINE, ...trainGenerator('generator'));
   });
 
-  it('train a tokenizer as one does: clusters, usage, adversary and all', async () => {
+  it('train a tokenizer like one process, including clustering, usage and adversary', async () => {
     const { stderr } = await succeed(...launched(4), ...trainTokenizer('four'));
     expect(stderr).toContain('[rank 0] ');
     expect(stderr).not.toContain('[rank 1] ');
     const [one, four] = ['one/stage1', 'four/stage1'];
     await expectSameCourse(one, four);
-    // The update leaves entries so near each other that rounding soon decides between them: it is looked at once.
+    // The update moves entries so close together that rounding soon decides between them, so it is compared only once.
     expect(await difference(one, four, { step: 1, names: /^quantize/ })).toBeLessThan(1e-5);
     expect(await difference(one, four, { names: /^(?!quantize)/ })).toBeLessThan(2e-4);
     expect(await difference(one, four, { file: 'discriminator' })).toBeLessThan(2e-4);
   });
 
-  it('train a generator as one does, with the same draws of dropout', async () => {
+  it('train a generator like one process, with the same dropout masks', async () => {
     await succeed(...launched(2), ...trainGenerator('generator-2', 'generator_training.accumulation=2'));
     await expectSameCourse('generator', 'generator-2');
     expect(await difference('generator', 'generator-2')).toBeLessThan(2e-4);
@@ -190,7 +190,7 @@ describe.skipIf(!canRun('libtorch'))('several processes', () => {
     await succeed(...ENGINE, 'train-features', '-c', TINY, '-d', images, '-r', at('features'));
     const features = ['--features', at('features')];
     const tokenizer = ['--tokenizer', at('one', 'stage1')];
-    /** Runs by itself and shared, and compares the files. Gives what is printed, which must be the same. */
+    /** Runs a command in one process and in several, and compares the files. Returns the output, which must be the same. */
     const compare = async (name: string, args: (file: string) => string[]) => {
       const [one, two] = [at(`one-${name}`), at(`two-${name}`)];
       const alone = await succeed(...ENGINE, ...args(one));
@@ -208,7 +208,7 @@ describe.skipIf(!canRun('libtorch'))('several processes', () => {
       ...['stats', '-d', images, '--size', '16', ...features, '--keep', '9', '-o', file],
     ]);
     expect(stats.b.equals(stats.a)).toBe(true);
-    // Sampled first; the reference is one that has images and statistics.
+    // Samples first; the reference has both images and statistics.
     const generation = await compare('generation.json', (file) => [
       ...['eval', 'generation', '-g', at('generator'), ...tokenizer, '--count', '70', '--batch-size', '20'],
       ...['--samples', `${file}.samples`, '--reference', at('one-reference.npz'), ...features, '-o', file],
@@ -219,8 +219,8 @@ describe.skipIf(!canRun('libtorch'))('several processes', () => {
 
   it.each([
     { dead: 1, processes: 1 },
-    { dead: 0, processes: 3 }, // it keeps the store through which they know of each other
-  ])('end when rank $dead is killed, with its name, and $processes go on', async ({ dead, processes }) => {
+    { dead: 0, processes: 3 }, // rank 0 hosts the store through which the processes communicate
+  ])('end when rank $dead is killed, with its name, and $processes resume', async ({ dead, processes }) => {
     const run = `killed-${dead}`;
     const never = ['steps=100000', 'batch_size=12'].map((text) => `generator_training.${text}`);
     const train = (...more: string[]) => trainGenerator(run, ...never, ...more);
@@ -241,7 +241,7 @@ describe.skipIf(!canRun('libtorch'))('several processes', () => {
     expect(steps).toEqual(Array.from({ length: from / 2 + 2 }, (_, i) => 2 * i + 2));
   });
 
-  it('say so when one of them cannot join, or is killed while the others do', async () => {
+  it('report when one of them cannot join, or is killed while joining', async () => {
     const place = { WORLD_SIZE: '2', MASTER_ADDR: '127.0.0.1', MASTER_PORT: String(await freePort()) };
     const broken = { GLOO_SOCKET_IFNAME: 'nowhere' };
     const train = [...ENGINE, ...trainGenerator('never')];
@@ -270,7 +270,7 @@ describe.skipIf(!canRun('libtorch'))('several processes', () => {
     expect(existsSync(at('never'))).toBe(false);
   });
 
-  it('go on where another number of processes stopped, also one with the optimizer divided', async () => {
+  it('resume a run of another number of processes, also with a sharded optimizer', async () => {
     const constant = ['warmup_steps=0', 'lr=1.0e-3', 'lr_end=1.0e-3'].map(
       (text) => `generator_training.${text}`,
     );
@@ -286,7 +286,7 @@ describe.skipIf(!canRun('libtorch'))('several processes', () => {
     expect(await difference('undisturbed', 'resumed', { file: 'optimizer' })).toBeLessThan(2e-4);
   });
 
-  it('say what is wrong, each of them, and write nothing', async () => {
+  it('each report what is wrong, and write nothing', async () => {
     const refused = await alitok(...launched(2), ...trainGenerator('generator'));
     expect(refused.stderr).toMatch(/\[rank 0\] error: .*generator already contains a run/);
     expect(refused.stderr).toMatch(/\[rank 1\] error: rank 0 failed: .*generator already contains a run/);
@@ -296,7 +296,7 @@ describe.skipIf(!canRun('libtorch'))('several processes', () => {
     expect(uneven.code).toBe(2);
     const alone = await alitok(...launched(2), 'doctor');
     expect(lastLine(alone)).toMatch(/only train-tokenizer, .* can be divided among several processes/);
-    // A folder may be called as a command is.
+    // A folder may have the name of a command.
     const report = await alitok(...launched(2), 'report', 'sample');
     expect(lastLine(report)).toMatch(/launch report: only train-tokenizer, .* write one of them after --/);
     const environment = { RANK: '0', WORLD_SIZE: '2', MASTER_ADDR: '127.0.0.1', ALITOK_JOIN_TIMEOUT: '1' };

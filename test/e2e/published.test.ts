@@ -45,7 +45,7 @@ describe('checkpoints of PyTorch', () => {
     expect(stdout).toMatch(/width 48, 2 layers, 3 heads/);
   });
 
-  it('of several sets of weights in one the model is taken, which is said, or the one that is named', async () => {
+  it('with several sets of weights, the model is used, with a message, or the set that is named', async () => {
     const file = await openTensorFile(generator);
     const read = async (change: number) =>
       Object.fromEntries(
@@ -92,7 +92,7 @@ describe('checkpoints of PyTorch', () => {
     ]);
   });
 
-  it('inspect says what they are, their sizes and their config', async () => {
+  it('inspect shows their type, their sizes and their config', async () => {
     const { stdout } = await succeed('inspect', generator);
     expect(stdout).toMatch(/^kind +generator$/m);
     expect(stdout).toMatch(/width 64, 3 layers, 4 heads/);
@@ -125,7 +125,7 @@ describe('sampling from them', () => {
     ['sample', '-g', generator, '--tokenizer', tokenizer, '-o', at(out), '--npz-only', ...more] as const;
   const samples = (out: string) => readFile(at(out, 'samples.npz'));
 
-  it('needs no config, and says the guidance and the seed', async () => {
+  it('needs no config, and prints the guidance and the seed', async () => {
     const { stderr } = await succeed(...sample('few', '--count', '5', '--seed', '7'));
     expect(stderr).toMatch(/guidance scale 16, power 1\.8, seed 7/);
     expect((await readdir(at('few'))).sort()).toEqual(['samples.json', 'samples.npz']);
@@ -134,7 +134,7 @@ describe('sampling from them', () => {
     npz.close();
   });
 
-  it('a killed run goes on where it stopped, to the same images', async () => {
+  it('a killed run continues where it stopped, with the same images', async () => {
     const options = ['--count', '120', '--batch-size', '4'];
     await succeed(...sample('whole', ...options));
     const { child, outcome } = start(...sample('killed', ...options));
@@ -162,7 +162,7 @@ describe('sampling from them', () => {
     expect((await readdir(at('killed'))).sort()).toEqual(['samples.json', 'samples.npz']);
   });
 
-  it('refuses what is no tokenizer', async () => {
+  it('refuses a file that is not a tokenizer', async () => {
     const { code, stderr } = await alitok(
       ...['sample', '-g', generator, '--tokenizer', generator, '-o', at('no'), '--count', '1'],
     );
@@ -173,12 +173,12 @@ describe('sampling from them', () => {
 });
 
 describe('evaluation with Inception', () => {
-  it('takes both files of its weights for the same network', async () => {
+  it('gives the same network for both of its weight files', async () => {
     const [graph, pytorch] = [at('classify_image_graph_def.pb'), at('inception.pth')];
     await writeInceptionGraph(graph);
     await writeInceptionPytorch(pytorch);
     await drawPictures({ folder: at(), size: 16, perClass: 1, seed: 3, split: 'train' });
-    const [few, rest] = [PICTURE_CLASSES.slice(0, 4), PICTURE_CLASSES.slice(4)]; // it is a large network
+    const [few, rest] = [PICTURE_CLASSES.slice(0, 4), PICTURE_CLASSES.slice(4)]; // few images, since the network is large
     for (const name of rest) await rm(at('train', name), { recursive: true });
     const reference = at('reference.npz');
     const stats = await succeed(

@@ -32,7 +32,7 @@ describe.each(Object.entries(QUANTIZERS))('tokenizer.quantizer=%s', (name, overr
     expect(await readdir(at(name, 'images'))).toHaveLength(3);
   });
 
-  it('is shown by inspect, of the config and of the file', async () => {
+  it('is shown by inspect, for the config and for the file', async () => {
     const words =
       name === 'fsq' ? 'fsq, finite scalar quantization, fsq_levels [2,2,2,2]' : 'simvq, vector quant';
     expect((await succeed('inspect', TINY, ...overrides)).stdout).toContain(words);
@@ -40,12 +40,12 @@ describe.each(Object.entries(QUANTIZERS))('tokenizer.quantizer=%s', (name, overr
     expect(stdout).toContain(words);
     expect(stdout).toContain(`tokenizer.quantizer=${name}`);
     expect(stdout).toContain('all names and shapes match');
-    // The config that it names can be given as it stands.
+    // The config that it names can be used unchanged.
     const [, config, fitting] = /^config +(\S+) with (.*)$/m.exec(stdout)!;
     expect((await succeed('inspect', config, ...fitting.split(' '))).stdout).toContain(words);
   });
 
-  it('is kept by a PyTorch file', async () => {
+  it('is stored in a PyTorch file', async () => {
     await succeed('convert', tokenizer, at(`${name}.pth`));
     const { stdout } = await succeed('inspect', at(`${name}.pth`));
     expect(stdout).toMatch(new RegExp(`^quantizer +${name},`, 'm'));
@@ -54,7 +54,7 @@ describe.each(Object.entries(QUANTIZERS))('tokenizer.quantizer=%s', (name, overr
     expect(stderr).toMatch(name === 'fsq' ? /makes 16 codes of 4 numbers, not 17 of 4/ : /misshapen/);
   });
 
-  it('is kept with its codes: another quantizer is refused', async () => {
+  it('is stored with its codes: another quantizer is refused', async () => {
     const other = ['--stage', '2', '--from', tokenizer, '-d', at('train'), '-r', at(`${name}-other`)];
     const { code, stderr } = await alitok('train-tokenizer', '-c', TINY, ...other);
     expect(code).toBe(4);

@@ -39,14 +39,14 @@ beforeAll(async () => {
   expect(stderr).toBe('');
 });
 
-/** What the style sheet draws the three runs in. */
+/** The style sheet's colours for the three runs. */
 const SERIES = {
   light: ['rgb(0, 114, 178)', 'rgb(213, 94, 0)', 'rgb(0, 158, 115)'],
   dark: ['rgb(86, 180, 233)', 'rgb(240, 136, 62)', 'rgb(63, 201, 160)'],
 };
 
 describe('the page', () => {
-  it('holds all that the runs recorded, and asks for nothing', async () => {
+  it('contains everything that the runs recorded, and makes no requests', async () => {
     const text = await readFile(page, 'utf8');
     for (const part of [
       'tokenizer stage1',
@@ -82,8 +82,8 @@ describe('the page', () => {
     { width: 390, height: 844, colours: 'dark' },
   ];
 
-  // Without a Chromium (apt-get install chromium; or its path in CHROMIUM) there is nothing to look at a page with.
-  it.skipIf(!hasChromium)('is right in a browser, at laptop and phone width, light and dark', async () => {
+  // These tests need Chromium (apt-get install chromium; or its path in CHROMIUM).
+  it.skipIf(!hasChromium)('looks right in a browser, at laptop and phone width, light and dark', async () => {
     const { SCREENSHOTS } = process.env;
     await withChromium(async (open) => {
       for (const view of views) {
@@ -165,7 +165,7 @@ describe('the page', () => {
   });
 });
 
-describe('runs that are damaged or have not gone far', () => {
+describe('runs that are damaged or very short', () => {
   const refused = async (message: RegExp, ...args: string[]) => {
     const { code, stderr } = await alitok('report', ...args, '-o', at('none.html'));
     expect(stderr).toMatch(message);
@@ -173,12 +173,12 @@ describe('runs that are damaged or have not gone far', () => {
     await expect(readFile(at('none.html'))).rejects.toThrow('ENOENT');
   };
 
-  it('a folder without a run, and an evaluation that is none, are refused', async () => {
+  it('a folder without a run, and a file that is not an evaluation, are refused', async () => {
     await refused(/error: .*train holds no metrics\.jsonl; name the folder of a training run/, train);
     await refused(/error: .*tiny\.yaml is not a result of alitok eval/, generator, '--evaluation', TINY);
   });
 
-  it('what can be read is shown, and what cannot is named', async () => {
+  it('readable parts are shown, and unreadable ones are named', async () => {
     const run = at('damaged');
     await cp(generator, run, { recursive: true });
     const out = at('damaged.html');
@@ -204,7 +204,7 @@ describe('runs that are damaged or have not gone far', () => {
     );
   });
 
-  it('of a run that has not made a step that is logged there is nothing to draw, and nothing is written', async () => {
+  it('a run without a logged step has nothing to draw, and nothing is written', async () => {
     const early = at('early');
     await mkdir(early);
     for (const rows of ['', '{"step": 2, "time": 1, "phase": 1}\n']) {

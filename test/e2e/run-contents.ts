@@ -4,10 +4,10 @@ import { join, relative } from 'node:path';
 import { TIMING_COLUMNS } from '../../src/run/metrics.js';
 import { readEvents } from '../tensorboard/decode.js';
 
-/** Files that say when and how a run was made, not what it made. */
+/** Files that describe when and how a run was made, not its results. */
 const RECORDS = /(^|\/)(log\.jsonl|run\.json|samples\.json)$/;
 
-/** A metrics log without its columns of time. */
+/** A metrics log without its time columns. */
 function untimed(text: string): object[] {
   return text
     .trimEnd()
@@ -32,7 +32,7 @@ async function shownEvents(folder: string): Promise<unknown[]> {
   });
 }
 
-/** All that is in a folder, by path: the lines of logs, what TensorBoard shows, the hash of every other file. */
+/** The contents of a folder, by path: the lines of logs, what TensorBoard shows, the hash of every other file. */
 export async function contents(folder: string): Promise<Record<string, unknown>> {
   const found: Record<string, unknown> = {};
   const entries = await readdir(folder, { recursive: true, withFileTypes: true });

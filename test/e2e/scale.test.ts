@@ -13,7 +13,7 @@ it.each([
   const output = execFileSync(process.execPath, [path('test/bench/scale.js'), ...args], { encoding: 'utf8' });
   const tables = output.split('\n\n').filter((text) => text.startsWith('|'));
   expect(tables.length).toBeGreaterThan(0);
-  // Where they differ, what they are derived from has changed: run the script again and put its tables into the page.
+  // If they differ, their inputs have changed: run the script again and copy its tables into the page.
   const page = readFileSync(path('docs/scaling.md'), 'utf8');
   for (const table of tables) expect(page).toContain(table);
 });

@@ -22,7 +22,7 @@ beforeAll(async () => {
   await tinyRun(at());
   await succeed('train-ar', '-c', TINY, '--tokens', at('tokens.safetensors'), '-r', at('generator'));
   await succeed('train-features', '-c', TINY, '-d', at('train'), '-r', at('features'));
-  // Enough that precision and recall take minutes.
+  // Enough images for precision and recall to take minutes.
   const count = 12_000;
   await writeNpz(at('many.npz'), [
     {
@@ -34,7 +34,7 @@ beforeAll(async () => {
   ]);
 });
 
-/** Waits until the program says something, or makes a file. */
+/** Waits until the program prints something, or creates a file. */
 async function until({ child }: Running, what: RegExp | string): Promise<void> {
   let said = '';
   child.stderr!.on('data', (text: string) => {
@@ -48,7 +48,7 @@ async function until({ child }: Running, what: RegExp | string): Promise<void> {
   }
 }
 
-/** Sends Ctrl-C, and gives how long the program went on, in milliseconds. */
+/** Sends Ctrl-C and returns how long the program kept running, in milliseconds. */
 async function interrupt({ child, outcome }: Running) {
   const sent = Date.now();
   child.kill('SIGINT');
@@ -59,7 +59,7 @@ async function interrupt({ child, outcome }: Running) {
 describe('Ctrl-C', () => {
   const evaluation = ['--reference', at('many.npz'), ...features];
 
-  it('while eval generation samples keeps what there is', async () => {
+  it('while eval generation samples keeps the finished images', async () => {
     const running = start(
       ...['eval', 'generation', ...models, '--samples', at('sampling'), '--count', '4000', ...evaluation],
     );
@@ -82,12 +82,12 @@ describe('Ctrl-C', () => {
     );
     await until(running, stage);
     const { code, took, stderr } = await interrupt(running);
-    expect(code, stderr).toBeNull(); // by the signal itself
+    expect(code, stderr).toBeNull(); // ended by the signal itself
     expect(took).toBeLessThan(2000);
     expect((await readdir(samples)).sort()).toEqual(['samples.json', 'samples.npz']);
   });
 
-  it('ends quickstart in any step, and the next one takes its place', async () => {
+  it('ends quickstart in any step, and the next quickstart replaces its folder', async () => {
     for (const step of [/1\/7/, /3\/7/, /7\/7/, /1\/7/]) {
       const running = start('quickstart', '-o', at('quickstart'), ...TINY_VALUES);
       await until(running, step);

@@ -4,7 +4,7 @@ import { describe, expect, it } from 'vitest';
 import { OPERATOR_CHECKS } from '../../src/doctor/operators.js';
 import { canRun, device } from '../support/engines.js';
 
-/** Runs a script of test/bench on the device that is tested. */
+/** Runs a script of test/bench on the tested device. */
 function run(script: string, args: string[], env: NodeJS.ProcessEnv = {}) {
   const path = fileURLToPath(new URL(`../bench/${script}`, import.meta.url));
   return new Promise<{ code: number; stdout: string }>((resolve) => {
@@ -15,8 +15,8 @@ function run(script: string, args: string[], env: NodeJS.ProcessEnv = {}) {
   });
 }
 
-describe.skipIf(!canRun('libtorch'))('what is tried first on a machine', () => {
-  it('has a line for each operation, a group of one process, and what calls cost', async () => {
+describe.skipIf(!canRun('libtorch'))('the smoke tests for a new machine', () => {
+  it('print a line for each operation, for a group of one process, and for the cost of calls', async () => {
     const { code, stdout } = await run('smoke.js', ['--precision', 'float32']);
     const count = 1 + OPERATOR_CHECKS.length + 2 + 6;
     expect(stdout).toContain(`${count} of ${count} are right, 0 wrong, 0 failed`);
@@ -27,7 +27,7 @@ describe.skipIf(!canRun('libtorch'))('what is tried first on a machine', () => {
     expect(code).toBe(0);
   });
 
-  it('goes on in another process where one dies', async () => {
+  it('continue in another process if one dies', async () => {
     const killing = `process.send && process.on('message', ({ name }) => {
       if (name === 'gelu') process.kill(process.pid, 'SIGKILL');
     })`;
@@ -40,7 +40,7 @@ describe.skipIf(!canRun('libtorch'))('what is tried first on a machine', () => {
     expect(code).toBe(1);
   });
 
-  it('trains for a few steps beside the CPU, and goes on from half', async () => {
+  it('train a few steps, compare with the CPU, and resume halfway', async () => {
     const { code, stdout } = await run('curves.js', ['--steps', '6']);
     for (const stage of ['stage 1', 'stage 2', 'generator']) {
       expect(stdout).toMatch(

@@ -7,13 +7,13 @@ import { start, succeed, TINY, temporaryFolder } from './alitok.js';
 import { contents } from './run-contents.js';
 
 /**
- * The whole pipeline twice: undisturbed, and killed again and again (SIGKILL, which no program can do anything about)
- * and started again by the same command, once stopped by SIGTERM. In the end there is the same in both folders, byte for byte.
+ * Runs the whole pipeline twice: undisturbed, and killed again and again (SIGKILL, which a program cannot handle) and
+ * restarted by the same command, once stopped by SIGTERM. At the end, both folders are the same, byte for byte.
  */
 const at = await temporaryFolder();
 const random = Random.of(Number(process.env.ALITOK_TORTURE_SEED ?? 5), 'torture');
 
-/** Recipes with all that carries state: phases that may end early, an adversary, dropout, an average, clustering. */
+/** Recipes with everything that has state: phases that may end early, an adversary, dropout, an average, clustering. */
 const RECIPE = [
   'tokenizer_training.accumulation=2',
   'tokenizer_training.lecam_weight=0.01',
@@ -23,7 +23,7 @@ const RECIPE = [
   'discriminator={hidden_channels: 32, stages: 1}',
   'generator_training={steps: 80, batch_size: 4, accumulation: 2, warmup_steps: 8, ema: true}',
   'tokenize={crops: flip, batch_size: 4}',
-  // Nothing falls together: means, usage and pictures are under way when a checkpoint is due.
+  // Intervals do not coincide: means, usage and previews are unfinished when a checkpoint is due.
   'logging={metrics_every: 7, images_every: 9, checkpoint_every: 4, keep_checkpoints: 2, keep_every: 16, validation_images: 4}',
 ];
 
@@ -60,20 +60,20 @@ function commands(root: string): Record<'tokenizer' | 'tokenize' | 'generator' |
 
 const size = (path: string) => statSync(path, { throwIfNoEntry: false })?.size ?? 0;
 
-/** When to end a life, and how if not by SIGKILL: waits for the moment while `alive`. */
+/** Waits for the moment to kill a process, while `alive`; returns the signal if it is not SIGKILL. */
 type Moment = (alive: () => boolean) => Promise<unknown>;
 
 async function until(holds: () => boolean, alive: () => boolean): Promise<void> {
   while (alive() && !holds()) await delay(1);
 }
 
-/** While it loads, looks around or takes up what an earlier life left. */
+/** During startup, while it loads or resumes. */
 const early =
   (milliseconds: number): Moment =>
   () =>
     delay(random.integer(milliseconds));
 
-/** Once a file has grown by up to so many bytes. */
+/** Once a file has grown by up to `bytes` bytes. */
 const grown =
   (path: string, bytes: number): Moment =>
   async (alive) => {
@@ -82,7 +82,7 @@ const grown =
     await delay(random.integer(5));
   };
 
-/** Within the writing of one of the next checkpoints, or just after it. */
+/** While one of the next checkpoints is being written, or just after it. */
 const checkpointing =
   (run: string): Moment =>
   async (alive) => {
@@ -97,7 +97,7 @@ const checkpointing =
     await delay(random.integer(12));
   };
 
-/** Lets it save. */
+/** Sends SIGTERM instead, so that the process saves. */
 const politely =
   (moment: Moment): Moment =>
   async (alive) => {
@@ -107,7 +107,7 @@ const politely =
 
 let kills = 0;
 
-/** Starts a command again and again, each time until a moment, and in the end to its end. */
+/** Starts a command and kills it at each moment in turn, then runs it to its end. */
 async function torture(command: Command, moments: readonly Moment[]): Promise<void> {
   for (const moment of moments) {
     const { child, outcome } = start(...command);
@@ -125,7 +125,7 @@ beforeAll(async () => {
   await drawPictures({ folder: at(), size: 16, perClass: 6, seed: 1, split: 'train' });
 });
 
-it('killed at any moment and started again, the pipeline makes what it makes undisturbed', async () => {
+it('killed at any moment and restarted, the pipeline gives the same results as undisturbed', async () => {
   const whole = commands('whole');
   const undisturbed = (async () => {
     for (const command of Object.values(whole)) await succeed(...command);
@@ -148,7 +148,7 @@ it('killed at any moment and started again, the pipeline makes what it makes und
   await undisturbed;
   expect(kills).toBeGreaterThanOrEqual(20);
   const [expected, found] = [await contents(at('whole')), await contents(at('killed'))];
-  // Both folders stand in their models' and runs' paths nowhere, so nothing needs to be forgiven.
+  // No file contains the path of its folder, so the comparison needs no exceptions.
   expect(Object.keys(found).sort()).toEqual(Object.keys(expected).sort());
   expect(found).toEqual(expected);
   expect(Object.keys(found)).toContain('generator/checkpoints/step-0000064/optimizer.safetensors');

@@ -56,7 +56,7 @@ function mountDisk(disk: string, size: string): void {
   mounted.push(disk);
 }
 
-/** Runs a test on a disk of its own, where that can be had. */
+/** Runs a test on its own disk, where possible. */
 function onDisk(name: string, size: string, test: (disk: string) => Promise<void>): void {
   it.skipIf(!root)(name, async ({ skip }) => {
     const disk = `disk-${mounted.length}`;
@@ -79,7 +79,7 @@ beforeAll(async () => {
 
 describe('a damaged checkpoint', () => {
   it.each(['model.safetensors', 'optimizer.safetensors', 'state.json', 'SHA256SUMS'])(
-    'gives way to the one before when a byte of %s is wrong',
+    'is replaced by the previous one when a byte of %s is wrong',
     async (name) => {
       const run = `damaged-${name}`;
       await cp(at('whole'), at(run), { recursive: true });
@@ -93,7 +93,7 @@ describe('a damaged checkpoint', () => {
     },
   );
 
-  it('is set aside under a name that is free', async () => {
+  it('is moved to a name that is free', async () => {
     await cp(at('whole'), at('aside'), { recursive: true });
     await corrupt(`${checkpoint('aside', 6)}/state.json`);
     await mkdir(`${checkpoint('aside', 6)}.damaged`);
@@ -104,7 +104,7 @@ describe('a damaged checkpoint', () => {
     expect(await readdir(`${checkpoint('aside', 6)}.damaged-2`)).toContain('model.safetensors');
   });
 
-  it('ends the run where no other is left, and nothing is made of it', async () => {
+  it('ends the run if no other is left, and nothing is written', async () => {
     await cp(at('whole'), at('lost'), { recursive: true });
     for (const step of [4, 6]) await corrupt(`${checkpoint('lost', step)}/model.safetensors`);
     expectError(
@@ -119,14 +119,14 @@ describe('a damaged checkpoint', () => {
 });
 
 describe('resuming', () => {
-  it('auto begins where there is no run and goes on where there is one', async () => {
+  it('auto starts a run if there is none, and otherwise resumes it', async () => {
     await succeed(...options('auto', '--resume', 'auto'));
     const { stderr } = await succeed(...options('auto', '--resume', 'auto'));
     expect(stderr).toMatch(/already finished, at step 6/);
     expect(await contents(stage1('auto'))).toEqual(expected);
   });
 
-  it('shows what differs, refuses what decides the result, and takes it when told to', async () => {
+  it('shows differences, refuses those that affect the result, and accepts them with an option', async () => {
     const longer = 'tokenizer_training.stage1.phases=[{steps: 6, lr: 1.0e-3}, {steps: 2, lr: 1.0e-4}]';
     expectError(
       await train('auto', '--resume', longer),
@@ -147,7 +147,7 @@ describe('resuming', () => {
     expect(await readdir(stage1('auto', 'checkpoints'))).toEqual(['step-0000008']);
   });
 
-  it('is refused while another process is at work there', async () => {
+  it('is refused while another process is using the folder', async () => {
     const many = 'tokenizer_training.stage1.phases=[{steps: 4000, lr: 1.0e-3}]';
     const { child, outcome } = start(...options('busy', many));
     while (!existsSync(stage1('busy', 'metrics.jsonl')) && child.exitCode === null)
@@ -164,7 +164,7 @@ describe('resuming', () => {
 });
 
 describe('the machine', () => {
-  it('a clock that jumps changes nothing but the times', async () => {
+  it('a clock that jumps changes only the times', async () => {
     const clock = fileURLToPath(new URL('../fixtures/jumping-clock.mjs', import.meta.url));
     const jumping = { NODE_OPTIONS: `--import=${clock}` };
     const run = async (...more: string[]) => {
@@ -212,8 +212,8 @@ describe('the machine', () => {
 });
 
 describe('guards', () => {
-  it('a step that is not finite is not made, says what it saw, and leaves the checkpoint before', async () => {
-    // Enough to diverge in the third step, too little to overflow before.
+  it('a non-finite step is not applied, reports what it found, and keeps the checkpoint before', async () => {
+    // Large enough to diverge in the third step, too small to overflow earlier.
     const diverging = 'tokenizer_training.stage1.phases=[{steps: 9, lr: 1.0e+15}]';
     const every = 'logging.checkpoint_every=1';
     const outcome = await train('diverged', diverging, every);
@@ -234,7 +234,7 @@ describe('guards', () => {
     expect(skipping.stderr.match(/WARN: step \d was not made: .* it is skipped/g)).toHaveLength(2);
   });
 
-  it('trains without the auxiliary term, and leaves its head as it was', async () => {
+  it('trains without the auxiliary term, and does not change its head', async () => {
     const outcome = await train('no-aux', 'tokenizer_training.aux_weight=0', 'logging.checkpoint_every=1');
     expect(outcome).toMatchObject({ code: 0 });
     const head = async (step: number) => {
@@ -246,7 +246,7 @@ describe('guards', () => {
     expect(await head(6)).toEqual(await head(5));
   });
 
-  it('does not go on where something else is in the place of its checkpoints', async () => {
+  it('stops when something else is in the place of its checkpoints', async () => {
     await cp(at('whole'), at('occupied'), { recursive: true });
     await rm(stage1('occupied', 'checkpoints'), { recursive: true });
     await writeFile(stage1('occupied', 'checkpoints'), 'mine');

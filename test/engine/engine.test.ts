@@ -4,15 +4,15 @@ import { openEngine } from '../../src/engine/index.js';
 import { startTensorFlow } from '../../src/engine/tensorflow.js';
 import { EngineError } from '../../src/errors.js';
 
-it('an engine says the threads that it has, not those that were asked for', async () => {
+it('an engine reports its actual threads, not the requested number', async () => {
   const threads = async (name: 'wasm' | 'cpu', asked?: number) =>
     (await openEngine(name, { threads: asked })).threads;
   expect(await threads('cpu', availableParallelism() + 3)).toBe(1);
   expect(await threads('wasm', 2)).toBe(2);
-  expect(await threads('wasm', 3)).toBe(2); // it stays as it was started
+  expect(await threads('wasm', 3)).toBe(2); // the number is fixed at the first start
 });
 
-it('TensorFlow on a Node.js that is too new for it says so in one line', () => {
+it('TensorFlow on an unsupported newer Node.js fails with a one-line message', () => {
   const start = () => startTensorFlow({});
   expect(start).toThrow(EngineError);
   expect(start).toThrow(

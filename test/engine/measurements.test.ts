@@ -9,14 +9,14 @@ import { canRun } from '../support/engines.js';
 
 const MIB = 2 ** 20;
 
-describe.skipIf(!canRun('libtorch'))('what a run took', () => {
+describe.skipIf(!canRun('libtorch'))('measurements of a run', () => {
   beforeAll(() => openEngine('libtorch', { device: 'cpu' }));
   const told = canRun('libtorch') && loadNative().find('alitok::profile_begin', '') !== null;
 
-  it.runIf(told)('kernels by name, how often, and how long', async () => {
+  it.runIf(told)('list kernels by name, count and time', async () => {
     const backend = tf.backend() as LibtorchBackend;
     const x = tf.fill([100], 1);
-    // The operators of the CPU, for there is no device here; `profileKernels` asks in the same way for those of CUDA.
+    // CPU operators, since there is no device here; `profileKernels` requests those of CUDA in the same way.
     backend.call('alitok::profile_begin', false);
     for (let i = 0; i < 5; i++) x.add(x).dispose();
     const noted = backend.call('alitok::profile_end', false) as number;
@@ -27,7 +27,7 @@ describe.skipIf(!canRun('libtorch'))('what a run took', () => {
   });
 
   it.runIf(process.platform === 'linux')(
-    'the most memory since it was asked, not since the program began',
+    'give the peak memory since they started, not since the program started',
     () => {
       const large = watchMemory();
       tf.fill([64 * MIB], 1).dispose(); // 256 MiB
@@ -38,7 +38,7 @@ describe.skipIf(!canRun('libtorch'))('what a run took', () => {
     },
   );
 
-  it('nothing is said where nothing can be', async () => {
+  it('are undefined where they are not available', async () => {
     expect(await profileKernels(async () => {})).toBeUndefined();
     pretendCuda();
     expect(await profileKernels(async () => {})).toBeUndefined();

@@ -13,7 +13,7 @@ const backend = () => tf.backend() as unknown as WasmBackend;
 
 beforeAll(() => openEngine('wasm', { threads: 2 }));
 
-it('matrix products of every orientation and of sizes that no tile divides', () => {
+it('matrix products in all orientations, with sizes that are not multiples of a tile', () => {
   for (const [m, n, k] of [
     [1, 1, 1],
     [1, 33, 7],
@@ -44,12 +44,12 @@ it('matrix products of every orientation and of sizes that no tile divides', () 
   }
 });
 
-it('exponentials to about one rounding up to the last result, and in the normal numbers down to the first', () => {
+it('exponentials to about one rounding, from the smallest normal to the largest result', () => {
   const least = Math.log(2 ** -126);
   const most = Math.log(2 ** 128);
   const x = Float32Array.from({ length: 100_000 }, (_, i) => least + ((most - least) * i) / 100_000);
   const y = tf.exp(tf.tensor1d(x)).dataSync();
-  // The last power of two has to do for a wider range of rests.
+  // The last power of two covers a wider range of remainders.
   const error = (i: number) => Math.abs(y[i] / Math.exp(x[i]) - 1) / (x[i] > 127.5 * Math.LN2 ? 4e-7 : 1e-7);
   expect(x.reduce((worst, _, i) => Math.max(worst, error(i)), 0)).toBeLessThan(1);
 });
@@ -91,8 +91,8 @@ it('results do not depend on the number of threads', () => {
   }
 });
 
-it('disposing of tensors gives their memory back', () => {
-  // Together 12 GiB, three times what there is.
+it('disposing of tensors frees their memory', () => {
+  // 12 GiB in total, three times the available memory.
   for (let i = 0; i < 48; i++)
     tf.tidy(() =>
       tf
@@ -103,11 +103,11 @@ it('disposing of tensors gives their memory back', () => {
   expect(tf.fill([4], 2).dataSync()).toEqual(Float32Array.of(2, 2, 2, 2));
 });
 
-it('memory that is not there is an error that says what to lower', () => {
+it('running out of memory is an error that says what to lower', () => {
   const before = tf.memory().numTensors;
   const column = tf.ones([40_000, 1]);
   const row = tf.ones([1, 40_000]);
-  // 6 GiB, which 32-bit sizes would take for 2.
+  // 6 GiB, which would wrap around to 2 in 32-bit sizes.
   expect(() => tf.matMul(column, row)).toThrow(EngineError);
   expect(() => tf.matMul(column, row)).toThrow(/out of memory: 6104 MiB more than .* lower the batch size/);
   tf.dispose([column, row]);
@@ -115,8 +115,8 @@ it('memory that is not there is an error that says what to lower', () => {
   expect(tf.ones([3]).sum().dataSync()[0]).toBe(3);
 });
 
-it('a thread that fails is an error, not a wait without end', () => {
+it('a failing thread is an error and does not hang', () => {
   const { pool } = backend();
-  // A matrix outside of the memory: both parts trap, this thread's own first.
+  // A matrix outside the memory: both parts trap, the one of this thread first.
   expect(() => pool.run('gelu', 1e9, 2 ** 20, 2 ** 32 - 64, 2 ** 32 - 64)).toThrow();
 });

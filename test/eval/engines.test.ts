@@ -7,7 +7,7 @@ import { describeEngines } from '../support/engines.js';
 
 const D = 96;
 
-/** Rows as pooled features are: not negative, far from zero, of very different spread, and depending on each other. */
+/** Rows like pooled features: nonnegative, far from zero, with very different variances, and correlated. */
 function features(count: number, seed: number, stretch: number): Float32Array {
   const random = Random.of(seed, 'features');
   const rows = new Float32Array(count * D);
@@ -41,12 +41,12 @@ function streamed(rows: Float32Array): Gaussian {
 }
 
 const [reference, samples] = [features(2300, 3, 0.3), features(2100, 4, 0.36)];
-// Four copies of one image have radius 0, and whatever equals them is at distance 0, not a little above or below.
+// Copies of one image have radius 0, and equal images are at distance exactly 0, not slightly above or below.
 for (let copy = 1; copy < 5; copy++) reference.copyWithin(copy * D, 0, D);
 samples.set(reference.subarray(0, D), 0);
 for (let copy = 1; copy < 3; copy++) samples.copyWithin(2060 * D + copy * D, 5 * D, 6 * D);
 
-/** Precision and recall of these by their definition, in float64; computed once for all engines. */
+/** Precision and recall by their definition, in float64; computed once for all engines. */
 let found: { precision: number; recall: number } | undefined;
 function expected(): { precision: number; recall: number } {
   if (found) return found;
@@ -58,7 +58,7 @@ function expected(): { precision: number; recall: number } {
   const radii = (x: Float32Array) =>
     Float64Array.from({ length: x.length / D }, (_, i) => {
       const all = Float64Array.from({ length: x.length / D }, (__, j) => distance(x, i, x, j));
-      return all.sort()[3]; // itself is the first
+      return all.sort()[3]; // the first is the distance to itself
     });
   const [referenceRadii, sampleRadii] = [radii(reference), radii(samples)];
   const precise = new Uint8Array(sampleRadii.length);
@@ -79,19 +79,19 @@ describeEngines('evaluation', () => {
   it.each([
     ['of many images', 2500, 1100],
     ['of fewer images than features', 60, 80],
-  ])('Fréchet distance %s is that of float64', (_, first, second) => {
+  ])('Fréchet distance %s matches float64', (_, first, second) => {
     const [a, b] = [features(first, 1, 0.3), features(second, 2, 0.33)];
     const expected = frechetDistance(byDefinition(a), byDefinition(b));
     expect(Math.abs(frechetDistance(streamed(a), streamed(b)) / expected - 1)).toBeLessThan(1e-7);
   });
 
-  it('precision and recall are those of float64, in blocks, with copies and at the very edge', async () => {
+  it('precision and recall match float64: in blocks, with copies and exactly at a radius', async () => {
     expect(await precisionRecall(reference, samples, D)).toEqual(expected());
     expect(expected().precision).toBeLessThan(1);
     expect(expected().recall).toBeLessThan(1);
   });
 
-  it('says so where features are not finite', () => {
+  it('reports features that are not finite', () => {
     const statistics = new FeatureStatistics(2);
     statistics.add(Float32Array.of(1, 2, Number.NaN, 3));
     expect(() => statistics.gaussian).toThrow(/not finite/);

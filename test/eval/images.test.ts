@@ -37,7 +37,7 @@ const reporter = {
 };
 const at = (name: string) => join(folder, name);
 
-/** Blocks of random colours; the contrast tells one set from another. */
+/** Blocks of random colours; the contrast distinguishes one set from another. */
 function pictures(count: number, seed: number, contrast: number): Uint8Array {
   const random = Random.of(seed, 'pictures');
   const pixels = new Uint8Array(count * BYTES);
@@ -102,7 +102,7 @@ beforeAll(async () => {
 afterAll(() => rm(folder, { recursive: true }));
 
 describe('openImages', () => {
-  it('reads an .npz and a folder alike, a batch at a time, as often as asked', async () => {
+  it('reads an .npz and a folder alike, a batch at a time, any number of times', async () => {
     for (const source of [await openImages(allFile), await openImages(allFolder, { size: SIZE })]) {
       expect([source.size, source.count]).toEqual([SIZE, 70]);
       for (let time = 0; time < 2; time++) {
@@ -164,7 +164,7 @@ describe('openImages', () => {
 });
 
 describe('openFeatureExtractor', () => {
-  it('gives rows of the features, the same alone and in a batch, and keeps no tensors', async () => {
+  it('returns rows of the features, the same alone and in a batch, and keeps no tensors', async () => {
     const before = tf.memory().numTensors;
     const extractor = await openFeatureExtractor(network);
     expect(extractor.dimensions).toEqual({ pool: 16, spatial: 8 * 8 * 7, logits: 3 });
@@ -198,7 +198,7 @@ describe('evaluateSamples', () => {
   const evaluate = (samples: string, reference: string, size?: number) =>
     evaluateGeneration({ samples, reference, features: network, size }, reporter);
 
-  it('of images against themselves', async () => {
+  it('compares images with themselves', async () => {
     const result = await evaluate(allFolder, allFile, SIZE);
     expect(Math.abs(result.fid)).toBeLessThan(1e-6);
     expect(Math.abs(result.sfid!)).toBeLessThan(1e-4);
@@ -229,7 +229,7 @@ describe('evaluateSamples', () => {
     ]);
   });
 
-  it('of other images is the same with stored statistics', async () => {
+  it('gives the same result with stored statistics', async () => {
     const images_ = await evaluate(otherFile, allFile);
     expect(images_.fid).toBeGreaterThan(1e-3);
     expect(images_.recall).toBeLessThan(1);
@@ -255,7 +255,7 @@ describe('evaluateSamples', () => {
     for (const key of ['precision', 'recall', 'kid', 'kid_std', 'kid_subset'])
       expect(alone).not.toHaveProperty(key);
     expect(alone.references).toBeUndefined();
-    // Stored statistics are used instead of those of the images beside them, which precision, recall and KID need.
+    // If a file has statistics and images, the stored statistics are used; precision, recall and KID need the images.
     const both = await evaluate(otherFile, await writeArrays('both.npz', ...arrays, images(OTHER)));
     expect(both.fid).toBeCloseTo(alone.fid, 9);
     expect([both.precision, both.recall, both.references, both.kid_subset]).toEqual([1, 1, 40, 40]);
@@ -298,7 +298,7 @@ describe('evaluateSamples', () => {
     await expect(evaluate(allFile, at('absent.npz'))).rejects.toThrow(/absent\.npz.*no such file/);
   });
 
-  it('passes over a damaged file and says so', async () => {
+  it('skips a damaged file and reports it', async () => {
     const damaged = await writeFolder('damaged', pictures(100, 3, 150));
     await writeFile(join(damaged, '0042.png'), 'no image');
     warnings.length = 0;

@@ -7,7 +7,7 @@ import { describeEngines } from '../support/engines.js';
 const D = 8;
 
 /**
- * Rows whose values float32 holds exactly. The goldens below are of the same rows in float64, by NumPy and torchmetrics:
+ * Rows whose values are exact in float32. The goldens below are for the same rows in float64, from NumPy and torchmetrics:
  *
  *   def rows(n, d, a, b, scale, offset):
  *       i, k = np.mgrid[0:n, 0:d]
@@ -40,7 +40,7 @@ function normals(count: number, seed: number): Float32Array {
 }
 
 describeEngines('squared discrepancy', () => {
-  it('is that of NumPy and torchmetrics, also for sets of different sizes', () => {
+  it('matches NumPy and torchmetrics, also for sets of different sizes', () => {
     expect(squaredDiscrepancy(x, y, D)).toBeCloseTo(FULL, 6);
     expect(squaredDiscrepancy(x, y.subarray(0, 25 * D), D)).toBeCloseTo(FULL_UNEQUAL, 6);
   });
@@ -54,7 +54,7 @@ describeEngines('squared discrepancy', () => {
 describe('kernel inception distance', () => {
   it('of tiny sets has a closed form', async () => {
     await openEngine('cpu');
-    // D = 1, k(x, y) = (xy + 1)³: within {0, 1} k(0, 1) = 1; between {0, 1} and {0, 1} the mean of 1, 1, 1, 8.
+    // D = 1, k(x, y) = (xy + 1)³: within {0, 1}, k(0, 1) = 1; between {0, 1} and {0, 1}, the mean of 1, 1, 1, 8.
     const set = Float32Array.of(0, 1);
     expect(squaredDiscrepancy(set, set, 1)).toBe(1 + 1 - (2 * 11) / 4);
     // D = 2, one point each, twice: k(a, a) + k(b, b) − 2·k(a, b) with a = (2, 0), b = (0, 2): 27 + 27 − 2.
@@ -68,7 +68,7 @@ describe('kernel inception distance', () => {
     const mean = estimates.reduce((sum, value) => sum + value, 0) / 400;
     const error = Math.sqrt(estimates.reduce((sum, value) => sum + (value - mean) ** 2, 0)) / 400;
     expect(Math.abs(mean)).toBeLessThan(3 * error);
-    // An estimate with the pairs of a row and itself would be about 2·(k(x, x) − k(x, x′)) / 12 = 1.2 too high.
+    // An estimate that includes pairs of a row with itself would be about 2·(k(x, x) − k(x, x′)) / 12 = 1.2 too high.
     expect(error).toBeLessThan(0.1);
   });
 
@@ -81,7 +81,7 @@ describe('kernel inception distance', () => {
     expect(result.kid_subset).toBe(10);
   });
 
-  it('takes all images where there are fewer than a subset has, and says so', async () => {
+  it('uses all images if there are fewer than the subset size, and says so', async () => {
     const whole = await kernelInceptionDistance(x, y, D);
     expect(whole.kid).toBeCloseTo(FULL, 6);
     expect(whole.kid_std).toBeLessThan(1e-9);

@@ -69,7 +69,7 @@ describe('symmetricEigenvalues', () => {
     );
   });
 
-  it('of random matrices, of any sign, repeated, and over many orders of magnitude', () => {
+  it('of random matrices: any sign, repeated, and over many orders of magnitude', () => {
     const n = 70;
     const spread = [...normals(n, 1)];
     expectEigenvalues(withEigenvalues(spread, 1), spread);
@@ -92,14 +92,14 @@ describe('symmetricEigenvalues', () => {
     expectEigenvalues(tiny, [1, 2, 3]);
   });
 
-  it('refuses what is not finite', () => {
+  it('refuses numbers that are not finite', () => {
     expect(() => symmetricEigenvalues(new Float64Array(9).fill(Number.NaN), 3)).toThrow(/finite/);
   });
 });
 
 describe('frechetDistance', () => {
   it('of Gaussians with diagonal covariances: ‖μ1 − μ2‖² + Σ (σ1 − σ2)²', () => {
-    // Sizes around those of the blocks that the products are computed in.
+    // Sizes around the block size of the products.
     for (const n of [1, 2, 3, 5, 255, 258]) {
       const [mean1, mean2, sigma1, sigma2] = [0, 1, 2, 3].map((seed) => normals(n, seed).map(Math.abs));
       const diagonal = (sigma: Float64Array) => {
@@ -152,7 +152,7 @@ describe('FeatureStatistics', () => {
     });
   });
 
-  it('gives the same for rows in parts, and loses no digits to a large offset', () => {
+  it('gives the same for rows in several parts, and loses no digits to a large offset', () => {
     const [d, n] = [5, 150];
     const rows = Float32Array.from(normals(n * d, 7), (x) => Math.round(x * 64) / 64);
     const [whole, parts, far] = [0, 1, 2].map(() => new FeatureStatistics(d));
@@ -172,7 +172,7 @@ describe('FeatureStatistics', () => {
     expect(far.gaussian.mean[0]).toBeCloseTo(whole.gaussian.mean[0] + 2 ** 17, 8);
   });
 
-  it('says that one image is too few', () => {
+  it('refuses a single image', () => {
     const statistics = new FeatureStatistics(2);
     statistics.add(Float32Array.of(1, 2));
     expect(() => statistics.gaussian).toThrow(DataError);
@@ -202,7 +202,7 @@ describe('InceptionScore', () => {
 });
 
 describe('the order of samples', () => {
-  /** 50 certain images of each of 100 classes, in splits of 500, as 50 of 1000 are in splits of 5,000. */
+  /** 50 certain predictions for each of 100 classes in splits of 500, like 50 for each of 1,000 in splits of 5,000. */
   const scoreOf = (classOf: (image: number) => number) => {
     const [classes, count] = [100, 5000];
     const score = new InceptionScore(classes, count, 500);
@@ -214,14 +214,14 @@ describe('the order of samples', () => {
     return { inOrder: score.inOrder, dealt: score.dealt, said };
   };
 
-  it('of classes in turn gives each split all of them', () => {
+  it('with classes in turn gives each split all classes', () => {
     const { inOrder, dealt, said } = scoreOf((image) => image % 100);
     expect(inOrder).toBeCloseTo(100, 9);
-    expect(dealt).toBeGreaterThan(85); // of n in a split, drawn at random, about exp(−(C − 1)/2n) is left
+    expect(dealt).toBeGreaterThan(85); // with random splits of n, a share of about exp(−(C − 1)/2n) is left
     expect(said).toEqual([]);
   });
 
-  it('sorted by class gives each split a few, and a warning says what is found', () => {
+  it('sorted by class gives each split a few classes, and a warning', () => {
     const { inOrder, dealt, said } = scoreOf((image) => Math.floor(image / 50));
     expect(inOrder).toBeCloseTo(10, 9);
     expect(dealt).toBeGreaterThan(85);
@@ -242,7 +242,7 @@ describe('precisionRecall', () => {
     expect(await precisionRecall(samples, reference, 1)).toEqual({ precision: 1, recall: 0.25 });
   });
 
-  it('is the same over many blocks of rows as by the definition', async () => {
+  it('matches the definition over many blocks of rows', async () => {
     const [d, n, m] = [4, 700, 300];
     const reference = Float32Array.from(normals(n * d, 8));
     const samples = Float32Array.from(normals(m * d, 9), (x) => 1.3 * x + 0.7);
@@ -279,13 +279,13 @@ describe('ssim', () => {
     expect(ssim(a, a, height, width, 255)).toBeCloseTo(1, 14);
   });
 
-  it('of two images is what SciPy gives with a Gaussian filter of σ 1.5, cut at 3.5 σ', () => {
+  it('of two images matches SciPy with a Gaussian filter of σ 1.5, truncated at 3.5 σ', () => {
     expect(ssim(a, b, height, width, 255)).toBeCloseTo(0.9371436588634774, 12);
     const scaled = [a, b].map((image) => Float64Array.from(image, (value) => value / 255));
     expect(ssim(scaled[0], scaled[1], height, width, 1)).toBeCloseTo(0.9371436588634774, 12);
   });
 
-  it('of plain images is what their brightness alone gives', () => {
+  it('of uniform images depends only on their brightness', () => {
     const plain = (value: number) => new Uint8Array(11 * 11 * 3).fill(value);
     const c1 = (0.01 * 255) ** 2;
     expect(ssim(plain(100), plain(50), 11, 11, 255)).toBeCloseTo((2 * 5000 + c1) / (12500 + c1), 9);

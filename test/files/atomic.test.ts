@@ -71,7 +71,7 @@ it.each([
 
 const FOREIGN = /a\.txt already exists and was not written by alitok; choose another path, or remove it/;
 
-it('a file without the mark stays, and the writer is not called', async () => {
+it('a file without the mark is kept, and the writer is not called', async () => {
   const path = join(folder, 'a.txt');
   await writeFile(path, 'mine');
   let asked = false;
@@ -82,7 +82,7 @@ it('a file without the mark stays, and the writer is not called', async () => {
   expect([asked, await readFile(path, 'utf8'), await readdir(folder)]).toEqual([false, 'mine', ['a.txt']]);
 });
 
-it('a file that appears while another is written stays', async () => {
+it('a file that appears during the write is kept', async () => {
   const path = join(folder, 'a.txt');
   const written = writeAtomic(path, (file) =>
     file.write(Buffer.from(OLD)).then(() => writeFile(path, 'mine')),

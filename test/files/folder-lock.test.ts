@@ -23,7 +23,7 @@ async function foreign(changes: object): Promise<string> {
   return path;
 }
 
-it('one process holds a folder at a time, and leaves nothing behind', async () => {
+it('only one process holds a folder at a time, and leaves nothing behind', async () => {
   const lock = await lockFolder(join(folder, 'a', 'b'));
   await expect(lockFolder(join(folder, 'a', 'b'))).rejects.toThrow(OutputError);
   await expect(lockFolder(join(folder, 'a', 'b'))).rejects.toThrow(`in use by process ${process.pid} on `);
@@ -40,7 +40,7 @@ it('files in a folder stay, and so does the folder', async () => {
 });
 
 it.skipIf(process.platform !== 'linux')(
-  'the lock of a dead process is void, even if its ID is used again',
+  'the lock of a dead process is invalid, even if its ID is used again',
   async () => {
     for (const changes of [{ pid: 2 ** 22 + 1 }, { started: '1' }]) {
       await foreign(changes);
@@ -50,13 +50,13 @@ it.skipIf(process.platform !== 'linux')(
   },
 );
 
-it('a lock that was never completely written is void', async () => {
+it('a partially written lock is invalid', async () => {
   writeFileSync(join(folder, '.lock-00000000-0000-4000-8000-000000000002.json'), '');
   await (await lockFolder(folder)).release();
   expect(locks()).toEqual([]);
 });
 
-it('a process on another machine is alive as long as it touches its lock, whatever the clocks say', async () => {
+it('a process on another machine is alive as long as it touches its lock, whatever its clock', async () => {
   const path = await foreign({ place: 'another machine', host: 'far', pid: 7 });
   const messages: string[] = [];
   const options = { watchMs: 400, onWatch: (message: string) => messages.push(message) };
@@ -73,7 +73,7 @@ it('a process on another machine is alive as long as it touches its lock, whatev
 it('a holder touches its lock, also while its main thread is busy', async () => {
   const lock = await lockFolder(folder);
   const path = join(folder, locks()[0]);
-  // The worker sets whole seconds, which the system's own times are not.
+  // The worker sets whole seconds, unlike the system's own times.
   await vi.waitUntil(() => statSync(path).mtimeMs % 1000 === 0, { timeout: 20_000 });
   const before = statSync(path).mtimeMs;
   const begun = performance.now();

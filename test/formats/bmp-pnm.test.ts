@@ -4,7 +4,7 @@ import { readPnm } from '../../src/formats/pnm.js';
 import { Random } from '../../src/random.js';
 import { type BmpParts, bmpOf } from '../support/bmp.js';
 
-// Every whole file here was read by Pillow 12.3 too, to the same values, except where a test says otherwise.
+// Pillow 12.3 reads every valid file here to the same values, except where a test says otherwise.
 
 const anySize = () => {};
 const [RED, GREEN, BLUE] = [
@@ -33,7 +33,7 @@ describe('readBmp', () => {
     expect(pixels({ width: 2, height: 2, pixels: stored.slice(0, -2) })).toEqual([...high, ...low]);
   });
 
-  it('palettes of 1, 4 and 8 bits, of which the highest come first', () => {
+  it('palettes of 1, 4 and 8 bits, highest bits first', () => {
     const palette = [RED, GREEN, BLUE, GREY];
     const one = { width: 9, height: 1, bits: 1, palette: [RED, GREEN], pixels: [0b01000001, 0x80, 0, 0] };
     expect(pixels(one)).toEqual([RED, GREEN, RED, RED, RED, RED, RED, GREEN, GREEN].flat());
@@ -51,7 +51,7 @@ describe('readBmp', () => {
     expect(pixels(six)).toEqual([0, 0, 255, 255, 133, 139]);
   });
 
-  it('32 bits: alpha is dropped; masks may turn the order (which Pillow refuses)', () => {
+  it('32 bits: alpha is dropped; masks may reverse the order (which Pillow refuses)', () => {
     const plain = { width: 1, height: 1, bits: 32, pixels: [1, 2, 3, 0] };
     expect(pixels(plain)).toEqual([3, 2, 1]);
     const turned = { ...plain, compression: 3, masks: [0xff, 0xff00, 0xff0000] };

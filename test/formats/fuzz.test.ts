@@ -15,10 +15,10 @@ import { fuzz } from '../support/fuzz.js';
 import { constantNode, operationNode, versionField } from '../support/graph-file.js';
 import { encodeNpy } from '../support/npy.js';
 
-const COUNT = 10_000; // of each of a parser's two files
+const COUNT = 10_000; // for each of a parser's two files
 const SEED = 1;
 
-vi.setConfig({ testTimeout: 300_000 }); // for a machine that does other things too
+vi.setConfig({ testTimeout: 300_000 }); // for a busy machine
 
 const MEMORY = '/dev/shm'; // a file system in memory, where there is one: tens of thousands of files are written
 
@@ -42,7 +42,7 @@ const tensors = [
   { name: 'half', dtype: 'F16' as const, shape: [2], data: Uint16Array.of(0x3c00, 0x4000) },
 ];
 
-/** A state dict in the older format, laid out as PyTorch does: a (2, 2) tensor of which one is a view. */
+/** A state dict in PyTorch's older format: a (2, 2) tensor and a view of it. */
 function streamFile(): Buffer {
   const pickle = (body: string) => `\x80\x02${body}.`;
   const text = (value: string) => `X${String.fromCharCode(value.length)}\0\0\0${value}`;
@@ -64,7 +64,7 @@ function streamFile(): Buffer {
   ]);
 }
 
-/** Some damage goes unnoticed, as of values, but most is refused. */
+/** Some damage goes unnoticed, for example in values, but most is refused. */
 function expectBoth({ read, refused }: { read: number; refused: number }) {
   expect(read + refused).toBe(2 * COUNT);
   expect(read).toBeGreaterThan(100);
@@ -101,7 +101,7 @@ it("TensorFlow's graphs", async () => {
   const files = [Buffer.concat(nodes), Buffer.concat(nodes.slice(1, 3))];
   const read = async (path: string) => readAll(await openGraphDef(path));
   const outcome = await fuzz(files, { path: join(folder, 'damaged.pb'), count: COUNT, seed: SEED, read });
-  // Much of a graph is names of what is not read: more damage goes unnoticed than in other files.
+  // Much of a graph consists of names that are not read, so more damage goes unnoticed than in other files.
   expect(outcome.read).toBeGreaterThan(100);
   expect(outcome.refused).toBeGreaterThan(COUNT / 4);
 });

@@ -19,7 +19,7 @@ afterAll(() => rm(folder, { recursive: true }));
 const pickle = (body: string) => Buffer.from(`\x80\x02${body}.`, 'latin1');
 const text = (value: string) => `X${String.fromCharCode(value.length)}\0\0\0${value}`;
 
-/** A zip as PyTorch's with another pickle, of the same length or filled up with what a pickle's reader never sees. */
+/** A zip like PyTorch's with another pickle, padded to the same length with bytes that a pickle reader never reads. */
 async function zipWith(name: string, body: Buffer): Promise<string> {
   const path = join(folder, name);
   const names = 'n'.repeat(body.length);
@@ -99,7 +99,7 @@ describe('hostile zips', () => {
     return path;
   };
 
-  it('truncated at any place', async () => {
+  it('truncated anywhere', async () => {
     for (const share of [0.001, 0.01, 0.5, 0.99, 0.9999])
       await expectRefusal(
         await changed('cut.pth', (bytes) => bytes.subarray(0, Math.ceil(bytes.length * share))),
@@ -164,7 +164,7 @@ describe("TensorFlow's graphs", () => {
     return path;
   };
 
-  it('give their float constants, a repeated one in full, and pass over other nodes', async () => {
+  it('give their float constants, repeated values expanded, and skip other nodes', async () => {
     const repeated = constantNode({ name: 'v', shape: [3], values: Float32Array.of(7), asFloats: true });
     const nodes = [operationNode('c', 'Conv2D', 'w'), whole, repeated, versionField(8)];
     const file = await openTensorFile(await write('graph.pb', ...nodes));
@@ -213,7 +213,7 @@ describe("TensorFlow's graphs", () => {
   });
 });
 
-/** Opens a file in a process of its own; its error, the seconds of processor time, and its peak memory in bytes. */
+/** Opens a file in its own process; returns its error, processor time in seconds, and peak memory in bytes. */
 function openAlone(path: string): { error: string; seconds: number; peak: number } {
   const module = (name: string) => JSON.stringify(new URL(`../../dist/${name}.js`, import.meta.url).href);
   const script = `
@@ -262,7 +262,7 @@ describe('a hostile file takes less than a second and 200 MB', () => {
     zip.end();
     return buffer(zip.outputStream).then((bytes) => file(name, bytes));
   };
-  /** Sets the sizes of the only entry, in the directory. */
+  /** Sets the sizes of the only directory entry. */
   const claiming = async (path: string, size: number) => {
     const bytes = await readFile(path);
     const at = bytes.lastIndexOf(Buffer.from('PK\x01\x02'));

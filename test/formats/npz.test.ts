@@ -16,7 +16,7 @@ beforeAll(async () => {
 });
 afterAll(() => rm(folder, { recursive: true }));
 
-/** A .npy file as NumPy lays it out, from the text of its header. */
+/** A .npy file in NumPy's layout, from the text of its header. */
 function npy(header: string, data: Uint8Array, version = 1): Buffer {
   const prefix = Buffer.alloc(version === 1 ? 10 : 12);
   prefix.write('\x93NUMPY', 'latin1');
@@ -90,7 +90,7 @@ describe('npy', () => {
 describe('npz', () => {
   const images = Uint8Array.from({ length: 10 * 5 * 7 }, (_, i) => (i * 37) % 256);
 
-  it('gives back arrays given at once and in parts; the same arrays give the same bytes', async () => {
+  it('round-trips arrays written at once and in parts; equal arrays give equal bytes', async () => {
     async function* parts() {
       for (let i = 0; i < 10; i += 4) yield images.slice(i * 35, Math.min(10, i + 4) * 35);
     }
@@ -150,7 +150,7 @@ describe('npz', () => {
       images.slice(280, 315),
     ]);
     expect(await collect(4, 5, 5)).toEqual([]);
-    // Leaving early must not keep the file from being read again.
+    // After leaving the loop early, the file can be read again.
     for await (const part of npz.rows('x', 1)) {
       expect(part).toEqual(images.slice(0, 35));
       break;
@@ -188,7 +188,7 @@ describe('npz', () => {
     });
     zip.end();
     const bytes = await buffer(zip.outputStream);
-    // Among the directory entry's extra fields, the one of number 1 has the sizes in 64 bits.
+    // In the directory entry, extra field 1 has the 64-bit sizes.
     const entry = bytes.lastIndexOf(Buffer.from('PK\x01\x02'));
     let field = entry + 46 + bytes.readUInt16LE(entry + 28);
     while (bytes.readUInt16LE(field) !== 1) field += 4 + bytes.readUInt16LE(field + 2);

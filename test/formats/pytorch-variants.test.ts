@@ -18,7 +18,7 @@ afterAll(() => rm(folder, { recursive: true }));
 
 const one = (name: string) => ({ name, dtype: 'F32' as const, shape: [2], data: Float32Array.of(1, 2) });
 
-/** A zip as PyTorch's, its entries deflated. */
+/** A zip like PyTorch's, with deflated entries. */
 async function deflatedZip(name: string, entries: Record<string, Buffer>): Promise<string> {
   const path = join(folder, name);
   const zip = new ZipFile();
@@ -43,7 +43,7 @@ describe('prefixes of wrappers', () => {
     expect(await namesOf('_orig_mod.module.a', '_orig_mod.module.b')).toEqual(['a', 'b']);
   });
 
-  it('stay if one name lacks it: a part of the model may have that name', async () => {
+  it('are kept if one name lacks it: a part of the model may have that name', async () => {
     expect(await namesOf('module.a', 'b')).toEqual(['module.a', 'b']);
   });
 });
@@ -82,7 +82,7 @@ describe('several sets of weights in a training file', () => {
     expect((await read(`${path}#net_ema`)).value).toBe(2);
   });
 
-  it('a tensor beside the model, such as the state of a random generator, is not taken for it', async () => {
+  it('a tensor beside the model, such as the state of a random generator, is not mistaken for it', async () => {
     const state = { shape: [2], data: Float32Array.of(7, 8) };
     const path = await save('rng.pth', { rng_state: state, model: set('w', 1) });
     expect(await read(path)).toMatchObject({ name: 'w', value: 1 });

@@ -15,7 +15,7 @@ const FIND =
   'import importlib.util, sys; sys.exit(not getattr(importlib.util.find_spec("torch"), "origin", None))';
 const torch = spawnSync(PYTHON, ['-c', FIND]).status === 0;
 
-/** Runs what comes on each line, and answers with what it printed. */
+/** Runs the code on each input line, and answers with its output. */
 const LOOP = `
 import collections, contextlib, io, json, sys, torch, traceback
 for line in sys.stdin:
@@ -28,7 +28,7 @@ for line in sys.stdin:
     print(json.dumps({'printed': printed.getvalue(), 'error': error}), flush=True)
 `;
 
-/** One Python for all tests, as it takes seconds to load PyTorch. Gives a function that runs code and gives what it prints. */
+/** One Python for all tests, since loading PyTorch takes seconds. Returns a function that runs code and gives its output. */
 function startPython(cwd: string) {
   const { stdin, stdout } = spawn(PYTHON, ['-c', LOOP], { cwd, stdio: ['pipe', 'pipe', 'inherit'] });
   const answers = createInterface({ input: stdout })[Symbol.asyncIterator]();
@@ -71,7 +71,7 @@ const tensors = [
 ];
 
 describe('a file of our own', () => {
-  it('gives back every dtype and the metadata', async () => {
+  it('round-trips every dtype and the metadata', async () => {
     const path = join(folder, 'own.pth');
     await writePytorch(path, tensors, { note: 'ä"\n' });
     const file = await openTensorFile(path);
@@ -164,7 +164,7 @@ torch.save(${value}, '${path}', _use_new_zipfile_serialization=${zip})`);
     await file.close();
   });
 
-  it('half, bfloat16 and double as float32; long as it is', async () => {
+  it('half, bfloat16 and double as float32; long unchanged', async () => {
     const numbers = 'torch.tensor([1.5, -2.0, 0.333251953125])';
     const file = await save(
       `{"h": ${numbers}.half(), "b": ${numbers}.bfloat16(), "d": ${numbers}.double(), "l": torch.tensor([-1, 2**62])}`,

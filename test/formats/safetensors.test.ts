@@ -40,7 +40,7 @@ describe('round trip', () => {
     ['BF16', Uint16Array.of(0x3f80, 0xc000, 0x7f7f)],
   ];
 
-  it('gives back every dtype, the metadata and a scalar', async () => {
+  it('round-trips every dtype, the metadata and a scalar', async () => {
     const path = join(folder, 'all.safetensors');
     const tensors = values.map(([dtype, data]) => ({ name: `t.${dtype}`, dtype, shape: [3, 1], data }));
     const scalar = { name: 's', dtype: 'F32' as const, shape: [], data: () => Float32Array.of(4) };
@@ -66,7 +66,7 @@ describe('round trip', () => {
     }
   });
 
-  it('asks for one tensor at a time, in the order of the file', async () => {
+  it('requests one tensor at a time, in the order of the file', async () => {
     const asked: string[] = [];
     const tensor = (name: string) => ({
       name,
@@ -184,7 +184,7 @@ describe('invalid files', () => {
 });
 
 describe('a tensor that grows', () => {
-  it('has as many rows as were added, and no file exists before the end', async () => {
+  it('has the rows that were added, and no file exists before the end', async () => {
     const path = join(folder, 'grown.safetensors');
     const codes = { name: 'codes', dtype: 'U16', shape: [1000, 2, 2] } as const;
     const writer = await SafetensorsWriter.create(path, codes, { source: 'photographs' });

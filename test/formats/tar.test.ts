@@ -14,7 +14,7 @@ beforeAll(async () => {
 });
 afterAll(() => rm(folder, { recursive: true }));
 
-/** All members with what they hold. */
+/** All members with their contents. */
 function readTar(path: string): [TarMember, string][] {
   const tar = new TarFile(path);
   try {
@@ -62,7 +62,7 @@ describe('files of GNU tar', () => {
   });
 });
 
-it('takes sizes in binary and from attributes, prefixes, old folders and links', async () => {
+it('reads binary sizes, sizes from attributes, prefixes, old folders and links', async () => {
   const prefixed = tarHeader({ path: 'name.jpg', content: 'x' });
   prefixed.write('some/folder', 345);
   prefixed.fill(' ', 148, 156);

@@ -64,7 +64,7 @@ describe.skipIf(!canRun('libtorch')).each(PROCESSORS)('%s', (_, plain) => {
     const [x, dy] = [1, 2].map((seed) => tf.randomNormal<tf.Rank.R2>([rows, width], 0, 1, 'float32', seed));
     const weight = tf.randomNormal<tf.Rank.R2>([width, width], 0, 1, 'float32', 3);
     const found = tf.grad((w: tf.Tensor) => linear(x, w).mul(dy).sum())(weight);
-    const exact = tf.matMul(dy, x, true, false); // tfjs's own product is never in bf16
+    const exact = tf.matMul(dy, x, true, false); // tfjs's own product never uses bf16
     expect(relativeError(found.dataSync(), exact.dataSync())).toBeLessThan(0.01);
   });
 

@@ -44,7 +44,7 @@ describe('safetensors file written by the reference library', async () => {
   const file = await openSafetensors(join(FOLDER, 'metrics.safetensors'));
   afterAll(() => file.close());
 
-  it('reads names, shapes, values and metadata that agree with each other', async () => {
+  it('reads consistent names, shapes, values and metadata', async () => {
     expect(file.tensors.get('a')).toMatchObject({ dtype: 'F32', shape: [400, 48] });
     const a = await file.readFloat32('a');
     expect(a[2]).toBeCloseTo(2.3534284, 6);

@@ -19,7 +19,7 @@ function range(name: string, shape: readonly number[]): [scale: number, offset: 
   return [Math.sqrt((shape.length === 4 ? 6 : 3) / fanIn), 0];
 }
 
-/** The weights that the goldens of the large networks were computed with: a formula of name, shape and place. */
+/** The weights for the goldens of the large networks, computed from name, shape and index. */
 export function formulaWeights(name: string, shape: readonly number[], seed: number): Float32Array {
   const [scale, offset] = range(name, shape).map(Math.fround);
   const values = new Float32Array(shape.reduce((a, b) => a * b, 1));

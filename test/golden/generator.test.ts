@@ -33,7 +33,7 @@ describeEngines('generator goldens', () => {
     expectClose('grad_norm', Math.sqrt(squares), [golden.scalar('grad_norm')], 1e-3);
   });
 
-  it('steps with the cache have the logits of the whole pass', async () => {
+  it('steps with the cache give the same logits as the full pass', async () => {
     const { golden, generator, condition, codes } = await openGenerator();
     const [batch, tokens] = codes.shape;
     const cache = generator.createCache(batch);
@@ -46,7 +46,7 @@ describeEngines('generator goldens', () => {
     cache.dispose();
   });
 
-  it('guidance scale of every step', async () => {
+  it('guidance scale at every step', async () => {
     const { golden, guidance, generator } = await openGenerator();
     const { tokens } = generator.geometry;
     const scales = Array.from({ length: tokens }, (_, i) => guidanceScale(i, tokens, guidance));

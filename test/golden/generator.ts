@@ -2,7 +2,7 @@ import * as tf from '@tensorflow/tfjs';
 import { Generator } from '../../src/models/generator/generator.js';
 import { openGolden } from './golden.js';
 
-/** The reference's small generator, and the inputs that its values belong to. */
+/** The reference's small generator, and the inputs of its values. */
 export async function openGenerator() {
   const golden = await openGolden('generator');
   const size = (key: string) => Number(golden.metadata[key]);

@@ -36,13 +36,13 @@ async function write(
 const shapesOf = (parameters: Parameters) =>
   [...parameters].map(({ name, shape }): [string, readonly number[]] => [name, shape]);
 
-/** Makes a function that writes a network's file of formula weights, once in a run of the tests. Its default seed is that of the goldens. */
+/** Returns a function that writes a network's file of formula weights, once per test run. The goldens use the default seed. */
 const network =
   (name: string, ownSeed: number, writeFresh: (path: string, seed: number) => Promise<void>) =>
   (path: string, seed = ownSeed) =>
     linkShared(`${name}-${seed}`, path, (fresh) => writeFresh(fresh, seed));
 
-/** A file of Inception as pytorch-fid has it. */
+/** An Inception file in pytorch-fid's format. */
 export const writeInceptionPytorch = network('inception.pth', 341, (path, seed) =>
   write(path, names.inception, { seed }),
 );

@@ -40,7 +40,7 @@ describeEngines('perceptual networks goldens', () => {
     expectClose('resize.tf1_299', resized, metrics.values('resize.tf1_299'), 1e-6);
   });
 
-  it('Inception, the same network of both of its files', async () => {
+  it('Inception, the same network from both of its files', async () => {
     const [inception, graph] = [
       await loadInception(file('inception.pth')),
       await loadInception(file('inception.pb')),
@@ -53,7 +53,7 @@ describeEngines('perceptual networks goldens', () => {
     }
     expect([...graph.parameters]).toHaveLength([...inception.parameters].length);
     graph.parameters.dispose();
-    // At the network's own size nothing is resized: pixels of 0 to 255 become values in ±1.
+    // At the network's own size nothing is resized: pixels from 0 to 255 become values in ±1.
     const pixels = images('inception.x').mul(128).add(128) as tf.Tensor4D;
     const { pool, spatial, logits } = inception.features(pixels);
     expectClose('pool3', pool, golden.values('inception.pool3'));

@@ -6,8 +6,8 @@ import { openTensorFile } from '../../src/checkpoint/open.js';
 const FOLDER = fileURLToPath(new URL('../fixtures/goldens', import.meta.url));
 
 /**
- * Each PyTorch file and the safetensors file that has the same parameters under `w.`; the training file was saved
- * after the clustering update, whose results the other has under `after.`.
+ * Each PyTorch file and the safetensors file with the same parameters under `w.`. The training file was saved after the
+ * clustering update; the safetensors file has its results under `after.`.
  */
 describe.each([
   ['generator.bin', 'generator'],

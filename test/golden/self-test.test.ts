@@ -28,7 +28,7 @@ describeEngines('the self-test of alitok doctor', (engine) => {
     expect(tf.memory().numTensors).toBe(before);
   });
 
-  it('finds a kernel that is slightly wrong, and names the quantity that suffers most', async () => {
+  it('finds a slightly wrong kernel, and names the quantity with the largest error', async () => {
     replace('Sigmoid', (kernel) => (params) => {
       const y = kernel(params) as tf.TensorInfo;
       return tf.mul(tf.engine().makeTensorFromTensorInfo(y), 1.001);

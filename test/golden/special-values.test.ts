@@ -32,7 +32,7 @@ type T = tf.Tensor;
 
 interface Operation {
   run: Run;
-  /** Largest relative error of a number; by default that of a few roundings. */
+  /** Largest relative error of a number; by default, that of a few roundings. */
   relative?: number;
   /** Absolute error allowed for a number of any size: that of a sum whose terms cancel. */
   absolute?: number;
@@ -190,9 +190,9 @@ const OPERATIONS: Record<string, Operation> = {
 };
 
 interface Known {
-  /** The result where another is expected, as `expected → got`. */
+  /** The known difference, as `expected → got`. */
   differs?: string[];
-  /** The result of some versions of the library, or on some processors. */
+  /** A difference only of some versions of the library, or on some processors. */
   varies?: string[];
   reason: string;
 }
@@ -201,7 +201,7 @@ const TFJS = "tfjs-core's formula, the same for every engine; nothing that is tr
 const UNUSED = "tfjs's own kernel, which no model uses";
 const JAVASCRIPT = "tfjs's own kernel in JavaScript; this engine is for tests alone";
 
-/** Known differences, complete: one that has gone, or a new one, fails the test, except where results vary. */
+/** All known differences: a missing or new one fails the test, except where results vary. */
 const EVERYWHERE: Record<string, Known> = {
   'gradient of abs': { differs: ['0 → number', '−0 → number', '−0 → NaN'], reason: TFJS },
   'gradient of norm': { differs: ['0 → NaN', '−0 → NaN'], reason: TFJS },

@@ -8,7 +8,7 @@ import { openTokenizer } from './tokenizer.js';
 
 const DECAY = 0.99;
 
-/** Gradients of `loss` by the trained parameters, under their names. */
+/** Gradients of `loss` by the trained parameters, by name. */
 function gradients(tokenizer: Tokenizer, loss: () => tf.Scalar): Map<string, tf.Tensor> {
   const trained = [...tokenizer.parameters].filter(
     (p) => !p.buffer && (tokenizer.stage === 1 || !FROZEN_IN_STAGE_2.test(p.name)),

@@ -3,7 +3,7 @@ import type { Stage } from '../../src/models/geometry.js';
 import { Tokenizer } from '../../src/models/tokenizer/tokenizer.js';
 import { NCHW_TO_NHWC, openGolden } from './golden.js';
 
-/** The reference's small tokenizer, and the images that its values belong to. */
+/** The reference's small tokenizer, and the input images of its values. */
 export async function openTokenizer(stage: Stage) {
   const golden = await openGolden(`tokenizer_stage${stage}`);
   const size = (key: string) => Number(golden.metadata[key]);

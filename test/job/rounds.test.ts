@@ -3,7 +3,7 @@ import { ALONE, type Group } from '../../src/engine/distributed/group.js';
 import { Interrupted } from '../../src/errors.js';
 import { type RoundsOptions, runRounds } from '../../src/job/rounds.js';
 
-/** Processes of a group, in one process: what they exchange waits until all have come. */
+/** A group of processes, simulated in one process: an exchange waits for all of them. */
 function processes(size: number): Group[] {
   let waiting: { bytes: Uint8Array; done: (all: Uint8Array[]) => void }[] = [];
   return Array.from({ length: size }, (_, rank) => {
@@ -21,7 +21,7 @@ function processes(size: number): Group[] {
   });
 }
 
-/** Ten numbers in batches of two, of which each process takes its own; the last ones may be empty. */
+/** Ten numbers in batches of two, distributed over the processes; the last batches may be empty. */
 function* batches({ rank, size }: Group): Generator<number[]> {
   for (let start = 0; start < 10; start += 2 * size) {
     const first = start + 2 * rank;
@@ -60,7 +60,7 @@ function run(
 }
 
 describe('runRounds', () => {
-  it('gives rank 0 the batches in the order of one process, however many there are', async () => {
+  it('gives rank 0 the batches in the order of one process, for any number of processes', async () => {
     const alone = run(ALONE, {}, 100);
     expect(await alone.result).toBe(110);
     expect(alone.taken).toEqual([
@@ -78,13 +78,13 @@ describe('runRounds', () => {
     expect(three.map(({ stopped }) => stopped)).toEqual([1, 1, 1]);
   });
 
-  it('lets signals in between rounds, and ends on all processes after the same one', async () => {
+  it('handles signals between rounds, and ends on all processes after the same round', async () => {
     const controllers = [0, 1].map(() => new AbortController());
     const two = processes(2).map((group, rank) => {
       const { signal } = controllers[rank];
       return run(group, {
         compute(batch) {
-          // As a signal does: it arrives when the event loop turns.
+          // Like a signal, which arrives in a turn of the event loop.
           if (rank === 1 && batch[0] === 2) setImmediate(() => controllers[1].abort());
           return { squares: Int32Array.from(batch) };
         },
@@ -103,7 +103,7 @@ describe('runRounds', () => {
     ]);
   });
 
-  it('waits for what is taken, and closes the bar where that fails', async () => {
+  it('waits for the callback, and closes the bar if that fails', async () => {
     const order: string[] = [];
     const failing = run(ALONE, {
       compute: (batch) => {

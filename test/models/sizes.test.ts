@@ -32,7 +32,7 @@ it('the published configs have the published numbers of parameters', () => {
   expect(sizes('alitok_xl')).toContainEqual(['generator', 662_141_696]);
 });
 
-it('the parts of a model have all its parameters and operations, and none twice', () => {
+it('the parts of a model cover all its parameters and operations exactly once', () => {
   const rows = parts('alitok_b');
   rows.forEach((part, i) => {
     const end = rows.findIndex(({ depth }, j) => j > i && depth <= part.depth);
@@ -56,7 +56,7 @@ async function counted(run: () => tf.Tensor): Promise<number> {
     const [a, b] = inputShapes as number[][];
     const out = outputShapes[0];
     if (name === 'BatchMatMul' || name === '_FusedMatMul')
-      return sum + 2 * size(out) * (size(a) / size(out.slice(0, -1))); // each output is a row of a by a column of b
+      return sum + 2 * size(out) * (size(a) / size(out.slice(0, -1))); // each output is the product of a row of a and a column of b
     if (name === 'Conv2D') return sum + 2 * size(out) * size(b.slice(0, 3));
     if (name === 'DepthwiseConv2dNative') return sum + 2 * size(out) * size(b.slice(0, 2));
     return sum;
@@ -64,7 +64,7 @@ async function counted(run: () => tf.Tensor): Promise<number> {
 }
 
 beforeAll(async () => {
-  await openEngine('cpu'); // computes everything by tfjs's own kernels, which the profile shows
+  await openEngine('cpu'); // uses only tfjs's own kernels, which the profile lists
 });
 
 const TINY = {
@@ -83,7 +83,7 @@ it.each([
   [1, 'fsq', { fsq_levels: [2, 3, 4], token_size: 3 }],
   [1, 'simvq', {}],
 ] as const)(
-  'the tokenizer of stage %i with %s makes as many operations as are counted',
+  'the counted operations of the tokenizer of stage %i with %s are right',
   async (stage, quantizer, settings) => {
     const config = { ...TINY, quantizer, ...settings };
     const tokenizer = new Tokenizer(config, stage);
@@ -95,7 +95,7 @@ it.each([
   },
 );
 
-it('the generator makes as many operations as are counted', async () => {
+it('the counted operations of the generator are right', async () => {
   const config = { width: 32, layers: 2, heads: 2, classes: 3, codebook_size: 24, prefix_tokens: 5, grid: 4 };
   const generator = new Generator(config);
   generator.parameters.initialize(Random.of(0, 'test'));
@@ -104,7 +104,7 @@ it('the generator makes as many operations as are counted', async () => {
   expect(await counted(forward)).toBe(totalFlops(generatorFlops(config)));
 });
 
-it('the discriminator makes as many operations as are counted', async () => {
+it('the counted operations of the discriminator are right', async () => {
   const config = { hidden_channels: 32, stages: 2 };
   const discriminator = new Discriminator(config);
   discriminator.parameters.initialize(Random.of(0, 'test'));

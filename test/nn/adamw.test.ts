@@ -49,13 +49,13 @@ describeEngines('optimizer', () => {
     expectNear(values(w.value), expected);
   });
 
-  it('decays only the parameters it is told to', () => {
+  it('decays only the selected parameters', () => {
     const { w, optimizer } = setUp({ decays: () => false });
     optimizer.update([tf.zeros([3])], 0.05);
     expectNear(values(w.value), START);
   });
 
-  it('an average moves a little at first and by its decay in the end', () => {
+  it('a moving average warms up to its decay', () => {
     const { parameters, w } = setUp();
     const ema = new Ema([...parameters], 0.5);
     ema.initialize();

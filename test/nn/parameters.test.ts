@@ -31,13 +31,13 @@ test('names are paths, and buffers do not count as parameters', () => {
   expect(parameters.count).toBe(9);
 });
 
-test('a file that fits sets all values', async () => {
+test('a matching file sets all values', async () => {
   const parameters = model();
   await parameters.load(source(FITTING));
   for (const p of parameters) expect(new Set(p.value.dataSync())).toEqual(new Set([7]));
 });
 
-test('a file that does not fit is refused with names and shapes, and nothing changes', async () => {
+test('a file that does not match is refused with names and shapes, and nothing changes', async () => {
   const parameters = model();
   const wrong = source({ 'decoder.0.weight': [3, 2], 'decoder.0.usage': [4], 'encoder.x': [1] });
   const loading = parameters.load(wrong);

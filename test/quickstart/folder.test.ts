@@ -19,7 +19,7 @@ function put(path: string): void {
 
 const all = () => readdirSync(folder, { recursive: true }).map(String).sort();
 
-/** A quickstart that was broken off in its second step, or was not. */
+/** A quickstart that was interrupted in its second step, or a finished one. */
 async function earlier(fails = false): Promise<void> {
   const own = await QuickstartFolder.open(folder, ['pictures/cat/0.png', 'pictures/cat/1.png']);
   put('pictures/cat/0.png');
@@ -32,11 +32,11 @@ async function earlier(fails = false): Promise<void> {
 }
 
 it.each([false, true])(
-  'what an earlier one wrote makes room, whether it was broken off: %s',
+  'replaces the files of an earlier quickstart, whether it was interrupted: %s',
   async (fails) => {
     await earlier(fails);
     put('.lock-00000000-0000-4000-8000-000000000001.json');
-    put('run/.model.alitok-1-2.tmp'); // of a process that was killed
+    put('run/.model.alitok-1-2.tmp'); // from a killed process
     mkdirSync(join(folder, 'mine'));
     await QuickstartFolder.open(folder, []);
     expect(all()).toEqual(['.lock-00000000-0000-4000-8000-000000000001.json', 'mine', 'quickstart.json']);
@@ -59,7 +59,7 @@ it.each([
   expect(all()).toEqual(before);
 });
 
-it('a link is not followed to what it leads to', async () => {
+it('links are not followed', async () => {
   await earlier();
   const elsewhere = mkdtempSync(join(tmpdir(), 'alitok-elsewhere-'));
   writeFileSync(join(elsewhere, '0.png'), 'mine');

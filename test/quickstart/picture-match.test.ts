@@ -42,7 +42,7 @@ test('a blurred and noisy picture still shows its class', async () => {
   }
 });
 
-test('background, one colour all over and noise show nothing', async () => {
+test('background, a single colour and noise show no class', async () => {
   const random = Random.of(13, 'nothing');
   const nothing = { colour: 'none', shape: 'none' };
   const grey = Uint8Array.from({ length: SIZE * SIZE * 3 }, (_, i) => 80 + Math.floor(i / 96) * 2);
@@ -58,7 +58,7 @@ test('background, one colour all over and noise show nothing', async () => {
   }
 });
 
-test('a shape of two colours has no colour, a colour of no class neither', () => {
+test('a shape with two colours, or with a colour of no class, has no colour', () => {
   const random = Random.of(14, 'two');
   const red = drawPicture('red-circle', SIZE, random);
   const half = red.slice();
@@ -72,7 +72,7 @@ test('a shape of two colours has no colour, a colour of no class neither', () =>
   expect(matchPicture(swapped, SIZE)).toMatchObject({ colour: 'none', shape: 'circle' });
 });
 
-test('shares count colour, shape and both apart', () => {
+test('shares count colour, shape and both separately', () => {
   const random = Random.of(15, 'shares');
   const images = ['red-circle', 'red-cross', 'blue-circle', 'green-square'].map((name) =>
     drawPicture(name, SIZE, random),

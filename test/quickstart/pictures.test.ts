@@ -26,7 +26,7 @@ test('a picture set has every class, in sorted order, and nothing else', async (
   expect({ width, height, channels, format }).toEqual({ width: 32, height: 32, channels: 3, format: 'png' });
 });
 
-test('a picture depends on seed, split, class and number only', async () => {
+test('a picture depends only on seed, split, class and number', async () => {
   const draw = (part: string, options: { perClass: number; seed: number; split: string }) =>
     drawPictures({ folder: join(folder, part), ...options });
   const a = await draw('a', { perClass: 1, seed: 1, split: 'train' });
@@ -40,7 +40,7 @@ test('a picture depends on seed, split, class and number only', async () => {
   expect(await first(otherSplit)).not.toEqual(await first(a));
 });
 
-test('a set that exists is left as it is', async () => {
+test('an existing set is not changed', async () => {
   await drawPictures({ folder, perClass: 1, seed: 1, split: 'train' });
   const again = drawPictures({ folder, perClass: 2, seed: 1, split: 'train' });
   await expect(again).rejects.toThrow(OutputError);
@@ -54,7 +54,7 @@ test('a folder that cannot be written is an OutputError that names it', async ()
   await expect(target).rejects.toThrow('/dev/null/set');
 });
 
-test('a shape covers its true area, whichever way it is turned', () => {
+test('a shape covers its true area at every rotation', () => {
   const area = (shape: 'circle' | 'square', turn: number) =>
     coverage(shape, { size: 64, x: 30.3, y: 33.1, radius: 20, turn }).reduce((a, b) => a + b, 0);
   for (const turn of [0, 0.3]) {

@@ -23,7 +23,7 @@ test('curves have title, axis names and legend', async () => {
   expect(svg).not.toMatch(/font-family:(?!DejaVu Sans)/);
 });
 
-test('values that cannot be shown leave a gap', async () => {
+test('values that cannot be drawn leave a gap', async () => {
   const parts = async (values: number[], log = {}) => {
     const svg = await curvesSvg([line('a', values)], { ...options, ...log });
     expect(svg).not.toMatch(/NaN|Infinity/);
@@ -44,7 +44,7 @@ test('ticks of a logarithmic axis are round numbers', async () => {
   expect(texts(svg)).toEqual(expect.arrayContaining(['1e-5', '0.0001', '0.001', '0.01', '0.1', '1', '10']));
 });
 
-test('a legend that fills several rows stays above the curves', async () => {
+test('a legend with several rows stays above the curves', async () => {
   const names = Array.from({ length: 9 }, (_, i) => `a rather long name ${i}`);
   const svg = await curvesSvg(
     names.map((name) => line(name, [1, 2])),

@@ -22,7 +22,7 @@ const tensorboard = spawnSync(python, ['-c', 'import tensorboard']).status === 0
 
 const text = (bytes: unknown) => Buffer.from(bytes as Uint8Array).toString();
 
-it('frames a record as TFRecord does', () => {
+it('frames a record like TFRecord', () => {
   expect(crc32c.str('123456789') >>> 0).toBe(0xe3069283); // the check value of CRC-32C
   const record = eventRecord(1.5, 3, { version: true });
   expect(record.readBigUInt64LE(0)).toBe(26n);
@@ -33,7 +33,7 @@ it('frames a record as TFRecord does', () => {
   expect(records(record)).toHaveLength(1);
 });
 
-it('counts zeros alone, and the rest by powers of two', () => {
+it('counts zeros separately, and other values by powers of two', () => {
   expect(countsHistogram([0, 0, 1, 2, 3, 4, 9])).toEqual({
     min: 0,
     max: 9,
@@ -73,7 +73,7 @@ async function recordResumedRun(): Promise<void> {
 await recordResumedRun();
 const names = (await readdir(files.tensorboard)).sort();
 
-it('writes what the logs say, each start in a file that sorts behind the one before', async () => {
+it('writes the same values as the logs, each start in a file that sorts after the one before', async () => {
   expect(names).toHaveLength(2);
   const [first, second] = await Promise.all(names.map((name) => readFile(join(files.tensorboard, name))));
   const events = records(first).map(fields);
@@ -100,7 +100,7 @@ it('writes what the logs say, each start in a file that sorts behind the one bef
   ]);
 });
 
-it('goes on behind a file from the future', async () => {
+it('continues after a file with a future timestamp', async () => {
   const at = join(folder, 'skewed');
   const skewed = { ...runFiles(at), metrics: files.metrics, codeCounts: files.codeCounts };
   await openRunLog(skewed, 2, { tensorboard: true });
@@ -109,14 +109,14 @@ it('goes on behind a file from the future', async () => {
   expect((await readdir(skewed.tensorboard)).sort().at(-1)).toBe('events.out.tfevents.9999999991.alitok');
 });
 
-it('writes no events where they are not wanted', async () => {
+it('writes no events when they are disabled', async () => {
   const other = runFiles(join(folder, 'none'));
   await expect(openRunLog(other, 0, { tensorboard: false })).rejects.toThrow('its folder does not exist');
   await openRunLog({ ...other, metrics: files.metrics }, 9, { tensorboard: false });
   expect(await readdir(folder)).not.toContain('none');
 });
 
-it.skipIf(!tensorboard)("is what TensorBoard's own reader reads, without the steps made again", () => {
+it.skipIf(!tensorboard)("is readable by TensorBoard's own reader, without repeated steps", () => {
   const { stdout, stderr } = spawnSync(python, [READER, files.tensorboard], { encoding: 'utf8' });
   if (stdout === '') throw new Error(stderr);
   const hash = (data: Buffer) => createHash('sha256').update(data).digest('hex');

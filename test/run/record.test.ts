@@ -24,7 +24,7 @@ describe('a run folder', () => {
   const resume = { ...options, command: 'alitok train-ar --out run --resume' };
   const readRun = (run: string) => JSON.parse(readFileSync(join(run, 'run.json'), 'utf8'));
 
-  it('holds all that is needed to repeat the run', async () => {
+  it('contains everything needed to repeat the run', async () => {
     const run = join(folder, 'a/b');
     const files = await openRun(run, options);
     expect(readdirSync(run).sort()).toEqual(['config.yaml', 'run.json']);
@@ -41,7 +41,7 @@ describe('a run folder', () => {
     expect(files).toMatchObject({ metrics: join(run, 'metrics.jsonl'), log: join(run, 'log.jsonl') });
   });
 
-  it('takes one run only, which can be resumed', async () => {
+  it('holds only one run, which can be resumed', async () => {
     for (const fresh of [false, 'auto'] as const) expect(await findRun(folder, fresh)).toBeUndefined();
     await openRun(folder, options);
     await expect(findRun(folder, false)).rejects.toThrow(OutputError);
@@ -59,7 +59,7 @@ describe('a run folder', () => {
   });
 
   it.each(['config.yaml', 'metrics.jsonl', 'images', 'checkpoints', 'tensorboard'])(
-    'is no folder that has %s of something else, which stays',
+    'cannot be a folder that has %s from something else, which is kept',
     async (name) => {
       writeFileSync(join(folder, name), 'mine');
       for (const resume of [false, 'auto', true] as const)
@@ -72,11 +72,11 @@ describe('a run folder', () => {
     },
   );
 
-  it('cannot be resumed before there is a run', async () => {
+  it('cannot be resumed without a run', async () => {
     await expect(findRun(join(folder, 'none'), true)).rejects.toThrow(CheckpointError);
   });
 
-  it('reports a damaged run.json and a path that is no folder', async () => {
+  it('reports a damaged run.json and a path that is not a folder', async () => {
     writeFileSync(join(folder, 'run.json'), '{');
     await expect(findRun(folder, true)).rejects.toThrow(CheckpointError);
     await expect(openRun(join(folder, 'run.json/run'), options)).rejects.toThrow(OutputError);
@@ -84,7 +84,7 @@ describe('a run folder', () => {
 });
 
 describe('the metrics log', () => {
-  it('gives back what was appended', async () => {
+  it('returns what was appended', async () => {
     const path = join(folder, 'metrics.jsonl');
     const log = await openMetricsLog(path, 0);
     await log.append({ step: 1, loss: 0.5, phase: 1 });
@@ -95,7 +95,7 @@ describe('the metrics log', () => {
     expect(second.loss).toBeNull();
   });
 
-  it('drops the lines of steps that are made again, and a line that was cut off', async () => {
+  it('drops the lines of repeated steps, and a truncated line', async () => {
     const path = join(folder, 'metrics.jsonl');
     const rows = [1, 2, 2, 3, 4].map((step) => ({ step, time: step }));
     writeFileSync(path, `${rows.map((row) => JSON.stringify(row)).join('\n')}\n{"step": 5, "ti`);
@@ -110,13 +110,13 @@ describe('the metrics log', () => {
     expect(await readMetrics(join(folder, 'deleted.jsonl'))).toEqual([]);
   });
 
-  it('names the line that is damaged, and a missing file', async () => {
+  it('names a damaged line, and a missing file', async () => {
     const path = join(folder, 'metrics.jsonl');
     await expect(readMetrics(path)).rejects.toThrow(DataError);
     writeFileSync(path, '{"step": 1, "time": 1}\n{"step"\n{"step": 3, "time": 3}\n');
     await expect(readMetrics(path)).rejects.toThrow(`${path}:2: damaged line`);
     await expect(openMetricsLog(path, 3)).rejects.toThrow(DataError);
-    // What comes after the checkpoint is made again, damaged or not.
+    // Steps after the checkpoint are repeated, whether their lines are damaged or not.
     await openMetricsLog(path, 1);
     expect(await readMetrics(path)).toEqual([{ step: 1, time: 1 }]);
     await expect(openMetricsLog(join(path, 'x'), 0)).rejects.toThrow(OutputError);

@@ -24,13 +24,13 @@ async function left(retention: Partial<Retention>): Promise<number[]> {
     .sort((a, b) => a - b);
 }
 
-it('keeps the last ones, and those of every so many steps', async () => {
+it('keeps the last ones, and those at a fixed interval', async () => {
   for (let step = 2; step <= 20; step += 2) checkpoint(step);
   expect(await left({ keep_checkpoints: 3, keep_every: 8 })).toEqual([8, 16, 18, 20]);
   expect(await left({ keep_checkpoints: 2 })).toEqual([18, 20]);
 });
 
-it('keeps the first of the best by a metric, the least loss or the greatest of anything else', async () => {
+it('keeps the first of the best by a metric: the smallest loss, or the largest of any other metric', async () => {
   const rows: [number, object][] = [
     [1, { loss: 3, psnr: 10 }],
     [2, { loss: 1, psnr: 12 }],
@@ -49,7 +49,7 @@ it('keeps the first of the best by a metric, the least loss or the greatest of a
   expect(await left({ keep_best: 'accuracy' })).toEqual([5]);
 });
 
-it('keeps one of an interruption only while it is the newest', async () => {
+it('keeps one from an interruption only while it is the newest', async () => {
   checkpoint(2);
   checkpoint(4);
   checkpoint(5, { interrupted: true });
@@ -58,7 +58,7 @@ it('keeps one of an interruption only while it is the newest', async () => {
   expect(await left({ keep_checkpoints: 2 })).toEqual([4, 6]);
 });
 
-it("leaves what is not a checkpoint's, also in its folder, and counts it as none", async () => {
+it("keeps files that are not a checkpoint's, also in its folder, and does not count them", async () => {
   for (const step of [1, 2, 3]) checkpoint(step);
   writeFileSync(join(checkpointFolder(run, 1), 'notes.txt'), 'mine');
   mkdirSync(checkpointFolder(run, 9));
@@ -70,7 +70,7 @@ it("leaves what is not a checkpoint's, also in its folder, and counts it as none
   expect(await left({})).toEqual([1, 4, 9]);
 });
 
-it('a checkpoint that the user moved and linked goes, the link and what else is there stay', async () => {
+it('removes a checkpoint that the user moved and linked, but keeps the link and other files', async () => {
   for (const step of [1, 2]) checkpoint(step);
   renameSync(checkpointFolder(run, 1), join(run, 'moved'));
   writeFileSync(join(run, 'moved', 'notes.txt'), 'mine');
@@ -82,7 +82,7 @@ it('a checkpoint that the user moved and linked goes, the link and what else is 
   expect(await left({})).toEqual([1, 2]);
 });
 
-it('of checkpoints that were being written only their own files are removed', async () => {
+it('removes only the files of the program from unfinished checkpoints', async () => {
   const partial = `${checkpointFolder(run, 2)}.partial`;
   const mine = [join(partial, 'notes.txt'), join(run, 'checkpoints/mine.partial/a.txt')];
   for (const path of [
@@ -98,7 +98,7 @@ it('of checkpoints that were being written only their own files are removed', as
   expect(readdirSync(dirname(mine[1]))).toEqual(['a.txt']);
 });
 
-it('is not stopped by one that cannot be read', async () => {
+it('is not stopped by an unreadable one', async () => {
   for (const step of [1, 2, 3]) checkpoint(step);
   writeFileSync(join(checkpointFolder(run, 2), 'state.json'), '{');
   expect(await left({ keep_checkpoints: 2, keep_best: 'loss' })).toEqual([2, 3]);

@@ -8,18 +8,18 @@ import { parseClasses, readClassNames } from '../../src/sample/classes.js';
 const NAMES = ['tench, Tinca tinca', 'goldfish', 'Great White', 'crane', 'crane', '2'];
 const parse = (list: string, names = NAMES) => parseClasses(list, names, names.length);
 
-it('takes names and indices', () => {
+it('accepts names and indices', () => {
   expect(parse('goldfish,3')).toEqual([1, 3]);
   expect(parse(' great white , 0')).toEqual([2, 0]);
   expect(parseClasses(undefined, [], 3)).toEqual([0, 1, 2]);
 });
 
-it('takes names that have a comma themselves', () => {
+it('accepts names that contain a comma', () => {
   expect(parse('tench, Tinca tinca')).toEqual([0]);
   expect(parse('goldfish,tench, tinca tinca,#4')).toEqual([1, 0, 4]);
 });
 
-it('takes every name that a folder can have', () => {
+it('accepts every name that a folder can have', () => {
   const names = ['a', 'a,b', 'a, b', 'b', '日本', 'with space', '-dash', "it's", '#1', 'x,,y', ','];
   for (const [i, name] of names.entries()) expect(parse(name, names), name).toEqual([i]);
   expect(parse(names.slice(4).join(','), names)).toEqual([4, 5, 6, 7, 8, 9, 10]);

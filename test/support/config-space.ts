@@ -25,10 +25,10 @@ export type Values = Record<string, unknown>;
 
 type Limits = Record<string, readonly unknown[]>;
 
-/** The largest value of a number that may be as large as one likes. */
+/** How many steps above its minimum a number without an upper bound may be. */
 const SMALL = 4;
 
-/** How often keys that do not fit are drawn again. */
+/** How often keys with invalid values are drawn again. */
 const ATTEMPTS = 200;
 
 const pick = <T>(values: readonly T[], random: Random): T => values[random.integer(values.length)];
@@ -48,24 +48,24 @@ const SECTIONS = new Set(
   [...ALL_KEYS.keys()].filter((key) => key.includes('.')).map((key) => key.split('.')[0]),
 );
 
-/** Values of the configs that the schema takes, drawn from the schema itself: a key that is new is drawn as well. */
+/** Random valid configs, drawn from the schema itself, so that new keys are included automatically. */
 export class ConfigSpace {
   readonly keys: ReadonlyMap<string, Node>;
 
   constructor(
     private readonly options: {
-      /** Values of keys where nothing is drawn for them. */
+      /** Values of keys when no value is drawn for them. */
       base: Values;
-      /** Values of keys for which nothing is ever drawn. */
+      /** Values of keys that are never drawn. */
       fixed: Values;
-      /** Values to draw from in place of those that the schema allows, by the last parts of a key. */
+      /** Values to draw from instead of those that the schema allows, by the last parts of a key. */
       limits: Limits;
     },
   ) {
     this.keys = new Map([...ALL_KEYS].filter(([key]) => !(key in options.fixed)));
   }
 
-  /** What a key is to be tried with: its bounds, its default, and what lies between. */
+  /** Values to test a key with: its bounds, its default, and a value in between. */
   values(key: string, random: Random): unknown[] {
     return this.variants(key, this.keys.get(key)!, random);
   }
@@ -93,7 +93,7 @@ export class ConfigSpace {
     return numbers(node, random);
   }
 
-  /** Sections of which each has one key at one of its values, and the others drawn. */
+  /** Sections that cover each value of each key; the other keys are drawn. */
   private sections(key: string, properties: Record<string, Node>, random: Random): unknown[] {
     const all = Object.entries(properties).map(([name, child]): [string, unknown[]] => [
       name,
@@ -108,8 +108,8 @@ export class ConfigSpace {
   }
 
   /**
-   * Values that the schema and `check` take: `wanted`, and others from `choices` for about half of the keys. Keys that do
-   * not fit are drawn again, as the message names them; undefined where none are found.
+   * Values that the schema and `check` accept: `wanted`, and values from `choices` for about half of the other keys. Keys
+   * that the error message names are drawn again. Undefined if no valid values are found.
    */
   draw(
     random: Random,
@@ -133,7 +133,7 @@ export class ConfigSpace {
   }
 }
 
-/** The message that values are refused with. */
+/** The error message for invalid values. */
 function refusal(values: Values, check: (config: Config) => void): string | undefined {
   try {
     check(loadConfig(undefined, toOverrides(values)));
@@ -166,7 +166,7 @@ export function namedKeys(message: string): string[] {
   return [...ALL_KEYS.keys()].filter((key) => names(message, key));
 }
 
-/** What looks like a key in a message and is none. */
+/** Words in a message that look like a key but are not one. */
 export function unknownKeys(message: string): string[] {
   const words = message.match(/(?<![\w./])[a-z]\w*(\.\w+)+/g) ?? [];
   return words.filter((word) => {
@@ -177,7 +177,7 @@ export function unknownKeys(message: string): string[] {
   });
 }
 
-/** As on the command line. */
+/** The values as command-line overrides. */
 export function toOverrides(values: Values): string[] {
   return Object.entries(values).map(([key, value]) => `${key}=${JSON.stringify(value)}`);
 }

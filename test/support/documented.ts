@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url';
 /** A file of the repository. */
 export const repository = (name: string) => fileURLToPath(new URL(`../../${name}`, import.meta.url));
 
-/** The pages for people: the README first, then those of docs/. */
+/** The documentation pages: the README first, then those of docs/. */
 export const PAGES = [
   'README.md',
   'CONTRIBUTING.md',
@@ -24,12 +24,12 @@ const CODE = /```(\w*)\n(.*?)```|(?<=\n\n)((?: {4}[^\n]+\n)+)|`([^`]+)`/gs;
 export const blocksOf = (page: string, language: string): string[] =>
   [...readPage(page).matchAll(CODE)].flatMap(([, name, block]) => (name === language ? [block] : []));
 
-/** `alitok` with more than a command's name after it, and no place left to fill in: something to type. */
+/** A full command line: `alitok` with more than a command's name after it, and no placeholders. */
 const isWhole = (span: string) => /^alitok (\S+ )+\S+$/.test(span) && !/[…<]|\b[A-Z]{3,}\b/.test(span);
 
 /**
- * What a page says to type, in its order, without comments and with continued lines joined: each line of its shell
- * blocks, and each span of code in its text that is a whole command of alitok.
+ * The command lines of a page, in order, without comments and with continued lines joined: each line of its shell
+ * blocks, and each inline code span that is a full alitok command.
  */
 export function commandLines(page: string): string[] {
   const code = [...readPage(page).matchAll(CODE)].flatMap(([, language, block, indented, span]) => {

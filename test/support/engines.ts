@@ -10,20 +10,20 @@ const BRIDGE = fileURLToPath(new URL('../../dist/engine/libtorch/bridge.node', i
 const here = ['wasm', ...(existsSync(BRIDGE) ? ['libtorch'] : [])];
 const engines = (process.env.ALITOK_TEST_ENGINES?.split(',') ?? here) as EngineName[];
 
-/** What ALITOK_TEST_DEVICE is for a CUDA device that is none (aten/pretend-cuda.ts), without our own kernels and with them. */
+/** Values of ALITOK_TEST_DEVICE for a pretended CUDA device (aten/pretend-cuda.ts), without and with our own kernels. */
 export const PRETENDED = 'pretended-cuda';
 export const PRETENDED_WITH_KERNELS = 'pretended-cuda-with-kernels';
 
-/** Where the libtorch engine is tested. */
+/** The device that the libtorch engine is tested on. */
 export const device = process.env.ALITOK_TEST_DEVICE ?? 'cpu';
 
 /** Whether tests of an engine can run here. */
 export const canRun = (engine: EngineName): boolean => engines.includes(engine);
 
-/** How many threads an engine takes in a test; it is several (whole-run.ts). */
+/** Number of threads of an engine in a test; more than one (whole-run.ts). */
 export const threads = Number(process.env.ALITOK_TEST_THREADS);
 
-/** Opens an engine as it is to be tested. */
+/** Opens an engine with the settings of the tests. */
 export async function openTested(engine: EngineName, options: EngineOptions = {}): Promise<void> {
   const ownKernels = device === PRETENDED_WITH_KERNELS;
   const pretended = device === PRETENDED || ownKernels;

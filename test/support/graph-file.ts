@@ -4,7 +4,7 @@ export interface Constant {
   name: string;
   shape: readonly number[];
   values: Float32Array;
-  /** As single floats, which TensorFlow prefers for what repeats; else as bytes. */
+  /** Store the values as single floats, which TensorFlow prefers for repeated values; otherwise as bytes. */
   asFloats?: boolean;
 }
 
@@ -43,7 +43,7 @@ export function constantNode({ name, shape, values, asFloats = false }: Constant
   return writer.finish();
 }
 
-/** A node that is no constant, with an input and an attribute of text. */
+/** A node that is not a constant, with an input and a text attribute. */
 export function operationNode(name: string, op: string, input: string): Uint8Array {
   const writer = new BinaryWriter();
   part(writer, 1, (node) => {

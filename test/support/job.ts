@@ -1,7 +1,7 @@
 import type { EngineName } from '../../src/engine/index.js';
 import type { Job } from '../../src/job/job.js';
 
-/** A program that says nothing, and is asked to stop once `step` of its work is done. */
+/** A program without output, which is asked to stop once `step` of its work is done. */
 export function quietJob(engine: EngineName, step = Number.POSITIVE_INFINITY): Job {
   const controller = new AbortController();
   const update = (done: number) => {

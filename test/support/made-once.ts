@@ -2,11 +2,11 @@ import { existsSync } from 'node:fs';
 import { cp, link, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 
-/** The path of what several test files need, which is made once in a run of the tests (whole-run.ts). */
+/** The path of something that several test files need. It is made once per test run (whole-run.ts). */
 async function shared(name: string, make: (path: string) => Promise<unknown>): Promise<string> {
   const path = join(process.env.ALITOK_TEST_SHARED!, name);
   if (existsSync(path)) return path;
-  // Two processes may make it at once; either's is whole when it gets its name.
+  // Two processes may make it at the same time; each copy is complete before it is renamed.
   const own = `${path}.${process.pid}`;
   await make(own);
   await rename(own, path).catch(async (error) => {
@@ -16,7 +16,7 @@ async function shared(name: string, make: (path: string) => Promise<unknown>): P
   return path;
 }
 
-/** Puts a copy of a folder at `path` that other test files need as well. */
+/** Puts a copy of a folder that other test files need as well at `path`. */
 export async function copyShared(
   name: string,
   path: string,
@@ -25,7 +25,7 @@ export async function copyShared(
   await cp(await shared(name, make), path, { recursive: true });
 }
 
-/** Puts a large file at `path` that other test files need as well. Nobody may change it in place. */
+/** Puts a large file that other test files need as well at `path`. Tests must not change it in place. */
 export async function linkShared(
   name: string,
   path: string,

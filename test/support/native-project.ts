@@ -3,7 +3,7 @@ import { chmod, cp, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/prom
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 
-/** A compiler that notes what it compiles, and copies it; sources that say `error` it refuses. It links the last object. */
+/** A fake compiler: it logs each source and copies it, and rejects sources that contain `error`. It links the last object. */
 const COMPILER = `#!/bin/sh
 source=; object=
 while [ $# -gt 0 ]; do
@@ -23,7 +23,7 @@ cp "$source" "$object"
 const NATIVE = 'project/src/engine/libtorch/native';
 const SCRIPTS = ['build.js', 'compile.js', 'libtorch.js', 'nvcc.js'];
 
-/** A folder for the bridge's build scripts, with a compiler and headers of Node.js that are none. */
+/** A folder for the bridge's build scripts, with a fake compiler and fake headers of Node.js. */
 export class NativeProject {
   private constructor(readonly folder: string) {}
 
@@ -37,7 +37,7 @@ export class NativeProject {
 
   at = (name: string) => join(this.folder, name);
 
-  /** Writes small files, with the folders that they are in. */
+  /** Writes small files and creates their folders. */
   files = async (contents: Record<string, string>) => {
     for (const [name, content] of Object.entries(contents)) {
       await mkdir(dirname(this.at(name)), { recursive: true });
@@ -45,13 +45,13 @@ export class NativeProject {
     }
   };
 
-  /** Writes a program. */
+  /** Writes an executable script. */
   script = async (name: string, content: string) => {
     await this.files({ [name]: content });
     await chmod(this.at(name), 0o755);
   };
 
-  /** The scripts, once more, beside sources. */
+  /** Makes a fresh copy of the build scripts beside sources. */
   copyScripts = async (sources: Record<string, string>) => {
     await rm(this.at('project'), { recursive: true, force: true });
     await this.files({ 'napi/node_api.h': '', 'project/package.json': '{"type": "module"}' });
@@ -61,7 +61,7 @@ export class NativeProject {
     );
   };
 
-  /** Runs build.js, and gives what it compiled and linked beside what it said. */
+  /** Runs build.js and returns what it compiled and linked, and its output. */
   build = async (libtorch: string, { args = ['--if-found'], env = {} as NodeJS.ProcessEnv } = {}) => {
     const { at } = this;
     await writeFile(at('compiled'), '');

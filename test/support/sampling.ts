@@ -7,7 +7,7 @@ import { type SampleOptions, sampleCodes } from '../../src/sample/sampler.js';
 
 type Sizes = ConstructorParameters<typeof Generator>[0];
 
-/** A generator whose logits say something: the last layer of a fresh one is zero. */
+/** A generator with meaningful logits: in a newly initialized one, the last layer is zero. */
 export function drawingGenerator(sizes: Sizes, weights: WeightKind = 'float32'): Generator {
   const generator = new Generator(sizes);
   generator.parameters.initialize(Random.of(1, 'test'));

@@ -1,4 +1,4 @@
-/** Sizes of models that a test trains in an instant. */
+/** Model sizes that train almost instantly. */
 export const TRANSFORMER = { width: 32, layers: 2, heads: 2 };
 
 /** A tokenizer of images of 16 × 16 in 2 × 2 patches. */

@@ -5,13 +5,13 @@ export interface TarEntry {
   content?: Uint8Array | string;
   /** The type's character; a plain file if absent. */
   type?: string;
-  /** What stands in the size's place, if not the content's length: a number, or its bytes. */
+  /** The value of the size field if it is not the content's length: a number, or its bytes. */
   size?: number | Uint8Array;
 }
 
 const octal = (value: number, digits: number) => `${value.toString(8).padStart(digits, '0')}\0`;
 
-/** One header of POSIX's kind, with a right checksum. */
+/** One POSIX header with a valid checksum. */
 export function tarHeader({ path, content = '', type = '0', size }: TarEntry): Buffer {
   const block = Buffer.alloc(BLOCK);
   block.write(path, 0, 100);
@@ -31,7 +31,7 @@ export function tarHeader({ path, content = '', type = '0', size }: TarEntry): B
   return block;
 }
 
-/** A header, and the content filled up to whole blocks. */
+/** A header, and the content padded to whole blocks. */
 export function tarMember(entry: TarEntry): Buffer {
   const content = Buffer.from(entry.content ?? '');
   const padding = Buffer.alloc((BLOCK - (content.length % BLOCK)) % BLOCK);

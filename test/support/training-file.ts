@@ -24,8 +24,7 @@ const dictionary = (items: readonly (readonly [string, string])[]) =>
   `}(${items.map(([key, value]) => text(key) + value).join('')}u`;
 
 /**
- * Writes what `torch.save` makes of a dictionary as training code has it: of state dicts by name, and of tensors that lie
- * beside them.
+ * Writes what `torch.save` makes of a training script's dictionary: state dicts by name, with tensors beside them.
  */
 export async function writeTrainingFile(
   path: string,

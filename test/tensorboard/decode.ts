@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { BinaryReader, WireType } from '@bufbuild/protobuf/wire';
 import crc32c from 'crc-32/crc32c.js';
 
-/** The records of an event file; throws where a checksum is wrong. One that a crash cut off ends the file. */
+/** The records of an event file; throws if a checksum is wrong. A truncated record, as after a crash, ends the file. */
 export function records(file: Buffer): Buffer[] {
   const checked = (at: number, data: Buffer) => {
     const rotated = (file.readUInt32LE(at) - 0xa282ead8) >>> 0;
@@ -22,7 +22,7 @@ export function records(file: Buffer): Buffer[] {
   return found;
 }
 
-/** The fields of a message by number, each a list; messages inside stay bytes. */
+/** The fields of a message by number, each a list; nested messages stay bytes. */
 export function fields(message: Uint8Array): Map<number, unknown[]> {
   const reader = new BinaryReader(message);
   const read: Record<number, () => unknown> = {
@@ -46,7 +46,7 @@ export interface EventValue {
   value: Map<number, unknown[]>;
 }
 
-/** All values of a folder's event files that TensorBoard shows: a session's start drops those of its step and later. */
+/** All values that TensorBoard shows of a folder: the start of a session drops values of its step and later. */
 export async function readEvents(folder: string): Promise<EventValue[]> {
   let found: EventValue[] = [];
   for (const name of (await readdir(folder)).sort())

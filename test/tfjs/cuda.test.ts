@@ -1,6 +1,6 @@
 import { vi } from 'vitest';
 
-// The same on a CUDA device that is none (../aten/pretend-cuda.ts): each operator by the schemas of all versions of PyTorch.
+// The same on a pretended CUDA device (../aten/pretend-cuda.ts), with each operator checked by the schemas of all PyTorch versions.
 
 vi.stubEnv('ALITOK_TEST_DEVICE', 'pretended-cuda');
 await import('./suite.test.js');

@@ -10,8 +10,8 @@ export const EXCLUDED: ReadonlyMap<string, string> = new Map([
 ]);
 
 /**
- * Tests that ask for rows which are not there. PyTorch on the CPU says so; a kernel for CUDA ends all work of the process on
- * the device, so on one they are not run. The device of aten/pretend-cuda.ts ends with it too: the list is whole.
+ * Tests that request rows out of range. PyTorch on the CPU throws an error; a CUDA kernel makes the device unusable for the
+ * process, so they are not run there. So does the device of aten/pretend-cuda.ts, which ensures that the list is complete.
  */
 export const OUT_OF_RANGE: ReadonlySet<string> = new Set([
   'gather > throws when index is out of bound',

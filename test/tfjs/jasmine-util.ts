@@ -1,7 +1,7 @@
 import * as tf from '@tensorflow/tfjs';
 import { afterAll, afterEach, beforeAll, beforeEach, type describe as suite } from 'vitest';
 
-// What tfjs-core's tests import in place of its own jasmine_util, which needs jasmine: one environment, one backend.
+// Replaces tfjs-core's own jasmine_util, which needs jasmine, for its tests: one environment, one backend.
 
 interface Constraints {
   predicate?: (environment: { name: string; backendName: string; isDataSync: boolean }) => boolean;
@@ -18,7 +18,7 @@ export const CHROME_ENVS = BROWSER_ENVS;
 export const HAS_WORKER = BROWSER_ENVS;
 export const HAS_NODE_WORKER = NODE_ENVS;
 
-/** Runs a suite on the backend, each test in a scope of its own. */
+/** Runs a suite on the backend, each test in its own scope. */
 export function describeWithFlags(
   name: string,
   constraints: Constraints,
@@ -30,7 +30,7 @@ export function describeWithFlags(
       tf.env().reset();
       tf.env().set('IS_TEST', true);
       await tf.setBackend(ENVIRONMENT.backendName);
-      // As tfjs-core's engine does between suites: some tests count what is alive.
+      // Like tfjs-core's engine between suites: some tests count live tensors.
       Object.assign(tf.engine().state, {
         numTensors: 0,
         numDataBuffers: 0,

@@ -6,7 +6,7 @@ import * as vitest from 'vitest';
 import { device, openTested } from '../support/engines.js';
 import { EXCLUDED, OUT_OF_RANGE } from './excluded.js';
 
-// tfjs-core's own tests of all its operations, as its package ships them, on the libtorch engine.
+// Runs tfjs-core's own tests of all its operations, from its package, on the libtorch engine.
 
 const BRIDGE = fileURLToPath(new URL('../../dist/engine/libtorch/bridge.node', import.meta.url));
 const built = existsSync(BRIDGE);
@@ -19,7 +19,7 @@ let path: string[] = [];
 const seen = new Map<string, number>();
 let [total, excluded] = [0, 0];
 
-/** A test's whole name; of tests that share one, the second and later have their number behind it. */
+/** A test's full name; for tests with the same name, the second and later ones have a number appended. */
 function fullName(name: string): string {
   const whole = [...path, name].join(' > ');
   const count = (seen.get(whole) ?? 0) + 1;
@@ -30,7 +30,7 @@ function fullName(name: string): string {
 type Done = { (): void; fail: (reason: unknown) => void };
 type Body = (done?: Done) => unknown;
 
-/** A test ends when its promise does, or where it takes one, with a call of `done`. */
+/** A test ends when its promise settles, or, if it takes a callback, with a call of `done`. */
 async function run(body: Body): Promise<void> {
   if (body.length === 0) return void (await body());
   await new Promise<void>((resolve, reject) => {
@@ -48,7 +48,7 @@ const described = (name: string, body: () => void) => {
   });
 };
 vitest.expect.extend({
-  nothing: () => ({ pass: true, message: () => '' }), // jasmine's mark of a test that throws or not
+  nothing: () => ({ pass: true, message: () => '' }), // jasmine's mark for a test without assertions
 });
 Object.assign(globalThis, vitest, {
   describe: described,
@@ -57,7 +57,7 @@ Object.assign(globalThis, vitest, {
     if (device !== 'cpu' && OUT_OF_RANGE.has(whole)) return vitest.it.skip(name, () => {});
     total += 1;
     if (EXCLUDED.has(whole)) excluded += 1;
-    // An excluded test must fail: one that passes is to be taken off the list.
+    // An excluded test must fail: remove it from the list if it passes.
     (EXCLUDED.has(whole) ? vitest.it.fails : vitest.it)(name, () => run(body));
   },
   expectAsync: (promise: Promise<unknown>) => ({

@@ -45,7 +45,7 @@ const ROWS: [number[], number][] = [
 ];
 
 describe('own format', () => {
-  it('gives back codes, classes and provenance; fewer images than announced', async () => {
+  it('returns codes, classes and provenance; fewer images than announced', async () => {
     const path = await write('a.safetensors', DESCRIPTION, ROWS);
     const cache = await openTokenCache(path);
     expect(cache).toMatchObject({ path, images: 3, crops: 2, tokens: 3, classNames: ['cat', 'dög'] });
@@ -75,7 +75,7 @@ describe('own format', () => {
     await cache.close();
   });
 
-  it('is not there before it is finished, nor after it is given up', async () => {
+  it('does not exist before it is finished, nor after it is aborted', async () => {
     const before = await readdir(folder);
     const writer = await TokenCacheWriter.create(join(folder, 'b.safetensors'), DESCRIPTION);
     await writer.append(ROWS[0][0], 0);
@@ -84,7 +84,7 @@ describe('own format', () => {
     expect(await readdir(folder)).toEqual(before);
   });
 
-  it('refuses codes and classes that cannot be', async () => {
+  it('refuses invalid codes and classes', async () => {
     const writer = await TokenCacheWriter.create(join(folder, 'c.safetensors'), DESCRIPTION);
     await expect(writer.append([0, 1, 2, 3, 4, 4096], 0)).rejects.toThrow(/code 4096/);
     await expect(writer.append([0, 1, 2, 3, 4, -1], 0)).rejects.toThrow(/code -1/);
@@ -155,8 +155,8 @@ describe('own format', () => {
     await cache.close();
   });
 
-  it('reads a file larger than memory is used for row by row', async () => {
-    // 200,000 images of ten crops of 273 codes: 1.09 GB, all but one row a hole in the file.
+  it('reads a large file row by row', async () => {
+    // 200,000 images with ten crops of 273 codes: 1.09 GB, a hole in the file except for one row.
     const path = join(folder, 'huge.safetensors');
     const [images, crops, tokens] = [200_000, 10, 273];
     const small = await openSafetensors(join(folder, 'a.safetensors'));
@@ -224,7 +224,7 @@ describe("the reference's layout", () => {
     }
   });
 
-  it('names files that do not fit', async () => {
+  it('names files that do not match', async () => {
     await writeCodes('codes/n02/c.npz', [1n, 2n, 3n, 4n], [2, 2]);
     await writeCodes('codes/n02/d.npz', [1n, 2n, 3n, -4n, 5n, 6n]);
     const cache = await openTokenCache(join(folder, 'codes'));

@@ -29,7 +29,7 @@ const read = (overrides: readonly string[] = []) =>
 
 type Train = (run: string, job: Job, options?: { overrides?: string[]; resume?: boolean }) => Promise<void>;
 
-/** How each kind of run is made, where it keeps its own, and what makes it diverge. */
+/** For each kind of run: how to train it, its folder, and an override that makes it diverge. */
 const KINDS: Record<string, { train: Train; folder: string; diverge: string }> = {
   'tokenizer, stage 1': {
     train: (run, job, { overrides, resume = false } = {}) =>

@@ -29,7 +29,7 @@ beforeEach(() => {
   warnings = [];
 });
 
-/** A trainer one of whose losses is not a number at the steps `bad`, guarded. */
+/** A guarded trainer with a loss that is NaN at the steps `bad`. */
 function guarded(bad: readonly number[], guards: object = {}) {
   const size = { width: 16, layers: 1, heads: 2 };
   const config = parseConfig(
@@ -62,7 +62,7 @@ function guarded(bad: readonly number[], guards: object = {}) {
   return { trainer, guard: new Guard(trainer, { folder, guards: config.guards, reporter }) };
 }
 
-/** All that a step changes but the position in the data and the schedule. */
+/** Everything that a step changes, except the position in the data and the schedule. */
 function snapshot(trainer: TokenizerTrainer): object {
   const { optimizer_steps, lecam, usage } = trainer.state;
   const parts = [trainer.model, ...Object.values(trainer.trainingParts)];
@@ -70,7 +70,7 @@ function snapshot(trainer: TokenizerTrainer): object {
   return { optimizer_steps, lecam, usage, tensors };
 }
 
-it('stops before a bad step, with all that it saw in a file', async () => {
+it('stops before a bad step, and writes its diagnostics to a file', async () => {
   const { trainer, guard } = guarded([2]);
   await guard.step();
   const before = snapshot(trainer);
@@ -83,7 +83,7 @@ it('stops before a bad step, with all that it saw in a file', async () => {
   trainer.dispose();
 });
 
-it('skips bad steps as if nothing but time had passed, and counts them', async () => {
+it('skips bad steps without any other change, and counts them', async () => {
   const { trainer, guard } = guarded([2, 3, 5], { on_nonfinite: 'skip', max_skipped: 2 });
   await guard.step();
   const before = snapshot(trainer);
@@ -102,7 +102,7 @@ it('skips bad steps as if nothing but time had passed, and counts them', async (
   trainer.dispose();
 });
 
-it('keeps parameters that are not finite out of a checkpoint', async () => {
+it('never writes non-finite parameters to a checkpoint', async () => {
   const { trainer, guard } = guarded([]);
   guard.checkParameters();
   const [first] = trainer.model;
@@ -111,15 +111,15 @@ it('keeps parameters that are not finite out of a checkpoint', async () => {
   trainer.dispose();
 });
 
-describeEngines('what is not finite', () => {
-  it('stops a step wherever in the weights it is', async () => {
+describeEngines('a non-finite number', () => {
+  it('stops a step wherever it is in the weights', async () => {
     const { trainer, guard } = guarded([]);
     const parameters = [...trainer.model];
     const good = parameters.map((p) => p.value.dataSync().slice());
     const put = (i: number, values: ArrayLike<number>) => {
       parameters[i].value = tf.tensor(Float32Array.from(values), [...parameters[i].shape]);
     };
-    /** The parameters with which a step was made in spite of what `change` made of one's values. */
+    /** The parameters for which a step succeeds after `change` has been applied to their values. */
     const passed = async (change: (values: ArrayLike<number>) => ArrayLike<number>) => {
       const names: string[] = [];
       for (const [i, { name, buffer }] of parameters.entries()) {
@@ -138,7 +138,7 @@ describeEngines('what is not finite', () => {
     };
     const first = (value: number) => (values: ArrayLike<number>) => [value, ...Array.from(values).slice(1)];
     expect(await passed(first(Number.NaN))).toEqual([]);
-    // The sigmoid makes ones and zeros of whatever is large behind the last normalization.
+    // The sigmoid turns large values after the last normalization into ones and zeros.
     const biases = ['decoder.conv_out.bias', 'decoder.conv_out_aux.bias'];
     expect(await passed(first(Number.POSITIVE_INFINITY))).toEqual(biases);
     const last = parameters

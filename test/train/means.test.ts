@@ -2,7 +2,7 @@ import { expect, it } from 'vitest';
 import type { Metrics } from '../../src/run/metrics.js';
 import { Means } from '../../src/train/loop.js';
 
-it('means go on from their saved state to the same bits, infinite ones too', () => {
+it('means continue from their saved state to the same bits, infinite ones too', () => {
   const rows: Metrics[] = [
     { loss: 0.1, psnr: 20.3 },
     { loss: 0.2, psnr: Number.POSITIVE_INFINITY },

@@ -7,7 +7,7 @@ import { ALONE } from '../../src/engine/distributed/group.js';
 import { divide } from '../../src/train/step/division.js';
 import { unknownKeys } from '../support/config-space.js';
 
-/** Texts of a file, but the words that something is put into; those that name modules are not for people. */
+/** The string literals of a file, without module names, and without words in templates that contain a value. */
 function textsOf(path: string): string[] {
   const texts: string[] = [];
   const visit = (node: ts.Node): void => {
@@ -25,11 +25,11 @@ function textsOf(path: string): string[] {
   return texts;
 }
 
-/** Names of files, and of tensors in files of others, that begin like a section. */
+/** Names of files, and of tensors in third-party files, that begin like a section. */
 const OTHERS = /\.(js|safetensors|bin|pkl|pth|partial)$|^features\.\d/;
 
 describe('messages', () => {
-  it('name no key that there is not', () => {
+  it('name only existing keys', () => {
     const cwd = new URL('../../src', import.meta.url);
     const wrong = globSync('**/*.ts', { cwd, absolute: true }).flatMap((path) =>
       textsOf(path)
@@ -40,7 +40,7 @@ describe('messages', () => {
     expect(wrong).toEqual([]);
   });
 
-  it('of a batch that processes cannot divide name the keys of its section', () => {
+  it('about a batch that processes cannot divide name the keys of its section', () => {
     const config = parseConfig({}, 'test');
     const group = { ...ALONE, size: 7 };
     for (const section of ['tokenizer_training', 'generator_training', 'features'] as const) {

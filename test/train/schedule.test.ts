@@ -56,7 +56,7 @@ test('a converged loss ends a phase early, a falling one does not', () => {
   expect(stepsUntilEnd((step) => 100 - step / 10)).toBe(500);
 });
 
-test('a schedule goes on from its saved state', () => {
+test('a schedule continues from its saved state', () => {
   const phases = [phase({ steps: 50, early_stop: { patience_steps: 9, min_delta: 0.1 } }), phase({})];
   const run = (schedule: PhaseSchedule, from: number) => {
     const seen: string[] = [];

@@ -39,8 +39,8 @@ const STILL_PHASES = [
 ];
 
 /**
- * A tokenizer whose weights the optimizer leaves where they are, so that rounding does not grow from step to step: what
- * its gradients were is in the optimizer's moments, and the codebook moves by clustering.
+ * A tokenizer whose weights hardly change, so that rounding errors do not grow from step to step. The optimizer's moments
+ * still show the gradients, and clustering moves the codebook.
  */
 const STILL = {
   lecam_weight: 0,
@@ -97,7 +97,7 @@ function tokenizerTrainer(stage: 1 | 2 = 1, training?: object): TokenizerTrainer
   return new TokenizerTrainer(config(training), stage, open);
 }
 
-/** Sixteen images of two crops; each class has codes of its own. */
+/** Sixteen images with two crops each; each class has its own codes. */
 const CACHE: TokenCache = {
   path: 'memory',
   images: 16,
@@ -140,7 +140,7 @@ function snapshot(trainer: Trainer): Record<string, number[]> {
   return Object.fromEntries(entries);
 }
 
-/** Of two sets of tensors by name: the largest difference relative to a tensor's largest value, or to all of its part's. */
+/** The largest difference between two sets of tensors, relative to the largest value of the tensor, or of its whole part. */
 function largestDifference(
   actual: Record<string, number[]>,
   expected: Record<string, number[]>,
@@ -167,7 +167,7 @@ const KINDS: [string, (training?: object) => Startable][] = [
 
 describeEngines('trainers', (engine) => {
   for (const [name, create] of KINDS) {
-    it(`${name}: stopped and resumed, it is bit for bit the run that was not`, async () => {
+    it(`${name}: a stopped and resumed run is bit for bit the same as an uninterrupted one`, async () => {
       const run = join(folder, `${engine} ${name}`);
       const whole = create();
       whole.initialize();
@@ -190,7 +190,7 @@ describeEngines('trainers', (engine) => {
       }
     });
 
-    it(`${name}: with activations computed again, it is bit for bit the same`, async () => {
+    it(`${name}: with activation checkpointing, it is bit for bit the same`, async () => {
       const runs = [];
       for (const checkpoint_activations of [false, true]) {
         const trainer = create({ checkpoint_activations });
@@ -203,7 +203,7 @@ describeEngines('trainers', (engine) => {
     });
   }
 
-  it('activations that are computed again are not kept', () => {
+  it('recomputed activations are not kept', () => {
     const generator = new Generator({
       ...TRANSFORMER,
       layers: 4,
@@ -251,7 +251,7 @@ describeEngines('trainers', (engine) => {
       expect(largestDifference(snapshot(four), snapshot(one), except)).toBeLessThan(1e-4);
     };
     await compare(1, /^$/);
-    // Entries that clustering has moved to one feature are equally near to others: rounding chooses among them.
+    // Entries that clustering moved to the same feature are equally near to others, so rounding decides between them.
     await compare(4, /quantize\./);
     for (const trainer of [one, four]) {
       await trainer.close?.();
@@ -259,7 +259,7 @@ describeEngines('trainers', (engine) => {
     }
   });
 
-  it('PSNR is the mean of that of each image of the step', async () => {
+  it('PSNR is the mean over the images of the step', async () => {
     const trainer = tokenizerTrainer(1);
     trainer.initialize();
     const loader = new TrainingLoader({ dataset, imageSize: 16, batchSize: 4, seed: 0 });
@@ -284,7 +284,7 @@ describeEngines('trainers', (engine) => {
     trainer.dispose();
   });
 
-  it('stage 2 takes encoder and codebook from stage 1 and leaves them as they are', async () => {
+  it('stage 2 takes encoder and codebook from stage 1 and does not change them', async () => {
     const [stage1, stage2] = [tokenizerTrainer(1), tokenizerTrainer(2)];
     stage1.initialize();
     stage2.initialize(stage1.tokenizer);
@@ -320,7 +320,7 @@ describeEngines('trainers over many steps', (engine) => {
   beforeAll(() => openTested(engine, { threads: 1 })); // the steps are too small for several
 
   for (const [name, create] of KINDS)
-    it(`${name}: as many tensors after step 100 as after step 10, and none in the end`, async () => {
+    it(`${name}: the number of tensors is the same after steps 10 and 100, and zero at the end`, async () => {
       const before = tf.memory().numTensors;
       const trainer = create();
       trainer.initialize();
@@ -359,7 +359,7 @@ describe('the networks that phases need', () => {
   const config = (phases: object[], networks = {}) =>
     parseConfig({ tokenizer_training: { stage1: { phases } }, networks }, 'test');
 
-  it('are named with where they are from, and how to go without', () => {
+  it('are named, with their source and how to train without them', () => {
     const lpips = config([phase, { ...phase, w_lpips: 0.5 }]);
     expect(() => requireNetworks(lpips, 1)).toThrow(ConfigError);
     expect(() => requireNetworks(lpips, 1)).toThrow(
@@ -373,7 +373,7 @@ describe('the networks that phases need', () => {
     );
   });
 
-  it('LPIPS is refused for images that it cannot halve four times', () => {
+  it('LPIPS is refused for images that are too small to be halved four times', () => {
     const all = { vgg16: 'a', lpips: 'b', convnext: 'c' };
     const phases = [
       { ...phase, w_perc: 1 },
@@ -394,7 +394,7 @@ describe('the networks that phases need', () => {
     );
   });
 
-  it('are those that some phase gives weight to', () => {
+  it('are those with a weight in some phase', () => {
     const all = { vgg16: 'a', lpips: 'b', convnext: 'c' };
     expect(requireNetworks(config([phase], all), 1)).toEqual(new Set());
     expect(requireNetworks(config([phase, { ...phase, w_perc: 1 }], all), 1)).toEqual(new Set(['w_perc']));
@@ -402,7 +402,7 @@ describe('the networks that phases need', () => {
   });
 });
 
-it('a micro-batch of the token order does not depend on how it is read', async () => {
+it('micro-batches of tokens do not depend on how they are split', async () => {
   const { TokenBatches } = await import('../../src/train/generator/token-batches.js');
   const whole = await new TokenBatches(CACHE, 5).read(0, 40);
   const parts = new TokenBatches(CACHE, 5);

@@ -32,7 +32,7 @@ async function decode(name: string, bytes: Uint8Array): Promise<Image> {
 
 const SIZE = { width: 8, height: 4 };
 
-/** An 8 × 4 picture, every pixel the same. */
+/** An 8 × 4 image, every pixel the same. */
 const plain = (...pixel: number[]) =>
   sharp(
     Uint8Array.from({ length: 32 * pixel.length }, (_, i) => pixel[i % pixel.length]),
@@ -49,7 +49,7 @@ const wide = (pixel: number[], space: 'rgb16' | 'grey16') =>
     },
   ).toColourspace(space);
 
-/** Noise does not compress, so that half of the file is half of the picture. */
+/** Noise does not compress, so half of the file is half of the image. */
 const noise = (size: number) => {
   const random = Random.of(1);
   const data = Uint8Array.from({ length: size * size * 3 }, () => random.integer(256));
@@ -80,8 +80,8 @@ describe('decodeImage gives 8-bit RGB', () => {
     expect(data).toEqual(Uint8Array.from({ length: 96 }, (_, i) => pixel[i % 3]));
   });
 
-  it('CMYK JPEG, by ink alone', async () => {
-    // Pure red: no cyan, no black. With libvips's own CMYK profile it would come back as (232, 0, 0).
+  it('CMYK JPEG, from the ink values alone', async () => {
+    // Pure red: no cyan, no black. With libvips's own CMYK profile, the result would be (232, 0, 0).
     const bytes = await plain(255, 0, 0).toColourspace('cmyk').jpeg({ quality: 100 }).toBuffer();
     expect((await sharp(bytes).metadata()).channels).toBe(4);
     const { data } = await decode('cmyk.jpg', bytes);
@@ -122,7 +122,7 @@ function directoryFirst(tiff: Buffer): Buffer {
   return Buffer.concat([head, rest]);
 }
 
-describe('decodeImage says how a file is cut off', () => {
+describe('decodeImage reports where a file is cut off', () => {
   const kinds = ['jpeg', 'png', 'webp', 'gif', 'avif'] as const;
   it.each(kinds)('%s', async (kind) => {
     const bytes = await noise(32)[kind]().toBuffer();
@@ -134,7 +134,7 @@ describe('decodeImage says how a file is cut off', () => {
       const [, end] =
         /: it is cut off after (?:[\d,]+) of at least ([\d,]+) bytes; /.exec(message) ?? ([] as string[]);
       expect(message).toContain(`it is cut off after ${count} `);
-      // What is told of the whole's size is true: more than there is, and not more than there was.
+      // The reported size of the whole file is valid: larger than the truncated file, at most the original size.
       if (end === undefined) expect(message).toContain('bytes: it has no end mark');
       else {
         expect(Number(end.replaceAll(',', ''))).toBeGreaterThan(length);
@@ -158,7 +158,7 @@ describe('decodeImage says how a file is cut off', () => {
     },
   );
 
-  it('not of a whole file whose content is damaged', async () => {
+  it('but not for a complete file with damaged content', async () => {
     const bytes = await noise(32).png().toBuffer();
     bytes.fill(0, 1500, 1600);
     await expect(decode('damaged.png', bytes)).rejects.toThrow(
@@ -166,7 +166,7 @@ describe('decodeImage says how a file is cut off', () => {
     );
   });
 
-  it('a thumbnail with an end mark of its own is not the end', async () => {
+  it('the end mark of a thumbnail is not the end of the file', async () => {
     const thumbnail = await noise(8).jpeg().toBuffer();
     const bytes = await noise(32).jpeg().toBuffer();
     const segment = Buffer.from([0xff, 0xe1, (thumbnail.length + 2) >> 8, (thumbnail.length + 2) & 255]);
@@ -178,7 +178,7 @@ describe('decodeImage says how a file is cut off', () => {
   });
 });
 
-describe('decodeImage goes by what a file begins with', () => {
+describe('decodeImage detects the format from the first bytes', () => {
   it('whatever its name', async () => {
     const bytes = await noise(9).png().toBuffer();
     expect(await decode('png.jpg', bytes)).toMatchObject({ width: 9 });
@@ -205,7 +205,7 @@ describe('decodeImage goes by what a file begins with', () => {
   });
 });
 
-describe('the limit of pixels', () => {
+describe('the pixel limit', () => {
   it.each(['jpeg', 'png', 'webp', 'gif', 'tiff', 'avif'] as const)('of %s', async (kind) => {
     const bytes = Promise.resolve(await noise(20)[kind]().toBuffer());
     expect(await decodeImage('x', bytes, 400)).toMatchObject({ width: 20 });
@@ -214,8 +214,8 @@ describe('the limit of pixels', () => {
     );
   });
 
-  it('is that of libvips by itself', async () => {
-    // Only the header says so: nothing but that is read.
+  it('defaults to that of libvips', async () => {
+    // Only the header has this size, and only the header is read.
     const bytes = await noise(8).png().toBuffer();
     bytes.writeUInt32BE(65_500, 16);
     bytes.writeUInt32BE(4_200, 20);
@@ -252,7 +252,7 @@ describe('decodeImage names what it cannot read', () => {
   });
 });
 
-/** Column in red, row in green: a crop shows where it comes from. */
+/** Column in red, row in green, so that the position of a crop is visible. */
 const ramp = (width: number, height: number): Image => ({
   width,
   height,
@@ -271,24 +271,24 @@ describe('resample', () => {
     expect(halved).toEqual({ width: 2, height: 1, data: Uint8Array.of(5, 10, 15, 6, 6, 7) });
   });
 
-  it('keeps a plain picture plain and overshoots within 0 and 255 only', () => {
+  it('keeps a uniform image uniform and clips overshoots to 0 and 255', () => {
     const plainImage = { width: 5, height: 3, data: new Uint8Array(45).fill(201) };
     expect(new Set(resample(plainImage, 11, 2, 'bicubic').data)).toEqual(new Set([201]));
     const edge = { width: 4, height: 1, data: Uint8Array.of(0, 0, 0, 0, 0, 0, 255, 255, 255, 255, 255, 255) };
     const { data } = resample(edge, 8, 1, 'bicubic');
-    // Keys' cubic at a quarter pixel from an edge: the undershoot −9/128·255 is cut to 0.
+    // Keys' cubic at a quarter pixel from an edge: the undershoot −9/128·255 is clipped to 0.
     expect([...data].filter((_, i) => i % 3 === 0)).toEqual([0, 0, 0, 52, 203, 255, 255, 255]);
   });
 });
 
 describe('crops', () => {
-  it('ADM crop takes the centre of an image whose shorter side fits', async () => {
+  it('ADM crop takes the centre of an image with the right shorter side', async () => {
     const cropped = await admCenterCrop(ramp(21, 8), 8);
     expect(cropped).toMatchObject({ width: 8, height: 8 });
     expect(corner(cropped)).toEqual([6, 0]);
   });
 
-  it('an image of the right size passes through untouched', async () => {
+  it('an image of the right size is unchanged', async () => {
     const image = ramp(8, 8);
     expect(await admCenterCrop(image, 8)).toBe(image);
     expect(await resizeShorterSide(image, 8)).toBe(image);

@@ -20,13 +20,13 @@ import { canRun, describeEngines, device, openTested, PRETENDED } from '../../su
 describe('the place of a process', () => {
   const master = { MASTER_ADDR: 'node1', MASTER_PORT: '1234' };
 
-  it('is what torchrun, Kubernetes and srun say', () => {
+  it('comes from torchrun, Kubernetes or srun', () => {
     const torchrun = { ...master, RANK: '5', WORLD_SIZE: '8', LOCAL_RANK: '1', LOCAL_WORLD_SIZE: '4' };
     expect(placeFromEnvironment(torchrun)).toEqual({
       ...{ rank: 5, size: 8, localRank: 1, localSize: 4, host: 'node1', port: 1234 },
       ...{ serves: false, prefix: 'alitok/0' },
     });
-    // torchrun's agent keeps the store; after a restart the keys of the attempt before are not to be seen.
+    // torchrun's agent hosts the store; after a restart, the keys of the previous attempt must not be visible.
     const agent = { TORCHELASTIC_USE_AGENT_STORE: 'True', TORCHELASTIC_RESTART_COUNT: '2' };
     expect(placeFromEnvironment({ ...torchrun, ...agent, RANK: '0' })).toMatchObject({
       serves: false,
@@ -40,13 +40,13 @@ describe('the place of a process', () => {
       size: 4,
       localRank: 1,
     });
-    // A batch script has the variables too, but is one process.
+    // A batch script has these variables too, but is a single process.
     expect(placeFromEnvironment(slurm)).toBeUndefined();
     expect(placeFromEnvironment({})).toBeUndefined();
     expect(placeFromEnvironment({ RANK: '0', WORLD_SIZE: '1' })).toBeUndefined();
   });
 
-  it('is refused where something is missing', () => {
+  it('is refused if something is missing', () => {
     const refuse = (env: Record<string, string>, message: RegExp) => {
       expect(() => placeFromEnvironment(env)).toThrow(ConfigError);
       expect(() => placeFromEnvironment(env)).toThrow(message);
@@ -58,7 +58,7 @@ describe('the place of a process', () => {
   });
 });
 
-it('a batch that does not come out even is refused with the multiple it must be', () => {
+it('a batch size that is not divisible is refused with the required multiple', () => {
   const four = { ...ALONE, rank: 3, size: 4 };
   expect(divide('x', { batch_size: 24, accumulation: 3 }, four)).toEqual({
     micro: 2,
@@ -69,7 +69,7 @@ it('a batch that does not come out even is refused with the multiple it must be'
   expect(() => divide('x', { batch_size: 18, accumulation: 3 }, four)).toThrow(/multiple of 12/);
 });
 
-/** A group in which the others have the same tensors as this process, and which remembers what was summed. */
+/** A group in which all processes have the same tensors as this one, and which records what was summed. */
 function echo(size: number): { group: Group; sizes: number[][] } {
   const sizes: number[][] = [];
   const sum: Group['allReduce'] = (tensors) => {
@@ -88,7 +88,7 @@ describeEngines('gradients of several processes', () => {
       scope.parameter(name, [2, 2], name === 'b' ? zeros : ones),
     );
     parameters.initialize(Random.of(0));
-    // `a` is used first and last: its gradient is whole at the very end.
+    // `a` is used first and last, so its gradient is complete only at the end.
     const loss = (x: tf.Tensor) => () => {
       const y = tf.matMul(tf.matMul(x, a.value), b.value.add(1)).mul(c.value);
       return { loss: tf.mean(tf.matMul(y, a.value).square()) as tf.Scalar };
@@ -100,7 +100,7 @@ describeEngines('gradients of several processes', () => {
     [3, -1],
   ];
 
-  it('come one by one, the last layer first, each whole', () => {
+  it('arrive one by one, last layer first, each complete', () => {
     const { trained, loss, dispose } = setUp();
     const before = tf.memory().numTensors;
     tf.tidy(() => {
@@ -138,7 +138,7 @@ describeEngines('gradients of several processes', () => {
     dispose();
   });
 
-  it('are none for a parameter that the loss does not depend on', async () => {
+  it('are missing for a parameter that the loss does not depend on', async () => {
     const { trained, dispose } = setUp();
     const [a, b, c] = trained;
     const before = tf.memory().numTensors;
@@ -156,7 +156,7 @@ describeEngines('gradients of several processes', () => {
     dispose();
   });
 
-  it('leave nothing behind where a micro-batch fails', async () => {
+  it('leave nothing behind if a micro-batch fails', async () => {
     const { trained, loss, dispose } = setUp();
     const before = tf.memory().numTensors;
     const lossOf = (part: number) => {
@@ -181,7 +181,7 @@ describeEngines('gradients of several processes', () => {
     tf.dispose(sums);
   });
 
-  it('dropout of a part of a batch is that of the whole', () => {
+  it('dropout of a part of a batch equals that of the whole batch', () => {
     const [whole, seed, rate] = [[6, 5, 3], 0xfedcba98, 0.4];
     const kept = (shape: number[], from: number) => [...ops.dropout(tf.ones(shape), rate, from).dataSync()];
     const all = kept(whole, seed);
@@ -206,7 +206,7 @@ describeEngines('gradients of several processes', () => {
   });
 });
 
-// On a CUDA device this goes over NCCL.
+// On a CUDA device this uses NCCL.
 describe.skipIf(!canRun('libtorch') || device === PRETENDED)('a group of one process', () => {
   let port: number;
   beforeAll(async () => {
@@ -221,7 +221,7 @@ describe.skipIf(!canRun('libtorch') || device === PRETENDED)('a group of one pro
       ...{ rank: 0, size: 1, localRank: 0, host: '127.0.0.1', port, serves: true, prefix: 'alone' },
     });
 
-  it('meets, works and leaves, and can do so again', async () => {
+  it('joins, works and leaves, and can do so again', async () => {
     for (const value of [3, 4]) {
       const group = await join();
       const x = tf.tensor2d([[value, 1]]);
@@ -235,7 +235,7 @@ describe.skipIf(!canRun('libtorch') || device === PRETENDED)('a group of one pro
     }
   });
 
-  it('meets on its device, and says so where that does not work', async () => {
+  it('joins on its device, and reports a failure', async () => {
     const call = (name: string, ...args: Argument[]) =>
       (tf.backend() as LibtorchBackend).call(`alitok::distributed_${name}`, ...args);
     const meet = () => call('join', '127.0.0.1', port, 0, 1, true, 'nowhere', [20, 20], 'gloo', 'cuda:99');

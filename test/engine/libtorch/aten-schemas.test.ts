@@ -6,11 +6,11 @@ import { loadNative } from '../../../src/engine/libtorch/bridge.js';
 import { misfit, parseSchema, UNKNOWN, VERSIONS } from '../../aten/schemas.js';
 import { canRun } from '../../support/engines.js';
 
-// Every call of an ATen operator in the libtorch engine, as it is written, by the schemas of several versions of PyTorch.
+// Checks every call of an ATen operator in the libtorch engine's source against the schemas of several versions of PyTorch.
 
 const KERNELS = fileURLToPath(new URL('../../../src/engine/libtorch/kernels', import.meta.url));
 
-/** Where the operator's name stands among the arguments of what calls operators (register.ts, backend.ts). */
+/** The position of the operator's name among the arguments of functions that call operators (register.ts, backend.ts). */
 const NAME_AT: Record<string, number> = {
   use: 0,
   call: 0,
@@ -28,7 +28,7 @@ interface Call {
   more: boolean;
 }
 
-/** What an argument is as far as it is written out. */
+/** The value of an argument, as far as it is a literal. */
 function written(node: ts.Expression): unknown {
   switch (node.kind) {
     case ts.SyntaxKind.NullKeyword:
@@ -47,7 +47,7 @@ function written(node: ts.Expression): unknown {
   return UNKNOWN;
 }
 
-/** The names that an expression can be, where they are written there. */
+/** The operator names that an expression can have, if they are literals. */
 function namesOf(node: ts.Expression): string[] {
   if (ts.isStringLiteral(node)) return [node.text];
   if (ts.isConditionalExpression(node)) return [...namesOf(node.whenTrue), ...namesOf(node.whenFalse)];
@@ -83,7 +83,7 @@ function callsIn(file: string): Call[] {
 describe('ATen operators by their schemas', () => {
   const calls = readdirSync(KERNELS).flatMap(callsIn);
 
-  it('every call that is written out fits each version', () => {
+  it('every literal call matches each version', () => {
     expect(calls.length).toBeGreaterThan(200);
     const wrong = calls.flatMap(({ where, name, args, more }) => {
       const problem = misfit(name, args, more);
@@ -104,7 +104,7 @@ describe('ATen operators by their schemas', () => {
   const native = canRun('libtorch') ? loadNative() : undefined;
   const release = (version = '') => version.split('.').slice(0, 2).join('.');
   const own = [...VERSIONS].find(([version]) => release(version) === release(native?.runtimeVersion))?.[1];
-  it.skipIf(!own)('the schemas are those that the library itself has', () => {
+  it.skipIf(!own)('the schemas match those of the library itself', () => {
     for (const [name, { parameters }] of own!) {
       const [base, overload = ''] = name.split('.');
       const found = native!.find(`aten::${base}`, overload);

@@ -12,11 +12,11 @@ import { NativeProject } from '../../support/native-project.js';
 
 const KERNELS = 'src/engine/libtorch/native/cuda';
 
-/** Devices of three generations: of those that the build makes code for, and a newer one. */
+/** Devices of three generations: ones that the build compiles for, and a newer one. */
 const ARCHITECTURES = ['sm_80', 'sm_90', 'sm_100'];
 
 describe('the kernels for CUDA devices', () => {
-  it('include nothing, so that every compiler takes them', async () => {
+  it('include nothing, so that every compiler accepts them', async () => {
     const names = (await readdir(KERNELS)).filter((name) => name.endsWith('.cuh'));
     expect(names).toContain('prelude.cuh');
     for (const name of names)
@@ -25,7 +25,7 @@ describe('the kernels for CUDA devices', () => {
 
   const known = spawnSync('nvcc', ['--list-gpu-code'], { encoding: 'utf8' }).stdout?.split('\n') ?? [];
   it.runIf(known.length > 0).each(ARCHITECTURES)(
-    'are taken by nvcc for %s',
+    'compile with nvcc for %s',
     async (architecture) => {
       if (!known.includes(architecture)) return; // an older nvcc
       const folder = await mkdtemp(join(tmpdir(), 'kernels-'));
@@ -45,15 +45,15 @@ describe('the kernels for CUDA devices', () => {
   const native = canRun('libtorch') ? loadNative() : undefined;
   const compile = native?.find('alitok::cuda_compile', '') ?? null;
   it.runIf(compile !== null).each(ARCHITECTURES)(
-    'are taken by PyTorch’s NVRTC for %s',
+    'compile with PyTorch’s NVRTC for %s',
     (architecture) => {
       const said = native!.call(compile!, architecture);
-      if (!/invalid value for --gpu-architecture/.test(said)) expect(said).toBe(''); // else it is an older one
+      if (!/invalid value for --gpu-architecture/.test(said)) expect(said).toBe(''); // otherwise NVRTC is too old for it
     },
     300_000,
   );
 
-  it.runIf(compile !== null)('are told to be of no use where there is no device, and why', () => {
+  it.runIf(compile !== null)('are reported as unusable without a device, with the reason', () => {
     const asked = native!.find('alitok::cuda_kernels', '')!;
     expect(native!.call(asked, 'cpu')).toBe('they are for CUDA devices, not for cpu');
     if (native!.cudaDevices() === 0) expect(native!.call(asked, 'cuda:0')).toMatch(/^there is no .+$/);
@@ -64,11 +64,11 @@ describe('the kernels for CUDA devices', () => {
 describe('the build for CUDA devices', () => {
   let project: NativeProject;
   const at = (name: string) => project.at(name);
-  /** A PyTorch as Python's packages have it, and CUDA's headers beside it. */
+  /** A PyTorch with the layout of its Python package, and CUDA's headers beside it. */
   const TORCH = 'packages/torch';
   const OUTPUT = 'project/dist/engine/libtorch/bridge.node';
 
-  /** An nvcc of a version of CUDA that notes its calls; a text that says `error` it refuses. */
+  /** A fake nvcc of a CUDA version, which logs its calls and rejects sources that contain `error`. */
   const nvcc = (release: string) => `#!/bin/sh
 if [ "$1" = --version ]; then echo "Cuda compilation tools, release ${release}, V${release}.1"; exit; fi
 while [ $# -gt 1 ]; do
@@ -109,7 +109,7 @@ printf code > "$object"
 
   const build = (env: NodeJS.ProcessEnv = {}) =>
     project.build(TORCH, { args: [], env: { CUDACXX: at('13/bin/nvcc'), CUDA_HOME: at('none'), ...env } });
-  /** The header that the kernels come in, as what it says. */
+  /** The content of the generated header with the kernels. */
   const header = async () => {
     const text = await readFile(at(`${OUTPUT}.objects/kernels.h`), 'utf8');
     const bytes = (name: string) => {
@@ -123,7 +123,7 @@ printf code > "$object"
     };
   };
 
-  it('takes the nvcc of the version of the headers that comes first', () => {
+  it('uses the first nvcc with the version of the headers', () => {
     const none = { CUDACXX: '', CUDA_HOME: '' };
     const path = process.env.PATH;
     try {
@@ -143,7 +143,7 @@ printf code > "$object"
     }
   });
 
-  it('has the text of the kernels and nvcc’s code, and compiles again what has changed', async () => {
+  it('contains the kernels’ source and nvcc’s code, and recompiles what has changed', async () => {
     const all = ['a.cc', 'cuda-graph.cc.o', 'device.cc', 'graph.cc'];
     const first = await build();
     expect(first.said).toMatch(/built .*, with CUDA kernels for sm_80, sm_90\n$/);
@@ -163,7 +163,7 @@ printf code > "$object"
     expect(await readFile(at(`${OUTPUT}.objects/a.cc.o.txt`), 'utf8')).not.toContain('idirafter');
   });
 
-  it('leaves the kernels to the first use where there is no nvcc of that version, or it fails', async () => {
+  it('compiles the kernels at first use if there is no nvcc of that version, or it fails', async () => {
     const later = /built .*, with CUDA; CUDA kernels are compiled when they are first used\n/;
     await project.files({
       'packages/nvidia/cu13/include/cuda_runtime_api.h': '#define CUDART_VERSION 99000',
@@ -184,7 +184,7 @@ printf code > "$object"
     expect(failed.status).toBe(0);
   });
 
-  it('goes on without kernels where their sources do not compile, or there are no headers', async () => {
+  it('continues without kernels if their sources do not compile, or there are no headers', async () => {
     const native = 'project/src/engine/libtorch/native';
     const plain = /built .*, with CUDA\n/;
     await project.files({ [`${native}/cuda/graph.cc`]: 'error' });
@@ -206,7 +206,7 @@ printf code > "$object"
     expect(other.made).not.toContain('nvcc 13.1');
   });
 
-  it('has none of it for a libtorch without CUDA', async () => {
+  it('skips all of this for a libtorch without CUDA', async () => {
     await rm(at(`${TORCH}/lib/libtorch_cuda.so`));
     const { said, made } = await build();
     expect(said).not.toContain('CUDA');

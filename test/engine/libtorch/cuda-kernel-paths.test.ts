@@ -12,8 +12,8 @@ import { type Observed, pretendCuda } from '../../aten/pretend-cuda.js';
 import { loadEmulated } from '../../cuda/emulate.js';
 import { codesOf, drawingGenerator } from '../../support/sampling.js';
 
-// What the engine does on a CUDA device for which it has kernels of its own, on one that is none: operator tests and goldens
-// once more, steps that are recorded as graphs, and how many commands the device gets.
+// Tests the engine on a pretended CUDA device with our own kernels: operator tests and goldens once more, steps recorded as
+// graphs, and the number of commands that the device receives.
 
 const BRIDGE = fileURLToPath(new URL('../../../dist/engine/libtorch/bridge.node', import.meta.url));
 const built = existsSync(BRIDGE);
@@ -59,7 +59,7 @@ describe.skipIf(!built)('on a CUDA device with our own kernels', () => {
       options,
     );
 
-  describe('codes are drawn', () => {
+  describe('drawing codes', () => {
     it.each<[string, number, Partial<SampleOptions>]>([
       ['of many images', 20, {}],
       ['of one image', 1, {}],
@@ -80,9 +80,9 @@ describe.skipIf(!built)('on a CUDA device with our own kernels', () => {
       expect(new Set(found.flat()).size).toBeGreaterThan(images === 1 ? 3 : 8);
     });
 
-    it('by one call of the device a step, from the second on, and without waiting', async () => {
+    it('takes one device call per step, from the second step on, without waiting', async () => {
       const generator = fresh();
-      await sampled(generator, 2); // which makes the table of rotations
+      await sampled(generator, 2); // this creates the rotary table
       const calls = () => [...seen.calls.values()].reduce((a, b) => a + b, 0);
       const perStep: number[] = [];
       seen.waits.length = 0;
@@ -91,18 +91,18 @@ describe.skipIf(!built)('on a CUDA device with our own kernels', () => {
         perStep.push(calls() - before);
         before = calls();
       });
-      expect(seen.waits).toEqual(['read']); // of the codes, in the end
+      expect(seen.waits).toEqual(['read']); // the codes, at the end
       expect(perStep.slice(1)).toEqual(new Array(TOKENS - 1).fill(1));
       generator.dispose();
     });
 
-    it('and no graph is left', async () => {
+    it('leaves no graph behind', async () => {
       await sampled(fresh(), 3);
       expect(seen.calls.get('alitok::graph_end')).toBe(1);
       expect(seen.graphs).toBe(0);
     });
 
-    it('as ever where a step cannot be recorded, of which the user is told once', async () => {
+    it('runs without a graph if a step cannot be recorded, with a single warning', async () => {
       const generator = fresh();
       const recorded = await sampled(generator, 2);
       const told: string[] = [];
@@ -123,12 +123,12 @@ describe.skipIf(!built)('on a CUDA device with our own kernels', () => {
       expect(seen.graphs).toBe(0);
     });
 
-    it('a number of the host that was recorded would show', async () => {
+    it('gives wrong codes if a number from the host is recorded', async () => {
       const generator = fresh();
       const right = await sampled(generator, 2);
       let step = 0;
       vi.spyOn(generator, 'stepAt').mockImplementation((_, ids, cache) => {
-        const position = tf.tensor1d([Math.min(step, TOKENS - 1)], 'int32'); // of the host
+        const position = tf.tensor1d([Math.min(step, TOKENS - 1)], 'int32'); // from the host
         step += 1;
         return Generator.prototype.stepAt.call(generator, position, ids, cache);
       });
@@ -136,7 +136,7 @@ describe.skipIf(!built)('on a CUDA device with our own kernels', () => {
     });
   });
 
-  it('a graph that reads memory which is gone is found out', () => {
+  it('a graph that reads freed memory is an error', () => {
     const x = tf.keep(tf.tensor1d([1, 2]));
     const y = tf.variable(tf.tensor1d([0, 0]), false);
     const recording = backend().record(() => {
@@ -147,15 +147,15 @@ describe.skipIf(!built)('on a CUDA device with our own kernels', () => {
       );
     })!;
     recording.replay();
-    expect([...y.dataSync()]).toEqual([2, 4]); // once for real, and once again
+    expect([...y.dataSync()]).toEqual([2, 4]); // once while recording, and once in the replay
     x.dispose();
     expect(() => recording.replay()).toThrow(/illegal memory access/);
     recording.close();
   });
 
   describe('the device gets few commands', () => {
-    // docs/performance.md says how many.
-    /** The published AR-B, but for its widths, which make no difference here. */
+    // The numbers are in docs/performance.md.
+    /** The published AR-B, except for its widths, which make no difference here. */
     const CONFIG = parseConfig(
       {
         tokenizer: { image_size: 32, patch_size: 8, codebook_size: 64, token_size: 4 },

@@ -8,7 +8,7 @@ import type { Argument, Native, TensorId } from '../../../src/engine/libtorch/br
 import { Random } from '../../../src/random.js';
 import { loadEmulated } from '../../cuda/emulate.js';
 
-// Each kernel for CUDA devices, compiled for the processor from the same text, beside the operators of the CPU.
+// Compares each CUDA kernel, compiled for the CPU from the same source, with the operators of the CPU.
 
 const BRIDGE = fileURLToPath(new URL('../../../dist/engine/libtorch/bridge.node', import.meta.url));
 const [FLOAT, HALF] = [6, 15];
@@ -52,7 +52,7 @@ describe.skipIf(!existsSync(BRIDGE))('kernels for CUDA devices', () => {
   }
   const LIMIT = { float32: 1e-6, bfloat16: 4e-3 };
 
-  /** What an operator gives, which is the same to the last bit when its threads run in the opposite order. */
+  /** The result of an operator, which must be the same to the last bit when its threads run in the opposite order. */
   function inBothOrders<T extends TensorId | TensorId[]>(run: () => T): T {
     emulated('set_backwards', true);
     const backwards = [run()].flat();
@@ -82,7 +82,7 @@ describe.skipIf(!existsSync(BRIDGE))('kernels for CUDA devices', () => {
       expect(values(y)).toEqual(values(expected));
     });
 
-    it('drop elements of a view that begins anywhere', () => {
+    it('drop elements of a view with any offset', () => {
       const x = call('narrow', draw([1000], 1, type), 0, 3, 501);
       const expected = call('alitok::dropout', float(x), 0.5, 5);
       expect(error(emulated('dropout', x, 0.5, 5, false), expected)).toBeLessThan(LIMIT[type]);
@@ -136,7 +136,7 @@ describe.skipIf(!existsSync(BRIDGE))('kernels for CUDA devices', () => {
       }
     });
 
-    it('give the gradient of norms of more rows than warps', () => {
+    it('compute the gradient of norms for more rows than warps', () => {
       const [x, dy, weight] = [draw([5000, 8], 1, type), draw([5000, 8], 2, type), draw([8], 3)];
       const [dx, dweight] = emulated('rms_norm_grad', dy, x, weight, 1e-5);
       const expected = call('alitok::rms_norm_grad', float(dy), float(x), weight, 1e-5);
@@ -226,7 +226,7 @@ describe.skipIf(!existsSync(BRIDGE))('kernels for CUDA devices', () => {
         const factors = call('alitok::dropout', call('ones', shape, FLOAT, null, 'cpu'), rate, 9);
         const expected = call('mul.Tensor', p, factors);
         const through = call('_softmax_backward_data', call('mul.Tensor', float(dp), factors), p, -1, FLOAT);
-        // What is hidden or behind the keys counts for nothing, whatever it is.
+        // Masked keys and rows after the last key have no effect, whatever their values.
         for (const x of [scores, dp]) call('masked_fill_.Scalar', x, hidden, Number.NaN);
         const wide = (x: TensorId) => call('constant_pad_nd', x, [0, behind], Number.NaN);
         const zeros = (x: TensorId) => call('constant_pad_nd', x, [0, behind], 0);
@@ -277,7 +277,7 @@ describe.skipIf(!existsSync(BRIDGE))('kernels for CUDA devices', () => {
     ]);
   });
 
-  it('round many tensors at once, as PyTorch rounds them', () => {
+  it('round many tensors at once, like PyTorch', () => {
     const sizes = [1, 7, 4096, 4097, 0, 10_000, ...new Array(100).fill(3)];
     const all = sizes.map((size, i) => draw([size], i));
     const rounded = inBothOrders<TensorId[]>(() => emulated('round_all', all));
@@ -286,7 +286,7 @@ describe.skipIf(!existsSync(BRIDGE))('kernels for CUDA devices', () => {
     });
   });
 
-  it('drop into bfloat16 what layers take', () => {
+  it('apply dropout with bfloat16 output for layers', () => {
     const x = draw([33], 1);
     const y = inBothOrders(() => emulated('dropout', x, 0.3, 77, true));
     expect(values(y)).toEqual(values(call('to.dtype', call('alitok::dropout', x, 0.3, 77), HALF)));
@@ -328,7 +328,7 @@ describe.skipIf(!existsSync(BRIDGE))('kernels for CUDA devices', () => {
       const caches = (widen: boolean) =>
         blocks.flatMap((block) => block.caches.map((c) => (widen ? float(c) : call('clone', c))));
       const position = () => native.fromArray(Int32Array.of(at), [1], 'cpu');
-      // The CPU takes w1 and w3 apart, and float32.
+      // The CPU uses w1 and w3 separately, and float32.
       const kept = caches(true);
       const wide = (list: (TensorId | null)[]) => list.map((x) => (x === null ? null : float(x)));
       const none = (count: number) => new Array(count * layers).fill(null);
@@ -393,7 +393,7 @@ describe.skipIf(!existsSync(BRIDGE))('kernels for CUDA devices', () => {
       for (const guided of [false, true]) {
         const rows = guided ? 2 * images : images;
         const logits = draw([rows, entries], 1);
-        // Equal weights, of which the first are the largest.
+        // Equal weights; the first are selected as the largest.
         call('copy_', call('narrow', logits, 1, 700, 300), call('zeros', [rows, 300], FLOAT, null, 'cpu'));
         const scales = guided ? draw([steps], 3) : null;
         const run = (name: string) => {
@@ -412,7 +412,7 @@ describe.skipIf(!existsSync(BRIDGE))('kernels for CUDA devices', () => {
       }
     });
 
-    it('takes the first NaN, or else the first infinity', () => {
+    it('selects the first NaN, or else the first infinity', () => {
       const rows = [
         [1, Number.NaN, 3, Number.NaN],
         [1, 2, Number.POSITIVE_INFINITY, Number.POSITIVE_INFINITY],

@@ -16,16 +16,16 @@ import { TokenizerTrainer } from '../../../src/train/tokenizer/trainer.js';
 import { type Observed, pretendCuda } from '../../aten/pretend-cuda.js';
 import { TOKENIZER, TRANSFORMER } from '../../support/small-sizes.js';
 
-// What the engine does on a CUDA device, on one that is none: which kernels it takes, how often it waits for the device, and
-// operator tests and goldens once more.
+// Tests the engine on a pretended CUDA device: which kernels it uses, how often it waits for the device, and the operator
+// tests and goldens once more.
 
 const BRIDGE = fileURLToPath(new URL('../../../dist/engine/libtorch/bridge.node', import.meta.url));
 const built = existsSync(BRIDGE);
 
-// PyTorch's products in bfloat16 are oneDNN's where the processor has instructions for them. So limited, oneDNN refuses them:
-// the pretended device must not need any.
+// PyTorch's bfloat16 products use oneDNN if the processor has instructions for them. With this limit, oneDNN refuses them:
+// the pretended device must not need them.
 vi.stubEnv('ONEDNN_MAX_CPU_ISA', 'AVX2');
-vi.stubEnv('DNNL_MAX_CPU_ISA', 'AVX2'); // its name in the versions of PyTorch 1
+vi.stubEnv('DNNL_MAX_CPU_ISA', 'AVX2'); // its name in PyTorch 1.x
 
 if (built) {
   vi.stubEnv('ALITOK_TEST_ENGINES', 'libtorch');
@@ -95,20 +95,20 @@ describe.skipIf(!built)('on a CUDA device', () => {
     ] as const)('in %s is %s, its gradient too', async (precision, operator) => {
       await open(precision);
       differentiate(16);
-      expect([count(operator), count(`${operator}_backward`)]).toEqual([2, 1]); // the gradient runs it again
+      expect([count(operator), count(`${operator}_backward`)]).toEqual([2, 1]); // the gradient recomputes it
       expect(count('_softmax')).toBe(0);
     });
 
     it.each([
       ['heads that those kernels cannot load', 12, {}],
       ['dropout by our own hash', 16, { dropout: 0.1, seed: 1 }],
-    ])('with %s is made of products', (_, width, options) => {
+    ])('with %s uses matrix products', (_, width, options) => {
       differentiate(width, options);
       expect([count(EFFICIENT), count(FLASH)]).toEqual([0, 0]);
       expect(count('_softmax')).toBe(2);
     });
 
-    it('is made of products where operators of these names take other things, as in PyTorch 2.0', () => {
+    it('uses matrix products if these operators have other signatures, as in PyTorch 2.0', () => {
       const fused = differentiate(16).flat();
       seen = pretendCuda({
         [`${EFFICIENT}_backward`]: `aten::${EFFICIENT}_backward(Tensor grad_out_, Tensor query, Tensor key, Tensor value, Tensor out, Tensor logsumexp, bool is_causal=False, bool chunk_grad_outputs=False) -> (Tensor, Tensor, Tensor)`,
@@ -121,7 +121,7 @@ describe.skipIf(!built)('on a CUDA device', () => {
     });
   });
 
-  it('AdamW is one call, to which gradients come that lie as their parameters do, and none is scaled twice', async () => {
+  it('AdamW is one call; gradients have the memory layout of their parameters, and none is scaled twice', async () => {
     const attributes = { lr: 0.1, beta1: 0.9, beta2: 0.99, epsilon: 1e-8, weightDecay: 0.1, step: 3 };
     const step = () => {
       const draw = (seed: number, shape = [3, 5]) => tf.randomNormal(shape, 0, 1, 'float32', seed);
@@ -146,7 +146,7 @@ describe.skipIf(!built)('on a CUDA device', () => {
     });
   });
 
-  it('an index out of range is the end of the device', async () => {
+  it('an index out of range makes the device unusable', async () => {
     const table = tf.tensor2d([1, 2, 3, 4], [2, 2]);
     expect([...ops.embedding(table, tf.tensor1d([1, 0], 'int32')).dataSync()]).toEqual([3, 4, 1, 2]);
     expect(() => tf.gather(table, [0, 2])).toThrow(/device-side assert/);
@@ -156,18 +156,18 @@ describe.skipIf(!built)('on a CUDA device', () => {
   });
 
   describe('the host waits', () => {
-    it('not once while codes are drawn', async () => {
+    it('never while codes are drawn', async () => {
       const sampling = openCase({ name: 'sample', batch: 2 }, CONFIG);
-      await sampling.run(); // which makes the table of rotations
+      await sampling.run(); // this creates the rotary table
       Object.assign(seen, { waits: [], sent: 0 });
       await sampling.run();
       expect(seen.waits).toEqual([]);
-      // Conditions of two images with their class and without, and each code's two random numbers.
+      // Conditions of two images with and without their class, and two random numbers per code.
       expect(seen.sent).toBe(4 + 2 * TOKENS);
       sampling.dispose();
     });
 
-    it('twice in a step of the generator: for loss and norm, before anything changes', async () => {
+    it('twice per generator step: for loss and norm, before anything changes', async () => {
       const training = openCase({ name: 'train', batch: 2 }, CONFIG);
       seen.waits.length = 0;
       await training.run();
@@ -175,7 +175,7 @@ describe.skipIf(!built)('on a CUDA device', () => {
       training.dispose();
     });
 
-    it('in a step of the tokenizer for these, its codes, and their counts', async () => {
+    it('per tokenizer step for these, its codes, and their counts', async () => {
       const folder = await mkdtemp(join(tmpdir(), 'cuda-'));
       const pictures = await drawPictures({ folder, size: 16, perClass: 2, seed: 1, split: 'train' });
       const dataset = await openDataset({ folder: pictures });

@@ -16,11 +16,11 @@ import { relativeError } from '../../golden/golden.js';
 import { canRun } from '../../support/engines.js';
 import { TOKENIZER, TRANSFORMER } from '../../support/small-sizes.js';
 
-// What layers give in bfloat16 and nobody has needed in float32 yet, on a CUDA device that is none.
+// Outputs of layers in bfloat16 that have not been needed in float32 yet, on a pretended CUDA device.
 
 type Precision = 'float32' | 'bf16';
 
-/** How far apart numbers may be that were rounded to bfloat16 at different places. */
+/** Tolerance between numbers that were rounded to bfloat16 at different places. */
 const ROUNDING = 2e-2;
 
 describe.skipIf(!canRun('libtorch'))('numbers in bfloat16', () => {
@@ -34,7 +34,7 @@ describe.skipIf(!canRun('libtorch'))('numbers in bfloat16', () => {
   beforeEach(() => open(), 300_000);
 
   const draw = (seed: number, shape: number[]) => tf.randomNormal(shape, 0, 1, 'float32', seed);
-  /** A tensor with x's numbers in bfloat16 alone. */
+  /** A tensor with x's numbers only in bfloat16. */
   const halfOf = (x: tf.Tensor): tf.Tensor => {
     const id = backend().call('to.dtype', backend().id(x), ScalarType.bfloat16);
     return tf.engine().makeTensorFromTensorInfo(backend().wrapHalf(id, x.shape));
@@ -49,7 +49,7 @@ describe.skipIf(!canRun('libtorch'))('numbers in bfloat16', () => {
   };
   const values = (x: tf.Tensor) => [...x.dataSync()];
   const conversions = () => seen.calls.get('to.dtype') ?? 0;
-  /** What `f` gives, in which nothing is converted. */
+  /** The result of `f`, which must not convert anything. */
   const withoutConversions = <T>(f: () => T): T => {
     const before = conversions();
     const result = f();
@@ -58,7 +58,7 @@ describe.skipIf(!canRun('libtorch'))('numbers in bfloat16', () => {
   };
 
   describe('a tensor', () => {
-    it('is read without ever being there in float32', async () => {
+    it('is read without ever existing in float32', async () => {
       const x = halfOf(tf.tensor1d([1, 2.5, 1 + 2 ** -12]));
       expect(x.dtype).toBe('float32');
       withoutConversions(() => expect(values(x)).toEqual([1, 2.5, 1]));
@@ -66,7 +66,7 @@ describe.skipIf(!canRun('libtorch'))('numbers in bfloat16', () => {
       expect(representations(x)).toEqual({ full: false, half: true });
     });
 
-    it('gets its float32 numbers at first demand, and keeps them', () => {
+    it('gets its float32 numbers when first needed, and keeps them', () => {
       const x = drawHalf(1, [8]);
       const before = conversions();
       const id = backend().id(x);
@@ -75,7 +75,7 @@ describe.skipIf(!canRun('libtorch'))('numbers in bfloat16', () => {
       expect(representations(x)).toEqual({ full: true, half: true });
     });
 
-    it('goes on in bfloat16 whoever has read it in float32', () => {
+    it('is still used in bfloat16 after being read in float32', () => {
       const x = drawHalf(1, [8]);
       const half = backend().either(x);
       backend().id(x);
@@ -83,7 +83,7 @@ describe.skipIf(!canRun('libtorch'))('numbers in bfloat16', () => {
       expect([backend().either(x), backend().halfOf(x)]).toEqual([half, half]);
     });
 
-    it('in float32 stays one with its copy in bfloat16 beside it', () => {
+    it('in float32 stays float32 with a bfloat16 copy beside it', () => {
       const x = draw(1, [8]);
       backend().halfOf(x);
       expect(isHalf(x)).toBe(false);
@@ -105,7 +105,7 @@ describe.skipIf(!canRun('libtorch'))('numbers in bfloat16', () => {
       expect([backend().native.count(), backend().numDataIds()]).toEqual([tensors, data]);
     });
 
-    /** Lets JavaScript find what it has lost. */
+    /** Runs garbage collection. */
     const collect = async (until: () => boolean) => {
       setFlagsFromString('--expose_gc');
       const run = runInNewContext('gc') as () => void;
@@ -115,11 +115,11 @@ describe.skipIf(!canRun('libtorch'))('numbers in bfloat16', () => {
       }
     };
 
-    it('that JavaScript has lost is freed, in either type', async () => {
+    it('that JavaScript has garbage-collected is freed, in either dtype', async () => {
       const kept = draw(1, [8]);
       const spy = vi.spyOn(backend().native, 'free');
       const freed = () => spy.mock.calls.map(([id]) => id);
-      /** The PyTorch tensors of a few tensors that nobody has. */
+      /** The PyTorch tensors of a few unreachable tensors. */
       const lose = () => {
         const half = () => backend().call('to.dtype', backend().id(kept), ScalarType.bfloat16);
         const [alone, withFull] = [half(), half()].map((id) => backend().wrapHalf(id));
@@ -139,7 +139,7 @@ describe.skipIf(!canRun('libtorch'))('numbers in bfloat16', () => {
       expect(values(kept)).toHaveLength(8);
     });
 
-    it('from another backend outlives what brought it', async () => {
+    it('from another backend outlives its original data', async () => {
       await tf.setBackend('cpu');
       const x = tf.tensor1d([1, 2]);
       await tf.setBackend('libtorch');
@@ -149,7 +149,7 @@ describe.skipIf(!canRun('libtorch'))('numbers in bfloat16', () => {
       expect(values(x.add(x))).toEqual([2, 4]);
     });
 
-    it('that is written to has the new numbers alone', () => {
+    it('that is written to has only the new numbers', () => {
       const cache = tf.variable(drawHalf(1, [1, 4, 1, 8])) as tf.Variable<tf.Rank.R4>;
       const update = drawHalf(2, [1, 1, 1, 8]) as tf.Tensor4D;
       const expected = values(cache);
@@ -162,7 +162,7 @@ describe.skipIf(!canRun('libtorch'))('numbers in bfloat16', () => {
       expect(representations(update).full).toBe(false);
     });
 
-    it('is there in float32 before its numbers in bfloat16 go', () => {
+    it('is converted to float32 before its bfloat16 numbers are dropped', () => {
       const x = drawHalf(1, [8]);
       const expected = values(x);
       backend().overwritten(x);
@@ -171,7 +171,7 @@ describe.skipIf(!canRun('libtorch'))('numbers in bfloat16', () => {
     });
   });
 
-  describe('what only moves numbers keeps them as they are', () => {
+  describe('operations that only move numbers do not convert them', () => {
     it.each<[string, (x: tf.Tensor) => tf.Tensor | tf.Tensor[]]>([
       ['reshape', (x) => x.reshape([8, 3])],
       ['expandDims', (x) => x.expandDims(1)],
@@ -206,7 +206,7 @@ describe.skipIf(!canRun('libtorch'))('numbers in bfloat16', () => {
   });
 
   describe('sums', () => {
-    it('of two are in bfloat16', () => {
+    it('of two bfloat16 tensors are in bfloat16', () => {
       const [x, y] = [drawHalf(1, [4, 8]), drawHalf(2, [8])];
       const sum = withoutConversions(() => x.add(y));
       expect(isHalf(sum)).toBe(true);
@@ -227,7 +227,7 @@ describe.skipIf(!canRun('libtorch'))('numbers in bfloat16', () => {
         expect(values(sum)).toEqual(values(fullOf(x).add(0.001)));
     });
 
-    it('where everything is to be exact are float32', () => {
+    it('are float32 if everything must be exact', () => {
       const [x, y] = [drawHalf(1, [8]), drawHalf(2, [8])];
       const sum = inFloat32(() => x.add(y));
       expect(isHalf(sum)).toBe(false);
@@ -235,7 +235,7 @@ describe.skipIf(!canRun('libtorch'))('numbers in bfloat16', () => {
     });
 
     it.each(['add.Tensor', 'sub.Tensor', 'mul.Tensor', 'div.Tensor', 'maximum'])(
-      'the pretended device promotes what CUDA does in %s, and refuses the rest',
+      'the pretended device promotes dtypes in %s like CUDA, and refuses the rest',
       (name) => {
         const [x, y] = [drawHalf(1, [8]), draw(2, [8])];
         const run = (a: tf.Tensor) => backend().call(name, backend().either(a), backend().either(y));
@@ -299,7 +299,7 @@ describe.skipIf(!canRun('libtorch'))('numbers in bfloat16', () => {
         return run('alitok.AttentionGrad', { dy, q, k, v }, attributes);
       },
     };
-    const FULL: Record<string, number[]> = { 'gradients of linear': [1] }; // what is added up for a weight
+    const FULL: Record<string, number[]> = { 'gradients of linear': [1] }; // accumulated for a weight
 
     it.each(Object.keys(results))('give bfloat16: %s', async (name) => {
       const found = results[name]();
@@ -310,11 +310,11 @@ describe.skipIf(!canRun('libtorch'))('numbers in bfloat16', () => {
       results[name]().forEach((y, i) => {
         expect(isHalf(y)).toBe(false);
         expect(y.shape).toEqual(found[i].shape);
-        expect(values(found[i])).toEqual(values(y)); // as they were rounded before
+        expect(values(found[i])).toEqual(values(y)); // the same numbers as when rounded before
       });
     });
 
-    it('give float32 where products are in it', async () => {
+    it('give float32 if products are in float32', async () => {
       await open(true, 'float32');
       for (const result of Object.values(results)) for (const y of result()) expect(isHalf(y)).toBe(false);
     });
@@ -328,7 +328,7 @@ describe.skipIf(!canRun('libtorch'))('numbers in bfloat16', () => {
       expect(values(y)).toEqual(values(ops.attention(q, k, v, options)));
     });
 
-    it.each(['bfloat16', 'float32'])('gelu gives %s as it was given, its gradient too', (type) => {
+    it.each(['bfloat16', 'float32'])('gelu keeps the dtype %s, and so does its gradient', (type) => {
       const x = type === 'bfloat16' ? drawHalf(1, [4, 8]) : draw(1, [4, 8]);
       const dy = draw(2, [4, 8]);
       const y = ops.gelu(x);
@@ -341,7 +341,7 @@ describe.skipIf(!canRun('libtorch'))('numbers in bfloat16', () => {
     });
   });
 
-  it('between layers nothing is converted, and gradients are those in float32 to rounding', async () => {
+  it('nothing is converted between layers, and gradients match float32 up to rounding', async () => {
     const shapes = [[4, 6, 16], [32, 16], [32], [16, 32], [16]];
     const gradients = () => {
       const given = shapes.map((shape, i) => draw(i + 1, shape));
@@ -354,7 +354,7 @@ describe.skipIf(!canRun('libtorch'))('numbers in bfloat16', () => {
       return tf.grads(run)(given);
     };
     const found = gradients();
-    // x, two weights, two biases, and dy become bfloat16; the products give the weights' gradients in float32.
+    // x, two weights, two biases, and dy become bfloat16; the products return the weights' gradients in float32.
     expect(conversions()).toBe(6);
     await open(false);
     gradients();
@@ -374,7 +374,7 @@ describe.skipIf(!canRun('libtorch'))('numbers in bfloat16', () => {
       'test',
     );
 
-    it.each([false, true])('a step converts less, activations computed again: %s', async (again) => {
+    it.each([false, true])('a step converts less, activation checkpointing: %s', async (again) => {
       const generator_training = { ...CONFIG.generator_training, checkpoint_activations: again };
       const counts: number[] = [];
       for (const ownKernels of [false, true]) {
@@ -389,7 +389,7 @@ describe.skipIf(!canRun('libtorch'))('numbers in bfloat16', () => {
       expect(counts[1]).toBeLessThan(counts[0]);
     });
 
-    it('has the same gradients to rounding', async () => {
+    it('has the same gradients up to rounding', async () => {
       const gradients = async (ownKernels: boolean) => {
         await open(ownKernels);
         const { codebook_size } = CONFIG.tokenizer;

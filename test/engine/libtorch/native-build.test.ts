@@ -40,7 +40,7 @@ beforeEach(async () => {
   await rm(at('objects'), { recursive: true, force: true });
 });
 
-it('compiles every source once, and then what has changed', async () => {
+it('compiles every source once, and then only the changed ones', async () => {
   expect(await build()).toEqual(ALL);
   expect(await build()).toEqual([]);
   const future = Date.now() / 1000 + 100;
@@ -48,16 +48,16 @@ it('compiles every source once, and then what has changed', async () => {
   expect(await build()).toEqual(['b.cc']);
   expect(await readFile(at('objects/b.cc.o'), 'utf8')).toBe('another');
   await write('all.h', 'int x;', future);
-  expect(await build()).toEqual(ALL); // any may include it
+  expect(await build()).toEqual(ALL); // any source may include it
 });
 
-it('compiles again for other flags, and for another version of what it is built against', async () => {
+it('compiles again for other flags, and for another version of its libraries', async () => {
   await build();
   expect(await build({ 'c.cc': ['-O2'] })).toEqual(['c.cc']);
   expect(await build({ 'c.cc': ['-O2'] }, at('compiler'), 'version 2')).toEqual(ALL);
 });
 
-it('says what the compiler said, and keeps no half an object', async () => {
+it("prints the compiler's message, and keeps no partial object", async () => {
   await writeFile(at('b.cc'), 'error');
   const failed = await build().catch((error) => error);
   expect(failed).toBeInstanceOf(CompilerError);
@@ -66,7 +66,7 @@ it('says what the compiler said, and keeps no half an object', async () => {
   expect(await build()).toContain('b.cc');
 });
 
-it('says that there is no compiler', async () => {
+it('reports a missing compiler', async () => {
   const failed = await build({}, at('nowhere')).catch((error) => error);
   expect(failed).toBeInstanceOf(NoCompiler);
   expect(failed.message).toMatch(/nowhere cannot be run \(ENOENT\): install one, or set CXX/);
@@ -76,7 +76,7 @@ describe('the bridge', () => {
   const NATIVE = 'project/src/engine/libtorch/native';
   const OUTPUT = 'project/dist/engine/libtorch/bridge.node';
 
-  /** A project of two sources, headers of Node.js, and two libtorches, of which the second includes its version. */
+  /** A project with two sources, headers of Node.js, and two libtorches; the second has its version in an included file. */
   beforeEach(async () => {
     for (const name of ['one', 'two']) await rm(at(name), { recursive: true, force: true });
     await project.copyScripts({ 'a.cc': 'a', 'b.cc': 'b' });
@@ -97,7 +97,7 @@ describe('the bridge', () => {
   const everything = { made: ['a.cc', 'b.cc', 'b.cc.o'], status: 0 };
   const nothing = { made: [], said: '', status: 0 };
 
-  it('is built once for a libtorch, and again where that is replaced in its place', async () => {
+  it('is built once for a libtorch, and again if that is replaced in place', async () => {
     expect(await run('two')).toMatchObject(everything);
     expect(await readFile(at(OUTPUT), 'utf8')).toBe('b');
     expect(await run('two')).toEqual(nothing);
@@ -115,13 +115,13 @@ describe('the bridge', () => {
     expect(await run('two')).toEqual(nothing);
     await rm(at(OUTPUT));
     expect((await run('two')).made).toContain('b.cc.o');
-    // Whoever asks for it gets it, and of the objects those that are not up to date.
+    // An explicit build always links, and compiles the objects that are out of date.
     await write(`${NATIVE}/a.cc`, 'old', 1);
     await run('two');
     expect((await run('two', { args: [] })).made).toEqual(['b.cc.o']);
   });
 
-  it('is built again for another libtorch, but stays with the one that was named', async () => {
+  it('is built again for another libtorch, and remembers the one that was named', async () => {
     expect(await run('one')).toMatchObject(everything);
     expect(await run('two')).toMatchObject(everything);
     expect(JSON.parse(await readFile(`${at(OUTPUT)}.json`, 'utf8'))).toMatchObject({
@@ -134,7 +134,7 @@ describe('the bridge', () => {
     expect((await run('')).made).toEqual([]);
   });
 
-  it('is not tried again and again where it cannot be built', async () => {
+  it('is not built again after a failure', async () => {
     await files({ [`${NATIVE}/a.cc`]: 'error' });
     const failed = await run('one');
     expect(failed.said).toMatch(/a\.cc: error: no/);
@@ -145,14 +145,14 @@ describe('the bridge', () => {
     expect((await run('one')).made).toContain('b.cc.o');
   });
 
-  it('is no matter of setup without a compiler', async () => {
+  it('is skipped by setup without a compiler', async () => {
     expect(await run('one', { env: { CXX: at('missing') } })).toEqual(nothing);
     const asked = await run('one', { args: [], env: { CXX: at('missing') } });
     expect(asked.said).toMatch(/missing cannot be run \(ENOENT\)/);
     expect(await run('one')).toMatchObject(everything);
   });
 
-  it('is built with the headers of Node.js that are named', async () => {
+  it('is built with the given headers of Node.js', async () => {
     const refused = await run('one', { args: [], env: { NAPI_INCLUDE: at('nowhere') } });
     expect(refused.said).toMatch(/NAPI_INCLUDE is .*nowhere, but .*nowhere\/node_api\.h does not exist/);
     expect(refused.status).toBe(1);

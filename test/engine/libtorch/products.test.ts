@@ -9,7 +9,7 @@ import { inFloat32 } from '../../../src/engine/ops/precision.js';
 import { type Observed, pretendCuda } from '../../aten/pretend-cuda.js';
 import { canRun } from '../../support/engines.js';
 
-// How often numbers are rounded for products in bf16, what must never be rounded, and what is exact under --tf32.
+// Counts how often numbers are rounded for bf16 products, and checks what must never be rounded and what is exact under --tf32.
 
 const HALF = 15;
 const CONFIG = parseConfig(
@@ -27,12 +27,12 @@ describe.skipIf(!canRun('libtorch'))('products on a CUDA device', () => {
   let seen: Observed;
   let backend: LibtorchBackend;
   const roundings: number[] = [];
-  /** Element types of what is made with zeros. */
+  /** Dtypes of the tensors created with zeros. */
   const made: unknown[] = [];
   const exact: string[] = [];
   const rounded: string[] = [];
 
-  /** Opens the engine, and notes from then on what is rounded to bf16, and what runs with TF32 on and off. */
+  /** Opens the engine, and records from then on what is rounded to bf16, and what runs with TF32 on and off. */
   const open = async (options: { precision?: 'float32' | 'bf16'; tf32?: boolean }) => {
     vi.restoreAllMocks();
     await openEngine('libtorch', { device: 'cpu', ...options });
@@ -55,21 +55,21 @@ describe.skipIf(!canRun('libtorch'))('products on a CUDA device', () => {
 
   const draw = (shape: number[], seed: number) => tf.randomNormal(shape, 0, 1, 'float32', seed);
 
-  it('a layer rounds input, weight and bias once, and its gradient only what comes in', () => {
+  it('a layer rounds input, weight and bias once, and its gradient rounds only dy', () => {
     const [x, weight, bias] = [draw([2, 3, 16], 1), draw([8, 16], 2), draw([8], 3)];
     const loss = (...given: tf.Tensor[]) => ops.linear(given[0], given[1], given[2]).square().sum();
     tf.grads(loss)([x, weight, bias]);
     expect(roundings).toHaveLength(3 + 1);
   });
 
-  it('gradients by weights are float32 at once where products can give it, else converted, to the same numbers', async () => {
+  it('gradients by weights are float32 directly if products can return it, otherwise converted', async () => {
     const gradient = () => {
       const [x, weight] = [draw([64, 16], 1), draw([8, 16], 2)];
       const [, dweight] = tf.grads((x, weight) => ops.linear(x, weight).square().sum())([x, weight]);
       return [...dweight.dataSync()];
     };
     const widened = gradient();
-    expect([seen.calls.get('mm.dtype'), seen.calls.get('mm')]).toEqual([1 + 1, 1]); // it is tried once
+    expect([seen.calls.get('mm.dtype'), seen.calls.get('mm')]).toEqual([1 + 1, 1]); // tried once
     await open({ precision: 'bf16' });
     const call = backend.native.call;
     const find = backend.native.find('aten::mm', 'dtype')!;
@@ -83,10 +83,10 @@ describe.skipIf(!canRun('libtorch'))('products on a CUDA device', () => {
     converted.forEach((x, i) => {
       expect(Math.abs(x - widened[i]) / largest).toBeLessThan(2 ** -8);
     });
-    expect(converted).not.toEqual(widened); // it is rounded to bfloat16 on the way
+    expect(converted).not.toEqual(widened); // rounded to bfloat16 in between
   });
 
-  it('two layers of one input round it once', () => {
+  it('two layers with the same input round it once', () => {
     const [x, first, second] = [draw([2, 16], 1), draw([8, 16], 2), draw([8, 16], 3)];
     ops.linear(x, first);
     ops.linear(x, second);
@@ -109,9 +109,9 @@ describe.skipIf(!canRun('libtorch'))('products on a CUDA device', () => {
     expect(backend.native.count()).toBe(before);
   });
 
-  it('what AdamW has changed is rounded anew', () => {
+  it('tensors that AdamW changed are rounded again', () => {
     const [x, start] = [draw([2, 16], 1), draw([8, 16], 2)];
-    const parameter = start.mul(1); // of this engine alone, so that it is changed in place
+    const parameter = start.mul(1); // owned by this engine alone, so it is changed in place
     const first = ops.linear(x, parameter).dataSync();
     const gradient = tf.onesLike(parameter);
     const state = { parameter, gradient, m: tf.zerosLike(parameter), v: tf.zerosLike(parameter) };
@@ -125,7 +125,7 @@ describe.skipIf(!canRun('libtorch'))('products on a CUDA device', () => {
     });
   });
 
-  it('what is written into a tensor that attention has rounded is seen', () => {
+  it('writes to a tensor that attention has rounded take effect', () => {
     const cache = tf.variable(draw([1, 4, 1, 16], 1), false) as tf.Variable<tf.Rank.R4>;
     const q = draw([1, 1, 1, 16], 2) as tf.Tensor4D;
     const attend = () => [...ops.attention(q, cache, cache, { keyLength: 4 }).dataSync()];
@@ -134,21 +134,21 @@ describe.skipIf(!canRun('libtorch'))('products on a CUDA device', () => {
     expect(attend()).not.toEqual(before);
   });
 
-  it('caches hold what attention multiplies, and no decoding step rounds them or a weight again', async () => {
+  it('caches hold rounded numbers, and no decoding step rounds them or a weight again', async () => {
     ops.newCache([1, 4, 2, 16]);
     expect(made).toEqual([HALF]);
     const sampling = openCase({ name: 'sample', batch: 2 }, CONFIG, { precision: 'bf16' });
     await sampling.run();
     roundings.length = 0;
     await sampling.run();
-    // Of each step: what the layers are given (w1 and w3 the same), and the queries, keys and values of each block.
+    // Per step: the inputs of the layers (w1 and w3 share theirs), and the queries, keys and values of each block.
     const inputs = LAYERS - 2;
     expect(roundings.length).toBeLessThanOrEqual(TOKENS * (inputs + 2 * 3));
     expect(seen.waits).toEqual([]);
     sampling.dispose();
   });
 
-  it('under --tf32 the nearest code and what asks for float32 are exact, other products are not', async () => {
+  it('under --tf32, the nearest code and products that require float32 are exact, others are not', async () => {
     await open({ tf32: true });
     ops.linear(draw([2, 16], 1), draw([8, 16], 2));
     expect(rounded).toContain('linear');

@@ -8,7 +8,7 @@ import type { SampleOptions } from '../../../src/sample/sampler.js';
 import { canRun, device, openTested } from '../../support/engines.js';
 import { codesOf, drawingGenerator } from '../../support/sampling.js';
 
-// Sampling on a CUDA device, or one that is none: a step that is recorded once gives what steps do that are made one by one.
+// Sampling on a real or pretended CUDA device: a step that is recorded once has the same results as steps run one by one.
 
 const SIZES = { width: 96, layers: 3, heads: 2, classes: 10, codebook_size: 96, prefix_tokens: 3, grid: 3 };
 
@@ -44,14 +44,14 @@ describe.runIf(canRun('libtorch') && device !== 'cpu')('a decoding step that is 
 
   it('leaves nothing behind', async () => {
     const generator = fresh();
-    await sampled(generator); // which makes the table of rotations
+    await sampled(generator); // this creates the rotary table
     const before = [backend().native.count(), tf.memory().numTensors];
     await sampled(generator);
     expect([backend().native.count(), tf.memory().numTensors]).toEqual(before);
     generator.dispose();
   });
 
-  it('follows the weights of its time', async () => {
+  it('uses the weights at the time of sampling', async () => {
     const generator = fresh();
     const before = await sampled(generator);
     const weight = generator.parameters.get('output.weight')!;

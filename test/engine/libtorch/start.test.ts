@@ -3,9 +3,9 @@ import { beforeEach, expect, it, vi } from 'vitest';
 import type { LibtorchBackend } from '../../../src/engine/libtorch/backend.js';
 import { startLibtorch } from '../../../src/engine/libtorch.js';
 
-// How the engine starts on a machine with a CUDA device, by a bridge that says it has one.
+// Tests how the engine starts on a machine with a CUDA device, with a fake bridge that reports one.
 
-/** What `alitok::cuda_kernels` answers; undefined where the bridge has no such operator. */
+/** The result of `alitok::cuda_kernels`; undefined if the bridge has no such operator. */
 const { answer } = vi.hoisted(() => ({ answer: { kernels: undefined as string | undefined } }));
 
 vi.mock('../../../src/engine/libtorch/bridge.js', async (original) => ({
@@ -33,12 +33,12 @@ beforeEach(() => {
   answer.kernels = undefined;
 });
 
-it('with our own kernels where the device takes them', () => {
+it('with our own kernels if the device supports them', () => {
   answer.kernels = '';
   expect(start('cuda')).toEqual({ description: 'PyTorch 9.9.0 on cuda:0', ownKernels: true });
 });
 
-it('without them and with the reason where it does not', () => {
+it('without them if it does not, with the reason', () => {
   answer.kernels = 'ALITOK_CUDA_KERNELS is 0';
   expect(start('cuda:0')).toEqual({
     description: "PyTorch 9.9.0 on cuda:0, without alitok's own kernels: ALITOK_CUDA_KERNELS is 0",
@@ -50,7 +50,7 @@ it('without them and with the reason where it does not', () => {
   );
 });
 
-it('on the CPU nothing is said of them', () => {
+it('on the CPU they are not mentioned', () => {
   answer.kernels = '';
   expect(start('cpu')).toEqual({ description: 'PyTorch 9.9.0 on cpu', ownKernels: false });
 });

@@ -12,7 +12,7 @@ import { linearOp } from '../../../src/engine/ops/linear.js';
 import { describeEngines, device } from '../../support/engines.js';
 import { forwardOperations, functionName } from './operations-page.js';
 
-// What every operation of the vocabulary has. `ops.test.ts` checks that each has a test of its values and its gradient.
+// Requirements for every operation of the vocabulary. `ops.test.ts` checks that values and gradient of each are tested.
 
 const FOLDER = fileURLToPath(new URL('../../../src/engine/ops/', import.meta.url));
 const sources = readdirSync(FOLDER).map((name) => readFileSync(FOLDER + name, 'utf8'));
@@ -24,7 +24,7 @@ describe.each(forwardOperations().map((op) => [functionName(op), op] as const))(
     expect(sources.filter((text) => documented.test(text))).toHaveLength(1);
   });
 
-  it('has a composition, or says what is done without a kernel', () => {
+  it('has a composition, or documents what happens without a kernel', () => {
     expect([op.compose, op.instead].filter((one) => one !== undefined)).toHaveLength(1);
   });
 
@@ -59,7 +59,7 @@ describeEngines('contracts', (engine) => {
     const missing: string[] = [];
     try {
       for (const { name, operations = [], run } of OPERATOR_CHECKS) {
-        // Without a kernel there is nothing to run for operations without a composition.
+        // Operations without a composition cannot run without a kernel.
         const expected = operations.filter(({ compose }) => compose || everywhere);
         if (expected.length === 0) continue;
         const here = new Set<string>();
@@ -99,7 +99,7 @@ void ((x: tf.Tensor) => {
   implement(linearOp, OWN, ({ matrix }, _, { id, out }) => out('float32', 'neg', id(matrix)));
   // @ts-expect-error a kernel that reads an attribute of another name
   implement(linearOp, OWN, ({ x: y }, { half }, { id, out }) => out('float32', half, id(y)));
-  // @ts-expect-error a kernel that takes an optional input for granted
+  // @ts-expect-error a kernel that uses an optional input without a check
   implement(linearOp, OWN, ({ bias }, _, { id, out }) => out('float32', 'neg', id(bias)));
   // @ts-expect-error a kernel that returns one tensor instead of several
   implement(linearOp.backward, OWN, ({ dy }, _, { id, out }) => out('float32', 'neg', id(dy)));

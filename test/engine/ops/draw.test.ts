@@ -39,7 +39,7 @@ describeEngines('drawing codes', () => {
     );
   });
 
-  test('temperature 0 takes the first of the most likely codes', () => {
+  test('temperature 0 selects the first of the most likely codes', () => {
     const logits = Float32Array.from([1, 7, 7, 2]);
     const codes = drawCodes(tf.tensor2d(logits, [1, 4]), tf.tensor1d([0.9]), { ...ALL, temperature: 0 });
     expect([...codes.dataSync()]).toEqual([1]);
@@ -55,7 +55,7 @@ describeEngines('drawing codes', () => {
     expectShares(shares({ top_p: 0.01 }), [1, 0, 0, 0]);
   });
 
-  test('top-p counts what top-k left', () => {
+  test('top-p applies to the codes that top-k keeps', () => {
     expectShares(shares({ top_k: 2, top_p: 0.6 }), [1, 0, 0, 0]);
   });
 

@@ -9,7 +9,7 @@ import { drawingGenerator } from '../../support/sampling.js';
 const SIZES = { width: 64, layers: 2, heads: 4, classes: 10, codebook_size: 96, prefix_tokens: 3, grid: 3 };
 const STEPS = 4;
 
-/** Engines whose backend can do a whole step. */
+/** Engines whose backend can run a whole step. */
 interface Stepping {
   takesStep(sequences: number, widths: number[], headWidth: number): boolean;
 }
@@ -31,7 +31,7 @@ function logits(generator: Generator, sequences: number): Float32Array {
   return result as Float32Array;
 }
 
-// In one kernel only on the CPU: elsewhere there is nothing to compare.
+// The single kernel exists only on the CPU; elsewhere there is nothing to compare.
 describe.runIf(canRun('libtorch') && device === 'cpu')('a decoding step in one kernel', () => {
   beforeAll(() => openTested('libtorch'));
   afterEach(() => vi.restoreAllMocks());
@@ -59,12 +59,12 @@ describe.runIf(canRun('libtorch') && device === 'cpu')('a decoding step in one k
     const largest = Math.max(...apart.map(Math.abs));
     const furthest = Math.max(...together.map((x, i) => Math.abs(x - apart[i])));
     expect(largest).toBeGreaterThan(0.1);
-    // With weights in int8, x is rounded to 16 bits, where a difference in its last place may become one of these.
+    // With int8 weights, x is rounded to 16 bits, so a difference in its last place may become one step of 16 bits.
     expect(furthest / largest).toBeLessThan(kind === 'int8' ? 1e-4 : 1e-5);
   });
 
   it.each<WeightKind>(['float32', 'bf16', 'int8'])(
-    'NaN in any weight, in %s, reaches the logits, one operation after the other or together',
+    'NaN in any weight, in %s, reaches the logits, in separate operations and in one kernel',
     (kind) => {
       const names = [...new Generator(SIZES).parameters].map((p) => p.name);
       const kinds = (x: Float32Array) => Array.from(x, Number.isNaN);
@@ -86,7 +86,7 @@ describe.runIf(canRun('libtorch') && device === 'cpu')('a decoding step in one k
     },
   );
 
-  it('is not taken for more sequences, nor in bf16', () => {
+  it('is not used for more sequences, nor in bf16', () => {
     const backend = tf.backend() as unknown as Stepping & { precision: string };
     expect(backend.takesStep(33, [64], 16)).toBe(false);
     expect(backend.takesStep(32, [64, 72], 16)).toBe(false);

@@ -5,7 +5,7 @@ import * as ops from '../../../src/engine/ops/index.js';
 import { Random } from '../../../src/random.js';
 import { describeEngines, device, openTested } from '../../support/engines.js';
 
-// Fast kernels work in blocks; these shapes fill several of them and leave the last ones partly empty.
+// Fast kernels work in blocks; these shapes need several blocks, with partial ones at the end.
 
 function draw(name: string, shape: number[]): tf.Tensor {
   const random = Random.of(3, name);
@@ -30,7 +30,7 @@ function valueAndGradients(f: Function, shapes: number[][]): Float32Array[] {
   });
 }
 
-/** What tfjs's own kernels give, by the test's name: the same for every engine. */
+/** Results of tfjs's own kernels, by test name: the same for every engine. */
 const references = new Map<string, Float32Array[]>();
 
 async function expectAgreement(engine: EngineName, f: Function, shapes: number[][]) {
@@ -90,9 +90,9 @@ describeEngines('large shapes', (engine) => {
     await expectAgreement(engine, attention, [[2, 40, 192]]);
   });
 
-  // Plain JavaScript takes long for it, and cuts the rows up in the same way.
+  // Plain JavaScript is slow for this shape, and splits the rows in the same way.
   it.skipIf(engine === 'cpu')('nearestCode of more rows than there is room for distances', () => {
-    const entries = 2 ** 21; // 32 rows at a time; whole numbers, whose distances are exact
+    const entries = 2 ** 21; // 32 rows at a time; integers, so distances are exact
     const point = (n: number) => [(n % 2048) - 1024, Math.floor(n / 2048) - 512];
     const codes = tf.tensor2d(Array.from({ length: entries }, (_, n) => point(n)));
     const wanted = Array.from({ length: 70 }, (_, i) => (i * 30011) % entries);
@@ -104,7 +104,7 @@ describeEngines('large shapes', (engine) => {
 });
 
 describeEngines('numbers that are not finite', () => {
-  it('are still there after every fast kernel, for the guards to see', () => {
+  it('pass through every fast kernel, so that the guards see them', () => {
     const spoiled = (...shape: number[]) => {
       const values = new Float32Array(shape.reduce((a, b) => a * b, 1)).fill(0.5);
       values[3] = Number.NaN;
@@ -147,8 +147,8 @@ describeEngines('packed weights', (engine) => {
   });
 
   describe.skipIf(engine !== 'libtorch' || !onProcessor)('in int8', () => {
-    // 4,160 is wider than what is added up in bytes.
-    it.each([64, 768, 4160])('%i weights of a row are its largest, in 127 steps', (width) => {
+    // 4,160 is wider than the sums that are accumulated in bytes.
+    it.each([64, 768, 4160])('rows of %i weights are scaled by their largest, in 127 steps', (width) => {
       const rows = 67;
       const [x, weight] = [draw('x', [5, width]), draw('w', [rows, width])];
       const [values, numbers] = [weight.dataSync(), x.dataSync()];
@@ -164,10 +164,10 @@ describeEngines('packed weights', (engine) => {
       const got = ops.packedLinear(x, ops.packWeight(weight, 'int8')).dataSync();
       const size = Math.sqrt(expected.reduce((sum, v) => sum + v * v, 0) / expected.length);
       const furthest = Math.max(...expected.map((v, i) => Math.abs(v - got[i])));
-      expect(furthest / size).toBeLessThan(3e-4); // x in 16 bits of its largest
+      expect(furthest / size).toBeLessThan(3e-4); // x is rounded to 16 bits, relative to its largest number
     });
 
-    it('zeros stay zero, and what is not finite is seen', () => {
+    it('zeros stay zero, and non-finite numbers are preserved', () => {
       const weight = ops.packWeight(draw('w', [67, 64]), 'int8');
       const bias = draw('b', [67]);
       for (const [fill, expected] of [
@@ -182,13 +182,13 @@ describeEngines('packed weights', (engine) => {
     });
   });
 
-  it.skipIf(engine !== 'libtorch' || device === 'cpu')('a CUDA device has none in int8, and says so', () => {
+  it.skipIf(engine !== 'libtorch' || device === 'cpu')('a CUDA device refuses int8', () => {
     expect(() => ops.packWeight(tf.ones([2, 64]), 'int8')).toThrow(
       /int8 need device: 'cpu'; on cuda:0 use weights: 'bf16'/,
     );
   });
 
-  it.skipIf(engine === 'libtorch')('an engine without them says so', () => {
+  it.skipIf(engine === 'libtorch')('an engine without them refuses', () => {
     expect(() => ops.packWeight(tf.ones([2, 64]), 'int8')).toThrow(
       /does not support weights in int8; use engine: 'libtorch'/,
     );

@@ -24,7 +24,7 @@ const WORDS: Record<Exclude<Means, 'none'>, string> = {
 
 const without = ({ instead }: AnyOperation) => instead ?? WORDS.composition;
 
-/** What computes an operation in wasm, in libtorch on the CPU, and in libtorch on a CUDA device. */
+/** The implementation of an operation in wasm, in libtorch on the CPU, and in libtorch on a CUDA device. */
 function cells(op: AnyOperation): string[] {
   const wasm = tf.getKernel(op.kernelName, 'wasm') ? WORDS.own : without(op);
   const support = supportOf(op.kernelName);
@@ -35,7 +35,7 @@ function cells(op: AnyOperation): string[] {
   return [wasm, ...libtorch];
 }
 
-/** docs/operations.md, from the contracts and from what the engines register. Needs no engine to be built. */
+/** docs/operations.md, from the contracts and the kernels that engines register. Works without a built engine. */
 export function operationsPage(): string {
   registerWasm();
   registerLibtorch();

@@ -9,7 +9,7 @@ type Shape = number[];
 
 const size = (shape: Shape) => shape.reduce((a, b) => a * b, 1);
 
-/** Standard normal values, the same for the same name. */
+/** Standard normal values that depend only on the name. */
 function values(name: string, shape: Shape): Float32Array {
   const random = Random.of(1, name);
   return Float32Array.from({ length: size(shape) }, () => random.normal());
@@ -34,11 +34,11 @@ function expectNear(actual: tf.Tensor, expected: ArrayLike<number>, tolerance = 
     );
 }
 
-/** The kernels that the tests of one engine call directly, by what they check; not those that compositions call. */
+/** Kernels that the tests of one engine call directly, by what the tests check; without kernels called by compositions. */
 const ran = { values: new Set<string>(), gradients: new Set<string>() };
 let checking: keyof typeof ran = 'values';
 
-/** Fills `ran` from here on; returns how to stop. */
+/** Records kernels in `ran` from now on; returns a function that stops it. */
 function watchKernels(): () => void {
   const engine = tf.engine();
   const { runKernel } = engine;
@@ -193,7 +193,7 @@ describeEngines(
       expectGradient((x, w, b) => ops.groupNorm(x as tf.Tensor4D, w, b, groups), [shape, [8], [8]]);
     });
 
-    describe('layers of networks that are not trained', () => {
+    describe('layers of frozen networks', () => {
       /** Convolution of x (B, H, W, C) by a weight (out, C or 1, k, k) of stride s from offset −p, NHWC. */
       function convolved(
         [shape, x]: [Shape, Float32Array],
@@ -250,7 +250,7 @@ describeEngines(
           expectGradient((input) => run(input, true).square(), [shape], 1e-3, 2e-2);
         });
 
-      it('ReLU stops a gradient that is not a number', () => {
+      it('ReLU stops a NaN gradient', () => {
         const [x, w, b] = [tf.tensor4d([-1, 2], [1, 1, 2, 1]), tf.ones([1, 1, 1, 1]), tf.zeros([1])];
         const norm = (y: tf.Tensor) =>
           ops
@@ -285,7 +285,7 @@ describeEngines(
       });
     });
 
-    it('means of 3×3 pixels leave out what is outside, maxima too', () => {
+    it('means and maxima of 3×3 pixels ignore the padding', () => {
       const x = tf.tensor4d(
         [1, 2, 3, 4, 5, 6, 7, 8, 9].map((v) => -v),
         [1, 3, 3, 1],
@@ -420,7 +420,7 @@ describeEngines(
           expect(after[b][row]).toEqual(row === 2 || row === 3 ? written[b][row - 2] : before[b][row]);
     });
 
-    it('dropout keeps the share it should, scaled, and the same for the same seed', () => {
+    it('dropout keeps the right share, scaled, and the same elements for the same seed', () => {
       const x = tf.ones([100, 100]);
       const [a, b, c] = [1, 1, 2].map((seed) => ops.dropout(x, 0.3, seed).dataSync());
       expect(a).toEqual(b);
@@ -504,7 +504,7 @@ describeEngines(
           p[i] -= (0.1 * m[i]) / (1 - 0.9 ** step) / corrected;
         }
       }
-      expectNear(shared, values('p', [5])); // memory is reused only where nobody else has it
+      expectNear(shared, values('p', [5])); // memory that is shared is not reused
       expectNear(state[0], p);
       expectNear(state[1], m);
       expectNear(state[2], v);
@@ -532,7 +532,7 @@ describeEngines(
       expect([...codes.dataSync()]).toEqual([0, 1, 2, 3]);
     });
 
-    // Operations without a composition, where all of them have a kernel.
+    // Operations without a composition, on the device where all of them have a kernel.
     describe.runIf(engine === 'libtorch' && device === 'cpu')('steps of sampling', () => {
       it.each(['bf16', 'int8'] as const)('packedLinear with a weight in %s', (kind) => {
         const [x, weight, bias] = [draw('x', [3, 64]), draw('w', [7, 64]), draw('b', [7])];
@@ -541,8 +541,8 @@ describeEngines(
         expectNear(ops.packedLinear(x, packed, bias), ops.linear(x, weight, bias).dataSync(), tolerance);
       });
 
-      it('drawStep draws as drawCodes does, and advances', () => {
-        const logits = draw<tf.Tensor2D>('logits', [6, 9]); // of three images with the class, then without
+      it('drawStep draws like drawCodes, and advances', () => {
+        const logits = draw<tf.Tensor2D>('logits', [6, 9]); // three images with the class, then without
         const uniforms = tf.tensor2d([0.1, 0.9, 0.4, 0.2, 0.7, 0.5], [2, 3]);
         const variable = <R extends tf.Rank>(x: tf.Tensor<R>) => tf.variable(x, false) as tf.Variable<R>;
         const state = {
@@ -562,7 +562,7 @@ describeEngines(
         expect([...state.position.dataSync()]).toEqual([2]);
       });
 
-      it('generatorStep is a block of its operations one after the other', () => {
+      it('generatorStep equals its operations one after the other', () => {
         const [batch, heads, width, tokens, d, hidden] = [3, 2, 16, 5, 32, 48];
         const layer = (name: string, outputs: number, inputs: number) => ({
           weight: draw(name, [outputs, inputs]).mul(0.2),
@@ -623,7 +623,7 @@ describeEngines(
       expect([...gradient.dataSync()]).toEqual([2, 3]);
     });
 
-    it('stopGradient frees nothing that lives and leaks nothing', () => {
+    it('stopGradient frees no live tensor and leaks nothing', () => {
       const x = tf.tensor1d([1, 2]);
       const before = tf.memory();
       tf.tidy(() => {
@@ -636,8 +636,8 @@ describeEngines(
       expect([...x.dataSync()]).toEqual([1, 2]);
     });
 
-    // Runs last, after the tests of the operations: one that is missing here has none.
-    it('leaves out no operation and no gradient', () => {
+    // Runs last, after the tests of the operations, and finds operations without a test.
+    it('is tested completely, with all gradients', () => {
       const all = vocabulary();
       const backward = new Set(all.map((op) => op.backward));
       const everywhere = engine === 'libtorch' && device === 'cpu';
@@ -695,7 +695,7 @@ describeEngines('tfjs operations that training needs', () => {
         [3, 6, 5],
       ],
     );
-    // tfjs gives no gradient through broadcasting, so only the product itself
+    // tfjs has no gradient through broadcasting here, so only the product itself is tested
     const [a, b] = [draw('a', [3, 4, 5]), draw('b', [1, 5, 6])];
     const each = tf.unstack(a).map((x) => tf.matMul(x as tf.Tensor2D, b.squeeze([0])));
     expectNear(tf.matMul(a, b), tf.stack(each).dataSync());

@@ -11,7 +11,7 @@ import { describeEngines } from '../../support/engines.js';
 
 const START = [1, -2, 0.5];
 
-/** An optimization of vectors with these first values, and how to make a step with a loss. */
+/** An optimization of vectors with these initial values, and a function that makes a step with a loss. */
 function setUp(starts: readonly number[][], { parts = 1, clip_norm = 0 } = {}) {
   const parameters = new Parameters();
   const trained = starts.map((start, i) =>
@@ -28,7 +28,7 @@ function setUp(starts: readonly number[][], { parts = 1, clip_norm = 0 } = {}) {
 
 const values = (tensor: tf.Tensor) => [...tensor.dataSync()];
 
-/** A loss of these value and gradients, whatever the parameters are. */
+/** A loss with this value and these gradients, independent of the parameters. */
 const withGradients = (trained: readonly Parameter[], gradients: readonly Float32Array[], value = 0) =>
   tf.customGrad((..._inputs) => ({
     value: tf.scalar(value),
@@ -43,7 +43,7 @@ function expectNear(actual: number[], expected: number[], tolerance = 1e-6) {
 }
 
 describeEngines('an optimization step', () => {
-  it('leaves a parameter and its moments unchanged where the loss does not depend on it', async () => {
+  it('leaves a parameter and its moments unchanged if the loss does not depend on it', async () => {
     const { trained, optimization, step } = setUp([START, START], { parts: 2 });
     const [unreached, w] = trained;
     for (let i = 0; i < 3; i++) {
@@ -56,13 +56,13 @@ describeEngines('an optimization step', () => {
     expect(values(w.value)[0]).toBeLessThan(START[0]);
   });
 
-  it('changes nothing where the loss depends on no parameter', async () => {
+  it('changes nothing if the loss depends on no parameter', async () => {
     const { trained, step } = setUp([START], { clip_norm: 1 });
     expect(await step(() => ({ loss: tf.scalar(2) }))).toEqual({ loss: 2, grad_norm: 0 });
     expect(values(trained[0].value)).toEqual(START);
   });
 
-  it('of several micro-batches is that of the batch', async () => {
+  it('over several micro-batches equals that of the whole batch', async () => {
     const data = tf.tensor2d([1, 2, 3, 4, 5, 6, -1, 0, 2, 3, 3, 3], [4, 3]);
     const after = async (parts: number) => {
       const { trained, step } = setUp([START], { parts });
@@ -92,7 +92,7 @@ describeEngines('an optimization step', () => {
     expectNear(values(optimization.state.get('m.w0')!.value), [0.084, 0, 0.072]);
   });
 
-  it('shows what is sound before it updates, and only then', async () => {
+  it('reports its metrics before the update, and only if they are finite', async () => {
     const { trained, optimization, step } = setUp([START]);
     const seen: unknown[] = [];
     const beforeUpdate: Step['beforeUpdate'] = (metrics) => {
@@ -105,7 +105,7 @@ describeEngines('an optimization step', () => {
     expect(seen).toHaveLength(3);
   });
 
-  it('refuses a loss that is not finite and says what it saw; an unbounded scalar may be infinite', async () => {
+  it('refuses a non-finite loss and reports it; an unbounded scalar may be infinite', async () => {
     const { trained, optimization, step } = setUp([START]);
     const before = tf.memory().numTensors;
     const batch = () => ({ images: ['a', 'b', 'c', 'd', 'e'] });
@@ -123,7 +123,7 @@ describeEngines('an optimization step', () => {
     expect(tf.memory().numTensors).toBe(before);
   });
 
-  it('refuses a gradient that is not finite at any place of any parameter', async () => {
+  it('refuses a non-finite gradient anywhere in any parameter', async () => {
     const sizes = [1, 7, 70_001];
     const starts = sizes.map((size) => new Array(size).fill(0));
     const { trained, optimization, step } = setUp(starts);

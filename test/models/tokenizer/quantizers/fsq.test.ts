@@ -69,7 +69,7 @@ describeEngines('finite scalar quantization', () => {
       expect(seen.size).toBe(count);
       expect(Math.min(...values)).toBe(-1);
       expect(Math.max(...values)).toBeLessThanOrEqual(1);
-      // What the bound maps to a point: its inverse, by the definition, in double precision.
+      // The preimage of a point under the bound, by the definition, in double precision.
       const z = Float32Array.from(values, (value, i) => {
         const level = levels[i % levels.length];
         const half = ((level - 1) * (1 - 1e-3)) / 2;

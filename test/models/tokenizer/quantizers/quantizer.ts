@@ -5,7 +5,7 @@ import { Parameters } from '../../../../src/nn/parameters.js';
 import { Random } from '../../../../src/random.js';
 import { TOKENIZER } from '../../../support/small-sizes.js';
 
-/** A quantizer by itself, with its parameters; trained weights of the published one start as `init` says. */
+/** A standalone quantizer with its parameters; `init` sets the initial values of the published one's trained weights. */
 export function openQuantizer(
   quantizer: QuantizerName,
   config: Partial<TokenizerConfig>,

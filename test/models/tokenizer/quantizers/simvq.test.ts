@@ -41,7 +41,7 @@ describeEngines('SimVQ', () => {
     expect(values.square().mean().dataSync()[0]).toBeCloseTo(1 / 16, 3);
   });
 
-  it('takes the nearest of the projected entries', () => {
+  it('selects the nearest of the projected entries', () => {
     const { quantizer, codebook } = open();
     const z = latents();
     const rows = z.reshape([ROWS, WIDTH]).arraySync() as number[][];
@@ -70,10 +70,10 @@ describeEngines('SimVQ', () => {
       () => quantizer.quantize(z).loss!,
       [c, w, b, z],
       undefined,
-      true, // the codebook may have none
+      true, // the codebook may have no gradient
     );
     const [, byWeight, byBias, byLatents] = grads.map((gradient) => gradient?.dataSync());
-    // By b: 2·mean over all numbers of (q − z), as each row's q has b once.
+    // By b: 2·mean over all numbers of (q − z), since each row's q contains b once.
     const chosen = quantizer.quantize(z).indices.arraySync();
     const rows = z.reshape([ROWS, WIDTH]).arraySync() as number[][];
     const frozen = c.arraySync() as number[][];
@@ -100,7 +100,7 @@ describeEngines('SimVQ', () => {
   });
 });
 
-it('the config leaves out what it does not read', () => {
+it('the config omits settings that it does not use', () => {
   const load = (...overrides: string[]) => loadConfig(undefined, ['tokenizer.quantizer=simvq', ...overrides]);
   expect(load().tokenizer_training.stage1.clustering).toBe(false);
   expect(() => load('tokenizer_training.stage1.clustering=true')).toThrow(/simvq has no clustering update/);

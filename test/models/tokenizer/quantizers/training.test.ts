@@ -29,7 +29,7 @@ afterAll(() => rm(folder, { recursive: true }));
 const open = (position?: Position) =>
   new TrainingLoader({ dataset, imageSize: 16, batchSize: 4, seed: 0, position });
 
-/** 16 codes of 4 numbers, whatever the quantizer is. */
+/** 16 codes of 4 numbers, for every quantizer. */
 function config(quantizer: string) {
   const stage = { phases: [{ steps: 9, lr: 1e-2 }] };
   return parseConfig(
@@ -83,7 +83,7 @@ describeEngines('a tokenizer of each quantizer', (engine) => {
       expect(new Set(codes.dataSync()).size, `${quantizer}: codes in use`).toBeGreaterThan(1);
       const image = loaded.detokenize(codes);
       expect([...image.dataSync()]).toEqual([...two.trainer.tokenizer.detokenize(codes).dataSync()]);
-      // What was trained is what codes give, up to the rounding of the straight-through sum.
+      // Decoding the codes gives the trained output, up to the rounding of the straight-through sum.
       const trained = two.trainer.tokenizer.forward(x).image;
       expect(image.sub(trained).abs().max().dataSync()[0]).toBeLessThan(1e-4);
 

@@ -13,7 +13,7 @@ function withCodes(codes: number[][], options: { l2_normalize?: boolean; cluster
 }
 
 describeEngines('the vector quantizer', () => {
-  it('takes the nearest entry, passes the gradient through, and pulls entry and latent together', () => {
+  it('selects the nearest entry, passes the gradient through, and pulls entry and latent together', () => {
     const { quantizer, parameters } = withCodes([
       [0, 0],
       [4, 0],
@@ -43,7 +43,7 @@ describeEngines('the vector quantizer', () => {
     expect([...quantizer.lookup(tf.tensor2d([[1, 0]], [1, 2], 'int32')).dataSync()]).toEqual([4, 0, 0, 0]);
   });
 
-  it('moves entries that are not used to the nearest latent, and leaves those that are', () => {
+  it('moves unused entries to the nearest latent, and leaves used ones', () => {
     const { quantizer, parameters } = withCodes(
       [
         [0, 0],
