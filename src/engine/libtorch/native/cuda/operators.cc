@@ -96,7 +96,7 @@ Tensor rotary(const Tensor& x_, const Tensor& cos_, const Tensor& sin_, bool inv
   const Tensor x = x_.contiguous(), cos = float32(cos_), sin = float32(sin_);
   Tensor y = at::empty_like(x);
   const int64_t tokens = x.size(1), width = x.size(3), row = x.size(2) * width;
-  TORCH_CHECK(cos.size(0) == tokens && sin.size(0) == tokens && cos.size(1) * 2 == width, "cos and sin are to be (T, D/2)");
+  TORCH_CHECK(cos.size(0) == tokens && sin.size(0) == tokens && cos.size(1) * 2 == width, "cos and sin must be (T, D/2)");
   const auto threads = static_cast<uint32_t>(std::min<int64_t>(THREADS, (row / 2 + WARP - 1) / WARP * WARP));
   if (x.numel() > 0)
     run(named("rotary", x), {blocks(x.size(0) * tokens, 1), threads}, x.device(), data(x), data(cos), data(sin), data(y),
@@ -112,7 +112,7 @@ Tensor whole_vectors(const Tensor& x) { return x.stride(3) == 1 ? x : x.contiguo
 
 Vectors vectors_of(const Tensor& x, const Tensor& cos, const Tensor& sin, double epsilon) {
   const int64_t tokens = x.size(1), width = x.size(3);
-  TORCH_CHECK(cos.size(0) == tokens && sin.size(0) == tokens && cos.size(1) * 2 == width, "cos and sin are to be (T, D/2)");
+  TORCH_CHECK(cos.size(0) == tokens && sin.size(0) == tokens && cos.size(1) * 2 == width, "cos and sin must be (T, D/2)");
   return {x.numel() / width, static_cast<uint32_t>(tokens), static_cast<uint32_t>(x.size(2)), static_cast<uint32_t>(width),
           static_cast<float>(epsilon)};
 }
