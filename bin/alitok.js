@@ -1,5 +1,11 @@
 #!/usr/bin/env node
 import { existsSync, readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+
+// Without any configuration fontconfig prints an error. The environment is changed here, and nowhere else, because the threads of
+// libraries read it later, and a process crashes if it changes meanwhile.
+if (process.platform === 'linux' && !existsSync('/etc/fonts/fonts.conf'))
+  process.env.FONTCONFIG_FILE ??= fileURLToPath(new URL('fonts.conf', import.meta.url));
 
 const { engines } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8'));
 const [, oldMajor, oldMinor, newMajor, newMinor] = /\^(\d+)\.(\d+)\.0 \|\| >=(\d+)\.(\d+)\.0/

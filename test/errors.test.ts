@@ -11,6 +11,12 @@ const OTHERS = /^(cli|doctor|quickstart)\/|^report\/page-style/;
 /** Options of other programs, and CSS names. */
 const OF_OTHERS = /--(dereference|hard-dereference|check|always|dirty|abbrev|exclude)\b|var\(--/g;
 
+/** Paths of TypeScript sources below src. */
+const sourcePaths = () =>
+  readdirSync(SRC, { recursive: true, encoding: 'utf8' }).filter(
+    (path) => path.endsWith('.ts') && !path.includes('assembly'),
+  );
+
 describe('options in messages', () => {
   it('a program sees their names, the command line its flags', () => {
     const error = new DataError(
@@ -27,9 +33,7 @@ describe('options in messages', () => {
   });
 
   it('no module below the command line writes a flag', () => {
-    const sources = readdirSync(SRC, { recursive: true, encoding: 'utf8' }).filter(
-      (path) => path.endsWith('.ts') && !path.includes('assembly') && !OTHERS.test(path),
-    );
+    const sources = sourcePaths().filter((path) => !OTHERS.test(path));
     const found = sources.flatMap((path) =>
       readFileSync(join(SRC, path), 'utf8')
         .split('\n')

@@ -1,7 +1,4 @@
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
-import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
 import sharp from 'sharp';
 import { escapeXml } from '../text.js';
 import { toPng } from './images/png.js';
@@ -31,33 +28,17 @@ function fontsLoaded(): Promise<void> {
 }
 
 /**
- * Makes the package's DejaVu fonts available in addition to the system's fonts. librsvg finds fonts through fontconfig,
- * which reads the configuration file in FONTCONFIG_FILE once, when a process first draws text.
+ * Makes the package's DejaVu Sans available in addition to the system's fonts: fontconfig keeps a font that was given as a file
+ * for the whole process, and librsvg finds it there. The variable FONTCONFIG_FILE would do the same, but libvips' threads read
+ * the environment while images are decoded, and a process crashes if it changes meanwhile.
  */
 async function loadFonts(): Promise<void> {
-  const folder = await mkdtemp(join(tmpdir(), 'alitok-fonts-'));
-  const file = join(folder, 'fonts.conf');
-  const before = process.env.FONTCONFIG_FILE;
-  const dejavu = dirname(createRequire(import.meta.url).resolve('dejavu-fonts-ttf/ttf/DejaVuSans.ttf'));
-  const system = before ?? '/etc/fonts/fonts.conf';
-  try {
-    await writeFile(
-      file,
-      `<?xml version="1.0"?><!DOCTYPE fontconfig SYSTEM "urn:fontconfig:fonts.dtd"><fontconfig>
-       <dir>${escapeXml(dejavu)}</dir><include ignore_missing="yes">${escapeXml(system)}</include></fontconfig>`,
-    );
-    process.env.FONTCONFIG_FILE = file;
-    await inkWidth('any text');
-  } finally {
-    if (before === undefined) delete process.env.FONTCONFIG_FILE;
-    else process.env.FONTCONFIG_FILE = before;
-    await rm(folder, { recursive: true });
-  }
+  const fontfile = createRequire(import.meta.url).resolve('dejavu-fonts-ttf/ttf/DejaVuSans.ttf');
+  await sharp({ text: { text: 'any text', font: `${SHEET_FONT} ${FONT_SIZE}`, fontfile } }).metadata();
 }
 
 /**
  * Draws an SVG. Text in `SHEET_FONT` looks the same on every machine, also without fonts installed.
- * Must be called from the main thread: a worker cannot set the environment variable that fontconfig reads.
  * @param density pixels per 72 SVG units: 144 doubles the size
  * @returns PNG bytes
  */

@@ -61,6 +61,7 @@ describe('the package', () => {
     const paths = packed.files.map(({ path }) => path);
     for (const path of [
       'bin/alitok.js',
+      'bin/fonts.conf',
       'dist/index.js',
       'dist/index.d.ts',
       'configs/alitok_b.yaml',

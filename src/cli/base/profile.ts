@@ -1,7 +1,6 @@
 import { existsSync, writeFileSync } from 'node:fs';
 import { Session } from 'node:inspector';
 import { resolve } from 'node:path';
-import { setFlagsFromString } from 'node:v8';
 
 /** A CPU profile that is being recorded. */
 export interface Recording {
@@ -29,8 +28,6 @@ function freeName(command: string): string {
  * @param command its name in the file's name, such as `train-ar`
  */
 export function startProfile(command: string): Recording {
-  // V8's profiler can crash where it meets WebAssembly code that is replaced by optimized code meanwhile (Node.js 20 and 24).
-  setFlagsFromString('--no-wasm-dynamic-tiering');
   const session = new Session();
   session.connect();
   session.post('Profiler.enable');
