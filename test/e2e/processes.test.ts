@@ -301,7 +301,7 @@ describe.skipIf(!canRun('libtorch'))('several processes', () => {
     expect(lastLine(report)).toMatch(/launch report: only train-tokenizer, .* write one of them after --/);
     const environment = { RANK: '0', WORLD_SIZE: '2', MASTER_ADDR: '127.0.0.1', ALITOK_JOIN_TIMEOUT: '1' };
     const wasm = await startWith(environment, ...trainGenerator('no')).outcome;
-    expect(lastLine(wasm)).toMatch(/only with --engine libtorch/);
+    expect(lastLine(wasm)).toMatch(/2 processes need --engine libtorch/);
     const port = { MASTER_PORT: String(await freePort()) };
     const early = await startWith({ ...environment, ...port }, ...ENGINE, ...trainGenerator('no')).outcome;
     expect(lastLine(early)).toMatch(/rank 1 has not come/);
