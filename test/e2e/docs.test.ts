@@ -18,6 +18,7 @@ import { runIn, succeed, TINY_VALUES, temporaryFolder, tinyRun, useOneThread } f
 /** Prefixes of lines in the pages that are not run here, and why. */
 const NOT_RUN: Record<string, string> = {
   'npm test': 'this is it',
+  'npx vitest': 'runs tests like these',
   'npm link': 'changes the machine; package.test.ts installs the package and runs it',
   'npm run build:libtorch': 'compiles for minutes; `npm run setup` does it where there is a libtorch',
   'apt-get install': 'changes the machine',
