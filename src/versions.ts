@@ -1,4 +1,3 @@
-import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
@@ -28,6 +27,8 @@ function gitRevision(): string | null {
 
 function describeCheckout(): string | null {
   if (!existsSync(join(PACKAGE, '.git'))) return null;
+  // Loaded here, because every command reads the version of the package, and few ask for the revision.
+  const { execFileSync } = require('node:child_process') as typeof import('node:child_process');
   try {
     const arguments_ = ['-C', PACKAGE, 'describe', '--always', '--dirty', '--abbrev=40', '--exclude=*'];
     return execFileSync('git', arguments_, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }).trim();
