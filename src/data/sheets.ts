@@ -28,13 +28,17 @@ function fontsLoaded(): Promise<void> {
 }
 
 /**
- * Makes the package's DejaVu Sans available in addition to the system's fonts: fontconfig keeps a font that was given as a file
- * for the whole process, and librsvg finds it there. The variable FONTCONFIG_FILE would do the same, but libvips' threads read
- * the environment while images are decoded, and a process crashes if it changes meanwhile.
+ * Makes the package's DejaVu Sans, regular and bold, available in addition to the system's fonts: fontconfig keeps a font that
+ * was given as a file for the whole process, and librsvg finds it there. The variable FONTCONFIG_FILE would do the same, but
+ * libvips' threads read the environment while images are decoded, and a process crashes if it changes meanwhile.
  */
 async function loadFonts(): Promise<void> {
-  const fontfile = createRequire(import.meta.url).resolve('dejavu-fonts-ttf/ttf/DejaVuSans.ttf');
-  await sharp({ text: { text: 'any text', font: `${SHEET_FONT} ${FONT_SIZE}`, fontfile } }).metadata();
+  const { resolve } = createRequire(import.meta.url);
+  const font = `${SHEET_FONT} ${FONT_SIZE}`;
+  for (const face of ['DejaVuSans', 'DejaVuSans-Bold']) {
+    const fontfile = resolve(`dejavu-fonts-ttf/ttf/${face}.ttf`);
+    await sharp({ text: { text: 'any text', font, fontfile } }).metadata();
+  }
 }
 
 /**

@@ -29,13 +29,15 @@ async function read(png: Buffer) {
 }
 
 test('text has real glyphs, not boxes, on a machine without fonts', async () => {
-  const ink = async (text: string) => {
+  const ink = async (text: string, weight = 'normal') => {
     const svg = `<svg xmlns="http://www.w3.org/2000/svg" width="200" height="40">
       <rect width="200" height="40" fill="#fff"/>
-      <text x="10" y="25" font-family="DejaVu Sans" font-size="20">${text}</text></svg>`;
+      <text x="10" y="25" font-family="DejaVu Sans" font-size="20" font-weight="${weight}">${text}</text></svg>`;
     return (await read(await renderSvg(svg))).inked(0, 40).at(-1)!;
   };
   expect((await ink('mmmmm')) - (await ink('iiiii'))).toBeGreaterThan(50);
+  // The bold face is wider; a regular one that is drawn twice would not be.
+  expect((await ink('mmmmm', 'bold')) - (await ink('mmmmm'))).toBeGreaterThan(4);
 });
 
 test('a grid keeps every pixel of every image, enlarged by a whole number', async () => {
