@@ -13,7 +13,7 @@ import type { Metrics } from '../../run/metrics.js';
 import { divide } from '../step/division.js';
 import { Optimization } from '../step/optimization.js';
 import type { Trainer } from '../trainer.js';
-import { type OpenBatches, TrainingImages } from '../training-images.js';
+import { type OpenBatches, TrainingImages } from '../training-batches.js';
 
 /** Trains the feature network as a classifier of the data set's own classes. */
 export class FeatureTrainer implements Trainer {

@@ -28,7 +28,7 @@ import type { Metrics } from '../../run/metrics.js';
 import { type Division, divide } from '../step/division.js';
 import { Optimization, type Step } from '../step/optimization.js';
 import type { Trainer } from '../trainer.js';
-import { type OpenBatches, TrainingImages } from '../training-images.js';
+import { type OpenBatches, TrainingImages } from '../training-batches.js';
 import { checkPhases, type Phase, PhaseSchedule } from './phases.js';
 
 /** Trains one stage of the tokenizer through its phases (AliTok, arXiv 2506.05289). */
