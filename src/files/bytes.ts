@@ -24,11 +24,6 @@ export function bytesOf(array: TypedArray): Uint8Array {
   return new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
 }
 
-/** The number of elements of a shape: 1 for a scalar. */
-export function sizeOf(shape: readonly number[]): number {
-  return shape.reduce((size, dimension) => size * dimension, 1);
-}
-
 /**
  * Fills `into` from the file at `position`.
  * @returns false if the file ends before

@@ -1,7 +1,8 @@
 import type { FileHandle } from 'node:fs/promises';
 import { BinaryReader, WireType } from '@bufbuild/protobuf/wire';
 import { CheckpointError } from '../errors.js';
-import { readFully, sizeOf, type TypedArray } from '../files/bytes.js';
+import { readFully, type TypedArray } from '../files/bytes.js';
+import { sizeOf } from '../shapes.js';
 import { openRegularFile, readFloat32, type TensorFile, type TensorInfo } from './tensor-file.js';
 
 // The format: one GraphDef protocol buffer (tensorflow/core/framework: graph.proto, node_def.proto, attr_value.proto,

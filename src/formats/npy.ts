@@ -1,5 +1,6 @@
 import { DataError } from '../errors.js';
-import { sizeOf, type TypedArray, type TypedArrayConstructor } from '../files/bytes.js';
+import type { TypedArray, TypedArrayConstructor } from '../files/bytes.js';
+import { sizeOf } from '../shapes.js';
 
 // The format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html. Written here because rows
 // of arrays larger than memory are read in place.

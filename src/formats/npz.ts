@@ -3,8 +3,9 @@ import { Readable } from 'node:stream';
 import { ZipFile } from 'yazl';
 import { DataError } from '../errors.js';
 import { writeAtomic } from '../files/atomic.js';
-import { bytesOf, sizeOf, type TypedArray } from '../files/bytes.js';
+import { bytesOf, type TypedArray } from '../files/bytes.js';
 import { MARKED_ZIP } from '../files/mark.js';
+import { sizeOf } from '../shapes.js';
 import {
   decodeNpy,
   encodeNpyHeader,

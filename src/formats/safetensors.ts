@@ -1,8 +1,9 @@
 import type { FileHandle } from 'node:fs/promises';
 import { CheckpointError } from '../errors.js';
 import { AtomicFile, writeAtomic } from '../files/atomic.js';
-import { bytesOf, readFully, sizeOf, type TypedArray } from '../files/bytes.js';
+import { bytesOf, readFully, type TypedArray } from '../files/bytes.js';
 import { MARK } from '../files/mark.js';
+import { sizeOf } from '../shapes.js';
 import {
   ARRAYS,
   bytesPerElement,

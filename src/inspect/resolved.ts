@@ -3,12 +3,13 @@ import { join } from 'node:path';
 import { Document, isScalar } from 'yaml';
 import { resolveConfig, valuesOf } from '../config/load.js';
 import { ConfigError } from '../errors.js';
+import { stageFolders } from '../run/layout.js';
 import { CONFIG_FILE } from '../run/record.js';
 
 /** The config file that a path means: itself, or that of a run; of a tokenizer run of both stages, that of stage 2. */
 function configFile(path: string): { file: string; run: boolean } {
   if (/\.ya?ml$/.test(path)) return { file: path, run: false };
-  const runs = [path, join(path, 'stage2'), join(path, 'stage1')];
+  const runs = [path, ...stageFolders(path).reverse()];
   const file = runs.map((run) => join(run, CONFIG_FILE)).find((one) => existsSync(one));
   if (file !== undefined && statSync(path).isDirectory()) return { file, run: true };
   throw new ConfigError(`${path} has no config; name a .yaml file or the folder of a training run`);

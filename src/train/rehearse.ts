@@ -40,7 +40,7 @@ const MEASURE_SECONDS = 3;
 const MOST_PAIRS = 10;
 const BYTES = 4;
 
-const sizeOf = (parameters: Parameters) => [...parameters].reduce((sum, p) => sum + p.size, 0);
+const countOf = (parameters: Parameters) => [...parameters].reduce((sum, p) => sum + p.size, 0);
 
 /** Seconds per step from `state` on, after one warm-up step. */
 async function timeSteps(trainer: Trainer, state: object): Promise<number> {
@@ -75,11 +75,11 @@ export async function rehearse(
     keep_checkpoints +
     (keep_every > 0 ? Math.floor(trainer.totalSteps / keep_every) : 0) +
     (keep_best === null ? 0 : 1);
-  const model = sizeOf(trainer.model);
-  const parts = Object.values(trainer.trainingParts).reduce((sum, one) => sum + sizeOf(one), 0);
+  const model = countOf(trainer.model);
+  const parts = Object.values(trainer.trainingParts).reduce((sum, one) => sum + countOf(one), 0);
   const checkpoint = BYTES * (model + parts);
   // The optimizer has two moments for each trained weight; the gradient is as large as one of them.
-  const state = checkpoint + (BYTES * sizeOf(trainer.trainingParts.optimizer)) / 2;
+  const state = checkpoint + (BYTES * countOf(trainer.trainingParts.optimizer)) / 2;
   const available = availableMemory();
   const found: Rehearsal = {
     label,

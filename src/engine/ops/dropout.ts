@@ -1,6 +1,6 @@
 import * as tf from '@tensorflow/tfjs';
+import { sizeOf } from '../../shapes.js';
 import { defineOp, type Operation } from './define.js';
-import { sizeOf } from './shapes.js';
 
 /** The 32-bit hash of (index, seed) that decides every dropout, the same in all engines. */
 function hash(index: number, seed: number): number {

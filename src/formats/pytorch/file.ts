@@ -1,6 +1,7 @@
 import type { FileHandle } from 'node:fs/promises';
 import { CheckpointError } from '../../errors.js';
-import { readFully, sizeOf, type TypedArray } from '../../files/bytes.js';
+import { readFully, type TypedArray } from '../../files/bytes.js';
+import { sizeOf } from '../../shapes.js';
 import {
   ARRAYS,
   bytesPerElement,

@@ -1,5 +1,5 @@
 import { CheckpointError } from '../../errors.js';
-import { sizeOf } from '../../files/bytes.js';
+import { sizeOf } from '../../shapes.js';
 import { bytesPerElement, type Dtype } from '../tensor-file.js';
 import { damaged } from './archive.js';
 import { PickleGlobal, PickleObject, type PickleValue, type PickleWorld } from './unpickle.js';

@@ -1,4 +1,5 @@
 import type { TensorInfo } from '@tensorflow/tfjs';
+import { sizeOf } from '../../../shapes.js';
 import {
   type AttentionAttributes,
   attentionOp,
@@ -8,7 +9,6 @@ import {
   rotaryOp,
 } from '../../ops/attention.js';
 import { composed } from '../../ops/define.js';
-import { sizeOf } from '../../ops/shapes.js';
 import { ScalarType } from '../backend.js';
 import { LANES, type TensorId } from '../bridge.js';
 import { fusedAttention, fusedAttentionGrad, fusedFor, type Triple } from './attention-cuda.js';

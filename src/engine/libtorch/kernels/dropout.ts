@@ -1,5 +1,5 @@
+import { sizeOf } from '../../../shapes.js';
 import { dropoutOp } from '../../ops/dropout.js';
-import { sizeOf } from '../../ops/shapes.js';
 import { ScalarType } from '../backend.js';
 import type { TensorId } from '../bridge.js';
 import { asGiven, givesHalf, ours, outEither } from './products.js';

@@ -1,5 +1,5 @@
 import { backend_util, type DataType, slice_util, type TensorInfo, util } from '@tensorflow/tfjs';
-import { sizeOf } from '../../ops/shapes.js';
+import { sizeOf } from '../../../shapes.js';
 import { ScalarType } from '../backend.js';
 import type { TensorId } from '../bridge.js';
 import { type Kernel, register } from './register.js';

@@ -1,9 +1,9 @@
 import type { TensorInfo } from '@tensorflow/tfjs';
 import { EngineError, option } from '../../../errors.js';
+import { sizeOf } from '../../../shapes.js';
 import { geluOp, swiGLUOp } from '../../ops/activation.js';
 import { joinLayersOp } from '../../ops/generator-step.js';
 import { linearOp, packedLinearOp, packWeightOp } from '../../ops/linear.js';
-import { sizeOf } from '../../ops/shapes.js';
 import { ScalarType } from '../backend.js';
 import { FEW_ROWS, LANES, type TensorId } from '../bridge.js';
 import {

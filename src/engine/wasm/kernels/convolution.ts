@@ -1,5 +1,5 @@
 import * as tf from '@tensorflow/tfjs';
-import { sizeOf } from '../../ops/shapes.js';
+import { sizeOf } from '../../../shapes.js';
 import type { WasmBackend } from '../backend.js';
 import { dense, matmul } from './matmul.js';
 import { type Inputs, isFloat, register, registerFor } from './register.js';

@@ -1,4 +1,5 @@
 import type { TensorInfo } from '@tensorflow/tfjs';
+import { sizeOf } from '../../../shapes.js';
 import { geluOp, swiGLUOp } from '../../ops/activation.js';
 import { type AttentionAttributes, attentionOp, cacheWriteOp, rotaryOp } from '../../ops/attention.js';
 import { dropoutOp } from '../../ops/dropout.js';
@@ -7,7 +8,6 @@ import { linearOp } from '../../ops/linear.js';
 import { crossEntropyOp, embeddingOp, nearestCodeOp } from '../../ops/lookup.js';
 import { groupNormOp, layerNormOp, rmsNormOp } from '../../ops/normalization.js';
 import { adamWLists, adamWOp } from '../../ops/optimizer.js';
-import { sizeOf } from '../../ops/shapes.js';
 import type { WasmBackend } from '../backend.js';
 import { dense, matmul } from './matmul.js';
 import { implement } from './register.js';
