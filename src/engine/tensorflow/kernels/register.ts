@@ -1,0 +1,99 @@
+import * as tf from '@tensorflow/tfjs';
+import type { InputsOf, Operation, ResultOf } from '../../ops/define.js';
+import { operationsOf, type TensorFlow } from '../backend.js';
+import type { Attribute, Handle, NodeBackend } from '../binding.js';
+
+export type Inputs = Record<string, tf.TensorInfo>;
+export type Result = tf.TensorInfo | tf.TensorInfo[];
+
+const NO_ATTRIBUTES: readonly Attribute[] = [];
+
+/** What a kernel calls: TensorFlow's operations by name, whose results are freed when the kernel ends. */
+export class Kernel {
+  private readonly temporary = new Set<Handle>();
+  readonly tensorflow: TensorFlow;
+
+  constructor(readonly backend: NodeBackend) {
+    this.tensorflow = operationsOf(backend);
+  }
+
+  /** TensorFlow's handle of a tfjs tensor. */
+  readonly handle = (tensor: tf.TensorInfo): Handle => this.tensorflow.handle(tensor);
+
+  /** A list of integers or one integer, such as axes. */
+  readonly ints = (values: number | readonly number[]): Handle => this.tensorflow.ints(values);
+
+  /** A float32 number. */
+  readonly number = (value: number): Handle => this.tensorflow.number(value);
+
+  /** Runs an operation with one result. */
+  readonly use = (name: string, inputs: readonly Handle[], attributes = NO_ATTRIBUTES): Handle =>
+    this.uses(name, inputs, attributes, 1)[0];
+
+  /** Runs an operation with several results. */
+  readonly uses = (
+    name: string,
+    inputs: readonly Handle[],
+    attributes: readonly Attribute[],
+    outputs: number,
+  ): Handle[] => {
+    const results = this.tensorflow.run(name, inputs, attributes, outputs);
+    for (const result of results) this.temporary.add(result);
+    return results;
+  };
+
+  /** Like `use`, and frees its inputs at once if they are results of `use`: for large tensors that nothing else reads. */
+  readonly last = (name: string, inputs: readonly Handle[], attributes = NO_ATTRIBUTES): Handle => {
+    const result = this.use(name, inputs, attributes);
+    for (const input of inputs) this.free(input);
+    return result;
+  };
+
+  /** Frees a result of `use` before the kernel ends. */
+  readonly free = (handle: Handle): void => {
+    if (this.temporary.delete(handle)) this.tensorflow.free(handle);
+  };
+
+  /** A result of `use` as a tfjs tensor. */
+  readonly out = (handle: Handle): tf.TensorInfo => {
+    this.temporary.delete(handle);
+    return this.tensorflow.wrap(handle);
+  };
+
+  /** The same numbers in another shape, without a copy. */
+  readonly reshape = (handle: Handle, shape: readonly number[]): Handle =>
+    this.use('Reshape', [handle, this.ints(shape)]);
+
+  end(): void {
+    for (const handle of this.temporary) this.tensorflow.free(handle);
+    this.temporary.clear();
+  }
+}
+
+/** Registers our kernel of an operation of tfjs for the tensorflow engine, instead of tfjs-node's own if it has one. */
+export function register<A = object>(
+  name: string,
+  run: (inputs: Inputs, attributes: A, kernel: Kernel) => Result,
+): void {
+  if (tf.getKernel(name, 'tensorflow')) tf.unregisterKernel(name, 'tensorflow');
+  tf.registerKernel({
+    kernelName: name,
+    backendName: 'tensorflow',
+    kernelFunc: ({ inputs, attrs, backend }) => {
+      const kernel = new Kernel(backend as NodeBackend);
+      try {
+        return run(inputs as Inputs, attrs as unknown as A, kernel);
+      } finally {
+        kernel.end();
+      }
+    },
+  });
+}
+
+/** Registers the kernel of an operation of the vocabulary for the tensorflow engine. */
+export function implement<N extends string, A extends object, R extends tf.Tensor | tf.Tensor[]>(
+  { kernelName }: Pick<Operation<N, A, R>, 'kernelName' | 'inputs' | 'compose'>,
+  run: (inputs: InputsOf<N, tf.TensorInfo>, attributes: A, kernel: Kernel) => ResultOf<R>,
+): void {
+  register<A>(kernelName, run as unknown as (inputs: Inputs, attributes: A, kernel: Kernel) => Result);
+}
