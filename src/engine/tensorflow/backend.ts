@@ -7,11 +7,12 @@ export const Type = {
   float64: 2,
   int32: 3,
   bool: 10,
+  complex64: 8,
   uint32: 22,
 } as const;
 
 /** TensorFlow's numbers of the types of attributes. */
-const AttributeType = { string: 0, int: 1, float: 2, bool: 3, type: 4 } as const;
+const AttributeType = { string: 0, int: 1, float: 2, bool: 3, type: 4, shape: 5 } as const;
 
 const attribute =
   (type: number) =>
@@ -23,8 +24,10 @@ export const int = attribute(AttributeType.int);
 export const float = attribute(AttributeType.float);
 export const flag = attribute(AttributeType.bool);
 export const type = attribute(AttributeType.type);
+export const shape = attribute(AttributeType.shape);
 
-type Values = Float32Array | Int32Array;
+/** The attributes of an operation on a list of `count` tensors: TensorFlow does not find out their type. */
+export const listOf = (count: number, dtype: number): Attribute[] => [int('N', count), type('T', dtype)];
 
 /**
  * Runs TensorFlow's operations for kernels. They take and return handles of TensorFlow, without tfjs's bookkeeping, because
@@ -33,6 +36,11 @@ type Values = Float32Array | Int32Array;
 export class TensorFlow {
   /** Small tensors that operations take as arguments, such as axes and permutations. They are kept. */
   private readonly constants = new Map<string, Handle>();
+
+  /** Transposed weights of frozen networks, by the data of the weight. */
+  private readonly layouts = new WeakMap<object, Handle>();
+  /** Frees transposed weights once the weight has been garbage collected. */
+  private readonly lost = new FinalizationRegistry<Handle>((handle) => this.free(handle));
 
   constructor(
     private readonly binding: Binding,
@@ -65,29 +73,67 @@ export class TensorFlow {
     return this.backend.createOutputTensor(handle);
   }
 
-  /** A list of integers, or one integer. */
+  /** A weight with its axes permuted, computed once: for weights that do not change. */
+  transposed(weight: tf.TensorInfo, axes: readonly number[]): Handle {
+    let layout = this.layouts.get(weight.dataId);
+    if (!layout) {
+      [layout] = this.run('Transpose', [this.handle(weight), this.ints(axes)], [], 1);
+      this.layouts.set(weight.dataId, layout);
+      this.lost.register(weight.dataId, layout);
+    }
+    return layout;
+  }
+
+  /**
+   * Takes the handle out of a tfjs tensor whose data nothing else uses, or undefined. The tensor must not be read until `give`
+   * returns it another.
+   */
+  take(tensor: tf.TensorInfo): Handle | undefined {
+    return this.backend.refCount(tensor.dataId) === 1 ? this.handle(tensor) : undefined;
+  }
+
+  /** Gives a tfjs tensor that `take` emptied a new handle on its data, and returns another tensor with the same data. */
+  give(tensor: tf.TensorInfo, { id }: Handle): tf.TensorInfo {
+    this.backend.tensorMap.get(tensor.dataId).id = id;
+    this.backend.incRef(tensor.dataId);
+    return { dataId: tensor.dataId, shape: tensor.shape, dtype: tensor.dtype };
+  }
+
+  /** A list of integers, or one integer. Kept, so it must be one of few. */
   ints(values: number | readonly number[]): Handle {
-    return this.constant(Type.int32, values, (list) => Int32Array.from(list));
+    const key = typeof values === 'number' ? values : `[${values.join()}]`;
+    return this.constant(`int32 ${key}`, () => this.uploadInt(values));
   }
 
-  /** A float32 number. */
+  /** A float32 number. Kept, so it must be one of few. */
   number(value: number): Handle {
-    return this.constant(Type.float32, value, (list) => Float32Array.from(list));
+    return this.constant(`float32 ${Object.is(value, -0) ? '-0' : value}`, () => this.upload(value));
   }
 
-  private constant(
-    dtype: number,
-    values: number | readonly number[],
-    array: (list: readonly number[]) => Values,
-  ): Handle {
-    const key = `${dtype} ${typeof values === 'number' ? values : `[${values.join()}]`}`;
+  /** A tensor that `make` makes when `key` is asked for the first time, and that is kept. */
+  constant(key: string, make: () => Handle): Handle {
     let handle = this.constants.get(key);
     if (!handle) {
-      const [list, shape] = typeof values === 'number' ? [[values], []] : [values, [values.length]];
-      handle = { id: this.binding.createTensor(shape, dtype, array(list)), shape, dtype };
+      handle = make();
       this.constants.set(key, handle);
     }
     return handle;
+  }
+
+  /** A float32 number, sent to the device. The caller frees it. */
+  upload(value: number): Handle {
+    return this.create([], Type.float32, Float32Array.of(value));
+  }
+
+  /** A list of integers, or one integer. The caller frees it. */
+  uploadInt(values: number | readonly number[]): Handle {
+    return typeof values === 'number'
+      ? this.create([], Type.int32, Int32Array.of(values))
+      : this.create([values.length], Type.int32, Int32Array.from(values));
+  }
+
+  private create(shape: number[], dtype: number, values: Float32Array | Int32Array): Handle {
+    return { id: this.binding.createTensor(shape, dtype, values), shape, dtype };
   }
 }
 

@@ -37,6 +37,8 @@ export interface Binding {
 /** What tfjs-node's backend has besides tfjs's interface. */
 export interface NodeBackend extends tf.KernelBackend {
   readonly binding: Binding;
+  /** Data by their identity. `id` is the handle; `values` are set until they are sent to the device. */
+  readonly tensorMap: { get(dataId: object): { id: number } };
   getInputTensorIds(tensors: readonly tf.TensorInfo[]): number[];
   createOutputTensor(handle: Handle): tf.Tensor;
 }

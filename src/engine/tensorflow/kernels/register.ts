@@ -26,6 +26,17 @@ export class Kernel {
   /** A float32 number. */
   readonly number = (value: number): Handle => this.tensorflow.number(value);
 
+  /** A float32 number that is not kept, because it will not be needed again. */
+  readonly changing = (value: number): Handle => this.temporarily(this.tensorflow.upload(value));
+
+  /** An integer that is not kept. */
+  readonly changingInt = (value: number): Handle => this.temporarily(this.tensorflow.uploadInt(value));
+
+  private temporarily(handle: Handle): Handle {
+    this.temporary.add(handle);
+    return handle;
+  }
+
   /** Runs an operation with one result. */
   readonly use = (name: string, inputs: readonly Handle[], attributes = NO_ATTRIBUTES): Handle =>
     this.uses(name, inputs, attributes, 1)[0];

@@ -1,0 +1,41 @@
+import { sizeOf } from '../../../shapes.js';
+import { dropoutOp } from '../../ops/dropout.js';
+import { Type, type } from '../backend.js';
+import type { Handle } from '../binding.js';
+import { implement, type Kernel } from './register.js';
+
+const TO_FLOAT = [type('DstT', Type.float32)];
+const AS_UINT32 = [type('type', Type.uint32)];
+
+/**
+ * 1/(1−rate) where an element is kept and 0 where it is dropped, decided by the hash that all engines share. Unsigned 32-bit
+ * integers wrap and shift as the hash requires, and TensorFlow keeps them on the device, unlike signed ones.
+ */
+export function dropoutFactors(
+  { use, last, ints, changingInt, number, free }: Kernel,
+  shape: readonly number[],
+  rate: number,
+  seed: number,
+): Handle {
+  const word = (value: number) => use('Bitcast', [ints(value | 0)], AS_UINT32);
+  const start = use('Bitcast', [changingInt(Math.imul(seed, 0x9e3779b1))], AS_UINT32);
+  const counted = use('Range', [ints(0), ints(sizeOf(shape as number[])), ints(1)]);
+  const mix = (h: Handle, shift: number) => {
+    const mixed = use('BitwiseXor', [h, use('RightShift', [h, word(shift)])]);
+    free(h);
+    return mixed;
+  };
+  let h = last('AddV2', [last('Bitcast', [counted], AS_UINT32), start]);
+  h = last('Mul', [mix(h, 16), word(0x85ebca6b)]);
+  h = last('Mul', [mix(h, 13), word(0xc2b2ae35)]);
+  const kept = last('GreaterEqual', [mix(h, 16), word(Math.floor(rate * 2 ** 32))]);
+  const factors = last('Mul', [last('Cast', [kept], TO_FLOAT), number(1 / (1 - rate))]);
+  return last('Reshape', [factors, ints(shape)]);
+}
+
+export function registerDropout(): void {
+  implement(dropoutOp, ({ x }, { rate, seed }, kernel) => {
+    const { handle, last, out } = kernel;
+    return out(last('Mul', [handle(x), dropoutFactors(kernel, x.shape, rate, seed)]));
+  });
+}
