@@ -6,7 +6,9 @@ export const Type = {
   float32: 1,
   float64: 2,
   int32: 3,
+  int8: 6,
   bool: 10,
+  bfloat16: 14,
   complex64: 8,
   uint32: 22,
 } as const;
@@ -65,12 +67,19 @@ export class TensorFlow {
   /** A handle on a tfjs tensor's data, which are sent to the device if they are still in JavaScript. */
   handle(tensor: tf.TensorInfo): Handle {
     const [id] = this.backend.getInputTensorIds([tensor]);
-    return { id, shape: tensor.shape, dtype: Type[tensor.dtype as keyof typeof Type] };
+    return { id, shape: tensor.shape, dtype: this.backend.tensorMap.get(tensor.dataId).dtype };
   }
 
-  /** Wraps a result as a tfjs tensor, which owns it from now on. */
+  /**
+   * Wraps a result as a tfjs tensor, which owns it from now on. tfjs sees bfloat16 and int8 as float32, but they cannot be read:
+   * they are packed weights.
+   */
   wrap(handle: Handle): tf.TensorInfo {
-    return this.backend.createOutputTensor(handle);
+    const { id, shape, dtype } = handle;
+    if (dtype !== Type.bfloat16 && dtype !== Type.int8) return this.backend.createOutputTensor(handle);
+    const dataId = {};
+    this.backend.tensorMap.set(dataId, { id, shape, dtype, values: null, refCount: 1 });
+    return { dataId, shape, dtype: 'float32' };
   }
 
   /** A weight with its axes permuted, computed once: for weights that do not change. */
@@ -85,14 +94,16 @@ export class TensorFlow {
   }
 
   /**
-   * Takes the handle out of a tfjs tensor whose data nothing else uses, or undefined. The tensor must not be read until `give`
-   * returns it another.
+   * Frees a tfjs tensor's handle if nothing else uses its data, and returns whether it did. The tensor must not be read until
+   * `give` returns it another.
    */
-  take(tensor: tf.TensorInfo): Handle | undefined {
-    return this.backend.refCount(tensor.dataId) === 1 ? this.handle(tensor) : undefined;
-  }
+  readonly release = (tensor: tf.TensorInfo): boolean => {
+    const own = this.backend.refCount(tensor.dataId) === 1;
+    if (own) this.free(this.handle(tensor));
+    return own;
+  };
 
-  /** Gives a tfjs tensor that `take` emptied a new handle on its data, and returns another tensor with the same data. */
+  /** Gives a tfjs tensor whose handle was released a new one, and returns another tensor with the same data. */
   give(tensor: tf.TensorInfo, { id }: Handle): tf.TensorInfo {
     this.backend.tensorMap.get(tensor.dataId).id = id;
     this.backend.incRef(tensor.dataId);

@@ -34,11 +34,18 @@ export interface Binding {
   isUsingGpuDevice(): boolean;
 }
 
+/** The data of a tensor as tfjs-node keeps them. */
+interface NodeData extends Handle {
+  id: number;
+  /** Set until they are sent to the device. */
+  values: tf.backend_util.BackendValues | null;
+  refCount: number;
+}
+
 /** What tfjs-node's backend has besides tfjs's interface. */
 export interface NodeBackend extends tf.KernelBackend {
   readonly binding: Binding;
-  /** Data by their identity. `id` is the handle; `values` are set until they are sent to the device. */
-  readonly tensorMap: { get(dataId: object): { id: number } };
+  readonly tensorMap: { get(dataId: object): NodeData; set(dataId: object, data: NodeData): void };
   getInputTensorIds(tensors: readonly tf.TensorInfo[]): number[];
   createOutputTensor(handle: Handle): tf.Tensor;
 }

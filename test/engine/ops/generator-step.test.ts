@@ -31,9 +31,11 @@ function logits(generator: Generator, sequences: number): Float32Array {
   return result as Float32Array;
 }
 
-// The single kernel exists only on the CPU; elsewhere there is nothing to compare.
-describe.runIf(canRun('libtorch') && device === 'cpu')('a decoding step in one kernel', () => {
-  beforeAll(() => openTested('libtorch'));
+const ENGINES = (['libtorch', 'tensorflow'] as const).filter(canRun);
+
+// On a CUDA device the single kernel is not always there, and then there is nothing to compare.
+describe.runIf(device === 'cpu').each(ENGINES)('a decoding step in one kernel on %s', (engine) => {
+  beforeAll(() => openTested(engine));
   afterEach(() => vi.restoreAllMocks());
 
   const fresh = (kind: WeightKind) => drawingGenerator(SIZES, kind);
@@ -86,7 +88,7 @@ describe.runIf(canRun('libtorch') && device === 'cpu')('a decoding step in one k
     },
   );
 
-  it('is not used for more sequences, nor in bf16', () => {
+  it.runIf(engine === 'libtorch')('is not used for more sequences, nor in bf16', () => {
     const backend = tf.backend() as unknown as Stepping & { precision: string };
     expect(backend.takesStep(33, [64], 16)).toBe(false);
     expect(backend.takesStep(32, [64, 72], 16)).toBe(false);

@@ -131,7 +131,8 @@ describeEngines('numbers that are not finite', () => {
 
 describeEngines('packed weights', (engine) => {
   const onProcessor = device === 'cpu';
-  describe.skipIf(engine !== 'libtorch')('in fewer bits', () => {
+  const packs = engine === 'libtorch' || engine === 'tensorflow';
+  describe.skipIf(!packs)('in fewer bits', () => {
     it.each<['bf16' | 'int8', number]>([
       ['bf16', onProcessor ? 4e-3 : 6e-3], // a CUDA device rounds x and y as well
       ...(onProcessor ? [['int8', 1.5e-2] as ['int8', number]] : []),
@@ -146,7 +147,7 @@ describeEngines('packed weights', (engine) => {
     });
   });
 
-  describe.skipIf(engine !== 'libtorch' || !onProcessor)('in int8', () => {
+  describe.skipIf(!packs || !onProcessor)('in int8', () => {
     // 4,160 is wider than the sums that are accumulated in bytes.
     it.each([64, 768, 4160])('rows of %i weights are scaled by their largest, in 127 steps', (width) => {
       const rows = 67;
@@ -188,7 +189,7 @@ describeEngines('packed weights', (engine) => {
     );
   });
 
-  it.skipIf(engine === 'libtorch')('an engine without them refuses', () => {
+  it.skipIf(packs)('an engine without them refuses', () => {
     expect(() => ops.packWeight(tf.ones([2, 64]), 'int8')).toThrow(
       /does not support weights in int8; use engine: 'libtorch'/,
     );

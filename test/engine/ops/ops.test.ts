@@ -532,91 +532,95 @@ describeEngines(
       expect([...codes.dataSync()]).toEqual([0, 1, 2, 3]);
     });
 
-    // Operations without a composition, on the device where all of them have a kernel.
-    describe.runIf(engine === 'libtorch' && device === 'cpu')('steps of sampling', () => {
-      it.each(['bf16', 'int8'] as const)('packedLinear with a weight in %s', (kind) => {
-        const [x, weight, bias] = [draw('x', [3, 64]), draw('w', [7, 64]), draw('b', [7])];
-        const packed = ops.packWeight(weight, kind);
-        const tolerance = kind === 'bf16' ? 4e-3 : 1.5e-2;
-        expectNear(ops.packedLinear(x, packed, bias), ops.linear(x, weight, bias).dataSync(), tolerance);
-      });
-
-      it('drawStep draws like drawCodes, and advances', () => {
-        const logits = draw<tf.Tensor2D>('logits', [6, 9]); // three images with the class, then without
-        const uniforms = tf.tensor2d([0.1, 0.9, 0.4, 0.2, 0.7, 0.5], [2, 3]);
-        const variable = <R extends tf.Rank>(x: tf.Tensor<R>) => tf.variable(x, false) as tf.Variable<R>;
-        const state = {
-          position: variable(tf.tensor1d([1], 'int32')),
-          ids: variable(tf.zeros<tf.Rank.R1>([6], 'int32')),
-          codes: variable(tf.zeros<tf.Rank.R2>([3, 2], 'int32')),
-          uniforms,
-          scales: tf.tensor1d([1, 2.5]),
-        };
-        const options = { temperature: 0.8, top_k: 5, top_p: 0.9 };
-        ops.drawStep(logits, state, options);
-        const [conditional, free] = tf.split(logits, 2);
-        const mixed = free.add(conditional.sub(free).mul(2.5)) as tf.Tensor2D;
-        const codes = [...ops.drawCodes(mixed, tf.tensor1d([0.2, 0.7, 0.5]), options).dataSync()];
-        expect(state.codes.arraySync()).toEqual(codes.map((code) => [0, code]));
-        expect([...state.ids.dataSync()]).toEqual([...codes, ...codes]);
-        expect([...state.position.dataSync()]).toEqual([2]);
-      });
-
-      it('generatorStep equals its operations one after the other', () => {
-        const [batch, heads, width, tokens, d, hidden] = [3, 2, 16, 5, 32, 48];
-        const layer = (name: string, outputs: number, inputs: number) => ({
-          weight: draw(name, [outputs, inputs]).mul(0.2),
-          bias: draw(`${name}.bias`, [outputs]),
+    // Operations without a composition, on the engines and the device where all of them have a kernel.
+    describe.runIf(['libtorch', 'tensorflow'].includes(engine) && device === 'cpu')(
+      'steps of sampling',
+      () => {
+        it.each(['bf16', 'int8'] as const)('packedLinear with a weight in %s', (kind) => {
+          const [x, weight, bias] = [draw('x', [3, 64]), draw('w', [7, 64]), draw('b', [7])];
+          const packed = ops.packWeight(weight, kind);
+          const tolerance = kind === 'bf16' ? 4e-3 : 1.5e-2;
+          expectNear(ops.packedLinear(x, packed, bias), ops.linear(x, weight, bias).dataSync(), tolerance);
         });
-        const layers = {
-          qkv: layer('qkv', 3 * d, d),
-          proj: layer('proj', d, d),
-          w1: layer('w1', hidden, d),
-          w3: layer('w3', hidden, d),
-          w2: layer('w2', d, hidden),
-        };
-        const norms = {
-          norm1: draw('norm1', [d]),
-          qNorm: draw('qNorm', [width]),
-          kNorm: draw('kNorm', [width]),
-          norm2: draw('norm2', [d]),
-        };
-        const [x, norm] = [draw('x', [batch, 1, d]), draw('norm', [d])];
-        const [cos, sin] = [draw<tf.Tensor2D>('cos', [tokens, 8]), draw<tf.Tensor2D>('sin', [tokens, 8])];
-        const position = 2; // two rows of the caches are filled
-        const filled = (name: string) => {
-          const cache = ops.newCache([batch, tokens, heads, width]);
-          ops.cacheWrite(cache, draw<tf.Tensor4D>(name, [batch, position, heads, width]), 0);
-          return cache;
-        };
-        const block = { norms, layers, packed: false };
-        expect(ops.hasGeneratorStep(batch, [block])).toBe(true);
-        expect(ops.joinLayers(block)).toBeUndefined(); // only on CUDA devices
 
-        const apply = (input: tf.Tensor, { weight, bias }: ops.StepLayer) => ops.linear(input, weight, bias);
-        const qkv = apply(ops.rmsNorm(x, norms.norm1), layers.qkv).reshape([batch, 1, 3, heads, width]);
-        const [q, k, v] = tf.unstack(qkv, 2) as tf.Tensor4D[];
-        const row = (table: tf.Tensor2D) => table.slice([position, 0], [1, -1]);
-        const turned = (head: tf.Tensor4D, weight: tf.Tensor) =>
-          ops.normRotary(head, weight, row(cos), row(sin));
-        const apart = { k: filled('k'), v: filled('v') };
-        ops.cacheWrite(apart.k, turned(k, norms.kNorm), position);
-        ops.cacheWrite(apart.v, v, position);
-        const keyLength = position + 1;
-        const seen = ops.attention(turned(q, norms.qNorm), apart.k, apart.v, { causal: true, keyLength });
-        const h = x.add(apply(seen.reshape([batch, 1, d]), layers.proj));
-        const n = ops.rmsNorm(h, norms.norm2);
-        const expected = h.add(apply(ops.swiGLU(apply(n, layers.w1), apply(n, layers.w3)), layers.w2));
+        it('drawStep draws like drawCodes, and advances', () => {
+          const logits = draw<tf.Tensor2D>('logits', [6, 9]); // three images with the class, then without
+          const uniforms = tf.tensor2d([0.1, 0.9, 0.4, 0.2, 0.7, 0.5], [2, 3]);
+          const variable = <R extends tf.Rank>(x: tf.Tensor<R>) => tf.variable(x, false) as tf.Variable<R>;
+          const state = {
+            position: variable(tf.tensor1d([1], 'int32')),
+            ids: variable(tf.zeros<tf.Rank.R1>([6], 'int32')),
+            codes: variable(tf.zeros<tf.Rank.R2>([3, 2], 'int32')),
+            uniforms,
+            scales: tf.tensor1d([1, 2.5]),
+          };
+          const options = { temperature: 0.8, top_k: 5, top_p: 0.9 };
+          ops.drawStep(logits, state, options);
+          const [conditional, free] = tf.split(logits, 2);
+          const mixed = free.add(conditional.sub(free).mul(2.5)) as tf.Tensor2D;
+          const codes = [...ops.drawCodes(mixed, tf.tensor1d([0.2, 0.7, 0.5]), options).dataSync()];
+          expect(state.codes.arraySync()).toEqual(codes.map((code) => [0, code]));
+          expect([...state.ids.dataSync()]).toEqual([...codes, ...codes]);
+          expect([...state.position.dataSync()]).toEqual([2]);
+        });
 
-        const together = { k: filled('k'), v: filled('v') };
-        const place = { cos, sin, position: tf.tensor1d([position], 'int32'), caches: [together] };
-        const y = ops.generatorStep(x, [block], norm, place);
-        expectNear(y, ops.rmsNorm(expected, norm).dataSync());
-        expectNear(together.k, apart.k.dataSync());
-        expectNear(together.v, apart.v.dataSync());
-        tf.dispose([apart, together]);
-      });
-    });
+        it('generatorStep equals its operations one after the other', () => {
+          const [batch, heads, width, tokens, d, hidden] = [3, 2, 16, 5, 32, 48];
+          const layer = (name: string, outputs: number, inputs: number) => ({
+            weight: draw(name, [outputs, inputs]).mul(0.2),
+            bias: draw(`${name}.bias`, [outputs]),
+          });
+          const layers = {
+            qkv: layer('qkv', 3 * d, d),
+            proj: layer('proj', d, d),
+            w1: layer('w1', hidden, d),
+            w3: layer('w3', hidden, d),
+            w2: layer('w2', d, hidden),
+          };
+          const norms = {
+            norm1: draw('norm1', [d]),
+            qNorm: draw('qNorm', [width]),
+            kNorm: draw('kNorm', [width]),
+            norm2: draw('norm2', [d]),
+          };
+          const [x, norm] = [draw('x', [batch, 1, d]), draw('norm', [d])];
+          const [cos, sin] = [draw<tf.Tensor2D>('cos', [tokens, 8]), draw<tf.Tensor2D>('sin', [tokens, 8])];
+          const position = 2; // two rows of the caches are filled
+          const filled = (name: string) => {
+            const cache = ops.newCache([batch, tokens, heads, width]);
+            ops.cacheWrite(cache, draw<tf.Tensor4D>(name, [batch, position, heads, width]), 0);
+            return cache;
+          };
+          const block = { norms, layers, packed: false };
+          expect(ops.hasGeneratorStep(batch, [block])).toBe(true);
+          expect(ops.joinLayers(block)).toBeUndefined(); // only on CUDA devices
+
+          const apply = (input: tf.Tensor, { weight, bias }: ops.StepLayer) =>
+            ops.linear(input, weight, bias);
+          const qkv = apply(ops.rmsNorm(x, norms.norm1), layers.qkv).reshape([batch, 1, 3, heads, width]);
+          const [q, k, v] = tf.unstack(qkv, 2) as tf.Tensor4D[];
+          const row = (table: tf.Tensor2D) => table.slice([position, 0], [1, -1]);
+          const turned = (head: tf.Tensor4D, weight: tf.Tensor) =>
+            ops.normRotary(head, weight, row(cos), row(sin));
+          const apart = { k: filled('k'), v: filled('v') };
+          ops.cacheWrite(apart.k, turned(k, norms.kNorm), position);
+          ops.cacheWrite(apart.v, v, position);
+          const keyLength = position + 1;
+          const seen = ops.attention(turned(q, norms.qNorm), apart.k, apart.v, { causal: true, keyLength });
+          const h = x.add(apply(seen.reshape([batch, 1, d]), layers.proj));
+          const n = ops.rmsNorm(h, norms.norm2);
+          const expected = h.add(apply(ops.swiGLU(apply(n, layers.w1), apply(n, layers.w3)), layers.w2));
+
+          const together = { k: filled('k'), v: filled('v') };
+          const place = { cos, sin, position: tf.tensor1d([position], 'int32'), caches: [together] };
+          const y = ops.generatorStep(x, [block], norm, place);
+          expectNear(y, ops.rmsNorm(expected, norm).dataSync());
+          expectNear(together.k, apart.k.dataSync());
+          expectNear(together.v, apart.v.dataSync());
+          tf.dispose([apart, together]);
+        });
+      },
+    );
 
     it('stopGradient keeps the values and blocks the gradient', () => {
       const gradient = tf.grad((x) => x.mul(ops.stopGradient(x)).sum())(tf.tensor1d([2, 3]));

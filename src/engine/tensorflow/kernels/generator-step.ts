@@ -3,7 +3,7 @@ import { generatorStepOp } from '../../ops/generator-step.js';
 import { flag, int, listOf, Type, type } from '../backend.js';
 import type { Handle } from '../binding.js';
 import { rotate, rotation, writeRows } from './attention.js';
-import { multiply } from './linear.js';
+import { layerOf, multiply } from './linear.js';
 import { rms, rmsScale } from './normalization.js';
 import { implement, type Kernel } from './register.js';
 
@@ -66,8 +66,9 @@ export function registerGeneratorStep(): void {
     for (let i = 0; i < blocks; i++) {
       const own = (name: string) => handle(given[`${i}.${name}`]!);
       const layer = (input: Handle, name: string) => {
-        const bias = given[`${i}.${name}.bias`];
-        return multiply(kernel, input, own(`${name}.weight`), bias && handle(bias));
+        const part = (tensor: string) => given[`${i}.${name}.${tensor}`];
+        const tensors = { weight: part('weight')!, scale: part('scale'), bias: part('bias') };
+        return multiply(kernel, input, layerOf(kernel, tensors));
       };
       const before = x;
       const qkv = reshape(layer(rms(kernel, x, own('norm1'), epsilon), 'qkv'), [batch, 3, heads, headWidth]);

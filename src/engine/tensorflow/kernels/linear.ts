@@ -1,29 +1,73 @@
 import type { TensorInfo } from '@tensorflow/tfjs';
 import { frozenLinearOp } from '../../ops/frozen.js';
-import { linearOp } from '../../ops/linear.js';
-import { flag } from '../backend.js';
+import { linearOp, packedLinearOp, packWeightOp } from '../../ops/linear.js';
+import { flag, int, Type, type } from '../backend.js';
 import type { Handle } from '../binding.js';
 import { rowsOf } from './normalization.js';
 import { implement, type Kernel } from './register.js';
 
 const TRANSPOSE_A = [flag('transpose_a', true)];
 const TRANSPOSE_B = [flag('transpose_b', true)];
+const TO_FLOAT = [type('DstT', Type.float32)];
 
-/** x·weightᵀ + bias, for x (rows, in) and weight (out, in). */
-export function multiply({ use, last }: Kernel, x: Handle, weight: Handle, bias?: Handle): Handle {
-  const y = use('MatMul', [x, weight], TRANSPOSE_B);
+/** The largest integer that a weight in 8 bits takes. */
+const LARGEST = 127;
+
+export interface Layer {
+  /** (out, in), in float32 or packed. */
+  weight: Handle;
+  /** For each row, what a weight in 8 bits is multiplied by: (out). */
+  scale?: Handle;
+  bias?: Handle;
+}
+
+/**
+ * x·weightᵀ + bias, for x (rows, in). TensorFlow multiplies only tensors of one type, so packed weights are widened for the
+ * product: they save memory, and reading them instead of float32 numbers makes up for that.
+ */
+export function multiply({ use, last }: Kernel, x: Handle, { weight, scale, bias }: Layer): Handle {
+  const wide = weight.dtype === Type.float32 ? weight : use('Cast', [weight], TO_FLOAT);
+  let y = use('MatMul', [x, wide], TRANSPOSE_B);
+  if (scale) y = last('Mul', [y, scale]);
   return bias ? last('BiasAdd', [y, bias]) : y;
 }
 
+interface LinearInputs extends Omit<Record<keyof Layer, TensorInfo>, 'scale' | 'bias'> {
+  x: TensorInfo;
+  scale?: TensorInfo;
+  bias?: TensorInfo;
+}
+
+/** The handles of a layer's tensors. */
+export const layerOf = (
+  { handle }: Kernel,
+  { weight, scale, bias }: Pick<LinearInputs, keyof Layer>,
+): Layer => ({
+  weight: handle(weight),
+  scale: scale && handle(scale),
+  bias: bias && handle(bias),
+});
+
 /** Linear layers. */
 export function registerLinear(): void {
-  const linear = (kernel: Kernel, x: TensorInfo, weight: TensorInfo, bias?: TensorInfo) => {
-    const { handle, reshape, out } = kernel;
-    const y = multiply(kernel, rowsOf(kernel, x), handle(weight), bias && handle(bias));
+  const linear = (inputs: LinearInputs, _: object, kernel: Kernel) => {
+    const { reshape, out } = kernel;
+    const { x, weight } = inputs;
+    const y = multiply(kernel, rowsOf(kernel, x), layerOf(kernel, inputs));
     return out(x.shape.length === 2 ? y : reshape(y, [...x.shape.slice(0, -1), weight.shape[0]]));
   };
-  implement(linearOp, ({ x, weight, bias }, _, kernel) => linear(kernel, x, weight, bias));
-  implement(frozenLinearOp, ({ x, weight, bias }, _, kernel) => linear(kernel, x, weight, bias));
+  implement(linearOp, linear);
+  implement(frozenLinearOp, linear);
+  implement(packedLinearOp, linear);
+  implement(packWeightOp, ({ weight }, { int8 }, { handle, use, ints, number, out }) => {
+    const w = handle(weight);
+    if (!int8) return [out(use('Cast', [w], [type('DstT', Type.bfloat16)]))];
+    const largest = use('Max', [use('Abs', [w]), ints(-1)], [flag('keep_dims', true)]);
+    const scale = use('Mul', [use('Maximum', [largest, number(1e-30)]), number(1 / LARGEST)]);
+    const rounded = use('Round', [use('Div', [w, scale])]);
+    const packed = use('Cast', [rounded], [type('DstT', Type.int8)]);
+    return [out(packed), out(use('Squeeze', [scale], [int('squeeze_dims', [1])]))];
+  });
   implement(linearOp.backward, ({ dy, x, weight }, _, kernel) => {
     const { handle, use, out } = kernel;
     const dweight = use('MatMul', [handle(dy), rowsOf(kernel, x)], TRANSPOSE_A);

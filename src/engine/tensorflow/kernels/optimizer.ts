@@ -6,37 +6,29 @@ import { implement } from './register.js';
 
 const FLOAT = type('dtype', Type.float32);
 
-/** Data that AdamW made: nothing else has their memory, and it may write to it again. Others may be JavaScript's arrays. */
-const made = new WeakSet<object>();
+/** Tells apart the variables of a process. */
+let variables = 0;
 
 /** A variable of TensorFlow, the only thing that `ResourceApplyAdam` updates. */
-class Resource {
-  private readonly resource: Handle;
+class Variable {
+  readonly handle: Handle;
 
   constructor(private readonly tensorflow: TensorFlow) {
-    const name = text('shared_name', `alitok ${Resource.count++}`);
-    [this.resource] = tensorflow.run('VarHandleOp', [], [FLOAT, shape('shape', []), name], 1);
+    const name = text('shared_name', `alitok ${variables++}`);
+    [this.handle] = tensorflow.run('VarHandleOp', [], [FLOAT, shape('shape', []), name], 1);
   }
 
-  private static count = 0;
-
-  get handle(): Handle {
-    return this.resource;
-  }
-
-  /** Takes over a tensor, whose handle is freed: with no other handle on its memory, an update happens in place. */
-  take(tensor: Handle): void {
-    this.tensorflow.run('AssignVariableOp', [this.resource, tensor], [FLOAT], 0);
-    this.tensorflow.free(tensor);
+  assign(tensor: Handle): void {
+    this.tensorflow.run('AssignVariableOp', [this.handle, tensor], [FLOAT], 0);
   }
 
   read(): Handle {
-    return this.tensorflow.run('ReadVariableOp', [this.resource], [FLOAT], 1)[0];
+    return this.tensorflow.run('ReadVariableOp', [this.handle], [FLOAT], 1)[0];
   }
 
   dispose(): void {
-    this.tensorflow.run('DestroyResourceOp', [this.resource], [], 0);
-    this.tensorflow.free(this.resource);
+    this.tensorflow.run('DestroyResourceOp', [this.handle], [], 0);
+    this.tensorflow.free(this.handle);
   }
 }
 
@@ -59,25 +51,27 @@ export function registerOptimizer(): void {
     ];
     const decay = changing(1 - lr * weightDecay);
     const scale = changing(gradientScale);
-    const variables = [0, 1, 2].map(() => new Resource(tensorflow));
-    const resources = variables.map((variable) => variable.handle);
+    const updated = [0, 1, 2].map(() => new Variable(tensorflow));
+    const resources = updated.map((variable) => variable.handle);
     const results = parameters.flatMap((parameter, i) => {
-      const own = [parameter, ms[i], vs[i]].map((x) => (made.has(x.dataId) ? tensorflow.take(x) : undefined));
-      const [p, m, v] = own.map((x, j) => x ?? copyOf(tensorflow, [parameter, ms[i], vs[i]][j]));
-      variables[0].take(weightDecay === 0 ? p : decayed(tensorflow, p, decay));
-      variables[1].take(m);
-      variables[2].take(v);
+      const tensors = [parameter, ms[i], vs[i]];
+      const p = weightDecay === 0 ? handle(parameter) : use('Mul', [handle(parameter), decay]);
+      const values = [p, handle(ms[i]), handle(vs[i])];
+      updated.forEach((variable, j) => {
+        variable.assign(values[j]);
+      });
+      // TensorFlow updates a variable in place if nothing else has its memory, and otherwise a copy of it.
+      free(p);
+      const own = tensors.map(tensorflow.release);
       const g = gradientScale === 1 ? handle(gradients[i]) : use('Mul', [handle(gradients[i]), scale]);
       tensorflow.run('ResourceApplyAdam', [...resources, ...settings, g], [], 0);
       free(g);
-      return [parameter, ms[i], vs[i]].map((x, j) => {
-        const next = variables[j].read();
-        const result = own[j] ? tensorflow.give(x, next) : tensorflow.wrap(next);
-        made.add(result.dataId);
-        return result;
+      return tensors.map((tensor, j) => {
+        const next = updated[j].read();
+        return own[j] ? tensorflow.give(tensor, next) : tensorflow.wrap(next);
       });
     });
-    for (const variable of variables) variable.dispose();
+    for (const variable of updated) variable.dispose();
     return results;
   });
   implement(sumOfSquaresOp, (inputs, _, { handle, use, number, out }) => {
@@ -85,15 +79,4 @@ export function registerOptimizer(): void {
     const sum = use('AddN', halves, listOf(halves.length, Type.float32));
     return out(use('Mul', [sum, number(2)]));
   });
-}
-
-/** A copy of a tensor that something else may still read. */
-const copyOf = (tensorflow: TensorFlow, x: TensorInfo): Handle =>
-  tensorflow.run('DeepCopy', [tensorflow.handle(x)], [], 1)[0];
-
-/** p times `decay`; frees p. */
-function decayed(tensorflow: TensorFlow, p: Handle, decay: Handle): Handle {
-  const [result] = tensorflow.run('Mul', [p, decay], [], 1);
-  tensorflow.free(p);
-  return result;
 }
