@@ -1,10 +1,12 @@
-// Times alitok, eager PyTorch and compiled PyTorch (peer.py) in turn, and prints the ratios peer/alitok of wall-clock time and
-// of processor time, which with --threads 1 (no thread waits for another) is meaningful on a busy machine too. Each of the
-// three is set up and warmed up once per case, and waits while another one runs; the result is the median of the rounds.
+// Times alitok and its peers in turn, and prints the ratios peer/alitok of wall-clock time and of processor time, which with
+// --threads 1 (no thread waits for another) is meaningful on a busy machine too. Each of them is set up and warmed up once per
+// case, and waits while another one runs; the result is the median of the rounds. Peers are eager and compiled PyTorch (peer.py),
+// other engines of alitok (`--peers libtorch,wasm`), and engines of another checkout that is built (`--peers tensorflow@../before`).
 //   node test/bench/compare.js [case:batch[:codes] ...] [--rounds 3] [--threads 2] [--engine libtorch] [--device cpu]
-//     [--precision bf16] [--tf32] [--weights int8] [--no-compile] [--python python3] [--raw FILE]
+//     [--precision bf16] [--tf32] [--weights int8] [--peers eager,compiled] [--python python3] [--raw FILE]
 import { spawn } from 'node:child_process';
 import { appendFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
@@ -12,7 +14,6 @@ import { parseArgs } from 'node:util';
 const path = (name) => fileURLToPath(new URL(name, import.meta.url));
 const { values: options, positionals } = parseArgs({
   allowPositionals: true,
-  allowNegative: true,
   options: {
     threads: { type: 'string', default: '2' },
     engine: { type: 'string', default: 'libtorch' },
@@ -22,7 +23,7 @@ const { values: options, positionals } = parseArgs({
     precision: { type: 'string', default: 'float32' },
     tf32: { type: 'boolean', default: false },
     weights: { type: 'string', default: 'float32' },
-    compile: { type: 'boolean', default: true },
+    peers: { type: 'string', default: 'eager,compiled' },
     raw: { type: 'string' },
   },
 });
@@ -36,17 +37,26 @@ const peer = ['--paced', '--threads', options.threads, '--device', device];
 if (precision === 'bf16') peer.push('--bf16');
 if (tf32) peer.push('--tf32');
 
-const COMMANDS = {
-  alitok: (name) => [
+/** The command that runs a case of alitok with an engine, in this checkout or another. */
+const oursWith =
+  (options, folder = path('../..')) =>
+  (name) => [
     process.execPath,
-    path('ours.js'),
+    join(folder, 'test/bench/ours.js'),
     name,
     path('../../configs/alitok_b.yaml'),
-    JSON.stringify(ours),
-  ],
-  eager: (name) => [python, path('peer.py'), name, ...peer],
-  ...(options.compile && { compiled: (name) => [python, path('peer.py'), name, ...peer, '--compile'] }),
-};
+    JSON.stringify(options),
+  ];
+
+function commandOf(who) {
+  if (who === 'eager') return (name) => [python, path('peer.py'), name, ...peer];
+  if (who === 'compiled') return (name) => [python, path('peer.py'), name, ...peer, '--compile'];
+  const [other, folder] = who.split('@');
+  return oursWith({ ...ours, engine: other }, folder);
+}
+
+const peers = options.peers.split(',').map((who) => [who, commandOf(who)]);
+const COMMANDS = { alitok: oursWith(ours), ...Object.fromEntries(peers) };
 
 /** A program that runs its case once per request. */
 function start([file, ...args]) {
@@ -90,8 +100,8 @@ for (const name of cases) {
         own += result.seconds;
         if (options.raw) appendFileSync(options.raw, `${JSON.stringify({ case: name, who, ...result })}\n`);
       }
-    const [{ times, used }, ...peers] = programs;
-    const ratios = peers.map(
+    const [{ times, used }, ...others] = programs;
+    const ratios = others.map(
       (other) =>
         `${other.who} ${median(other.times).toFixed(3)} s, ratio ${(median(other.times) / median(times)).toFixed(2)} (of processor time ${(median(other.used) / median(used)).toFixed(2)})`,
     );
