@@ -3,11 +3,10 @@ import { flag, Type, type } from '../backend.js';
 import type { Handle } from '../binding.js';
 import { dropoutFactors } from './dropout.js';
 import { rms, rmsGrad } from './normalization.js';
+import { product, productByTransposed, productOfTransposed } from './products.js';
 import { implement, type Kernel } from './register.js';
 
 const HEADS_FIRST = [0, 2, 1, 3]; // (B, T, H, D) ↔ (B, H, T, D)
-const ADJOINT_X = [flag('adj_x', true)];
-const ADJOINT_Y = [flag('adj_y', true)];
 const KEEP = [flag('keep_dims', true)];
 const AS_COMPLEX = [type('type', Type.complex64)];
 const AS_FLOAT = [type('type', Type.float32)];
@@ -51,7 +50,7 @@ function probabilities(kernel: Kernel, q: Handle, k: Handle, causal: boolean): H
   const { use, last, free, number } = kernel;
   const [queries, width] = q.shape.slice(-2);
   const scaled = use('Mul', [q, number(1 / Math.sqrt(width))]);
-  let scores = use('BatchMatMulV2', [scaled, k], ADJOINT_Y);
+  let scores = productByTransposed(kernel, scaled, k);
   free(scaled);
   if (causal && queries > 1) {
     scores = band(kernel, scores);
@@ -83,7 +82,7 @@ export function registerAttention(): void {
   });
 
   implement(attentionOp, (inputs, { causal, keyLength, dropout, seed }, kernel) => {
-    const { handle, use, last, ints, out } = kernel;
+    const { handle, use, last, free, ints, out } = kernel;
     const headsFirst = (x: Handle) => use('Transpose', [x, ints(HEADS_FIRST)]);
     const [q, k, v] = (['q', 'k', 'v'] as const).map((name) => {
       const x = handle(inputs[name]);
@@ -93,7 +92,9 @@ export function registerAttention(): void {
     });
     let p = probabilities(kernel, q, k, causal);
     if (dropout > 0) p = last('Mul', [p, dropoutFactors(kernel, p.shape, dropout, seed)]);
-    return out(headsFirst(last('BatchMatMulV2', [p, v])));
+    const y = product(kernel, p, v);
+    free(p);
+    return out(headsFirst(y));
   });
   implement(attentionOp.backward, (inputs, { causal, dropout, seed }, kernel) => {
     const { handle, use, last, free, ints, number, out } = kernel;
@@ -101,23 +102,23 @@ export function registerAttention(): void {
     const [dy, q, k, v] = (['dy', 'q', 'k', 'v'] as const).map((name) => headsFirst(handle(inputs[name])));
     const p = probabilities(kernel, q, k, causal);
     let dropped = p;
-    let dp = use('BatchMatMulV2', [dy, v], ADJOINT_Y);
+    let dp = productByTransposed(kernel, dy, v);
     if (dropout > 0) {
       const factors = dropoutFactors(kernel, p.shape, dropout, seed);
       dropped = use('Mul', [p, factors]);
       dp = last('Mul', [dp, factors]);
     }
-    const dv = use('BatchMatMulV2', [dropped, dy], ADJOINT_X);
+    const dv = productOfTransposed(kernel, dropped, dy);
     if (dropped !== p) free(dropped);
     // Through the softmax: ds = p·(dp − Σ p·dp), then the scale.
-    const product = use('Mul', [p, dp]);
-    const sums = sumLast(kernel, product);
-    free(product);
+    const weighted = use('Mul', [p, dp]);
+    const sums = sumLast(kernel, weighted);
+    free(weighted);
     let ds = last('Mul', [p, last('Sub', [dp, sums])]);
     if (causal && q.shape[2] > 1) ds = band(kernel, ds);
     const scale = number(1 / Math.sqrt(q.shape[3]));
-    const dq = use('Mul', [use('BatchMatMulV2', [ds, k]), scale]);
-    const dk = use('Mul', [use('BatchMatMulV2', [ds, q], ADJOINT_X), scale]);
+    const dq = use('Mul', [product(kernel, ds, k), scale]);
+    const dk = use('Mul', [productOfTransposed(kernel, ds, q), scale]);
     return [dq, dk, dv].map((x) => out(headsFirst(x)));
   });
 

@@ -1,13 +1,13 @@
 import type { TensorInfo } from '@tensorflow/tfjs';
 import { generatorStepOp } from '../../ops/generator-step.js';
-import { flag, int, listOf, Type, type } from '../backend.js';
+import { int, listOf, Type, type } from '../backend.js';
 import type { Handle } from '../binding.js';
 import { rotate, rotation, writeRows } from './attention.js';
 import { layerOf, multiply } from './linear.js';
 import { rms, rmsScale } from './normalization.js';
+import { product, productByTransposed } from './products.js';
 import { implement, type Kernel } from './register.js';
 
-const ADJOINT_Y = [flag('adj_y', true)];
 const TO_FLOAT = [type('DstT', Type.float32)];
 const TWO = listOf(2, Type.float32);
 
@@ -36,9 +36,9 @@ function attend(kernel: Kernel, q: Handle, k: Handle, v: Handle, place: Place): 
   const channels = heads * width;
   const flat = (cache: Handle) => reshape(cache, [batch, -1, channels]);
   const apart = use('Mul', [reshape(use('Mul', [q, place.scale]), [batch, 1, heads, width]), place.sameHead]);
-  const scores = use('BatchMatMulV2', [reshape(apart, [batch, heads, channels]), flat(k)], ADJOINT_Y);
+  const scores = productByTransposed(kernel, reshape(apart, [batch, heads, channels]), flat(k));
   const p = use('Softmax', [use('AddV2', [scores, place.mask])]);
-  const all = reshape(use('BatchMatMulV2', [p, flat(v)]), [batch, heads, heads, width]);
+  const all = reshape(product(kernel, p, flat(v)), [batch, heads, heads, width]);
   const own = use('Sum', [use('Mul', [all, place.sameHead]), ints([1])]);
   return reshape(own, [batch, channels]);
 }

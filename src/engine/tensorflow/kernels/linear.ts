@@ -4,10 +4,9 @@ import { linearOp, packedLinearOp, packWeightOp } from '../../ops/linear.js';
 import { flag, int, Type, type } from '../backend.js';
 import type { Handle } from '../binding.js';
 import { rowsOf } from './normalization.js';
+import { product, productByTransposed, productOfTransposed } from './products.js';
 import { implement, type Kernel } from './register.js';
 
-const TRANSPOSE_A = [flag('transpose_a', true)];
-const TRANSPOSE_B = [flag('transpose_b', true)];
 const TO_FLOAT = [type('DstT', Type.float32)];
 
 /** The largest integer that a weight in 8 bits takes. */
@@ -25,9 +24,10 @@ export interface Layer {
  * x·weightᵀ + bias, for x (rows, in). TensorFlow multiplies only tensors of one type, so packed weights are widened for the
  * product: they save memory, and reading them instead of float32 numbers makes up for that.
  */
-export function multiply({ use, last }: Kernel, x: Handle, { weight, scale, bias }: Layer): Handle {
+export function multiply(kernel: Kernel, x: Handle, { weight, scale, bias }: Layer): Handle {
+  const { use, last } = kernel;
   const wide = weight.dtype === Type.float32 ? weight : use('Cast', [weight], TO_FLOAT);
-  let y = use('MatMul', [x, wide], TRANSPOSE_B);
+  let y = productByTransposed(kernel, x, wide);
   if (scale) y = last('Mul', [y, scale]);
   return bias ? last('BiasAdd', [y, bias]) : y;
 }
@@ -69,8 +69,8 @@ export function registerLinear(): void {
     return [out(packed), out(use('Squeeze', [scale], [int('squeeze_dims', [1])]))];
   });
   implement(linearOp.backward, ({ dy, x, weight }, _, kernel) => {
-    const { handle, use, out } = kernel;
-    const dweight = use('MatMul', [handle(dy), rowsOf(kernel, x)], TRANSPOSE_A);
-    return [out(use('MatMul', [handle(dy), handle(weight)])), out(dweight)];
+    const { handle, out } = kernel;
+    const dweight = productOfTransposed(kernel, handle(dy), rowsOf(kernel, x));
+    return [out(product(kernel, handle(dy), handle(weight))), out(dweight)];
   });
 }

@@ -1,9 +1,9 @@
 import { crossEntropyOp, embeddingOp, nearestCodeOp } from '../../ops/lookup.js';
-import { flag, Type, type } from '../backend.js';
+import { Type, type } from '../backend.js';
 import { rowsOf } from './normalization.js';
+import { productByTransposed } from './products.js';
 import { implement } from './register.js';
 
-const TRANSPOSE_B = [flag('transpose_b', true)];
 const AS_INT32 = [type('output_type', Type.int32)];
 
 /** The largest float32. */
@@ -32,10 +32,11 @@ export function registerLookup(): void {
     return out(use('Mul', [gradient, reshape(handle(dy), [-1, 1])]));
   });
 
-  implement(nearestCodeOp, ({ z, codebook }, _, { handle, use, last, ints, number, out }) => {
+  implement(nearestCodeOp, ({ z, codebook }, _, kernel) => {
+    const { handle, use, last, ints, number, out } = kernel;
     // ‖e‖² − 2z·e: ‖z‖², which all distances of a row share, is left out.
     const norms = use('Sum', [use('Square', [handle(codebook)]), ints([-1])]);
-    const products = use('MatMul', [handle(z), handle(codebook)], TRANSPOSE_B);
+    const products = productByTransposed(kernel, handle(z), handle(codebook));
     const distances = last('Sub', [norms, last('Mul', [products, number(2)])]);
     // A NaN is the smallest of all.
     const lowest = use('Fill', [use('Shape', [distances]), number(Number.NEGATIVE_INFINITY)]);
