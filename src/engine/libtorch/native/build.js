@@ -4,7 +4,15 @@
 import { existsSync, mkdirSync, readdirSync, renameSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join, sep } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { findNodeHeaders, ifFound, NotFound, ROOT, readRecord, runBuild, timesOf } from '../../native/build.js';
+import {
+  findNodeHeaders,
+  ifFound,
+  NotFound,
+  ROOT,
+  readRecord,
+  runBuild,
+  timesOf,
+} from '../../native/build.js';
 import { CompilerError, compileObjects, firstError, runCompiler } from '../../native/compile.js';
 import {
   cudaHeaders,

@@ -6,7 +6,15 @@ import { existsSync, mkdirSync, renameSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { findNodeHeaders, ifFound, NotFound, ROOT, readRecord, runBuild, timesOf } from '../../native/build.js';
+import {
+  findNodeHeaders,
+  ifFound,
+  NotFound,
+  ROOT,
+  readRecord,
+  runBuild,
+  timesOf,
+} from '../../native/build.js';
 import { CompilerError, runCompiler } from '../../native/compile.js';
 import { downloadTensorFlow, fetchPackage } from './fetch.js';
 import { findTensorFlow, fingerprint, isTensorFlow, REMEDY } from './tensorflow.js';
@@ -14,19 +22,24 @@ import { findTensorFlow, fingerprint, isTensorFlow, REMEDY } from './tensorflow.
 const { findPackage, PACKAGES } = createRequire(import.meta.url)('./package.cjs');
 
 const here = dirname(fileURLToPath(import.meta.url));
-const output = join(ROOT, 'dist/engine/tensorflow/binding.node');
+const OUTPUT = join(ROOT, 'dist/engine/tensorflow');
+const output = join(OUTPUT, 'binding.node');
+const quiet = join(OUTPUT, 'quiet.node');
 /** The record of what the binding was built from, apart from the compiler, and whether the build failed. */
 const RECORD = `${output}.json`;
 
-const compileFlags = (tensorflow, found, nodeHeaders) => [
+const moduleFlags = (nodeHeaders) => [
   '-std=c++17',
   '-O2',
   '-fPIC',
   '-shared',
   '-DNAPI_VERSION=8',
+  `-I${nodeHeaders}`,
+];
+
+const compileFlags = (tensorflow, found) => [
   `-DALITOK_CUDA="${tensorflow.cuda ?? 'unknown'}"`,
   `-I${join(found.path, 'binding')}`,
-  `-I${nodeHeaders}`,
   `-I${tensorflow.include}`,
 ];
 
@@ -39,6 +52,12 @@ const linkFlags = ({ libraries, runPaths }) => [
   // A symbol that another TensorFlow lacks is an error when the binding is loaded, and does not end the process later.
   '-Wl,-z,now',
 ];
+
+/** Compiles a source to a module, which appears when it is complete. */
+async function make(compiler, source, module, flags) {
+  await runCompiler(compiler, [join(here, source), '-o', `${module}.partial`, ...flags]);
+  renameSync(`${module}.partial`, module);
+}
 
 /** tfjs-node, which is fetched if this build was asked for. */
 function getPackage() {
@@ -71,21 +90,21 @@ async function build() {
   // With --if-found, a build is not repeated if nothing has changed, even if it failed.
   if (ifFound && record.from === from && (record.failed || existsSync(output))) return;
   const compiler = process.env.CXX || 'c++';
-  const flags = compileFlags(tensorflow, found, findNodeHeaders());
+  const flags = moduleFlags(findNodeHeaders());
   await runCompiler(compiler, ['--version']);
   const { path, version, cuda } = tensorflow;
   const name = `TensorFlow ${[version, cuda && `for CUDA ${cuda}`].filter(Boolean).join(' ')}`.trim();
   console.log(`building the tensorflow engine for ${name} in ${path}`);
-  mkdirSync(dirname(output), { recursive: true });
+  mkdirSync(OUTPUT, { recursive: true });
   const made = { tensorflow: path, version, cuda, package: `${found.name} ${found.version}`, named, from };
-  const partial = `${output}.partial`;
+  const own = [...flags, ...compileFlags(tensorflow, found), ...linkFlags(tensorflow)];
   try {
-    await runCompiler(compiler, [...flags, join(here, 'module.cc'), '-o', partial, ...linkFlags(tensorflow)]);
+    await make(compiler, 'quiet.cc', quiet, flags);
+    await make(compiler, 'module.cc', output, own);
   } catch (error) {
     if (error instanceof CompilerError) writeFileSync(RECORD, JSON.stringify({ ...made, failed: true }));
     throw error;
   }
-  renameSync(partial, output);
   writeFileSync(RECORD, JSON.stringify(made));
   console.log(`built ${output} against ${name}; it serves ${PACKAGES.join(' and ')}`);
 }

@@ -13,7 +13,10 @@ const { FETCHED, findPackage, PACKAGES, wantedVersion } = createRequire(import.m
 const DOWNLOADED = 'TensorFlow 2.9.1';
 
 function npm(args, folder) {
-  const { status, stdout, stderr, error } = spawnNpm([...args, '--ignore-scripts', '--no-audit', '--no-fund'], folder);
+  const { status, stdout, stderr, error } = spawnNpm(
+    [...args, '--ignore-scripts', '--no-audit', '--no-fund'],
+    folder,
+  );
   if (status !== 0)
     throw new Error(
       `npm ${args.join(' ')} failed: ${error?.message ?? firstError({ stderr: stderr || stdout }).trim()}; install ${PACKAGES[0]} where there is a network, and run this again`,
@@ -80,6 +83,10 @@ export function downloadTensorFlow(found, why) {
   const done = findPackage([own.name]);
   if (done?.downloaded && existsSync(done.downloaded)) return done;
   throw new Error(
-    `${why}, and ${own.name} could not download its own (${firstError({ stderr: `${stdout}${stderr}` }).trim().split('\n')[0]}): pip install tensorflow, then run npm run build:tensorflow again`,
+    `${why}, and ${own.name} could not download its own (${
+      firstError({ stderr: `${stdout}${stderr}` })
+        .trim()
+        .split('\n')[0]
+    }): pip install tensorflow, then run npm run build:tensorflow again`,
   );
 }

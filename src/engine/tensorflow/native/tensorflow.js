@@ -97,7 +97,8 @@ function problemOf({ path, include, lib, library, version }) {
   const name = `TensorFlow ${version ? `${version} ` : ''}in ${path}`;
   const [major, minor] = (version ?? '').split('.').map(Number);
   const old = major < OLDEST[0] || (major === OLDEST[0] && minor < OLDEST[1]);
-  if (old) return `${name} is older than ${OLDEST.join('.')}: install a newer one (pip install -U tensorflow)`;
+  if (old)
+    return `${name} is older than ${OLDEST.join('.')}: install a newer one (pip install -U tensorflow)`;
   for (const file of [library, FRAMEWORK])
     if (!existsSync(join(lib, file)))
       return library === LIBRARIES.package
@@ -111,7 +112,10 @@ function problemOf({ path, include, lib, library, version }) {
 /** Whether a folder has a usable TensorFlow. */
 export const isTensorFlow = (path) => {
   const found = inNamed(path);
-  return found !== undefined && problemOf({ ...found, version: versionOf(found.include, found.path) }) === undefined;
+  return (
+    found !== undefined &&
+    problemOf({ ...found, version: versionOf(found.include, found.path) }) === undefined
+  );
 };
 
 /**
