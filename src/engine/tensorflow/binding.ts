@@ -118,13 +118,15 @@ export const notBuilt = (): EngineError =>
     `${option('engine', 'tensorflow')} is not built: install TensorFlow (pip install tensorflow) and ${BUILD}`,
   );
 
-/** Functions of Node.js that tfjs-node (4.22) calls and that Node.js 23 removed. */
-const REMOVED = { isNullOrUndefined: (x: unknown) => x === null || x === undefined, isArray: Array.isArray };
+/** Functions of Node.js that tfjs-node (4.22) calls, and that Node.js 22 warns of and 23 began to remove. */
+const UTILITIES = {
+  isArray: Array.isArray,
+  isNullOrUndefined: (value: unknown) => value === null || value === undefined,
+};
 
-/** Puts back the functions that a module of utilities lacks, by default Node.js's. */
+/** Puts functions without warnings in the place of those, in Node.js's module of utilities by default. */
 export function restoreUtilities(utilities: object = util): void {
-  for (const [name, run] of Object.entries(REMOVED))
-    if (!(name in utilities)) Object.assign(utilities, { [name]: run });
+  Object.assign(utilities, UTILITIES);
 }
 
 /** Registers tfjs-node's kernels and returns its class of backends. */
