@@ -6,6 +6,7 @@ import { setDefaults } from './environment.js';
 import type { EngineOptions } from './options.js';
 import {
   type Binding,
+  BUILD,
   failure,
   loadBackend,
   loadDownloaded,
@@ -92,7 +93,7 @@ function switchDevice({ binding, native, device: own, chosen }: Started, options
   if (!native) {
     if (wanted === own) return own;
     throw new EngineError(
-      `${option('device', wanted)}: the TensorFlow ${binding.TF_Version} that tfjs-node has downloaded runs on ${own}; choose its devices with CUDA_VISIBLE_DEVICES in the environment, or install TensorFlow and run "npm run build:tensorflow"`,
+      `${option('device', wanted)}: the TensorFlow ${binding.TF_Version} that tfjs-node has downloaded runs on ${own}; choose its devices with CUDA_VISIBLE_DEVICES in the environment, or install TensorFlow and ${BUILD}`,
     );
   }
   if (wanted !== 'cpu' && (own === 'cpu' || wanted !== 'cuda')) {

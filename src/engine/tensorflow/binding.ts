@@ -77,7 +77,10 @@ const { findPackage, PACKAGES } = require(inPackage('src/engine/tensorflow/nativ
   PACKAGES: readonly string[];
 };
 
-const BUILD = 'run "npm run build:tensorflow"';
+/** The command that builds the engine, in a clone and in a project that has alitok installed. */
+export const BUILD = existsSync(inPackage('tsconfig.json'))
+  ? 'run "npm run build:tensorflow"'
+  : 'run "npm explore alitok -- npm run build:tensorflow"';
 
 /**
  * Loads the native module that was built, and with it TensorFlow; undefined if there is none.

@@ -1,7 +1,7 @@
 // Gets what the engine needs and this machine lacks, for `npm run build:tensorflow` only: tfjs-node's JavaScript and C++ sources,
 // or the TensorFlow that tfjs-node's own installation downloads. Uses only Node.js.
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { delimiter, dirname, join } from 'node:path';
 import { firstError } from '../../native/compile.js';
@@ -32,8 +32,9 @@ export function fetchPackage({ toInstall = false } = {}) {
   const [name] = PACKAGES;
   const version = wantedVersion();
   const partial = `${FETCHED}.partial`;
+  const what = toInstall ? 'all packages that it needs' : 'google-protobuf';
   console.log(
-    `fetching the packages ${name} ${version} and google-protobuf from npm's registry (about 1 MB) to ${FETCHED}`,
+    `fetching the package ${name} ${version} and ${what} from npm's registry (a few megabytes) to ${FETCHED}`,
   );
   rmSync(partial, { recursive: true, force: true });
   mkdirSync(partial, { recursive: true });
@@ -71,7 +72,9 @@ const canInstall = ({ path }) => {
 export function downloadTensorFlow(found, why) {
   const kind = found.name === PACKAGES[0] ? 'gpu' : 'cpu';
   const what = `${DOWNLOADED} for ${kind === 'gpu' ? 'CUDA 11.2' : 'the CPU'}`;
-  console.log(`${why}, so ${found.name} downloads its own, ${what} (hundreds of megabytes)`);
+  console.log(
+    `${why}, so ${found.name} downloads its own: ${what}, hundreds of megabytes, which can take minutes`,
+  );
   const own = canInstall(found) ? found : fetchPackage({ toInstall: true });
   // The script calls node-pre-gyp by name, and ends successfully whatever comes of that.
   const bin = [join(own.path, '../.bin'), join(own.path, '../../.bin'), process.env.PATH].join(delimiter);
@@ -80,8 +83,10 @@ export function downloadTensorFlow(found, why) {
     encoding: 'utf8',
     env: { ...process.env, PATH: bin },
   });
+  const [reason = 'it says nothing'] =
+    /^\w*Error: .+/m.exec(stderr) ?? /^.*(?:error|failed).*$/im.exec(`${stdout}${stderr}`) ?? [];
   const done = findPackage([own.name]);
-  if (done?.downloaded && existsSync(done.downloaded)) return done;
+  if (done?.downloaded) return done;
   throw new Error(
     `${why}, and ${own.name} could not download its own (${
       firstError({ stderr: `${stdout}${stderr}` })
