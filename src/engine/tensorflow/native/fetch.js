@@ -34,7 +34,7 @@ export function fetchPackage({ toInstall = false } = {}) {
   const partial = `${FETCHED}.partial`;
   const what = toInstall ? 'all packages that it needs' : 'google-protobuf';
   console.log(
-    `fetching the package ${name} ${version} and ${what} from npm's registry (a few megabytes) to ${FETCHED}`,
+    `fetching the package ${name} ${version} and ${what} from npm's registry (${toInstall ? 'a few megabytes' : '0.3 MB'}) to ${FETCHED}`,
   );
   rmSync(partial, { recursive: true, force: true });
   mkdirSync(partial, { recursive: true });
@@ -88,10 +88,6 @@ export function downloadTensorFlow(found, why) {
   const done = findPackage([own.name]);
   if (done?.downloaded) return done;
   throw new Error(
-    `${why}, and ${own.name} could not download its own (${
-      firstError({ stderr: `${stdout}${stderr}` })
-        .trim()
-        .split('\n')[0]
-    }): pip install tensorflow, then run npm run build:tensorflow again`,
+    `${why}, and ${own.name} could not download its own (${reason.trim()}): pip install tensorflow, then run this again`,
   );
 }

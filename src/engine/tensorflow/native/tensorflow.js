@@ -95,7 +95,7 @@ function inNamed(path) {
 /** What makes a TensorFlow unusable, with the remedy; undefined if nothing does. */
 function problemOf({ path, include, lib, library, version }) {
   const name = `TensorFlow ${version ? `${version} ` : ''}in ${path}`;
-  const [major, minor] = (version ?? '').split('.').map(Number);
+  const [major, minor] = version?.split('.').map(Number) ?? [];
   const old = major < OLDEST[0] || (major === OLDEST[0] && minor < OLDEST[1]);
   if (old)
     return `${name} is older than ${OLDEST.join('.')}: install a newer one (pip install -U tensorflow)`;
