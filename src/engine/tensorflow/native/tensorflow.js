@@ -40,9 +40,10 @@ function cudaOf(path) {
 }
 
 /**
- * The folders of CUDA's libraries that pip has installed beside TensorFlow. TensorFlow opens them by name when it first needs
- * them. Its own libraries have run paths to these folders in wheels since 2.17; the loader looks there, and if the opening
- * library has none, also in the DT_RPATH of what has loaded it, which is our module.
+ * The folders of CUDA's libraries that pip has installed beside TensorFlow, which opens them by name when it first needs them.
+ * Packages for CUDA are built with run paths to these folders (`cuda_rpath_flags` of TensorFlow's build), but not in every
+ * version and library. Where a library has no run path of its own, the loader searches the DT_RPATH of what has loaded it, which
+ * is our module. (A DT_RUNPATH would not count there.)
  */
 const cudaFolders = (path) =>
   entries(join(path, '../nvidia'))
