@@ -2,7 +2,7 @@ import * as tf from '@tensorflow/tfjs';
 import { beforeEach, describe, expect, it, vi } from 'vitest';
 import type { Native } from '../../../src/engine/tensorflow/binding.js';
 import { configProto } from '../../../src/engine/tensorflow/config-proto.js';
-import type { EngineError } from '../../../src/errors.js';
+import { type EngineError, forCommandLine } from '../../../src/errors.js';
 
 // Tests how the engine starts on machines with and without CUDA devices, with a fake of the native module.
 
@@ -63,7 +63,7 @@ const refusal = (options: Parameters<typeof startTensorFlow>[0]): string => {
     start(options);
   } catch (error) {
     expect((error as Error).message).not.toContain('\n');
-    return (error as EngineError).text;
+    return forCommandLine((error as EngineError).text);
   }
   throw new Error('nothing was thrown');
 };
