@@ -21,8 +21,6 @@ const NOT_RUN: Record<string, string> = {
   'npx vitest': 'runs tests like these',
   'npm link': 'changes the machine; package.test.ts installs the package and runs it',
   'npm run build:libtorch': 'compiles for minutes; `npm run setup` does it where there is a libtorch',
-  'npm run build:tensorflow':
-    'changes what other tests run on; `npm run setup` does it where there is a TensorFlow',
   'npm explore': 'needs an installed package; `npm run setup` does the same where there is a TensorFlow',
   'apt-get install': 'changes the machine',
   'pip install': 'changes the machine',
