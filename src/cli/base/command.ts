@@ -129,7 +129,8 @@ export function engineOptions({ options, log }: Pick<Invocation<object>, 'option
 }
 
 /** Variables of the environment that change how engines compute. */
-const ENGINE_VARIABLES = /^(ALITOK|CUDA|CUBLAS|GOMP|MKL|NCCL|OMP|OPENBLAS|PYTORCH|TF_(CPP|CUDNN|ENABLE|FORCE_GPU|GPU|NUM|XLA)|TORCH)_/;
+const ENGINE_VARIABLES =
+  /^(ALITOK|CUDA|CUBLAS|GOMP|MKL|NCCL|OMP|OPENBLAS|PYTORCH|TF_(CPP|CUDNN|ENABLE|FORCE_GPU|GPU|NUM|XLA)|TORCH)_/;
 
 /** The environment of an engine, in one line. */
 function environmentText(environment: NodeJS.ProcessEnv): string {
