@@ -1,9 +1,11 @@
 // Makes a clone ready to run: installs the packages, then builds, each only if it is missing or out of date.
-// Runs before `npm test` and `npm run quickstart`, so it uses nothing but Node.
-import { spawnSync } from 'node:child_process';
+// Runs before `npm test` and `npm run quickstart`, so it uses nothing but Node. (They call it themselves: where installation
+// scripts are switched off, npm runs no pre-scripts.)
 import { existsSync, readdirSync, statSync, utimesSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { spawnNpm } from '../src/engine/native/npm.js';
+import { buildEngines } from './engines.js';
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const INSTALLED = 'node_modules/.package-lock.json'; // npm writes it at the end of an installation
@@ -21,10 +23,7 @@ function changed(name) {
 
 /** Runs npm, silently unless it fails; then ends this process with npm's exit code. */
 function npm(...args) {
-  const { npm_execpath: npmScript = '' } = process.env; // set where npm runs this
-  const result = npmScript.endsWith('npm-cli.js')
-    ? spawnSync(process.execPath, [npmScript, ...args], { cwd: root, encoding: 'utf8' })
-    : spawnSync('npm', args, { cwd: root, encoding: 'utf8', shell: process.platform === 'win32' });
+  const result = spawnNpm(args, root);
   if (result.status === 0) return;
   process.stderr.write(`${result.stdout ?? ''}${result.stderr ?? ''}`);
   console.error(`setup: npm ${args.join(' ')} failed${result.error ? `: ${result.error.message}` : ''}`);
@@ -47,14 +46,9 @@ function update(name, sources, message, run) {
   mark(name, sources);
 }
 
-// An optional package whose own installation fails is left out by npm, and everything else works without it.
+// No package needs its installation script here, and those of tfjs-node would download a TensorFlow of hundreds of megabytes.
 update(INSTALLED, ['package-lock.json'], 'installing packages (npm ci), which takes a minute or two', () =>
-  npm('ci', '--no-audit', '--no-fund'),
+  npm('ci', '--no-audit', '--no-fund', '--ignore-scripts'),
 );
 update(BUILT, SOURCES, 'building (npm run build)', () => npm('run', 'build'));
-// The libtorch engine is optional too: it is built if libtorch and a C++ compiler are found. A different libtorch may be found
-// even if no file here has changed, so build.js runs each time.
-spawnSync(process.execPath, [join(root, 'src/engine/libtorch/native/build.js'), '--if-found'], {
-  cwd: root,
-  stdio: 'inherit',
-});
+buildEngines();

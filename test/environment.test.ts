@@ -4,21 +4,62 @@ import { fileURLToPath } from 'node:url';
 import sharp from 'sharp';
 import { expect, it } from 'vitest';
 import { renderSvg } from '../src/data/sheets.js';
+import { setDefaults } from '../src/engine/environment.js';
 
 const SRC = fileURLToPath(new URL('../src', import.meta.url));
 
-// Threads of libvips and PyTorch read the environment without a lock: a process can crash if it is changed meanwhile.
+// Threads of libvips, PyTorch and TensorFlow read the environment without a lock: a process can crash if it is changed meanwhile.
 
-it('no module changes the environment', () => {
+/** The one module that changes it, when an engine starts. */
+const HOME = 'engine/environment.ts';
+
+/** Changes of the environment, also under the name `env`. */
+const CHANGES = new RegExp(
+  [
+    /\benv(\.\w+|\[[^\]]+\]) *(\?\?|\|\||&&|\+)?=(?!=)/,
+    /\bdelete (process\.)?env\b/,
+    /\b(assign|set|deleteProperty|defineProperty|defineProperties)\((process\.)?env\b/,
+    /\bprocess\.env *=(?!=)/,
+    // Other names, under which a change would not be noticed.
+    /\b(const|let|var) \w+ *(:[^=]+)?= *process\.env *[;,\n]/,
+    /\{[^{}]*\benv: *\w+[^{}]*\} *= *process\b/,
+  ]
+    .map(({ source }) => source)
+    .join('|'),
+);
+
+it.each([
+  'process.env.A ??= 1',
+  "process.env['A'] = 1",
+  'const { env } = process;\nenv.A ??= 1;',
+  'delete env.A',
+  'Object.assign(process.env, {})',
+  'Reflect.set(env, name, 1)',
+  'process.env = {}',
+  'const environment = process.env;',
+  'const { env: environment } = process;',
+])('a change of the environment is noticed: %s', (text) => expect(text).toMatch(CHANGES));
+
+it.each([
+  'process.env.A === 1',
+  'const { A } = process.env;',
+  'spawn(name, { env: { ...process.env, A: 1 } })',
+  'const threads = process.env.A;',
+])('what only reads it is allowed: %s', (text) => expect(text).not.toMatch(CHANGES));
+
+it('only the home of these changes changes the environment', () => {
   const sources = readdirSync(SRC, { recursive: true, encoding: 'utf8' }).filter((path) =>
-    /\.(ts|js)$/.test(path),
+    /\.(ts|c?js)$/.test(path),
   );
-  const changes =
-    /process\.env(\.\w+|\[[^\]]+\]) *(\?\?|\|\|)?=(?!=)|delete process\.env|assign\(process\.env/;
-  expect('process.env.A ??= 1').toMatch(changes);
-  expect('process.env.A === 1').not.toMatch(changes);
   expect(sources.length).toBeGreaterThan(150);
-  expect(sources.filter((path) => changes.test(readFileSync(join(SRC, path), 'utf8')))).toEqual([]);
+  expect(sources.filter((path) => CHANGES.test(readFileSync(join(SRC, path), 'utf8')))).toEqual([HOME]);
+});
+
+it('its defaults leave alone what the user has set', () => {
+  process.env.ALITOK_TEST_SET = 'mine';
+  setDefaults({ ALITOK_TEST_SET: 'default', ALITOK_TEST_UNSET: 'default', ALITOK_TEST_NOTHING: undefined });
+  const { ALITOK_TEST_SET, ALITOK_TEST_UNSET, ALITOK_TEST_NOTHING } = process.env;
+  expect([ALITOK_TEST_SET, ALITOK_TEST_UNSET, ALITOK_TEST_NOTHING]).toEqual(['mine', 'default', undefined]);
 });
 
 it('text is drawn without a change of the environment, while images are decoded', async () => {

@@ -79,7 +79,10 @@ export function createProgram(commands: readonly Register[] = COMMANDS): Command
       ),
     )
     .option('--threads <n>', 'processor threads to use (default: all)', wholeNumber(1))
-    .option('--device <name>', 'libtorch only: cpu, cuda or cuda:N (default: cuda if there is a CUDA device)')
+    .option(
+      '--device <name>',
+      'libtorch, tensorflow: cpu, cuda or cuda:N (default: cuda if there is a CUDA device)',
+    )
     .addOption(
       choice('--precision <type>', 'libtorch only: precision of layers', ['float32', 'bf16'], 'float32'),
     )
@@ -89,7 +92,7 @@ export function createProgram(commands: readonly Register[] = COMMANDS): Command
       choice('--log-level <level>', 'least severe log lines to print', Object.keys(LOG_LEVELS), 'info'),
     )
     .option('-q, --quiet', 'print warnings and errors only, no progress bars')
-    .option('-v, --verbose', 'print the stack trace of an error')
+    .option('-v, --verbose', 'print the stack trace of an error, and the log messages of TensorFlow')
     .addOption(debugOption())
     .option('--profile', 'write a CPU profile of the command (*.cpuprofile) to the current folder')
     .configureHelp({ showGlobalOptions: true })

@@ -69,12 +69,15 @@ const GIB = 2 ** 30;
 /** With less than this, in bytes, even the smaller configs do not run. */
 const LEAST = { memory: 4 * GIB, disk: 2 * GIB };
 
-async function engineStates(options: EngineOptions): Promise<EngineState[]> {
+async function engineStates(engine: EngineChoice, options: EngineOptions): Promise<EngineState[]> {
   const states: EngineState[] = [];
   for (const name of ENGINES) {
     if (name === 'auto' || name === 'cpu') continue;
     try {
-      const { description } = await openEngine(name, { threads: options.threads });
+      const { threads, verbose, device } = options;
+      // TensorFlow is started once, so it is started on the device that it may be chosen for.
+      const first = name === 'tensorflow' && engine !== 'libtorch' ? { device } : {};
+      const { description } = await openEngine(name, { threads, verbose, ...first });
       states.push({ name, description });
     } catch (error) {
       if (!(error instanceof AlitokError)) throw error;
@@ -146,7 +149,7 @@ async function allOperators(engine: EngineName, options: EngineOptions): Promise
  */
 export async function examine(engine: EngineChoice, options: EngineOptions): Promise<Examination> {
   const machine = await describeMachine();
-  const engines = await engineStates(options);
+  const engines = await engineStates(engine, options);
   const chosen = await openEngine(engine, options);
   const limits = await measureLimits(options.precision);
   const onCpu = currentDevice() === 'cpu';

@@ -5,7 +5,7 @@ import { registerCompositions } from './ops/define.js';
 import './ops/index.js';
 import { libtorchDevices, startLibtorch } from './libtorch.js';
 import type { EngineOptions } from './options.js';
-import { startTensorFlow } from './tensorflow.js';
+import { startTensorFlow, tensorflowDevices } from './tensorflow.js';
 import { startWasm } from './wasm.js';
 
 export type { EngineOptions } from './options.js';
@@ -21,8 +21,7 @@ const start: Record<EngineName, (options: EngineOptions) => Promise<Omit<Engine,
     description: startLibtorch({ threads, ...options }),
     threads,
   }),
-  // TensorFlow always uses all processors.
-  tensorflow: async () => ({ description: startTensorFlow(), threads: availableParallelism() }),
+  tensorflow: async (options) => startTensorFlow(options),
   wasm: async (options) => ({
     description: `tfjs-backend-wasm ${tf.version_core}`,
     threads: await startWasm(options),
@@ -32,26 +31,31 @@ const start: Record<EngineName, (options: EngineOptions) => Promise<Omit<Engine,
 
 /** The devices of this machine that an engine can use. */
 export function devices(): string[] {
-  try {
-    return libtorchDevices();
-  } catch (error) {
-    if (error instanceof EngineError) return ['cpu'];
-    throw error;
-  }
+  for (const list of [libtorchDevices, tensorflowDevices])
+    try {
+      const found = list();
+      if (found.length > 1) return found;
+    } catch (error) {
+      if (!(error instanceof EngineError)) throw error;
+    }
+  return ['cpu'];
 }
 
 /** The device that the current engine computes on, one of `devices()`. */
 export function currentDevice(): string {
-  return (tf.backend() as { device?: string }).device ?? 'cpu'; // only libtorch has others
+  return (tf.backend() as { device?: string }).device ?? 'cpu'; // only libtorch and tensorflow have others
 }
 
-/** Throws EngineError if the options need libtorch. */
+/** The engines that can compute on other devices than the CPU. */
+const WITH_DEVICES: readonly EngineName[] = ['libtorch', 'tensorflow'];
+
+/** Throws EngineError if the options need another engine. */
 function refuse(
   name: EngineName,
   { device = 'cpu', precision = 'float32', tf32 = false }: EngineOptions,
 ): void {
   const asked = [
-    device === 'cpu' ? '' : `${option('device', device)}`,
+    device === 'cpu' || WITH_DEVICES.includes(name) ? '' : `${option('device', device)}`,
     precision === 'float32' ? '' : `${option('precision', precision)}`,
     tf32 ? `${option('tf32')}` : '',
   ].filter((option) => option !== '');
@@ -71,7 +75,7 @@ export interface Engine {
 
 /**
  * Starts an engine and makes it the current one. `auto` picks the fastest that is installed: libtorch, tensorflow, wasm.
- * `threads` defaults to all processors; only libtorch and wasm can use fewer. Throws EngineError with the remedy if the chosen
+ * `threads` defaults to all processors; libtorch, tensorflow and wasm can use fewer. Throws EngineError with the remedy if the chosen
  * engine cannot run.
  */
 export async function openEngine(

@@ -1,6 +1,7 @@
 import { totalmem } from 'node:os';
 import * as tf from '@tensorflow/tfjs';
-import { EngineError, option } from '../errors.js';
+import { chooseDevice, deviceNames } from './devices.js';
+import { setDefaults } from './environment.js';
 import { LibtorchBackend } from './libtorch/backend.js';
 import { loadNative, type Native } from './libtorch/bridge.js';
 import { registerKernels } from './libtorch/kernels/index.js';
@@ -12,41 +13,21 @@ import type { EngineOptions } from './options.js';
  */
 const SPINS = '20000';
 
-/** Sets environment variables that the libraries read when they are loaded, unless the user has set them. */
-function setEnvironment(deterministic: boolean): void {
-  const { env } = process;
-  env.GOMP_SPINCOUNT ??= SPINS;
+/** The variables of the environment for PyTorch and its libraries, by name. */
+const environment = (deterministic: boolean) => ({
+  GOMP_SPINCOUNT: SPINS,
   // Steps of many sizes fragment memory in blocks of fixed size until a batch no longer fits; pages that are mapped on demand
-  // do not fragment. PyTorch has used the first name since 2.9, and still reads the second.
-  if (!env.PYTORCH_ALLOC_CONF) env.PYTORCH_CUDA_ALLOC_CONF ??= 'expandable_segments:True';
-  if (deterministic) env.CUBLAS_WORKSPACE_CONFIG ??= ':4096:8'; // the only workspaces with a fixed order of sums
-}
+  // do not fragment. PyTorch has used another name since 2.9 (PYTORCH_ALLOC_CONF), and still reads this one.
+  PYTORCH_CUDA_ALLOC_CONF: process.env.PYTORCH_ALLOC_CONF ? undefined : 'expandable_segments:True',
+  CUBLAS_WORKSPACE_CONFIG: deterministic ? ':4096:8' : undefined, // the only workspaces with a fixed order of sums
+});
 
 /** The share of the machine's memory that the allocator may cache for later tensors. */
 const KEPT_MEMORY = 1 / 4;
 
 /** The devices that PyTorch can use. Throws EngineError if it does not load. */
 export function libtorchDevices(): string[] {
-  const count = loadNative().cudaDevices();
-  return ['cpu', ...Array.from({ length: count }, (_, i) => `cuda:${i}`)];
-}
-
-/**
- * `cuda` is the first CUDA device, or the one for this process's rank on this machine. It is the default if there is a CUDA
- * device. Throws EngineError.
- */
-function chooseDevice(native: Native, wanted: string | undefined, localRank = 0): string {
-  const devices = native.cudaDevices();
-  const own = `cuda:${devices > 0 ? localRank % devices : 0}`;
-  const device = wanted === 'cuda' ? own : (wanted ?? (devices > 0 ? own : 'cpu'));
-  const [, index] = /^cuda:(\d+)$/.exec(device) ?? [];
-  if (device !== 'cpu' && index === undefined)
-    throw new EngineError(`${option('device', device)} is not a device; choose cpu, cuda, or cuda:N`);
-  if (index !== undefined && Number(index) >= devices)
-    throw new EngineError(
-      `${option('device', wanted)}: this PyTorch sees ${devices === 0 ? 'no CUDA device' : `${devices} CUDA devices`}; choose ${devices === 0 ? `${option('device', 'cpu')}, or install a PyTorch with CUDA` : `cuda:0 to cuda:${devices - 1}`}`,
-    );
-  return device;
+  return deviceNames(loadNative().cudaDevices());
 }
 
 /** Why our own kernels (native/cuda) cannot run on a device; undefined if they can. */
@@ -63,9 +44,9 @@ function withoutKernels(native: Native, device: string): string | undefined {
 export function startLibtorch(options: EngineOptions & { threads: number }): string {
   const { threads, precision = 'float32' } = options;
   const { tf32 = false, deterministic = false } = options;
-  setEnvironment(deterministic);
+  setDefaults(environment(deterministic));
   const native = loadNative();
-  const device = chooseDevice(native, options.device, options.localRank);
+  const device = chooseDevice(options, native.cudaDevices(), 'this PyTorch', 'install a PyTorch with CUDA');
   native.setThreads(threads);
   native.deterministic(deterministic);
   if (!tf.findBackendFactory('libtorch')) {

@@ -1,4 +1,4 @@
-/** How an engine computes. Only libtorch supports other devices and precisions than `cpu` and float32. */
+/** How an engine computes. Only libtorch and tensorflow support other devices than `cpu`, and only libtorch other precisions than float32. */
 export interface EngineOptions {
   /** The number of processors to use; all by default. */
   threads?: number;
@@ -12,6 +12,8 @@ export interface EngineOptions {
   tf32?: boolean;
   /** Whether CUDA uses only algorithms that give the same bits each time. */
   deterministic?: boolean;
+  /** Whether the log messages of TensorFlow are printed. */
+  verbose?: boolean;
   /** Receives warnings about work that is slower than it could be; by default Node.js's `process.emitWarning`. */
   warn?: (message: string) => void;
   /** Told which engine was started, on which device, and why others were not. */

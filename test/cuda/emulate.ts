@@ -5,11 +5,11 @@ import { dirname, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 // @ts-expect-error plain JavaScript, which runs while packages are being installed
-import { compileObjects, runCompiler } from '../../src/engine/libtorch/native/compile.js';
-// @ts-expect-error plain JavaScript, which runs while packages are being installed
 import * as native from '../../src/engine/libtorch/native/libtorch.js';
 // @ts-expect-error plain JavaScript, which runs while packages are being installed
 import { kernelText } from '../../src/engine/libtorch/native/nvcc.js';
+// @ts-expect-error plain JavaScript, which runs while packages are being installed
+import { compileObjects, runCompiler } from '../../src/engine/native/compile.js';
 
 // Compiles the CUDA kernels for the CPU (emulator.h).
 

@@ -21,6 +21,7 @@ const NOT_RUN: Record<string, string> = {
   'npx vitest': 'runs tests like these',
   'npm link': 'changes the machine; package.test.ts installs the package and runs it',
   'npm run build:libtorch': 'compiles for minutes; `npm run setup` does it where there is a libtorch',
+  'npm explore': 'needs an installed package; `npm run setup` does the same where there is a TensorFlow',
   'apt-get install': 'changes the machine',
   'pip install': 'changes the machine',
   'node test/bench/': 'measures for minutes',
@@ -63,7 +64,9 @@ const { scripts } = JSON.parse(await readFile(repository('package.json'), 'utf8'
 /** A documented command line as it is run: the same command and files, at a size that takes seconds. */
 function made(line: string): string[] {
   const script = /^npm run (\w+)$/.exec(line)?.[1];
-  const [first, ...words] = wordsOf(script ? scripts[script].replace('node bin/alitok.js', 'alitok') : line);
+  const [first, ...words] = wordsOf(
+    script ? scripts[script].replace(/^.*node bin\/alitok\.js/, 'alitok') : line,
+  );
   expect(first).toBe('alitok');
   const small = words.map((word, i) => SMALL[words[i - 1]] ?? word.replace(/^(sample:\d+):\d+$/, '$1:2'));
   if (words.includes('generation') && words.includes('-g') && !words.includes('--count'))

@@ -57,7 +57,7 @@ beforeAll(async () => {
 });
 
 describe('the package', () => {
-  it('contains only the files needed to run and to build the libtorch engine', () => {
+  it('contains only the files needed to run and to build the optional engines', () => {
     const paths = packed.files.map(({ path }) => path);
     for (const path of [
       'bin/alitok.js',
@@ -69,8 +69,11 @@ describe('the package', () => {
     ])
       expect(paths).toContain(path);
     expect(paths).toContain('dist/files/heartbeat.js');
-    expect(paths).toContain('src/engine/libtorch/native/bridge.cc');
-    expect(paths.filter((path) => /^test|\.map$|\.node$|^docs|\.ts$(?<!\.d\.ts)/.test(path))).toEqual([]);
+    for (const path of ['libtorch/native/bridge.cc', 'tensorflow/native/module.cc', 'native/compile.js'])
+      expect(paths).toContain(`src/engine/${path}`);
+    expect(
+      paths.filter((path) => /^test|\.map$|\.node|node_modules|^docs|\.ts$(?<!\.d\.ts)/.test(path)),
+    ).toEqual([]);
     expect(packed.size).toBeLessThan(2e6);
   });
 

@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { chmod, cp, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { chmod, cp, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 
@@ -9,7 +9,7 @@ source=; object=
 while [ $# -gt 0 ]; do
   case $1 in
     --version) exit ;;
-    *.o) source=$1 ;;
+    *.o | *.cc) source=$1 ;;
     -c) source=$2; shift ;;
     -o) object=$2; shift ;;
   esac
@@ -20,15 +20,21 @@ basename "$source" >> "$(dirname "$0")/compiled"
 cp "$source" "$object"
 `;
 
-const NATIVE = 'project/src/engine/libtorch/native';
-const SCRIPTS = ['build.js', 'compile.js', 'libtorch.js', 'nvcc.js'];
+/** The engines that are built, with the variable that names the library of each. */
+const VARIABLES = { libtorch: 'LIBTORCH', tensorflow: 'TENSORFLOW' };
+export type NativeEngine = keyof typeof VARIABLES;
 
-/** A folder for the bridge's build scripts, with a fake compiler and fake headers of Node.js. */
+const nativeOf = (engine: NativeEngine) => `src/engine/${engine}/native`;
+
+/** A folder for the build scripts of an engine, with a fake compiler and fake headers of Node.js. */
 export class NativeProject {
-  private constructor(readonly folder: string) {}
+  private constructor(
+    readonly folder: string,
+    private readonly engine: NativeEngine,
+  ) {}
 
-  static async create(): Promise<NativeProject> {
-    const project = new NativeProject(await mkdtemp(join(tmpdir(), 'native-')));
+  static async create(engine: NativeEngine = 'libtorch'): Promise<NativeProject> {
+    const project = new NativeProject(await mkdtemp(join(tmpdir(), 'native-')), engine);
     await project.script('compiler', COMPILER);
     return project;
   }
@@ -51,25 +57,32 @@ export class NativeProject {
     await chmod(this.at(name), 0o755);
   };
 
-  /** Makes a fresh copy of the build scripts beside sources. */
+  /** Makes a fresh copy of the build scripts, without the sources beside them, and writes other sources. */
   copyScripts = async (sources: Record<string, string>) => {
     await rm(this.at('project'), { recursive: true, force: true });
     await this.files({ 'napi/node_api.h': '', 'project/package.json': '{"type": "module"}' });
-    for (const name of SCRIPTS) await cp(`src/engine/libtorch/native/${name}`, this.at(`${NATIVE}/${name}`));
+    for (const folder of ['src/engine/native', nativeOf(this.engine)])
+      for (const name of await readdir(folder))
+        if (/\.c?js$/.test(name)) await cp(`${folder}/${name}`, this.at(`project/${folder}/${name}`));
     await this.files(
-      Object.fromEntries(Object.entries(sources).map(([name, text]) => [`${NATIVE}/${name}`, text])),
+      Object.fromEntries(
+        Object.entries(sources).map(([name, text]) => [`project/${nativeOf(this.engine)}/${name}`, text]),
+      ),
     );
   };
 
   /** Runs build.js and returns what it compiled and linked, and its output. */
-  build = async (libtorch: string, { args = ['--if-found'], env = {} as NodeJS.ProcessEnv } = {}) => {
+  build = async (library: string, { args = ['--if-found'], env = {} as NodeJS.ProcessEnv } = {}) => {
     const { at } = this;
     await writeFile(at('compiled'), '');
-    const { stdout, stderr, status } = spawnSync(process.execPath, [at(`${NATIVE}/build.js`), ...args], {
+    const script = at(`project/${nativeOf(this.engine)}/build.js`);
+    const { stdout, stderr, status } = spawnSync(process.execPath, [script, ...args], {
       encoding: 'utf8',
       env: {
         ...process.env,
-        ...{ LIBTORCH: libtorch && at(libtorch), CXX: at('compiler'), NAPI_INCLUDE: at('napi'), ...env },
+        ...{ CXX: at('compiler'), NAPI_INCLUDE: at('napi') },
+        [VARIABLES[this.engine]]: library && at(library),
+        ...env,
       },
     });
     return { made: await this.compiled(), said: `${stdout}${stderr}`, status };

@@ -121,14 +121,16 @@ function endWithLauncher(): void {
 
 /** The options of an engine, as the command line gives them. */
 export function engineOptions({ options, log }: Pick<Invocation<object>, 'options' | 'log'>): EngineOptions {
-  const { threads, device, precision, tf32, deterministic } = options;
+  const { threads, device, precision, tf32, deterministic, verbose } = options;
   const debug = log.debug && ((message: string) => log.debug!('engine', message));
   debug?.(environmentText(process.env));
-  return { threads, device, precision, tf32, deterministic, warn: (message) => log.warn(message), debug };
+  const warn = (message: string) => log.warn(message);
+  return { threads, device, precision, tf32, deterministic, verbose, warn, debug };
 }
 
 /** Variables of the environment that change how engines compute. */
-const ENGINE_VARIABLES = /^(ALITOK|CUDA|CUBLAS|GOMP|MKL|NCCL|OMP|OPENBLAS|PYTORCH|TORCH)_/;
+const ENGINE_VARIABLES =
+  /^(ALITOK|CUDA|CUBLAS|GOMP|MKL|NCCL|OMP|OPENBLAS|PYTORCH|TF_(CPP|CUDNN|ENABLE|FORCE_GPU|GPU|NUM|XLA)|TORCH)_/;
 
 /** The environment of an engine, in one line. */
 function environmentText(environment: NodeJS.ProcessEnv): string {

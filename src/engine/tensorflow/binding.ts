@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
 import util from 'node:util';
@@ -42,6 +43,20 @@ interface NodeData extends Handle {
   refCount: number;
 }
 
+/** Our native module (native/module.cc), which has tfjs-node's binding in it. */
+export interface Native {
+  /** TensorFlow's version. */
+  version: string;
+  /** The version of CUDA that TensorFlow was built for; '' if without CUDA, `unknown` if its files do not say. */
+  cuda: string;
+  /** The number of CUDA devices that the driver reports. */
+  cudaDevices(): number;
+  /** Starts TensorFlow with a serialized ConfigProto. `devices` has TensorFlow's names of its devices. */
+  start(config: Uint8Array): Binding & { devices: string[] };
+  /** Makes all operations run on the CPU, or where TensorFlow puts them. */
+  computeOnCpu(on: boolean): void;
+}
+
 /** What tfjs-node's backend has besides tfjs's interface. */
 export interface NodeBackend extends tf.KernelBackend {
   readonly binding: Binding;
@@ -50,45 +65,92 @@ export interface NodeBackend extends tf.KernelBackend {
   createOutputTensor(handle: Handle): tf.Tensor;
 }
 
-/** tfjs-node as it is loaded. */
+/** tfjs-node as it is installed: its name, version and folder, and the native module of its own installation, if any. */
 export interface NodePackage {
   name: string;
   version: string;
-  binding: Binding;
-  NodeJSKernelBackend: new (binding: Binding, packageName: string) => NodeBackend;
+  path: string;
+  downloaded?: string;
 }
 
-const PACKAGES = ['@tensorflow/tfjs-node-gpu', '@tensorflow/tfjs-node'];
+const require = createRequire(import.meta.url);
+const inPackage = (path: string) => fileURLToPath(new URL(`../../../${path}`, import.meta.url));
 
 /** In dist, also when a test runs the sources. */
-const MODULE = fileURLToPath(new URL('../../../dist/engine/tensorflow/binding.node', import.meta.url));
+const MODULE = inPackage('dist/engine/tensorflow/binding.node');
+/** Built beside it (native/quiet.cc). */
+const QUIET = inPackage('dist/engine/tensorflow/quiet.node');
+/** Shared with the build. */
+const { findPackage, PACKAGES } = require(inPackage('src/engine/tensorflow/native/package.cjs')) as {
+  findPackage(names?: readonly string[]): NodePackage | undefined;
+  PACKAGES: readonly string[];
+};
 
-/** Functions of Node.js that tfjs-node (4.22) calls and that Node.js 23 removed. */
-const REMOVED = { isNullOrUndefined: (x: unknown) => x === null || x === undefined, isArray: Array.isArray };
+/** The command that builds the engine, in a clone and in a project that has alitok installed. */
+export const BUILD = existsSync(inPackage('tsconfig.json'))
+  ? 'run "npm run build:tensorflow"'
+  : 'run "npm explore alitok -- npm run build:tensorflow"';
 
-function restoreUtilities(): void {
-  for (const [name, run] of Object.entries(REMOVED))
-    if (!(name in util)) Object.assign(util, { [name]: run });
+/**
+ * Loads the native module that was built, and with it TensorFlow; undefined if there is none.
+ * Throws EngineError with the remedy if it does not load.
+ * @param verbose whether TensorFlow may print meanwhile
+ */
+export function loadNative(verbose = false, module = MODULE): Native | undefined {
+  if (!existsSync(module)) return undefined;
+  if (verbose) return load<Native>(module);
+  return load<{ quietly<T>(run: () => T): T }>(QUIET).quietly(() => load<Native>(module));
 }
 
-/** Loads the JavaScript of tfjs-node and the binding that was built. Throws EngineError with the remedy. */
-export function loadPackage(): NodePackage {
-  const require = createRequire(import.meta.url);
-  for (const name of PACKAGES) {
-    let file: string;
-    try {
-      file = require.resolve(`${name}/package.json`);
-    } catch {
-      continue;
-    }
-    const { version } = require(file) as { version: string };
-    restoreUtilities();
-    const binding = require(MODULE) as Binding;
-    require(`${name}/dist/register_all_kernels.js`);
-    const { NodeJSKernelBackend } = require(`${name}/dist/nodejs_kernel_backend.js`) as NodePackage;
-    return { name, version, binding, NodeJSKernelBackend };
+/** The native module that tfjs-node has downloaded. Throws EngineError with the remedy if it does not load. */
+export const loadDownloaded = (module: string): Binding => load<Binding>(module);
+
+function load<T>(module: string): T {
+  try {
+    return require(module) as T;
+  } catch (cause) {
+    const why = (cause as Error).message.split('\n')[0];
+    const what = /undefined symbol|version `.*' not found/.test(why)
+      ? 'the binding was built against another TensorFlow than the one that is here'
+      : 'the TensorFlow that the binding was built against does not load';
+    throw new EngineError(`${what}; ${BUILD} again: ${why}`, { cause });
   }
-  throw new EngineError(`${option('engine', 'tensorflow')} needs ${PACKAGES.join(' or ')}`);
+}
+
+/** Finds tfjs-node. Throws EngineError with the remedy if it is not installed. */
+export function requirePackage(names = PACKAGES): NodePackage {
+  const found = findPackage(names);
+  if (!found) throw notBuilt();
+  return found;
+}
+
+/** The error for an engine that is not built. */
+export const notBuilt = (): EngineError =>
+  new EngineError(
+    `${option('engine', 'tensorflow')} is not built: install TensorFlow (pip install tensorflow) and ${BUILD}`,
+  );
+
+/** Functions of Node.js that tfjs-node (4.22) calls, and that Node.js 22 warns of and 23 began to remove. */
+const UTILITIES = {
+  isArray: Array.isArray,
+  isNullOrUndefined: (value: unknown) => value === null || value === undefined,
+};
+
+/** Puts functions without warnings in the place of those, in Node.js's module of utilities by default. */
+export function restoreUtilities(utilities: object = util): void {
+  Object.assign(utilities, UTILITIES);
+}
+
+/** Registers tfjs-node's kernels and returns its class of backends. */
+export function loadBackend({
+  path,
+}: NodePackage): new (
+  binding: Binding,
+  packageName: string,
+) => NodeBackend {
+  restoreUtilities();
+  require(`${path}/dist/register_all_kernels.js`);
+  return require(`${path}/dist/nodejs_kernel_backend.js`).NodeJSKernelBackend;
 }
 
 /** An error of one line for a failure in TensorFlow, with its own message. If memory ran out, it says what to lower. */

@@ -1,7 +1,7 @@
 import { readFile, rm, utimes, writeFile } from 'node:fs/promises';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 // @ts-expect-error plain JavaScript, which runs while packages are being installed
-import { CompilerError, compileObjects, NoCompiler } from '../../../src/engine/libtorch/native/compile.js';
+import { CompilerError, compileObjects, NoCompiler } from '../../../src/engine/native/compile.js';
 import { NativeProject } from '../../support/native-project.js';
 
 let project: NativeProject;

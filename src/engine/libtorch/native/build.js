@@ -1,18 +1,19 @@
 // Builds the bridge to PyTorch with the system's C++ compiler: `npm run build:libtorch`. With --if-found, a missing
 // libtorch or compiler is not an error, and nothing is done if nothing has changed.
 // Uses only Node.js, so that it also runs while packages are being installed.
-import {
-  existsSync,
-  mkdirSync,
-  readdirSync,
-  readFileSync,
-  renameSync,
-  statSync,
-  writeFileSync,
-} from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, renameSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join, sep } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { CompilerError, compileObjects, firstError, NoCompiler, runCompiler } from './compile.js';
+import {
+  findNodeHeaders,
+  ifFound,
+  NotFound,
+  ROOT,
+  readRecord,
+  runBuild,
+  timesOf,
+} from '../../native/build.js';
+import { CompilerError, compileObjects, firstError, runCompiler } from '../../native/compile.js';
 import {
   cudaHeaders,
   distributedFlags,
@@ -25,12 +26,10 @@ import {
 import { findNvcc, writeKernels } from './nvcc.js';
 
 const here = dirname(fileURLToPath(import.meta.url));
-const root = join(here, '../../../..');
-const output = join(root, 'dist/engine/libtorch/bridge.node');
+const output = join(ROOT, 'dist/engine/libtorch/bridge.node');
 const OBJECTS = `${output}.objects`;
 /** The record of what the bridge was built from, apart from the compiler, and whether the build failed. */
 const RECORD = `${output}.json`;
-const optional = process.argv.includes('--if-found');
 /** The one source that needs features that some builds of libtorch lack. */
 const DISTRIBUTED = 'distributed.cc';
 /** The one source whose interfaces an older PyTorch lacks: its measurements are left out then (src/engine/measurements.ts). */
@@ -46,9 +45,6 @@ const DEVICE = 'device.cc';
 
 const REMEDY =
   'install one (Debian, Ubuntu: apt-get install libtorch-dev; anywhere: pip install torch), or set LIBTORCH to its folder';
-
-/** There is no libtorch on this machine. */
-class NotFound extends Error {}
 
 function compileFlags(libtorch, nodeHeaders) {
   return [
@@ -90,42 +86,10 @@ function linkFlags(libtorch) {
   ];
 }
 
-/** The folder of Node.js's headers: $NAPI_INCLUDE, the one in their package, or the one beside Node.js. */
-function findNodeHeaders() {
-  const has = (path) => existsSync(join(path, 'node_api.h'));
-  const { NAPI_INCLUDE } = process.env;
-  if (NAPI_INCLUDE) {
-    if (has(NAPI_INCLUDE)) return NAPI_INCLUDE;
-    throw new Error(
-      `NAPI_INCLUDE is ${NAPI_INCLUDE}, but ${join(NAPI_INCLUDE, 'node_api.h')} does not exist`,
-    );
-  }
-  const found = [
-    join(root, 'node_modules/node-api-headers/include'),
-    join(dirname(process.execPath), '../include/node'),
-  ].find(has);
-  if (found) return found;
-  throw new Error(
-    'the headers of Node.js are missing: run "npm install node-api-headers", or set NAPI_INCLUDE to their folder',
-  );
-}
-
-function readRecord() {
-  try {
-    return JSON.parse(readFileSync(RECORD, 'utf8'));
-  } catch {
-    return {};
-  }
-}
-
-/** All files of this folder with their modification times. */
-const ownFiles = () =>
-  readdirSync(here, { recursive: true }).map((name) => `${name} ${statSync(join(here, name)).mtimeMs}`);
-
 async function build() {
-  const record = readRecord();
+  const record = readRecord(RECORD);
   // With --if-found, the libtorch that was named for the last build is used again.
-  const before = optional && record.named && isLibtorch(record.named) ? record.named : undefined;
+  const before = ifFound && record.named && isLibtorch(record.named) ? record.named : undefined;
   const named = process.env.LIBTORCH || before;
   const libtorch = findLibtorch(named);
   if (!libtorch) throw new NotFound(`no libtorch found: ${REMEDY}`);
@@ -133,9 +97,9 @@ async function build() {
   const conditions = fingerprint(libtorch);
   const headers = cudaHeaders(libtorch);
   const nvcc = headers && findNvcc(headers.major);
-  const from = [conditions, ...ownFiles(), JSON.stringify([headers, nvcc])].join('\n');
+  const from = [conditions, ...timesOf(here), JSON.stringify([headers, nvcc])].join('\n');
   // With --if-found, a build is not repeated if nothing has changed, even if it failed.
-  if (optional && record.from === from && (record.failed || existsSync(output))) return;
+  if (ifFound && record.from === from && (record.failed || existsSync(output))) return;
   const compiler = process.env.CXX || 'c++';
   const flags = compileFlags(libtorch, findNodeHeaders());
   await runCompiler(compiler, ['--version']);
@@ -232,11 +196,4 @@ async function make(libtorch, compiler, flags, conditions, headers, nvcc) {
   return parts.kernels ? kernels.devices : undefined;
 }
 
-try {
-  await build();
-} catch (error) {
-  if (!(optional && (error instanceof NotFound || error instanceof NoCompiler))) {
-    console.error(`build:libtorch: ${error.message}`);
-    process.exitCode = 1;
-  }
-}
+await runBuild('build:libtorch', build);

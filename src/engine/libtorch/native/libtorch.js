@@ -1,8 +1,10 @@
 // Finds PyTorch's C++ library on this machine and detects its features. Uses only Node.js.
 import { spawnSync } from 'node:child_process';
-import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { stampOf } from '../../native/build.js';
+import { pythonPackage } from '../../native/python.js';
 
 const here = dirname(fileURLToPath(import.meta.url));
 
@@ -18,13 +20,6 @@ export const isLibtorch = (path) => existsSync(join(path, CORE));
  * Otherwise looks in Python's torch package, then where Debian and Ubuntu put libtorch-dev; undefined if there is none.
  */
 export function findLibtorch(named = process.env.LIBTORCH) {
-  const python = () => {
-    for (const name of ['python3', '/usr/bin/python3', 'python']) {
-      const script = 'import importlib.util as u; print(u.find_spec("torch").submodule_search_locations[0])';
-      const { status, stdout } = spawnSync(name, ['-c', script], { encoding: 'utf8' });
-      if (status === 0) return stdout.trim();
-    }
-  };
   const debian = { include: ['/usr/include'], lib: undefined, core: '/usr/include/ATen/ATen.h' };
   const folder = (path) => ({
     include: [join(path, 'include')],
@@ -35,7 +30,7 @@ export function findLibtorch(named = process.env.LIBTORCH) {
     if (!isLibtorch(named)) throw new Error(`LIBTORCH is ${named}, but ${join(named, CORE)} does not exist`);
     return folder(named);
   }
-  const path = python();
+  const path = pythonPackage('torch');
   return [...(path ? [folder(path)] : []), debian].find(({ core }) => existsSync(core));
 }
 
@@ -49,9 +44,7 @@ export function fingerprint({ include, lib, core }) {
   const libraries = lib ? LIBRARIES.map((name) => join(lib, name)) : [];
   return [
     ...versions.filter((path) => existsSync(path)).map((path) => readFileSync(path, 'utf8')),
-    ...[core, ...libraries]
-      .filter((path) => existsSync(path))
-      .map((path) => `${path} ${statSync(path).size} ${statSync(path).mtimeMs}`),
+    ...[core, ...libraries].filter((path) => existsSync(path)).map(stampOf),
   ].join('\n');
 }
 

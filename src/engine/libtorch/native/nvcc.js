@@ -3,7 +3,7 @@ import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { CompilerError, firstError, runCompiler } from './compile.js';
+import { CompilerError, firstError, runCompiler } from '../../native/compile.js';
 
 /** The file that the kernels' text begins with. */
 const PRELUDE = 'prelude.cuh';
