@@ -24,7 +24,8 @@ const SLOW = [
   'e2e/report',
   'e2e/help',
   'tfjs/cuda',
-  'tfjs/suite',
+  'tfjs/libtorch',
+  'tfjs/tensorflow',
 ].map((name) => `${name}.test.ts`);
 
 /** Test files that run on a device, the most important first. */
