@@ -7,7 +7,7 @@ import { loadConvNeXtSmall, loadInception, loadLPIPS } from '../../src/checkpoin
 import { classifierTerm, lpipsTerm } from '../../src/models/judges/perceptual.js';
 import { antialiasedResize, tf1Resize } from '../../src/models/judges/resize.js';
 import { describeEngines } from '../support/engines.js';
-import { expectClose, NCHW_TO_NHWC, NHWC_TO_NCHW, openGolden } from './golden.js';
+import { expectClose, expectCloseGradient, NCHW_TO_NHWC, NHWC_TO_NCHW, openGolden } from './golden.js';
 import {
   writeConvNeXt,
   writeInceptionGraph,
@@ -69,7 +69,7 @@ describeEngines('perceptual networks goldens', () => {
     const [x, y] = [images('lpips.x'), images('lpips.y')];
     expectClose('value', lpips.distances(x, y), golden.values('lpips.value'));
     const gradient = tf.grad((y) => lpipsTerm(lpips)(x, y as tf.Tensor4D))(y);
-    expectClose('grad_y', gradient.transpose(NHWC_TO_NCHW), golden.values('lpips.grad_y'), 1e-3);
+    expectCloseGradient('grad_y', gradient.transpose(NHWC_TO_NCHW), golden.values('lpips.grad_y'));
     lpips.dispose();
   });
 
