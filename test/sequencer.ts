@@ -22,6 +22,7 @@ const SLOW = [
   'golden/perceptual',
   'e2e/libtorch',
   'e2e/report',
+  'e2e/tensorflow-pipeline',
   'e2e/help',
   'tfjs/cuda',
   'tfjs/libtorch',

@@ -1,5 +1,5 @@
 import type * as tf from '@tensorflow/tfjs';
-import { backend_util, util } from '@tensorflow/tfjs';
+import { backend_util, tensor1d, util } from '@tensorflow/tfjs';
 import { int, Type, type } from '../backend.js';
 import type { Handle } from '../binding.js';
 import { type Kernel, leaveToHost, register } from './register.js';
@@ -58,10 +58,11 @@ export function registerSelection(): void {
   register<Multinomial>('Multinomial', ({ logits }, { numSamples, seed, normalized }, kernel) => {
     const { handle, use, ints, out } = kernel;
     const weights = normalized ? use('Log', [handle(logits)]) : handle(logits);
-    const state = ints([Math.floor(seed * 2 ** 31) | 0, 0]);
-    return out(
-      use('StatelessMultinomial', [weights, ints(numSamples), state], [type('output_dtype', Type.int32)]),
-    );
+    const state = tensor1d([Math.trunc(seed), (seed % 1) * 2 ** 31], 'int32');
+    const type32 = [type('output_dtype', Type.int32)];
+    const drawn = use('StatelessMultinomial', [weights, ints(numSamples), handle(state)], type32);
+    state.dispose();
+    return out(drawn);
   });
   const isFloat = ({ x }: Record<string, tf.TensorInfo>) => x.dtype === 'float32';
   leaveToHost('Unique', isFloat); // TensorFlow tells one NaN from another
