@@ -80,6 +80,11 @@ describe.skipIf(!canRun('tensorflow'))('kernels of the tensorflow engine', () =>
       });
     });
 
+    it('pools integers', () => {
+      const x = tf.tensor4d([3, 1, 4, 1], [1, 2, 2, 1], 'int32');
+      expect([...tf.maxPool(x, 2, 1, 'valid').dataSync()]).toEqual([4]);
+    });
+
     it('gather refuses rows that do not exist', () => {
       const x = numbers([4, 2]);
       for (const index of [4, -1])

@@ -1,4 +1,4 @@
-import { backend_util } from '@tensorflow/tfjs';
+import { backend_util, type TensorInfo } from '@tensorflow/tfjs';
 import { LeftToHost } from '../../host/kernels.js';
 import { int, text } from '../backend.js';
 import type { Attribute } from '../binding.js';
@@ -60,10 +60,17 @@ function registerConvolutions(): void {
 
 type Pooling = Window & { filterSize: number | [number, number] };
 
-/** TensorFlow's attributes of a pooling of images of shape `x` (B, H, W, C). Other padding than its own is left to tfjs. */
-function pooling(x: readonly number[], { filterSize, strides, pad, dimRoundingMode }: Pooling): Attribute[] {
-  const info = backend_util.computePool2DInfo(x as Shape4D, filterSize, strides, 1, pad, dimRoundingMode);
-  if (isUnusual(info)) throw new LeftToHost();
+/** TensorFlow's attributes of a pooling of images x (B, H, W, C). Integers, and other padding than its own, are left to tfjs. */
+function pooling(x: TensorInfo, { filterSize, strides, pad, dimRoundingMode }: Pooling): Attribute[] {
+  const info = backend_util.computePool2DInfo(
+    x.shape as Shape4D,
+    filterSize,
+    strides,
+    1,
+    pad,
+    dimRoundingMode,
+  );
+  if (x.dtype !== 'float32' || isUnusual(info)) throw new LeftToHost();
   return [
     int('ksize', [1, info.filterHeight, info.filterWidth, 1]),
     int('strides', [1, info.strideHeight, info.strideWidth, 1]),
@@ -77,16 +84,16 @@ const isUnusual = ({ outShape, padInfo }: { outShape: number[]; padInfo: { type:
 
 function registerPooling(): void {
   register<Pooling>('AvgPool', ({ x }, attributes, { handle, use, out }) =>
-    out(use('AvgPool', [handle(x)], pooling(x.shape, attributes))),
+    out(use('AvgPool', [handle(x)], pooling(x, attributes))),
   );
   register<Pooling>('AvgPoolGrad', ({ dy, input }, attributes, { handle, use, ints, out }) =>
-    out(use('AvgPoolGrad', [ints(input.shape), handle(dy)], pooling(input.shape, attributes))),
+    out(use('AvgPoolGrad', [ints(input.shape), handle(dy)], pooling(input, attributes))),
   );
   // TensorFlow's MaxPool ignores NaN. The mean of a window is NaN if one of its values is, and is computed as fast. It is also
   // NaN for infinities of both signs, where the model has diverged as well.
   register<Pooling>('MaxPool', ({ x }, attributes, kernel) => {
     const { handle, use, last, out } = kernel;
-    const window = pooling(x.shape, attributes);
+    const window = pooling(x, attributes);
     const mean = use('AvgPool', [handle(x)], window);
     const y = use('MaxPool', [handle(x)], window);
     return out(last('SelectV2', [use('IsNan', [mean]), mean, y]));
@@ -96,9 +103,7 @@ function registerPooling(): void {
     const { handle, use, last, number, out } = kernel;
     const x = handle(input);
     const comparable = last('SelectV2', [use('IsNan', [x]), number(Number.POSITIVE_INFINITY), x]);
-    return out(
-      last('MaxPoolGrad', [comparable, handle(output), handle(dy)], pooling(input.shape, attributes)),
-    );
+    return out(last('MaxPoolGrad', [comparable, handle(output), handle(dy)], pooling(input, attributes)));
   });
   type Size3D = number | [number, number, number];
   type Pooling3D = { filterSize: Size3D; strides: Size3D } & {
