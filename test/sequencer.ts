@@ -22,9 +22,11 @@ const SLOW = [
   'golden/perceptual',
   'e2e/libtorch',
   'e2e/report',
+  'e2e/tensorflow-pipeline',
   'e2e/help',
   'tfjs/cuda',
-  'tfjs/suite',
+  'tfjs/libtorch',
+  'tfjs/tensorflow',
 ].map((name) => `${name}.test.ts`);
 
 /** Test files that run on a device, the most important first. */

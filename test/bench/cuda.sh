@@ -138,7 +138,7 @@ run_part() {
       stage curves 60 node test/bench/curves.js --device "$device" $curves
       stage curves-bf16 60 node test/bench/curves.js --device "$device" --precision bf16 $curves
       ;;
-    tfjs) stage tfjs 90 node node_modules/vitest/vitest.mjs run test/tfjs/suite.test.ts ;;
+    tfjs) stage tfjs 90 node node_modules/vitest/vitest.mjs run test/tfjs/libtorch.test.ts ;;
     *)
       echo "there is no stage $1; choose of $ALL"
       exit 2

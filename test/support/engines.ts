@@ -5,9 +5,16 @@ import { type EngineName, type EngineOptions, openEngine } from '../../src/engin
 import { pretendCuda } from '../aten/pretend-cuda.js';
 import { loadEmulated } from '../cuda/emulate.js';
 
+/** Whether an engine's native module was built. */
+const built = (module: string) =>
+  existsSync(fileURLToPath(new URL(`../../dist/engine/${module}.node`, import.meta.url)));
+
 /** The engines this machine can run, or those that ALITOK_TEST_ENGINES names (comma separated). */
-const BRIDGE = fileURLToPath(new URL('../../dist/engine/libtorch/bridge.node', import.meta.url));
-const here = ['wasm', ...(existsSync(BRIDGE) ? ['libtorch'] : [])];
+const here = [
+  'wasm',
+  ...(built('libtorch/bridge') ? ['libtorch'] : []),
+  ...(built('tensorflow/binding') ? ['tensorflow'] : []),
+];
 const engines = (process.env.ALITOK_TEST_ENGINES?.split(',') ?? here) as EngineName[];
 
 /** Values of ALITOK_TEST_DEVICE for a pretended CUDA device (aten/pretend-cuda.ts), without and with our own kernels. */

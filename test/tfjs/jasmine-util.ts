@@ -1,14 +1,15 @@
 import * as tf from '@tensorflow/tfjs';
 import { afterAll, afterEach, beforeAll, beforeEach, type describe as suite } from 'vitest';
 
-// Replaces tfjs-core's own jasmine_util, which needs jasmine, for its tests: one environment, one backend.
+// Replaces tfjs-core's own jasmine_util, which needs jasmine, for its tests: one environment, the backend that suite.ts has started.
 
 interface Constraints {
   predicate?: (environment: { name: string; backendName: string; isDataSync: boolean }) => boolean;
   flags?: Record<string, unknown>;
 }
 
-const ENVIRONMENT = { name: 'libtorch', backendName: 'libtorch', isDataSync: true };
+const backend = tf.getBackend();
+const ENVIRONMENT = { name: backend, backendName: backend, isDataSync: true };
 
 export const ALL_ENVS: Constraints = {};
 export const NODE_ENVS: Constraints = {};
@@ -29,7 +30,7 @@ export function describeWithFlags(
     beforeAll(async () => {
       tf.env().reset();
       tf.env().set('IS_TEST', true);
-      await tf.setBackend(ENVIRONMENT.backendName);
+      await tf.setBackend(backend);
       // Like tfjs-core's engine between suites: some tests count live tensors.
       Object.assign(tf.engine().state, {
         numTensors: 0,

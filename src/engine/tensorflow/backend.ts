@@ -113,7 +113,7 @@ export class TensorFlow {
   /** A list of integers, or one integer. Kept, so it must be one of few. */
   ints(values: number | readonly number[]): Handle {
     const key = typeof values === 'number' ? values : `[${values.join()}]`;
-    return this.constant(`int32 ${key}`, () => this.uploadInt(values));
+    return this.constant(`int32 ${key}`, () => this.uploadInts(values));
   }
 
   /** A float32 number. Kept, so it must be one of few. */
@@ -137,7 +137,7 @@ export class TensorFlow {
   }
 
   /** A list of integers, or one integer. The caller frees it. */
-  uploadInt(values: number | readonly number[]): Handle {
+  uploadInts(values: number | readonly number[]): Handle {
     return typeof values === 'number'
       ? this.create([], Type.int32, Int32Array.of(values))
       : this.create([values.length], Type.int32, Int32Array.from(values));

@@ -1,8 +1,8 @@
 import { backend_util, type TensorInfo } from '@tensorflow/tfjs';
+import { LeftToHost } from '../../host/kernels.js';
 import { frozenConv2dOp } from '../../ops/frozen.js';
 import { ScalarType } from '../backend.js';
 import type { TensorId } from '../bridge.js';
-import { LeftToHost } from './host.js';
 import { fusedOutput } from './matmul.js';
 import { rounded } from './products.js';
 import { implement, type Kernel, PYTORCH, register } from './register.js';

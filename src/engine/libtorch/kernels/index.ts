@@ -1,10 +1,10 @@
+import { registerHost } from '../../host/kernels.js';
 import { registerAttention } from './attention.js';
 import { registerConvolution } from './convolution.js';
 import { registerDrawing } from './drawing.js';
 import { registerDropout } from './dropout.js';
 import { registerElementwise } from './elementwise.js';
 import { registerGeneratorStep } from './generator-step.js';
-import { registerHost } from './host.js';
 import { registerLayout } from './layout.js';
 import { registerLinear } from './linear.js';
 import { registerLookup } from './lookup.js';
@@ -29,5 +29,5 @@ export function registerKernels(): void {
   registerLookup();
   registerDrawing();
   registerOptimizer();
-  registerHost();
+  registerHost('libtorch');
 }

@@ -1,7 +1,7 @@
 import { backend_util, type TensorInfo, util } from '@tensorflow/tfjs';
+import type { Inputs } from '../../host/kernels.js';
 import { ScalarType } from '../backend.js';
 import type { TensorId } from '../bridge.js';
-import type { Inputs } from './host.js';
 import { type Kernel, register } from './register.js';
 
 type Transposes = { transposeA: boolean; transposeB: boolean };

@@ -1,8 +1,8 @@
 import * as tf from '@tensorflow/tfjs';
+import { type Inputs, isHostType, LeftToHost, type Result, runOnHost } from '../../host/kernels.js';
 import type { InputsOf, Operation, ResultOf } from '../../ops/define.js';
 import type { LibtorchBackend } from '../backend.js';
 import type { Argument, TensorId } from '../bridge.js';
-import { type Inputs, isHostType, LeftToHost, type Result, runOnHost } from './host.js';
 
 /** What a kernel calls: operators by name, on the PyTorch tensors behind tfjs's. */
 export class Kernel {

@@ -126,12 +126,12 @@ export function registerAttention(): void {
     out(use('Fill', [ints(shape), number(0)])),
   );
   implement(cacheWriteOp, (inputs, { position }, kernel) => {
-    const { handle, use, ints, changingInt, number, reshape, out } = kernel;
+    const { handle, use, ints, changingInts, number, reshape, out } = kernel;
     const [cache, update] = [handle(inputs.cache), handle(inputs.update)];
     const [batch, count] = update.shape;
     const capacity = cache.shape[1];
     const first = use('Range', [ints(0), ints(batch * capacity), ints(capacity)]);
-    const written = use('Range', [changingInt(position), changingInt(position + count), ints(1)]);
+    const written = use('Range', [changingInts(position), changingInts(position + count), ints(1)]);
     const rows = use('AddV2', [reshape(first, [batch, 1]), written]);
     writeRows(kernel, cache, reshape(rows, [-1]), update);
     return out(use('Fill', [ints([0]), number(0)]));

@@ -12,13 +12,13 @@ const AS_UINT32 = [type('type', Type.uint32)];
  * integers wrap and shift as the hash requires, and TensorFlow keeps them on the device, unlike signed ones.
  */
 export function dropoutFactors(
-  { use, last, ints, changingInt, number, free }: Kernel,
+  { use, last, ints, changingInts, number, free }: Kernel,
   shape: readonly number[],
   rate: number,
   seed: number,
 ): Handle {
   const word = (value: number) => use('Bitcast', [ints(value | 0)], AS_UINT32);
-  const start = use('Bitcast', [changingInt(Math.imul(seed, 0x9e3779b1))], AS_UINT32);
+  const start = use('Bitcast', [changingInts(Math.imul(seed, 0x9e3779b1))], AS_UINT32);
   const counted = use('Range', [ints(0), ints(sizeOf(shape as number[])), ints(1)]);
   const mix = (h: Handle, shift: number) => {
     const mixed = use('BitwiseXor', [h, use('RightShift', [h, word(shift)])]);

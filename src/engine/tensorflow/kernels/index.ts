@@ -8,9 +8,11 @@ import { registerLinear } from './linear.js';
 import { registerLookup } from './lookup.js';
 import { registerNormalization } from './normalization.js';
 import { registerOptimizer } from './optimizer.js';
+import { registerTfjs } from './tfjs.js';
 
 /** Registers all our kernels for the tensorflow engine. */
 export function registerKernels(): void {
+  registerTfjs();
   registerActivation();
   registerAttention();
   registerDrawing();

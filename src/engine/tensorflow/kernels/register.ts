@@ -1,10 +1,8 @@
 import * as tf from '@tensorflow/tfjs';
+import { type Inputs, LeftToHost, type Result, runOnHost } from '../../host/kernels.js';
 import type { InputsOf, Operation, ResultOf } from '../../ops/define.js';
 import { operationsOf, type TensorFlow } from '../backend.js';
 import type { Attribute, Handle, NodeBackend } from '../binding.js';
-
-export type Inputs = Record<string, tf.TensorInfo>;
-export type Result = tf.TensorInfo | tf.TensorInfo[];
 
 const NO_ATTRIBUTES: readonly Attribute[] = [];
 
@@ -29,8 +27,9 @@ export class Kernel {
   /** A float32 number that is not kept, because it will not be needed again. */
   readonly changing = (value: number): Handle => this.temporarily(this.tensorflow.upload(value));
 
-  /** An integer that is not kept. */
-  readonly changingInt = (value: number): Handle => this.temporarily(this.tensorflow.uploadInt(value));
+  /** Integers that are not kept. */
+  readonly changingInts = (values: number | readonly number[]): Handle =>
+    this.temporarily(this.tensorflow.uploadInts(values));
 
   private temporarily(handle: Handle): Handle {
     this.temporary.add(handle);
@@ -94,10 +93,25 @@ export function register<A = object>(
       const kernel = new Kernel(backend as NodeBackend);
       try {
         return run(inputs as Inputs, attrs as unknown as A, kernel);
+      } catch (error) {
+        if (!(error instanceof LeftToHost)) throw error;
+        return runOnHost(name, kernel.backend, inputs as Inputs, attrs as tf.NamedAttrMap);
       } finally {
         kernel.end();
       }
     },
+  });
+}
+
+/** Leaves some cases of an operation that tfjs-node's kernel cannot compute to tfjs's own kernel. */
+export function leaveToHost<A = object>(
+  name: string,
+  when: (inputs: Inputs, attributes: A) => boolean,
+): void {
+  const original = tf.getKernel(name, 'tensorflow');
+  register<A>(name, (inputs, attributes, { backend }) => {
+    if (when(inputs, attributes)) throw new LeftToHost();
+    return original.kernelFunc({ inputs, attrs: attributes as tf.NamedAttrMap, backend }) as Result;
   });
 }
 

@@ -1,12 +1,11 @@
 import * as tf from '@tensorflow/tfjs';
-import type { LibtorchBackend } from '../backend.js';
 
 /** A kernel's inputs and result as tfjs passes them. */
 export type Inputs = Record<string, tf.TensorInfo>;
 export type Result = tf.TensorInfo | tf.TensorInfo[];
 
 // The long tail: operations that the models never use (strings, complex numbers, ragged and sparse tensors, …) are
-// computed by tfjs's own JavaScript kernels, on copies in host memory.
+// computed by tfjs's own JavaScript kernels, on copies in host memory. Engines over a native library share them.
 
 /** Types whose values stay in JavaScript. */
 export const isHostType = (dtype: unknown): boolean => dtype === 'string' || dtype === 'complex64';
@@ -20,8 +19,8 @@ function runOnCpu(name: string, inputs: Inputs, attrs: tf.NamedAttrMap | undefin
 }
 
 /** A copy of a tensor on tfjs's `cpu` backend. */
-function copyToHost(backend: LibtorchBackend, { dataId, shape, dtype }: tf.TensorInfo): tf.TensorInfo {
-  const values = backend.readSync(dataId as never);
+function copyToHost(backend: tf.KernelBackend, { dataId, shape, dtype }: tf.TensorInfo): tf.TensorInfo {
+  const values = backend.readSync(dataId);
   const write = (part: tf.backend_util.BackendValues, type: tf.DataType) => ({
     dataId: cpu().write(part, shape, type),
     shape,
@@ -36,7 +35,7 @@ function copyToHost(backend: LibtorchBackend, { dataId, shape, dtype }: tf.Tenso
   ) as tf.TensorInfo;
 }
 
-/** Thrown by a kernel to have tfjs's own run instead, for options that PyTorch lacks and the models never use. */
+/** Thrown by a kernel to have tfjs's own run instead, for options that a library lacks and the models never use. */
 export class LeftToHost extends Error {}
 
 type Copied = tf.TensorInfo & { rank: number };
@@ -44,7 +43,7 @@ type Copied = tf.TensorInfo & { rank: number };
 /** Runs the JavaScript kernel that tfjs has under a name, on tensors of this engine. */
 export function runOnHost(
   name: string,
-  backend: LibtorchBackend,
+  backend: tf.KernelBackend,
   inputs: Inputs,
   attrs: tf.NamedAttrMap | undefined,
 ): Result {
@@ -70,15 +69,15 @@ export function runOnHost(
   return Array.isArray(result) ? moved : moved[0];
 }
 
-/** Registers tfjs's JavaScript kernels for all operations that this engine has no kernel for. */
-export function registerHost(): void {
+/** Registers tfjs's JavaScript kernels for all operations that an engine has no kernel for. */
+export function registerHost(backendName: string): void {
   for (const { kernelName } of tf.getKernelsForBackend('cpu')) {
-    if (tf.getKernel(kernelName, 'libtorch')) continue;
+    if (tf.getKernel(kernelName, backendName)) continue;
     tf.registerKernel({
       kernelName,
-      backendName: 'libtorch',
+      backendName,
       kernelFunc: ({ inputs, attrs, backend }) =>
-        runOnHost(kernelName, backend as LibtorchBackend, inputs as Inputs, attrs as tf.NamedAttrMap),
+        runOnHost(kernelName, backend as tf.KernelBackend, inputs as Inputs, attrs as tf.NamedAttrMap),
     });
   }
 }
