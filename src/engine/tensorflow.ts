@@ -134,7 +134,8 @@ export function startTensorFlow(
   if (!tf.findBackendFactory('tensorflow')) {
     const Backend = loadBackend(found);
     registerKernels();
-    const createBackend = () => Object.assign(new Backend(binding, found.name), { takesStep });
+    const shielded = native !== undefined;
+    const createBackend = () => Object.assign(new Backend(binding, found.name), { takesStep, shielded });
     tf.registerBackend('tensorflow', createBackend, 3);
   }
   Object.assign(tf.engine().findBackend('tensorflow'), { device });

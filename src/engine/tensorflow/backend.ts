@@ -39,9 +39,9 @@ export class TensorFlow {
   /** Small tensors that operations take as arguments, such as axes and permutations. They are kept. */
   private readonly constants = new Map<string, Handle>();
 
-  /** Transposed weights of frozen networks, by the data of the weight. */
-  private readonly layouts = new WeakMap<object, Handle>();
-  /** Frees transposed weights once the weight has been garbage collected. */
+  /** Results of `derived`, by the data of the weight. */
+  private readonly fromWeights = new WeakMap<object, Handle>();
+  /** Frees them once the weight has been garbage collected. */
   private readonly lost = new FinalizationRegistry<Handle>((handle) => this.free(handle));
 
   constructor(
@@ -82,15 +82,36 @@ export class TensorFlow {
     return { dataId, shape, dtype: 'float32' };
   }
 
-  /** A weight with its axes permuted, computed once: for weights that do not change. */
-  transposed(weight: tf.TensorInfo, axes: readonly number[]): Handle {
-    let layout = this.layouts.get(weight.dataId);
-    if (!layout) {
-      [layout] = this.run('Transpose', [this.handle(weight), this.ints(axes)], [], 1);
-      this.layouts.set(weight.dataId, layout);
-      this.lost.register(weight.dataId, layout);
+  /** What `make` makes of a weight, such as a transposed one, computed once as long as the weight does not change. */
+  derived(weight: tf.TensorInfo, make: () => Handle): Handle {
+    const { dataId } = weight;
+    let result = this.fromWeights.get(dataId);
+    if (!result) {
+      result = make();
+      this.fromWeights.set(dataId, result);
+      this.lost.register(dataId, result, dataId);
     }
-    return layout;
+    return result;
+  }
+
+  /** The number in a tensor (1) int32, which never leaves the host. */
+  integer(tensor: tf.TensorInfo): number {
+    return (this.binding.tensorDataSync(this.handle(tensor).id) as Int32Array)[0];
+  }
+
+  /** Gives a tfjs tensor other numbers, of the same shape and type. */
+  replace(tensor: tf.TensorInfo, next: Handle): void {
+    this.free(this.handle(tensor));
+    this.setHandle(tensor, next);
+  }
+
+  private setHandle({ dataId }: tf.TensorInfo, { id }: Handle): void {
+    this.backend.tensorMap.get(dataId).id = id;
+    const derived = this.fromWeights.get(dataId);
+    if (!derived) return;
+    this.free(derived);
+    this.fromWeights.delete(dataId);
+    this.lost.unregister(dataId);
   }
 
   /**
@@ -104,8 +125,8 @@ export class TensorFlow {
   };
 
   /** Gives a tfjs tensor whose handle was released a new one, and returns another tensor with the same data. */
-  give(tensor: tf.TensorInfo, { id }: Handle): tf.TensorInfo {
-    this.backend.tensorMap.get(tensor.dataId).id = id;
+  give(tensor: tf.TensorInfo, handle: Handle): tf.TensorInfo {
+    this.setHandle(tensor, handle);
     this.backend.incRef(tensor.dataId);
     return { dataId: tensor.dataId, shape: tensor.shape, dtype: tensor.dtype };
   }

@@ -60,6 +60,8 @@ export interface Native {
 /** What tfjs-node's backend has besides tfjs's interface. */
 export interface NodeBackend extends tf.KernelBackend {
   readonly binding: Binding;
+  /** Whether operations run with signals blocked, as our module does. */
+  readonly shielded: boolean;
   readonly tensorMap: { get(dataId: object): NodeData; set(dataId: object, data: NodeData): void };
   getInputTensorIds(tensors: readonly tf.TensorInfo[]): number[];
   createOutputTensor(handle: Handle): tf.Tensor;

@@ -18,9 +18,16 @@ export function rotation({ use, reshape }: Kernel, cos: Handle, sin: Handle, inv
   return reshape(angles, [tokens, 1, half]);
 }
 
-/** Rotates channel pairs of x (B, T, H, D): each pair is a complex number in memory, and is multiplied by `rotation`. */
-export function rotate({ use, last, reshape, ints }: Kernel, x: Handle, angles: Handle): Handle {
-  const [batch, tokens, heads, width] = x.shape;
+/**
+ * Rotates channel pairs of x, whose numbers lie like those of (B, T, H, D): each pair is a complex number in memory, and is
+ * multiplied by `rotation`. Returns the shape of x.
+ */
+export function rotate(
+  { use, last, reshape, ints }: Kernel,
+  x: Handle,
+  angles: Handle,
+  [batch, tokens, heads, width] = x.shape,
+): Handle {
   const pairs = use('Bitcast', [reshape(x, [batch, tokens, heads, width / 2, 2])], AS_COMPLEX);
   const turned = last('Bitcast', [use('Mul', [pairs, angles])], AS_FLOAT);
   return last('Reshape', [turned, ints(x.shape)]);
@@ -139,10 +146,11 @@ export function registerAttention(): void {
 }
 
 /**
- * Writes `update` (B, n, H, D) to these rows of a cache (B, Tmax, H, D), counted over the whole batch. `InplaceUpdate` writes to
+ * Writes `update` (B, n, H, D), or (B, H, D) of one row each, to these rows of a cache (B, Tmax, H, D), counted over the whole batch. `InplaceUpdate` writes to
  * the memory of the tensor that it is given, which `Reshape` shares with the cache.
  */
 export function writeRows({ use, reshape }: Kernel, cache: Handle, rows: Handle, update: Handle): void {
   const row = cache.shape.slice(2);
-  use('InplaceUpdate', [reshape(cache, [-1, ...row]), rows, reshape(update, [-1, ...row])]);
+  const list = (x: Handle) => (x.shape.length === 3 ? x : reshape(x, [-1, ...row]));
+  use('InplaceUpdate', [list(cache), rows, list(update)]);
 }

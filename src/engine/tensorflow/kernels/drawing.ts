@@ -75,8 +75,8 @@ export function registerDrawing(): void {
     kernel.out(draw(kernel, kernel.handle(logits), kernel.handle(uniforms), options)),
   );
   implement(drawStepOp, (inputs, options, kernel) => {
-    const { handle, use, uses, ints, number, reshape, out } = kernel;
-    const [position, ids, codes] = [handle(inputs.position), handle(inputs.ids), handle(inputs.codes)];
+    const { handle, use, uses, ints, number, reshape, kept, tensorflow, out } = kernel;
+    const [position, codes] = [handle(inputs.position), handle(inputs.codes)];
     const at = (table: Handle) => use('GatherV2', [table, position, ints(0)]);
     let logits = handle(inputs.logits);
     if (inputs.scales) {
@@ -86,11 +86,13 @@ export function registerDrawing(): void {
     }
     const [batch, steps] = codes.shape;
     const drawn = draw(kernel, logits, reshape(at(handle(inputs.uniforms)), [batch]), options);
-    const rows = use('Range', [ints(0), ints(batch * steps), ints(steps)]);
-    use('InplaceUpdate', [reshape(codes, [-1]), use('AddV2', [rows, position]), drawn]);
+    // Integers are replaced: TensorFlow keeps some on the host and computes with copies, so writing in place could be lost.
+    const here = use('Equal', [use('Range', [ints(0), ints(steps), ints(1)]), position]);
+    const column = reshape(drawn, [batch, 1]);
+    tensorflow.replace(inputs.codes, kept(use('SelectV2', [here, column, codes])));
     const next = inputs.scales ? use('ConcatV2', [drawn, drawn, ints(0)], listOf(2, Type.int32)) : drawn;
-    use('InplaceUpdate', [ids, use('Range', [ints(0), ints(ids.shape[0]), ints(1)]), next]);
-    use('InplaceAdd', [position, ints([0]), ints([1])]);
+    tensorflow.replace(inputs.ids, kept(next));
+    tensorflow.replace(inputs.position, kept(use('AddV2', [position, ints([1])])));
     return out(use('Fill', [ints([0]), number(0)]));
   });
 }

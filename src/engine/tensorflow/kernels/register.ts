@@ -64,11 +64,14 @@ export class Kernel {
     if (this.temporary.delete(handle)) this.tensorflow.free(handle);
   };
 
-  /** A result of `use` as a tfjs tensor. */
-  readonly out = (handle: Handle): tf.TensorInfo => {
+  /** A result of `use` that outlives the kernel. */
+  readonly kept = (handle: Handle): Handle => {
     this.temporary.delete(handle);
-    return this.tensorflow.wrap(handle);
+    return handle;
   };
+
+  /** A result of `use` as a tfjs tensor. */
+  readonly out = (handle: Handle): tf.TensorInfo => this.tensorflow.wrap(this.kept(handle));
 
   /** The same numbers in another shape, without a copy. */
   readonly reshape = (handle: Handle, shape: readonly number[]): Handle =>

@@ -3,6 +3,8 @@
 // processors; here `start` does, with a configuration.
 #include <dlfcn.h>
 #include <node_api.h>
+#include <pthread.h>
+#include <signal.h>
 
 #include <string>
 #include <utility>
@@ -32,6 +34,25 @@ const char *const CPU = "/job:localhost/replica:0/task:0/device:CPU:0";
 
 /** A context that `start` has made and the package's backend has not yet taken. */
 TFE_Context *made = nullptr;
+/**
+ * Blocks signals on this thread while it exists, and on threads that are started meanwhile. Code that oneDNN generates for
+ * AVX-512 products (in TensorFlow 2.21) keeps data below the stack pointer, where a signal's handler overwrites them: Ctrl-C or a
+ * profiler would end the process with a damaged heap. Node.js receives signals once the operation has ended.
+ */
+class WithoutSignals {
+ public:
+  WithoutSignals() {
+    sigset_t all;
+    sigfillset(&all);
+    for (int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT}) sigdelset(&all, fault);
+    pthread_sigmask(SIG_BLOCK, &all, &before_);
+  }
+  ~WithoutSignals() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+
+ private:
+  sigset_t before_;
+};
+
 /** Whether operations run on the CPU although there is another device. */
 bool on_cpu = false;
 
@@ -96,6 +117,7 @@ napi_value start(napi_env env, napi_callback_info info) {
       napi_get_typedarray_info(env, argument, &type, &length, &config, nullptr, nullptr) != napi_ok ||
       type != napi_uint8_array)
     return fail(env, "start takes a Uint8Array");
+  const WithoutSignals blocked;  // for TensorFlow's threads
   tfnodejs::TF_AutoStatus status;
   TFE_ContextOptions *options = TFE_NewContextOptions();
   TFE_ContextOptionsSetConfig(options, config, length, status.status);
@@ -132,6 +154,7 @@ napi_value initialize(napi_env env, napi_value exports) {
 TFE_Context *take_context(const TFE_ContextOptions *, TF_Status *) { return std::exchange(made, nullptr); }
 
 void execute(TFE_Op *op, TFE_TensorHandle **results, int *count, TF_Status *status) {
+  const WithoutSignals blocked;
   if (on_cpu) TFE_OpSetDevice(op, CPU, status);
   if (TF_GetCode(status) == TF_OK) TFE_Execute(op, results, count, status);
 }
