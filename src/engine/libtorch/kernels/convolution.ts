@@ -1,6 +1,7 @@
-import { backend_util, type TensorInfo } from '@tensorflow/tfjs';
+import type { TensorInfo } from '@tensorflow/tfjs';
 import { LeftToHost } from '../../host/kernels.js';
 import { frozenConv2dOp } from '../../ops/frozen.js';
+import { convolutionInfo, type Pooling, type Window } from '../../ops/window.js';
 import { ScalarType } from '../backend.js';
 import type { TensorId } from '../bridge.js';
 import { fusedOutput } from './matmul.js';
@@ -10,29 +11,12 @@ import { implement, type Kernel, PYTORCH, register } from './register.js';
 // In tfjs images are (B, H, W, C) and filters (h, w, in, out); in PyTorch (B, C, H, W) and (out, in, h, w). A
 // permuted view is PyTorch's own "channels last" layout, so nothing is copied for it.
 
-type Window = {
-  strides: number | [number, number];
-  pad: 'valid' | 'same' | number | backend_util.ExplicitPadding;
-  dilations?: number | [number, number];
-  dimRoundingMode?: 'floor' | 'round' | 'ceil';
-  dataFormat?: 'NHWC' | 'NCHW';
-};
-type Shape4D = [number, number, number, number];
-
 const toNCHW = ({ use }: Kernel, x: TensorId) => use('permute', x, [0, 3, 1, 2]);
 const toOIHW = ({ use }: Kernel, filter: TensorId) => use('permute', filter, [3, 2, 0, 1]);
 
 function geometry(x: readonly number[], filter: readonly number[], window: Window, depthwise = false) {
   if (window.dataFormat === 'NCHW') throw new LeftToHost();
-  const info = backend_util.computeConv2DInfo(
-    x as Shape4D,
-    filter as Shape4D,
-    window.strides,
-    window.dilations ?? 1,
-    window.pad,
-    window.dimRoundingMode,
-    depthwise,
-  );
+  const info = convolutionInfo(x, filter, window, depthwise);
   const { top, bottom, left, right } = info.padInfo;
   return {
     info,
@@ -212,8 +196,6 @@ function registerConvolutions(): void {
     ({ x, dy }, a, kernel) => gradientByFilter(kernel, dy, x, a.filterShape, a, true),
   );
 }
-
-type Pooling = Window & { filterSize: number | [number, number] };
 
 function poolGeometry(shape: readonly number[], { filterSize, strides, pad, dimRoundingMode }: Pooling) {
   const [height, width] = Array.isArray(filterSize) ? filterSize : [filterSize, filterSize];

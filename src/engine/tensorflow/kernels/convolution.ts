@@ -1,29 +1,14 @@
 import { backend_util, type TensorInfo } from '@tensorflow/tfjs';
 import { LeftToHost } from '../../host/kernels.js';
+import { convolutionInfo, type Pooling, poolingInfo, type Window } from '../../ops/window.js';
 import { int, text } from '../backend.js';
 import type { Attribute } from '../binding.js';
 import { leaveToHost, register } from './register.js';
 
-type Window = {
-  strides: number | [number, number];
-  pad: 'valid' | 'same' | number | backend_util.ExplicitPadding;
-  dilations?: number | [number, number];
-  dimRoundingMode?: 'floor' | 'round' | 'ceil';
-  dataFormat?: 'NHWC' | 'NCHW';
-};
-type Shape4D = [number, number, number, number];
-
 /** TensorFlow's attributes of a convolution of images `x` (B, H, W, C) with a filter of shape (h, w, in, out). */
 function convolution(x: readonly number[], filter: readonly number[], window: Window): Attribute[] {
   if (window.dataFormat === 'NCHW') throw new LeftToHost();
-  const info = backend_util.computeConv2DInfo(
-    x as Shape4D,
-    filter as Shape4D,
-    window.strides,
-    window.dilations ?? 1,
-    window.pad,
-    window.dimRoundingMode,
-  );
+  const info = convolutionInfo(x, filter, window);
   const { type, top, bottom, left, right } = info.padInfo;
   const given = type === 'VALID' || type === 'SAME';
   return [
@@ -58,18 +43,9 @@ function registerConvolutions(): void {
   leaveToHost<Window>('FusedConv2D', (_, { dataFormat }) => dataFormat === 'NCHW');
 }
 
-type Pooling = Window & { filterSize: number | [number, number] };
-
 /** TensorFlow's attributes of a pooling of images x (B, H, W, C). Integers, and other padding than its own, are left to tfjs. */
-function pooling(x: TensorInfo, { filterSize, strides, pad, dimRoundingMode }: Pooling): Attribute[] {
-  const info = backend_util.computePool2DInfo(
-    x.shape as Shape4D,
-    filterSize,
-    strides,
-    1,
-    pad,
-    dimRoundingMode,
-  );
+function pooling(x: TensorInfo, window: Pooling): Attribute[] {
+  const info = poolingInfo(x.shape, window);
   if (x.dtype !== 'float32' || isUnusual(info)) throw new LeftToHost();
   return [
     int('ksize', [1, info.filterHeight, info.filterWidth, 1]),

@@ -1,35 +1,14 @@
-import * as tf from '@tensorflow/tfjs';
+import type * as tf from '@tensorflow/tfjs';
 import { sizeOf } from '../../../shapes.js';
+import { convolutionInfo, type Pooling, poolingInfo, type Window } from '../../ops/window.js';
 import type { WasmBackend } from '../backend.js';
 import { dense, matmul } from './matmul.js';
 import { type Inputs, isFloat, register, registerFor } from './register.js';
 
-type Shape4D = [number, number, number, number];
 type Info = tf.backend_util.Conv2DInfo;
 
 /** The most memory that patches take at a time; images are processed in groups that fit. */
 const COLUMN_BYTES = 64 * 2 ** 20;
-
-interface ConvAttributes {
-  strides: number | [number, number];
-  pad: 'same' | 'valid' | number | tf.backend_util.ExplicitPadding;
-  dataFormat: 'NHWC' | 'NCHW';
-  dilations: number | [number, number];
-  dimRoundingMode?: 'floor' | 'round' | 'ceil';
-}
-
-function info(x: number[], filter: number[], attributes: ConvAttributes, depthwise = false): Info {
-  const { strides, pad, dilations = 1, dimRoundingMode } = attributes;
-  return tf.backend_util.computeConv2DInfo(
-    x as Shape4D,
-    filter as Shape4D,
-    strides,
-    dilations,
-    pad as 'same',
-    dimRoundingMode,
-    depthwise,
-  );
-}
 
 /** A convolution's sizes in the kernels' order: input, output, filter, strides, dilations and padding. */
 function geometry(conv: Info): number[] {
@@ -86,10 +65,10 @@ function isPointwise(conv: Info): boolean {
 /** x ∗ filter, plus a bias of the output's channels if there is one. */
 function convolve(
   { x, filter, bias }: Inputs,
-  attributes: ConvAttributes,
+  attributes: Window,
   backend: WasmBackend,
 ): { out: tf.TensorInfo; at: number } {
-  const conv = info(x.shape, filter.shape, attributes);
+  const conv = convolutionInfo(x.shape, filter.shape, attributes);
   const out = backend.output(conv.outShape);
   const [xAt, wAt, at] = [x, filter, out].map((tensor) => backend.address(tensor));
   const patch = patchOf(conv);
@@ -106,12 +85,12 @@ function convolve(
   return { out, at };
 }
 
-interface FusedAttributes extends ConvAttributes {
+interface FusedAttributes extends Window {
   activation?: string | null;
 }
 
 export function registerConvolution(): void {
-  registerFor<ConvAttributes>(
+  registerFor<Window>(
     'Conv2D',
     ({ x, filter }, { dataFormat }) => isFloat(x) && isFloat(filter) && dataFormat === 'NHWC',
     (inputs, attributes, backend) => convolve(inputs, attributes, backend).out,
@@ -132,16 +111,16 @@ export function registerConvolution(): void {
       return out;
     },
   );
-  registerFor<ConvAttributes & { inputShape: number[] }>(
+  registerFor<Window & { inputShape: number[] }>(
     'Conv2DBackpropInput',
     (_, { dataFormat }) => dataFormat === 'NHWC',
     ({ dy, filter }, attributes, backend) => {
-      const conv = info(attributes.inputShape, filter.shape, attributes);
+      const conv = convolutionInfo(attributes.inputShape, filter.shape, attributes);
       const dx = backend.output(conv.inShape);
       const [dyAt, wAt, dxAt] = [dy, filter, dx].map((tensor) => backend.address(tensor));
       const patch = patchOf(conv);
       const multiply = (at: number, rows: number, to: number) => {
-        const sizes: Shape4D = [1, rows, patch, conv.outChannels];
+        const sizes: [number, number, number, number] = [1, rows, patch, conv.outChannels];
         const weights = dense(wAt, patch, conv.outChannels, true);
         matmul(backend, sizes, dense(at, rows, conv.outChannels), weights, to);
       };
@@ -156,29 +135,26 @@ export function registerConvolution(): void {
     },
   );
 
-  register<ConvAttributes & { filterShape: number[] }>(
-    'Conv2DBackpropFilter',
-    ({ x, dy }, attributes, backend) => {
-      const conv = info(x.shape, attributes.filterShape, attributes);
-      const dw = backend.output(conv.filterShape);
-      const [xAt, dyAt, dwAt] = [x, dy, dw].map((tensor) => backend.address(tensor));
-      const patch = patchOf(conv);
-      inGroups(backend, conv, ({ first, images, rows, columns }) => {
-        toColumns(backend, conv, xAt, first, images, columns);
-        const sizes: Shape4D = [1, patch, conv.outChannels, rows];
-        const gradient = dense(dyAt + first * outputBytes(conv), rows, conv.outChannels);
-        matmul(backend, sizes, dense(columns, rows, patch, true), gradient, dwAt, { accumulate: first > 0 });
-      });
-      return dw;
-    },
-  );
+  register<Window & { filterShape: number[] }>('Conv2DBackpropFilter', ({ x, dy }, attributes, backend) => {
+    const conv = convolutionInfo(x.shape, attributes.filterShape, attributes);
+    const dw = backend.output(conv.filterShape);
+    const [xAt, dyAt, dwAt] = [x, dy, dw].map((tensor) => backend.address(tensor));
+    const patch = patchOf(conv);
+    inGroups(backend, conv, ({ first, images, rows, columns }) => {
+      toColumns(backend, conv, xAt, first, images, columns);
+      const sizes: [number, number, number, number] = [1, patch, conv.outChannels, rows];
+      const gradient = dense(dyAt + first * outputBytes(conv), rows, conv.outChannels);
+      matmul(backend, sizes, dense(columns, rows, patch, true), gradient, dwAt, { accumulate: first > 0 });
+    });
+    return dw;
+  });
 
-  registerFor<ConvAttributes>(
+  registerFor<Window>(
     'DepthwiseConv2dNative',
     ({ x, filter }, { dataFormat = 'NHWC' }) =>
       isFloat(x) && isFloat(filter) && dataFormat === 'NHWC' && filter.shape[3] === 1,
     ({ x, filter }, attributes, backend) => {
-      const conv = info(x.shape, filter.shape, attributes, true);
+      const conv = convolutionInfo(x.shape, filter.shape, attributes, true);
       const out = backend.output(conv.outShape);
       const work = sizeOf(out.shape) * conv.filterHeight * conv.filterWidth;
       const addresses = [x, filter, out].map((tensor) => backend.address(tensor));
@@ -189,10 +165,10 @@ export function registerConvolution(): void {
 
   /** `geometry` of a depthwise convolution, with the multiplier after the channels. */
   const withMultiplier = (conv: Info, multiplier: number) => geometry(conv).toSpliced(3, 0, multiplier);
-  register<ConvAttributes & { inputShape: number[] }>(
+  register<Window & { inputShape: number[] }>(
     'DepthwiseConv2dNativeBackpropInput',
     ({ dy, filter }, attributes, backend) => {
-      const conv = info(attributes.inputShape, filter.shape, attributes, true);
+      const conv = convolutionInfo(attributes.inputShape, filter.shape, attributes, true);
       const dx = backend.output(conv.inShape);
       const work = sizeOf(dy.shape) * conv.filterHeight * conv.filterWidth;
       const addresses = [dy, filter, dx].map((tensor) => backend.address(tensor));
@@ -201,11 +177,11 @@ export function registerConvolution(): void {
       return dx;
     },
   );
-  register<ConvAttributes & { filterShape: number[] }>(
+  register<Window & { filterShape: number[] }>(
     'DepthwiseConv2dNativeBackpropFilter',
     ({ x, dy }, attributes, backend) => {
       const { filterShape } = attributes;
-      const conv = info(x.shape, filterShape, attributes, true);
+      const conv = convolutionInfo(x.shape, filterShape, attributes, true);
       const dfilter = backend.output(filterShape);
       const work = sizeOf(dy.shape) * conv.filterHeight * conv.filterWidth;
       const addresses = [x, dy, dfilter].map((tensor) => backend.address(tensor));
@@ -215,19 +191,16 @@ export function registerConvolution(): void {
     },
   );
 
-  type PoolAttributes = ConvAttributes & { filterSize: number | [number, number] };
-  const poolInfo = (x: tf.TensorInfo, { filterSize, strides, pad, dimRoundingMode }: PoolAttributes) =>
-    tf.backend_util.computePool2DInfo(x.shape as Shape4D, filterSize, strides, 1, pad, dimRoundingMode);
   // tfjs's own kernels lose NaN, and their gradient is wrong where the windows do not tile the input.
   for (const [name, kernel] of [
     ['MaxPool', 'maxPool'],
     ['AvgPool', 'avgPool'],
   ])
-    registerFor<PoolAttributes>(
+    registerFor<Pooling>(
       name,
       ({ x }) => isFloat(x),
       ({ x }, attributes, backend) => {
-        const pool = poolInfo(x, attributes);
+        const pool = poolingInfo(x.shape, attributes);
         const y = backend.output(pool.outShape);
         const work = sizeOf(y.shape) * pool.filterHeight * pool.filterWidth;
         const addresses = [x, y].map((tensor) => backend.address(tensor));
@@ -235,8 +208,8 @@ export function registerConvolution(): void {
         return y;
       },
     );
-  register<PoolAttributes>('MaxPoolGrad', ({ dy, input }, attributes, backend) => {
-    const pool = poolInfo(input, attributes);
+  register<Pooling>('MaxPoolGrad', ({ dy, input }, attributes, backend) => {
+    const pool = poolingInfo(input.shape, attributes);
     const dx = backend.output(input.shape);
     const work = sizeOf(dy.shape) * pool.filterHeight * pool.filterWidth;
     const addresses = [dy, input, dx].map((tensor) => backend.address(tensor));
