@@ -7,14 +7,14 @@ export const Type = {
   float64: 2,
   int32: 3,
   int8: 6,
+  complex64: 8,
   bool: 10,
   bfloat16: 14,
-  complex64: 8,
   uint32: 22,
 } as const;
 
 /** TensorFlow's numbers of the types of attributes. */
-const AttributeType = { string: 0, int: 1, float: 2, bool: 3, type: 4, shape: 5 } as const;
+const AttributeType = { string: 0, int: 1, bool: 3, type: 4, shape: 5 } as const;
 
 const attribute =
   (type: number) =>
@@ -23,7 +23,6 @@ const attribute =
 // The attributes of an operation. Those that follow from the types of its inputs, and those with a default value, may be left out.
 export const text = attribute(AttributeType.string);
 export const int = attribute(AttributeType.int);
-export const float = attribute(AttributeType.float);
 export const flag = attribute(AttributeType.bool);
 export const type = attribute(AttributeType.type);
 export const shape = attribute(AttributeType.shape);

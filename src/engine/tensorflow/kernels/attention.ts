@@ -146,8 +146,8 @@ export function registerAttention(): void {
 }
 
 /**
- * Writes `update` (B, n, H, D), or (B, H, D) of one row each, to these rows of a cache (B, Tmax, H, D), counted over the whole batch. `InplaceUpdate` writes to
- * the memory of the tensor that it is given, which `Reshape` shares with the cache.
+ * Writes `update` (B, n, H, D), or (B, H, D), to these rows of a cache (B, Tmax, H, D), counted over the whole batch.
+ * `InplaceUpdate` writes to the memory of the tensor that it is given, which `Reshape` shares with the cache.
  */
 export function writeRows({ use, reshape }: Kernel, cache: Handle, rows: Handle, update: Handle): void {
   const row = cache.shape.slice(2);

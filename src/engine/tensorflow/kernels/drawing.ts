@@ -9,9 +9,17 @@ const TO_INT32 = [type('DstT', Type.int32)];
 const TO_FLOAT64 = [type('DstT', Type.float64)];
 const EXCLUSIVE = [flag('exclusive', true)];
 
-/** A float64 number, or the float64 numbers of a tensor. */
-const wide = ({ use, changing }: Kernel, x: Handle | number): Handle =>
-  use('Cast', [typeof x === 'number' ? changing(x) : x], TO_FLOAT64);
+/** A tensor's numbers in float64. */
+const widen = ({ use }: Kernel, x: Handle): Handle => use('Cast', [x], TO_FLOAT64);
+
+/** A float64 number, from two of float32: tfjs-node's binding sends no others. */
+function wide(kernel: Kernel, x: number): Handle {
+  const high = Math.fround(x);
+  return kernel.use(
+    'AddV2',
+    [high, x - high].map((part) => widen(kernel, kernel.changing(part))),
+  );
+}
 
 /** The first index of the largest number of each row (B, N), where NaN counts as the largest: (B) int32. */
 function argMax({ use, ints }: Kernel, x: Handle): Handle {
@@ -53,12 +61,12 @@ function draw(kernel: Kernel, logits: Handle, uniforms: Handle, options: DrawOpt
   if (temperature === 0) return best;
   const [batch, entries] = logits.shape;
   const largest = use('Max', [logits, ints(-1)], KEEP);
-  const exponents = use('Sub', [wide(kernel, logits), wide(kernel, largest)]);
+  const exponents = use('Sub', [widen(kernel, logits), widen(kernel, largest)]);
   let weights = use('Exp', [use('Div', [exponents, wide(kernel, temperature)])]);
   if ((top_k > 0 && top_k < entries) || top_p < 1) weights = truncate(kernel, weights, options);
   const sums = use('Cumsum', [weights, ints(-1)]);
   const total = use('Slice', [sums, ints([0, entries - 1]), ints([batch, 1])]);
-  const limit = use('Mul', [total, reshape(wide(kernel, uniforms), [batch, 1])]);
+  const limit = use('Mul', [total, reshape(widen(kernel, uniforms), [batch, 1])]);
   const passed = use('Cast', [use('LessEqual', [sums, limit])], TO_INT32);
   const index = use('Sum', [passed, ints(-1)]);
   // Rounding may leave a remainder after the last; and the weights of a row with NaN or +∞ have no sum.

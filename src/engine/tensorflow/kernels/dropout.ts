@@ -18,14 +18,18 @@ export function dropoutFactors(
   seed: number,
 ): Handle {
   const word = (value: number) => use('Bitcast', [ints(value | 0)], AS_UINT32);
-  const start = use('Bitcast', [changingInts(Math.imul(seed, 0x9e3779b1))], AS_UINT32);
-  const counted = use('Range', [ints(0), ints(sizeOf(shape as number[])), ints(1)]);
+  // Elements are counted by rows of many, because TensorFlow counts on the host.
+  const columns = sizeOf(shape.slice(-2));
+  const size = sizeOf(shape as number[]);
+  const range = (end: number, step: number) => use('Range', [ints(0), ints(end), ints(step)]);
+  const first = use('AddV2', [range(size, columns), changingInts(Math.imul(seed, 0x9e3779b1))]);
+  const rows = use('Bitcast', [use('Reshape', [first, ints([-1, 1])])], AS_UINT32);
   const mix = (h: Handle, shift: number) => {
     const mixed = use('BitwiseXor', [h, use('RightShift', [h, word(shift)])]);
     free(h);
     return mixed;
   };
-  let h = last('AddV2', [last('Bitcast', [counted], AS_UINT32), start]);
+  let h = use('AddV2', [rows, use('Bitcast', [range(columns, 1)], AS_UINT32)]);
   h = last('Mul', [mix(h, 16), word(0x85ebca6b)]);
   h = last('Mul', [mix(h, 13), word(0xc2b2ae35)]);
   const kept = last('GreaterEqual', [mix(h, 16), word(Math.floor(rate * 2 ** 32))]);

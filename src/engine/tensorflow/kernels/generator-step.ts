@@ -28,16 +28,20 @@ interface Place {
  * memory: a product for each head would need a copy of them with the heads first.
  */
 function attend(kernel: Kernel, q: Handle, k: Handle, v: Handle, { length, sameHead }: Place): Handle {
-  const { use, ints, reshape } = kernel;
+  const { use, last, free, ints, reshape } = kernel;
   const [batch, heads, width] = q.shape;
   const channels = heads * width;
   const filled = (cache: Handle) => {
     const part = use('Slice', [cache, ints([0, 0, 0, 0]), ints([batch, length, heads, width])]);
-    return reshape(part, [batch, length, channels]);
+    return last('Reshape', [part, ints([batch, length, channels])]);
   };
   const apart = use('Mul', [reshape(q, [batch, 1, heads, width]), sameHead]);
-  const scores = productByTransposed(kernel, reshape(apart, [batch, heads, channels]), filled(k));
-  const all = product(kernel, use('Softmax', [scores]), filled(v));
+  const keys = filled(k);
+  const scores = productByTransposed(kernel, reshape(apart, [batch, heads, channels]), keys);
+  free(keys);
+  const values = filled(v);
+  const all = product(kernel, use('Softmax', [scores]), values);
+  free(values);
   const own = use('Mul', [reshape(all, [batch, heads, heads, width]), sameHead]);
   return reshape(use('Sum', [own, ints([1])]), [batch, channels]);
 }

@@ -25,24 +25,18 @@ export interface Layer {
  * product: they save memory, and reading them instead of float32 numbers makes up for that.
  */
 export function multiply(kernel: Kernel, x: Handle, { weight, scale, bias }: Layer): Handle {
-  const { use, last } = kernel;
+  const { use, last, free } = kernel;
   const wide = weight.dtype === Type.float32 ? weight : use('Cast', [weight], TO_FLOAT);
   let y = productByTransposed(kernel, x, wide);
+  if (wide !== weight) free(wide);
   if (scale) y = last('Mul', [y, scale]);
   return bias ? last('BiasAdd', [y, bias]) : y;
 }
 
-interface LinearInputs extends Omit<Record<keyof Layer, TensorInfo>, 'scale' | 'bias'> {
-  x: TensorInfo;
-  scale?: TensorInfo;
-  bias?: TensorInfo;
-}
+type LayerInputs = { weight: TensorInfo; scale?: TensorInfo; bias?: TensorInfo };
 
 /** The handles of a layer's tensors. */
-export const layerOf = (
-  { handle }: Kernel,
-  { weight, scale, bias }: Pick<LinearInputs, keyof Layer>,
-): Layer => ({
+export const layerOf = ({ handle }: Kernel, { weight, scale, bias }: LayerInputs): Layer => ({
   weight: handle(weight),
   scale: scale && handle(scale),
   bias: bias && handle(bias),
@@ -50,7 +44,7 @@ export const layerOf = (
 
 /** Linear layers. */
 export function registerLinear(): void {
-  const linear = (inputs: LinearInputs, _: object, kernel: Kernel) => {
+  const linear = (inputs: LayerInputs & { x: TensorInfo }, _: object, kernel: Kernel) => {
     const { reshape, out } = kernel;
     const { x, weight } = inputs;
     const y = multiply(kernel, rowsOf(kernel, x), layerOf(kernel, inputs));
