@@ -38,10 +38,13 @@ export class TensorFlow {
   /** Small tensors that operations take as arguments, such as axes and permutations. They are kept. */
   private readonly constants = new Map<string, Handle>();
 
-  /** Results of `derived`, by the data of the weight. */
-  private readonly fromWeights = new WeakMap<object, Handle>();
-  /** Frees them once the weight has been garbage collected. */
+  /** Results of `derived`, and the weights' handles, by the data of the first weight. */
+  private readonly fromWeights = new WeakMap<object, { from: number[]; result: Handle }>();
+  /** Frees them once that weight has been garbage collected. */
   private readonly lost = new FinalizationRegistry<Handle>((handle) => this.free(handle));
+
+  /** The data of caches. */
+  private readonly caches = new WeakSet<object>();
 
   constructor(
     private readonly binding: Binding,
@@ -74,22 +77,48 @@ export class TensorFlow {
    * they are packed weights.
    */
   wrap(handle: Handle): tf.TensorInfo {
-    const { id, shape, dtype } = handle;
+    const { shape, dtype } = handle;
     if (dtype !== Type.bfloat16 && dtype !== Type.int8) return this.backend.createOutputTensor(handle);
+    return this.wrapAs(handle, shape);
+  }
+
+  /** Wraps a result that tfjs is to see as float32 numbers of another shape. */
+  private wrapAs({ id, shape: own, dtype }: Handle, shape: number[]): tf.TensorInfo {
     const dataId = {};
-    this.backend.tensorMap.set(dataId, { id, shape, dtype, values: null, refCount: 1 });
+    this.backend.tensorMap.set(dataId, { id, shape: own, dtype, values: null, refCount: 1 });
     return { dataId, shape, dtype: 'float32' };
   }
 
-  /** What `make` makes of a weight, such as a transposed one, computed once as long as the weight does not change. */
-  derived(weight: tf.TensorInfo, make: () => Handle): Handle {
-    const { dataId } = weight;
-    let result = this.fromWeights.get(dataId);
-    if (!result) {
-      result = make();
-      this.fromWeights.set(dataId, result);
-      this.lost.register(dataId, result, dataId);
+  /**
+   * Wraps an empty cache of keys or values (B, H, Tmax, D), which tfjs sees as (B, Tmax, H, D): attention multiplies the rows
+   * of each head, which lie together so.
+   */
+  wrapCache(handle: Handle): tf.TensorInfo {
+    const [batch, heads, tokens, width] = handle.shape;
+    const cache = this.wrapAs(handle, [batch, tokens, heads, width]);
+    this.caches.add(cache.dataId);
+    return cache;
+  }
+
+  /** The handle (B, H, Tmax, D) of a tensor that `wrapCache` has made; undefined for others. */
+  cache(tensor: tf.TensorInfo): Handle | undefined {
+    if (!this.caches.has(tensor.dataId)) return undefined;
+    return { ...this.handle(tensor), shape: this.backend.tensorMap.get(tensor.dataId).shape };
+  }
+
+  /** What `make` makes of weights, such as a transposed one: made again only when one of them has changed. */
+  derived(weights: readonly tf.TensorInfo[], make: () => Handle): Handle {
+    const [{ dataId }] = weights;
+    const from = weights.map((weight) => this.handle(weight).id); // a changed weight has another handle
+    const before = this.fromWeights.get(dataId);
+    if (before?.from.every((id, i) => id === from[i])) return before.result;
+    if (before) {
+      this.free(before.result);
+      this.lost.unregister(dataId);
     }
+    const result = make();
+    this.fromWeights.set(dataId, { from, result });
+    this.lost.register(dataId, result, dataId);
     return result;
   }
 
@@ -99,18 +128,9 @@ export class TensorFlow {
   }
 
   /** Gives a tfjs tensor other numbers, of the same shape and type. */
-  replace(tensor: tf.TensorInfo, next: Handle): void {
+  replace(tensor: tf.TensorInfo, { id }: Handle): void {
     this.free(this.handle(tensor));
-    this.setHandle(tensor, next);
-  }
-
-  private setHandle({ dataId }: tf.TensorInfo, { id }: Handle): void {
-    this.backend.tensorMap.get(dataId).id = id;
-    const derived = this.fromWeights.get(dataId);
-    if (!derived) return;
-    this.free(derived);
-    this.fromWeights.delete(dataId);
-    this.lost.unregister(dataId);
+    this.backend.tensorMap.get(tensor.dataId).id = id;
   }
 
   /**
@@ -124,8 +144,8 @@ export class TensorFlow {
   };
 
   /** Gives a tfjs tensor whose handle was released a new one, and returns another tensor with the same data. */
-  give(tensor: tf.TensorInfo, handle: Handle): tf.TensorInfo {
-    this.setHandle(tensor, handle);
+  give(tensor: tf.TensorInfo, { id }: Handle): tf.TensorInfo {
+    this.backend.tensorMap.get(tensor.dataId).id = id;
     this.backend.incRef(tensor.dataId);
     return { dataId: tensor.dataId, shape: tensor.shape, dtype: tensor.dtype };
   }

@@ -27,7 +27,7 @@ describe.runIf(canRun('tensorflow'))('kernels of the tensorflow engine', () => {
   it('AdamW never writes to arrays of JavaScript, whose memory TensorFlow may share', () => {
     // TensorFlow shares the memory of arrays at a multiple of 64 bytes: one of these 16 is.
     const buffer = new Float32Array(256).fill(2);
-    const [before] = [buffer.slice()];
+    const before = buffer.slice();
     for (let offset = 0; offset < 16; offset++) {
       const own = state(() => tf.tensor1d(buffer.subarray(4 * offset, 4 * offset + 8)));
       const results = update(own);
@@ -38,7 +38,7 @@ describe.runIf(canRun('tensorflow'))('kernels of the tensorflow engine', () => {
   });
 
   it('AdamW leaves tensors alone that something else uses, and updates its own in place', () => {
-    const [first] = [update(state(() => tf.fill([8], 2)))];
+    const first = update(state(() => tf.fill([8], 2)));
     const clone = first[0].clone();
     const values = clone.dataSync().slice();
     const [parameter, m, v] = first;
@@ -90,12 +90,18 @@ describe.runIf(canRun('tensorflow'))('kernels of the tensorflow engine', () => {
     generator.dispose();
   });
 
-  it('the transposed weight of a frozen layer is made once', () => {
+  it('the transposed weight of a frozen layer is made once, and again if the weight changes', () => {
     const run = vi.spyOn(operationsOf(backend()), 'run');
-    const weight = tf.randomNormal([4, 3, 3, 3]);
     const x = tf.ones([1, 8, 8, 3]) as tf.Tensor4D;
-    for (let i = 0; i < 3; i++) ops.frozenConv2d(x, weight, tf.zeros([4])).dispose();
+    const zeros = () => tf.fill([4, 3, 3, 3], 0);
+    const weights = { parameter: tf.fill([4, 3, 3, 3], 1), gradient: zeros(), m: zeros(), v: zeros() };
+    const y = (weight: tf.Tensor) => ops.frozenConv2d(x, weight, tf.zeros([4])).dataSync()[9 * 4];
+    const wanted = 27 * (1 - STEP.lr * STEP.weightDecay);
+    for (let i = 0; i < 3; i++) expect(y(weights.parameter)).toBe(27);
     expect(run.mock.calls.filter(([name]) => name === 'Transpose')).toHaveLength(1);
+    const [updated] = update(weights); // in place, in the same data
+    expect(updated.dataId).toBe(weights.parameter.dataId);
+    expect(y(updated)).toBeCloseTo(wanted, 4);
     run.mockRestore();
   });
 

@@ -1,3 +1,4 @@
+import { sizeOf } from '../../../shapes.js';
 import { attentionOp, cacheWriteOp, newCacheOp, normRotaryOp, rotaryOp } from '../../ops/attention.js';
 import { flag, Type, type } from '../backend.js';
 import type { Handle } from '../binding.js';
@@ -89,13 +90,13 @@ export function registerAttention(): void {
   });
 
   implement(attentionOp, (inputs, { causal, keyLength, dropout, seed }, kernel) => {
-    const { handle, use, last, free, ints, out } = kernel;
+    const { handle, use, last, free, ints, tensorflow, out } = kernel;
     const headsFirst = (x: Handle) => use('Transpose', [x, ints(HEADS_FIRST)]);
     const [q, k, v] = (['q', 'k', 'v'] as const).map((name) => {
-      const x = handle(inputs[name]);
-      const [batch, tokens, heads, width] = x.shape;
-      if (name === 'q' || tokens === keyLength) return headsFirst(x);
-      return headsFirst(use('Slice', [x, ints([0, 0, 0, 0]), ints([batch, keyLength, heads, width])]));
+      const cache = tensorflow.cache(inputs[name]);
+      if (cache) return filled(kernel, cache, keyLength);
+      const x = headsFirst(handle(inputs[name]));
+      return name === 'q' || x.shape[2] === keyLength ? x : filled(kernel, x, keyLength);
     });
     let p = probabilities(kernel, q, k, causal);
     if (dropout > 0) p = last('Mul', [p, dropoutFactors(kernel, p.shape, dropout, seed)]);
@@ -129,28 +130,44 @@ export function registerAttention(): void {
     return [dq, dk, dv].map((x) => out(headsFirst(x)));
   });
 
-  implement(newCacheOp, (_, { shape }, { use, ints, number, out }) =>
-    out(use('Fill', [ints(shape), number(0)])),
-  );
+  implement(newCacheOp, (_, { shape }, { use, kept, ints, number, tensorflow }) => {
+    const [batch, tokens, heads, width] = shape;
+    return tensorflow.wrapCache(kept(use('Fill', [ints([batch, heads, tokens, width]), number(0)])));
+  });
   implement(cacheWriteOp, (inputs, { position }, kernel) => {
-    const { handle, use, ints, changingInts, number, reshape, out } = kernel;
-    const [cache, update] = [handle(inputs.cache), handle(inputs.update)];
-    const [batch, count] = update.shape;
-    const capacity = cache.shape[1];
-    const first = use('Range', [ints(0), ints(batch * capacity), ints(capacity)]);
+    const { handle, use, ints, changingInts, number, reshape, tensorflow, out } = kernel;
+    const update = handle(inputs.update);
+    const count = update.shape[1];
+    const own = tensorflow.cache(inputs.cache);
+    const cache = own ?? handle(inputs.cache);
+    const lying = own ? use('Transpose', [update, ints(HEADS_FIRST)]) : update;
+    const tokens = own ? 2 : 1; // the axis of the tokens
+    const capacity = cache.shape[tokens];
+    const first = use('Range', [ints(0), ints(sizeOf(cache.shape.slice(0, tokens + 1))), ints(capacity)]);
     const written = use('Range', [changingInts(position), changingInts(position + count), ints(1)]);
-    const rows = use('AddV2', [reshape(first, [batch, 1]), written]);
-    writeRows(kernel, cache, reshape(rows, [-1]), update);
+    const rows = use('AddV2', [reshape(first, [-1, 1]), written]);
+    writeRows(kernel, cache, reshape(rows, [-1]), lying, cache.shape.slice(tokens + 1));
     return out(use('Fill', [ints([0]), number(0)]));
   });
 }
 
+/** The first `length` tokens of keys or values (B, H, T, D). */
+export function filled({ use, ints }: Kernel, x: Handle, length: number): Handle {
+  const [batch, heads, , width] = x.shape;
+  return use('Slice', [x, ints([0, 0, 0, 0]), ints([batch, heads, length, width])]);
+}
+
 /**
- * Writes `update` (B, n, H, D), or (B, H, D), to these rows of a cache (B, Tmax, H, D), counted over the whole batch.
- * `InplaceUpdate` writes to the memory of the tensor that it is given, which `Reshape` shares with the cache.
+ * Writes `update` to some rows of a cache, both seen as lists of rows of a shape. `InplaceUpdate` writes to the memory of the
+ * tensor that it is given, which `Reshape` shares with the cache.
  */
-export function writeRows({ use, reshape }: Kernel, cache: Handle, rows: Handle, update: Handle): void {
-  const row = cache.shape.slice(2);
-  const list = (x: Handle) => (x.shape.length === 3 ? x : reshape(x, [-1, ...row]));
+export function writeRows(
+  { use, reshape }: Kernel,
+  cache: Handle,
+  rows: Handle,
+  update: Handle,
+  row: readonly number[],
+): void {
+  const list = (x: Handle) => reshape(x, [-1, ...row]);
   use('InplaceUpdate', [list(cache), rows, list(update)]);
 }

@@ -16,7 +16,7 @@ const DEPTHWISE = window(1, true);
 
 /** A weight with its axes permuted, once. */
 const transposed = ({ tensorflow, handle, ints }: Kernel, weight: TensorInfo, axes: readonly number[]) =>
-  tensorflow.derived(weight, () => tensorflow.run('Transpose', [handle(weight), ints(axes)], [], 1)[0]);
+  tensorflow.derived([weight], () => tensorflow.run('Transpose', [handle(weight), ints(axes)], [], 1)[0]);
 
 /** Convolutions of frozen networks, whose weights are transposed once. */
 export function registerFrozen(): void {

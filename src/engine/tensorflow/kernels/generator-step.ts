@@ -1,8 +1,9 @@
 import type { TensorInfo } from '@tensorflow/tfjs';
+import { EngineError } from '../../../errors.js';
 import { generatorStepOp } from '../../ops/generator-step.js';
 import { int, listOf, Type } from '../backend.js';
 import type { Handle } from '../binding.js';
-import { rotate, rotation, writeRows } from './attention.js';
+import { filled, rotate, rotation, writeRows } from './attention.js';
 import { layerOf, multiply } from './linear.js';
 import { rms, rmsScale } from './normalization.js';
 import { product, productByTransposed } from './products.js';
@@ -10,40 +11,17 @@ import { implement, type Kernel } from './register.js';
 
 const TWO = listOf(2, Type.float32);
 
-/** What all blocks of a step share. */
-interface Place {
-  /** The number of filled positions of the caches, with this one. */
-  length: number;
-  /** The position's rotation (1, 1, D/2). */
-  angles: Handle;
-  /** The rows of the caches that the step writes, counted over the whole batch: (B). */
-  rows: Handle;
-  /** δ(h, h′) (H, H, 1). */
-  sameHead: Handle;
-}
-
-/**
- * Attention of one position over the filled part of the caches (B, Tmax, H, D), for q (B, H, D) that has been scaled:
- * (B, H·D). A matrix with each head's query in that head's own channels and zeros elsewhere multiplies the caches as they lie in
- * memory: a product for each head would need a copy of them with the heads first.
- */
-function attend(kernel: Kernel, q: Handle, k: Handle, v: Handle, { length, sameHead }: Place): Handle {
-  const { use, last, free, ints, reshape } = kernel;
+/** Attention of one position over the filled part of the caches (B, H, Tmax, D), for q (B, H, D) that has been scaled: (B, H·D). */
+function attend(kernel: Kernel, q: Handle, k: Handle, v: Handle, length: number): Handle {
+  const { use, free, reshape } = kernel;
   const [batch, heads, width] = q.shape;
-  const channels = heads * width;
-  const filled = (cache: Handle) => {
-    const part = use('Slice', [cache, ints([0, 0, 0, 0]), ints([batch, length, heads, width])]);
-    return last('Reshape', [part, ints([batch, length, channels])]);
-  };
-  const apart = use('Mul', [reshape(q, [batch, 1, heads, width]), sameHead]);
-  const keys = filled(k);
-  const scores = productByTransposed(kernel, reshape(apart, [batch, heads, channels]), keys);
+  const keys = filled(kernel, k, length);
+  const scores = productByTransposed(kernel, reshape(q, [batch, heads, 1, width]), keys);
   free(keys);
-  const values = filled(v);
-  const all = product(kernel, use('Softmax', [scores]), values);
+  const values = filled(kernel, v, length);
+  const y = product(kernel, use('Softmax', [scores]), values);
   free(values);
-  const own = use('Mul', [reshape(all, [batch, heads, heads, width]), sameHead]);
-  return reshape(use('Sum', [own, ints([1])]), [batch, channels]);
+  return reshape(y, [batch, heads * width]);
 }
 
 /**
@@ -55,7 +33,7 @@ function normScales(
   q: TensorInfo,
   k: TensorInfo,
 ) {
-  return tensorflow.derived(q, () => {
+  return tensorflow.derived([q, k], () => {
     const scaled = use('Mul', [handle(q), number(1 / Math.sqrt(q.shape[0]))]);
     return kept(reshape(use('Pack', [scaled, handle(k)], TWO), [2, 1, q.shape[0]]));
   });
@@ -64,18 +42,20 @@ function normScales(
 /** A whole decoding step. */
 export function registerGeneratorStep(): void {
   implement(generatorStepOp, (inputs, { blocks, epsilon }, kernel) => {
-    const { handle, use, uses, ints, changingInts, number, reshape, tensorflow, out } = kernel;
+    const { handle, use, uses, ints, changingInts, reshape, tensorflow, out } = kernel;
     const position = tensorflow.integer(inputs.position);
     const given = inputs as Record<string, TensorInfo | undefined>;
     const [batch, , width] = inputs.x.shape;
     const [, capacity, heads, headWidth] = given['0.k']!.shape;
     const row = changingInts([position]);
     const at = (table: TensorInfo) => use('GatherV2', [handle(table), row, ints(0)]);
-    const place: Place = {
-      length: position + 1,
-      angles: rotation(kernel, at(inputs.cos), at(inputs.sin)),
-      rows: changingInts(Array.from({ length: batch }, (_, b) => b * capacity + position)),
-      sameHead: reshape(use('MatrixDiag', [use('Fill', [ints([heads]), number(1)])]), [heads, heads, 1]),
+    const angles = rotation(kernel, at(inputs.cos), at(inputs.sin));
+    // The rows that the step writes: one for each sequence and head.
+    const rows = changingInts(Array.from({ length: batch * heads }, (_, i) => i * capacity + position));
+    const cache = (name: string) => {
+      const handle = tensorflow.cache(given[name]!);
+      if (!handle) throw new EngineError('the caches of generatorStep are those of newCache');
+      return handle;
     };
     let x = reshape(handle(inputs.x), [batch, width]);
     for (let i = 0; i < blocks; i++) {
@@ -90,11 +70,12 @@ export function registerGeneratorStep(): void {
       const [qk, v] = uses('SplitV', [qkv, ints([2, 1]), ints(1)], [int('num_split', 2)], 2);
       const scales = normScales(kernel, given[`${i}.qNorm`]!, given[`${i}.kNorm`]!);
       const normalized = use('Mul', [use('Mul', [qk, rmsScale(kernel, qk, epsilon)]), scales]);
-      const turned = rotate(kernel, normalized, place.angles, [batch, 1, 2 * heads, headWidth]);
+      const turned = rotate(kernel, normalized, angles, [batch, 1, 2 * heads, headWidth]);
       const [q, k] = uses('Unpack', [turned], [int('num', 2), int('axis', 1)], 2);
-      writeRows(kernel, own('k'), place.rows, k);
-      writeRows(kernel, own('v'), place.rows, v);
-      const h = use('AddV2', [x, layer(attend(kernel, q, own('k'), own('v'), place), 'proj')]);
+      const [keys, values] = [cache(`${i}.k`), cache(`${i}.v`)];
+      writeRows(kernel, keys, rows, k, [headWidth]);
+      writeRows(kernel, values, rows, v, [headWidth]);
+      const h = use('AddV2', [x, layer(attend(kernel, q, keys, values, position + 1), 'proj')]);
       const n = rms(kernel, h, own('norm2'), epsilon);
       const gate = layer(n, 'w1');
       const silu = use('Mul', [gate, use('Sigmoid', [gate])]);
