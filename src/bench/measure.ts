@@ -34,9 +34,9 @@ export interface Measurement {
   peak_memory: number;
   /** Decoding steps of one run; 1 if there are none. */
   steps: number;
-  /** Calls of the host per decoding step, or per run if there are none: tfjs kernels, and calls of PyTorch. */
+  /** Per decoding step, or per run if there are none: tfjs kernels, and operations of PyTorch or TensorFlow. */
   tfjs_kernels: number;
-  bridge_calls?: number;
+  library_calls?: number;
   /** Kernels that a CUDA device ran in one run and in one decoding step, and their total time in seconds. */
   kernels?: number;
   kernels_per_step?: number;
@@ -163,7 +163,7 @@ export async function measure(what: Case, repeats: number, limits: Limits): Prom
     peak_memory: taken,
     steps: what.steps,
     tfjs_kernels: asked!.kernels / what.steps,
-    ...(asked!.bridge !== undefined && { bridge_calls: asked!.bridge / what.steps }),
+    ...(asked!.library !== undefined && { library_calls: asked!.library / what.steps }),
     ...kernelCounts(used, what.steps),
   };
 }

@@ -1,6 +1,7 @@
 import * as tf from '@tensorflow/tfjs';
 import { peakMemory, resetPeakMemory } from '../machine.js';
 import type { LibtorchBackend } from './libtorch/backend.js';
+import type { Binding } from './tensorflow/binding.js';
 
 /** A kind of kernel that a device ran: how often, and for how long in total. */
 export interface KernelUse {
@@ -16,35 +17,52 @@ const libtorch = (): LibtorchBackend | undefined =>
 export interface Calls {
   /** Kernels that tfjs ran, of its own operations and of the vocabulary. */
   kernels: number;
-  /** Calls of PyTorch's operators and ours through the bridge; undefined for engines other than libtorch. */
-  bridge?: number;
+  /** Operations that kernels had PyTorch or TensorFlow run; undefined for engines without such a library. */
+  library?: number;
+}
+
+/** Has `each` called for every operation of the engine's library, until the function that it returns is called. */
+function watchLibrary(each: () => void): (() => void) | undefined {
+  const counted =
+    <A extends unknown[], R>(call: (...args: A) => R) =>
+    (...args: A): R => {
+      each();
+      return call(...args);
+    };
+  if (tf.getBackend() === 'libtorch') {
+    const backend = tf.backend() as { native: LibtorchBackend['native'] } & tf.KernelBackend;
+    const { native } = backend;
+    backend.native = { ...native, call: counted(native.call) };
+    return () => Object.assign(backend, { native });
+  }
+  if (tf.getBackend() === 'tensorflow') {
+    const backend = tf.backend() as { binding: Binding } & tf.KernelBackend;
+    const { binding } = backend;
+    backend.binding = Object.create(binding, { executeOp: { value: counted(binding.executeOp) } });
+    return () => Object.assign(backend, { binding });
+  }
+  return undefined;
 }
 
 /** Counts the calls that `run` makes. */
 export async function countCalls(run: () => Promise<void>): Promise<Calls> {
   const engine = tf.engine();
-  const backend = libtorch() as { native: LibtorchBackend['native'] } | undefined;
-  const native = backend?.native;
-  const calls: Calls = { kernels: 0, ...(backend && { bridge: 0 }) };
+  let [kernels, library] = [0, 0];
   const { runKernel } = engine;
   engine.runKernel = (...args: Parameters<typeof runKernel>) => {
-    calls.kernels += 1;
+    kernels += 1;
     return runKernel.apply(engine, args) as never;
   };
-  if (backend && native) {
-    const call: typeof native.call = (...args) => {
-      calls.bridge! += 1;
-      return native.call(...args);
-    };
-    backend.native = { ...native, call };
-  }
+  const unwatch = watchLibrary(() => {
+    library += 1;
+  });
   try {
     await run();
   } finally {
     engine.runKernel = runKernel;
-    if (backend && native) backend.native = native;
+    unwatch?.();
   }
-  return calls;
+  return { kernels, ...(unwatch && { library }) };
 }
 
 /** The libtorch backend if it is on a CUDA device and its bridge has the operators of native/measurements.cc. */

@@ -3,7 +3,7 @@ import { beforeAll, describe, expect, it } from 'vitest';
 import { openEngine } from '../../src/engine/index.js';
 import type { LibtorchBackend } from '../../src/engine/libtorch/backend.js';
 import { loadNative } from '../../src/engine/libtorch/bridge.js';
-import { profileKernels, watchMemory } from '../../src/engine/measurements.js';
+import { countCalls, profileKernels, watchMemory } from '../../src/engine/measurements.js';
 import { pretendCuda } from '../aten/pretend-cuda.js';
 import { canRun } from '../support/engines.js';
 
@@ -43,5 +43,15 @@ describe.skipIf(!canRun('libtorch'))('measurements of a run', () => {
     pretendCuda();
     expect(await profileKernels(async () => {})).toBeUndefined();
     expect(watchMemory()()).toBeGreaterThan(0);
+  });
+});
+
+describe.each(['libtorch', 'tensorflow'] as const)('calls on %s', (engine) => {
+  it.runIf(canRun(engine))('are counted, those of tfjs and those of the library', async () => {
+    await openEngine(engine, { device: 'cpu' });
+    const x = tf.fill([100], 1);
+    const run = async () => tf.dispose([x.add(x), x.square()]);
+    expect(await countCalls(run)).toEqual({ kernels: 2, library: 2 });
+    expect(await countCalls(async () => {})).toEqual({ kernels: 0, library: 0 });
   });
 });

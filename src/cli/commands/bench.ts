@@ -45,10 +45,10 @@ function rowsOf(measured: Measurement, repeats: number): NameValue[] {
     ['of the limit', `${(100 * measured.share_of_limit).toFixed(0)} % of the ${measured.limited_by}`],
     ['peak memory', formatBytes(measured.peak_memory)],
   ];
-  const { steps, tfjs_kernels, bridge_calls } = measured;
-  const bridge = bridge_calls === undefined ? '' : `, ${Math.round(bridge_calls)} PyTorch calls`;
+  const { steps, tfjs_kernels, library_calls } = measured;
+  const library = library_calls === undefined ? '' : `, ${Math.round(library_calls)} of its library`;
   const each = steps > 1 ? ' per decoding step' : '';
-  rows.push(['host', `${Math.round(tfjs_kernels)} tfjs operations${bridge}${each}`]);
+  rows.push(['host', `${Math.round(tfjs_kernels)} operations of tfjs${library}${each}`]);
   if (kernels !== undefined) {
     const perStep = measured.kernels_per_step;
     const each = perStep === undefined ? '' : `, ${perStep.toFixed(0)} per decoding step`;

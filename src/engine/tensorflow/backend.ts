@@ -46,10 +46,11 @@ export class TensorFlow {
   /** The data of caches. */
   private readonly caches = new WeakSet<object>();
 
-  constructor(
-    private readonly binding: Binding,
-    private readonly backend: NodeBackend,
-  ) {}
+  constructor(private readonly backend: NodeBackend) {}
+
+  private get binding(): Binding {
+    return this.backend.binding;
+  }
 
   /** Runs an operation with several results. Throws EngineError with TensorFlow's message. */
   run(name: string, inputs: readonly Handle[], attributes: readonly Attribute[], outputs: number): Handle[] {
@@ -194,7 +195,7 @@ const facades = new WeakMap<object, TensorFlow>();
 export function operationsOf(backend: NodeBackend): TensorFlow {
   let facade = facades.get(backend);
   if (!facade) {
-    facade = new TensorFlow(backend.binding, backend);
+    facade = new TensorFlow(backend);
     facades.set(backend, facade);
   }
   return facade;
