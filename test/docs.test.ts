@@ -9,7 +9,7 @@ import { commandLines, PAGES, readPage, repository, wordsOf } from './support/do
 const commandsOf = (page: string): string[][] =>
   commandLines(page).flatMap((line) => {
     const words = wordsOf(line).flatMap((word) => (word.startsWith('alitok ') ? wordsOf(word) : [word]));
-    const start = words.indexOf('alitok');
+    const start = words[0] === 'npm' ? -1 : words.indexOf('alitok'); // for npm it is a package
     return start < 0 ? [] : [words.slice(start + 1)];
   });
 
