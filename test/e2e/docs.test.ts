@@ -20,8 +20,8 @@ const NOT_RUN: Record<string, string> = {
   'npm test': 'this is it',
   'npx vitest': 'runs tests like these',
   'npm link': 'changes the machine; package.test.ts installs the package and runs it',
-  'npm run build:libtorch': 'compiles for minutes; `npm run setup` does it where there is a libtorch',
-  'npm explore': 'needs an installed package; `npm run setup` does the same where there is a TensorFlow',
+  'npm run build:': 'compiles for minutes; `npm run setup` does it where there is the library',
+  'npm explore': 'needs an installed package; `npm run setup` does the same',
   'apt-get install': 'changes the machine',
   'pip install': 'changes the machine',
   'node test/bench/': 'measures for minutes',
@@ -44,6 +44,8 @@ const SMALL: Record<string, string> = {
   '--size': '32',
 };
 
+/** Engines that not every machine has. */
+const OPTIONAL = ['libtorch', 'tensorflow'] as const;
 /** Commands that the other engines cannot run. */
 const LIBTORCH_ALONE = ['launch', '--precision'];
 /** Networks of published size: the fastest available engine runs them, and other tests run them on wasm. */
@@ -189,7 +191,11 @@ describe.each(RUN)('%s', (page, lines) => {
   it.for(lines)('%s', async (line, { skip }) => {
     expect(broken, 'an earlier command of the page failed').toBe(false);
     const words = made(line);
-    skip(words[1] === 'libtorch' && !canRun('libtorch'), 'there is no libtorch');
+    const engine = words[words.indexOf('--engine') + 1];
+    skip(
+      OPTIONAL.some((name) => name === engine && !canRun(name)),
+      `there is no ${engine}`,
+    );
     const { code, stderr } = await runIn(folder, ...words);
     expect(code, stderr).toBe(0);
     const results = words.flatMap((word, i) =>
