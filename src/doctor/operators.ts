@@ -598,7 +598,7 @@ export const OPERATOR_CHECKS: readonly OperatorCheck[] = [
       const cache = tf.variable(numbers<tf.Tensor4D>([2, 9, 2, 48]).mul(1), false) as tf.Variable<tf.Rank.R4>;
       ops.cacheWrite(cache, numbers([2, 3, 2, 48], 2), 4);
       const empty = ops.newCache([2, 9, 2, 48]);
-      const values = { y: cache.mul(1), empty: empty.mul(1) };
+      const values = { y: cache.mul(1), empty: ops.attention(numbers([2, 1, 2, 48]), empty, empty) };
       tf.dispose([cache, empty]);
       return values;
     },

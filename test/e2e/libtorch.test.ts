@@ -24,7 +24,7 @@ function run(file: string, args: readonly string[], env: NodeJS.ProcessEnv = {})
 /** Makes a copy of the program with a bridge modified by `change`. Returns a function that runs it. */
 async function programWith(name: string, change: (bridge: Buffer) => Buffer) {
   await mkdir(at(name), { recursive: true });
-  for (const part of ['bin', 'dist', 'package.json'])
+  for (const part of ['bin', 'dist', 'src/engine/tensorflow/native', 'package.json'])
     await cp(repository(part), at(name, part), { recursive: true });
   await symlink(repository('node_modules'), at(name, 'node_modules'));
   await writeFile(at(name, BRIDGE), change(await readFile(repository(BRIDGE))));

@@ -141,7 +141,7 @@ export const newCacheOp = defineOp({
 
 /**
  * An empty cache of keys or values (B, Tmax, H, D) for `cacheWrite` and `attention`. The engine keeps it in the element type
- * that its attention multiplies. The caller disposes of it.
+ * and the layout that its attention multiplies, so nothing else can read it. The caller disposes of it.
  */
 export function newCache(shape: [batch: number, tokens: number, heads: number, width: number]) {
   return tf.tidy(() => tf.variable(newCacheOp({}, { shape }), false) as tf.Variable<tf.Rank.R4>);

@@ -4,7 +4,7 @@ import { backend_util } from '@tensorflow/tfjs';
 export interface Window {
   strides: number | [number, number];
   pad: 'valid' | 'same' | number | backend_util.ExplicitPadding;
-  dilations?: number | [number, number];
+  dilations?: number | [number, number] | null;
   dimRoundingMode?: 'floor' | 'round' | 'ceil';
   dataFormat?: 'NHWC' | 'NCHW';
 }
@@ -15,14 +15,14 @@ type Shape4D = [number, number, number, number];
 export function convolutionInfo(
   x: readonly number[],
   filter: readonly number[],
-  { strides, pad, dilations = 1, dimRoundingMode }: Window,
+  { strides, pad, dilations, dimRoundingMode }: Window,
   depthwise = false,
 ): backend_util.Conv2DInfo {
   return backend_util.computeConv2DInfo(
     x as Shape4D,
     filter as Shape4D,
     strides,
-    dilations,
+    dilations ?? 1,
     pad,
     dimRoundingMode,
     depthwise,

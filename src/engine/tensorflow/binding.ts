@@ -82,11 +82,11 @@ const inPackage = (path: string) => fileURLToPath(new URL(`../../../${path}`, im
 const MODULE = inPackage('dist/engine/tensorflow/binding.node');
 /** Built beside it (native/quiet.cc). */
 const QUIET = inPackage('dist/engine/tensorflow/quiet.node');
-/** Shared with the build. */
-const { findPackage, PACKAGES } = require(inPackage('src/engine/tensorflow/native/package.cjs')) as {
-  findPackage(names?: readonly string[]): NodePackage | undefined;
-  PACKAGES: readonly string[];
-};
+/** What finds tfjs-node, shared with the build and loaded when it is needed. */
+const finder = () =>
+  require(inPackage('src/engine/tensorflow/native/package.cjs')) as {
+    findPackage(names?: readonly string[]): NodePackage | undefined;
+  };
 
 /** The command that builds the engine, in a clone and in a project that has alitok installed. */
 export const BUILD = existsSync(inPackage('tsconfig.json'))
@@ -120,8 +120,8 @@ function load<T>(module: string): T {
 }
 
 /** Finds tfjs-node. Throws EngineError with the remedy if it is not installed. */
-export function requirePackage(names = PACKAGES): NodePackage {
-  const found = findPackage(names);
+export function requirePackage(names?: readonly string[]): NodePackage {
+  const found = finder().findPackage(names);
   if (!found) throw notBuilt();
   return found;
 }
