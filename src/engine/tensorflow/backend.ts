@@ -27,6 +27,9 @@ export const flag = attribute(AttributeType.bool);
 export const type = attribute(AttributeType.type);
 export const shape = attribute(AttributeType.shape);
 
+/** Reductions keep the dimensions that they sum up, with length 1. */
+export const KEEP_DIMS = [flag('keep_dims', true)];
+
 /** The attributes of an operation on a list of `count` tensors: TensorFlow does not find out their type. */
 export const listOf = (count: number, dtype: number): Attribute[] => [int('N', count), type('T', dtype)];
 

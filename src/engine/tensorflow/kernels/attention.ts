@@ -1,6 +1,6 @@
 import { sizeOf } from '../../../shapes.js';
 import { attentionOp, cacheWriteOp, newCacheOp, normRotaryOp, rotaryOp } from '../../ops/attention.js';
-import { flag, Type, type } from '../backend.js';
+import { KEEP_DIMS, Type, type } from '../backend.js';
 import type { Handle } from '../binding.js';
 import { dropoutFactors } from './dropout.js';
 import { rms, rmsGrad } from './normalization.js';
@@ -8,7 +8,6 @@ import { product, productByTransposed, productOfTransposed } from './products.js
 import { implement, type Kernel } from './register.js';
 
 const HEADS_FIRST = [0, 2, 1, 3]; // (B, T, H, D) ↔ (B, H, T, D)
-const KEEP = [flag('keep_dims', true)];
 const AS_COMPLEX = [type('type', Type.complex64)];
 const AS_FLOAT = [type('type', Type.float32)];
 
@@ -33,9 +32,6 @@ export function rotate(
   const turned = last('Bitcast', [use('Mul', [pairs, angles])], AS_FLOAT);
   return last('Reshape', [turned, ints(x.shape)]);
 }
-
-/** Σ over the last dimension, which stays with length 1. */
-const sumLast = ({ use, ints }: Kernel, x: Handle) => use('Sum', [x, ints([-1])], KEEP);
 
 /** Zeroes the numbers of x (…, Tq, Tk) at every key that the query must not see, whatever was there before. */
 function band({ last, ints }: Kernel, x: Handle): Handle {
@@ -119,9 +115,7 @@ export function registerAttention(): void {
     const dv = productOfTransposed(kernel, dropped, dy);
     if (dropped !== p) free(dropped);
     // Through the softmax: ds = p·(dp − Σ p·dp), then the scale.
-    const weighted = use('Mul', [p, dp]);
-    const sums = sumLast(kernel, weighted);
-    free(weighted);
+    const sums = last('Sum', [use('Mul', [p, dp]), ints([-1])], KEEP_DIMS);
     let ds = last('Mul', [p, last('Sub', [dp, sums])]);
     if (causal && q.shape[2] > 1) ds = band(kernel, ds);
     const scale = number(1 / Math.sqrt(q.shape[3]));

@@ -1,33 +1,15 @@
 import { type DrawOptions, drawCodesOp, drawStepOp } from '../../ops/drawing.js';
-import { flag, int, listOf, Type, type } from '../backend.js';
+import { flag, int, KEEP_DIMS, listOf, Type } from '../backend.js';
 import type { Handle } from '../binding.js';
 import { implement, type Kernel } from './register.js';
+import { indexOf } from './selection.js';
 
-const KEEP = [flag('keep_dims', true)];
-const AS_INT32 = [type('output_type', Type.int32)];
-const TO_INT32 = [type('DstT', Type.int32)];
-const TO_FLOAT64 = [type('DstT', Type.float64)];
 const EXCLUSIVE = [flag('exclusive', true)];
 
-/** A tensor's numbers in float64. */
-const widen = ({ use }: Kernel, x: Handle): Handle => use('Cast', [x], TO_FLOAT64);
-
 /** A float64 number, from two of float32: tfjs-node's binding sends no others. */
-function wide(kernel: Kernel, x: number): Handle {
+function wide({ use, cast, changing }: Kernel, x: number): Handle {
   const high = Math.fround(x);
-  return kernel.use(
-    'AddV2',
-    [high, x - high].map((part) => widen(kernel, kernel.changing(part))),
-  );
-}
-
-/** The first index of the largest number of each row (B, N), where NaN counts as the largest: (B) int32. */
-function argMax({ use, ints }: Kernel, x: Handle): Handle {
-  const last = ints(-1);
-  const invalid = use('IsNan', [x]);
-  const firstInvalid = use('ArgMax', [use('Cast', [invalid], TO_INT32), last], AS_INT32);
-  const largest = use('ArgMax', [x, last], AS_INT32);
-  return use('SelectV2', [use('Any', [invalid, last]), firstInvalid, largest]);
+  return use('AddV2', [cast(changing(high), Type.float64), cast(changing(x - high), Type.float64)]);
 }
 
 /**
@@ -39,7 +21,7 @@ function truncate(kernel: Kernel, weights: Handle, { top_k, top_p }: DrawOptions
   const [batch, entries] = weights.shape;
   const count = top_k > 0 ? Math.min(top_k, entries) : entries;
   const [largest, indices] = uses('TopKV2', [weights, ints(count)], [], 2);
-  const limit = use('Mul', [use('Sum', [largest, ints(-1)], KEEP), wide(kernel, top_p)]);
+  const limit = use('Mul', [use('Sum', [largest, ints(-1)], KEEP_DIMS), wide(kernel, top_p)]);
   const before = use('Cumsum', [largest, ints(-1)], EXCLUSIVE);
   const kept = use('SelectV2', [use('Less', [before, limit]), largest, wide(kernel, 0)]);
   // Back to their places, counted over all rows.
@@ -55,19 +37,19 @@ function truncate(kernel: Kernel, weights: Handle, { top_k, top_p }: DrawOptions
 
 /** `drawCodes` of logits (B, N) and uniforms (B): (B) int32. Sums are in float64, as in the composition. */
 function draw(kernel: Kernel, logits: Handle, uniforms: Handle, options: DrawOptions): Handle {
-  const { use, ints, reshape } = kernel;
-  const best = argMax(kernel, logits);
+  const { use, cast, ints, reshape } = kernel;
+  const best = indexOf('ArgMax', kernel, logits);
   const { temperature, top_k, top_p } = options;
   if (temperature === 0) return best;
   const [batch, entries] = logits.shape;
-  const largest = use('Max', [logits, ints(-1)], KEEP);
-  const exponents = use('Sub', [widen(kernel, logits), widen(kernel, largest)]);
+  const largest = use('Max', [logits, ints(-1)], KEEP_DIMS);
+  const exponents = use('Sub', [cast(logits, Type.float64), cast(largest, Type.float64)]);
   let weights = use('Exp', [use('Div', [exponents, wide(kernel, temperature)])]);
   if ((top_k > 0 && top_k < entries) || top_p < 1) weights = truncate(kernel, weights, options);
   const sums = use('Cumsum', [weights, ints(-1)]);
   const total = use('Slice', [sums, ints([0, entries - 1]), ints([batch, 1])]);
-  const limit = use('Mul', [total, reshape(widen(kernel, uniforms), [batch, 1])]);
-  const passed = use('Cast', [use('LessEqual', [sums, limit])], TO_INT32);
+  const limit = use('Mul', [total, reshape(cast(uniforms, Type.float64), [batch, 1])]);
+  const passed = cast(use('LessEqual', [sums, limit]), Type.int32);
   const index = use('Sum', [passed, ints(-1)]);
   // Rounding may leave a remainder after the last; and the weights of a row with NaN or +∞ have no sum.
   const valid = use('LogicalAnd', [

@@ -4,7 +4,6 @@ import { Type, type } from '../backend.js';
 import type { Handle } from '../binding.js';
 import { implement, type Kernel } from './register.js';
 
-const TO_FLOAT = [type('DstT', Type.float32)];
 const AS_UINT32 = [type('type', Type.uint32)];
 
 /**
@@ -12,7 +11,7 @@ const AS_UINT32 = [type('type', Type.uint32)];
  * integers wrap and shift as the hash requires, and TensorFlow keeps them on the device, unlike signed ones.
  */
 export function dropoutFactors(
-  { use, last, ints, changingInts, number, free }: Kernel,
+  { use, last, cast, ints, changingInts, number, free }: Kernel,
   shape: readonly number[],
   rate: number,
   seed: number,
@@ -33,7 +32,8 @@ export function dropoutFactors(
   h = last('Mul', [mix(h, 16), word(0x85ebca6b)]);
   h = last('Mul', [mix(h, 13), word(0xc2b2ae35)]);
   const kept = last('GreaterEqual', [mix(h, 16), word(Math.floor(rate * 2 ** 32))]);
-  const factors = last('Mul', [last('Cast', [kept], TO_FLOAT), number(1 / (1 - rate))]);
+  const factors = last('Mul', [cast(kept, Type.float32), number(1 / (1 - rate))]);
+  free(kept);
   return last('Reshape', [factors, ints(shape)]);
 }
 

@@ -1,13 +1,11 @@
 import type { TensorInfo } from '@tensorflow/tfjs';
 import { frozenLinearOp } from '../../ops/frozen.js';
 import { linearOp, packedLinearOp, packWeightOp } from '../../ops/linear.js';
-import { flag, int, Type, type } from '../backend.js';
+import { int, KEEP_DIMS, Type } from '../backend.js';
 import type { Handle } from '../binding.js';
 import { rowsOf } from './normalization.js';
 import { product, productByTransposed, productOfTransposed } from './products.js';
 import { implement, type Kernel } from './register.js';
-
-const TO_FLOAT = [type('DstT', Type.float32)];
 
 /** The largest integer that a weight in 8 bits takes. */
 const LARGEST = 127;
@@ -25,8 +23,8 @@ export interface Layer {
  * product: they save memory, and reading them instead of float32 numbers makes up for that.
  */
 export function multiply(kernel: Kernel, x: Handle, { weight, scale, bias }: Layer): Handle {
-  const { use, last, free } = kernel;
-  const wide = weight.dtype === Type.float32 ? weight : use('Cast', [weight], TO_FLOAT);
+  const { last, cast, free } = kernel;
+  const wide = cast(weight, Type.float32);
   let y = productByTransposed(kernel, x, wide);
   if (wide !== weight) free(wide);
   if (scale) y = last('Mul', [y, scale]);
@@ -53,14 +51,13 @@ export function registerLinear(): void {
   implement(linearOp, linear);
   implement(frozenLinearOp, linear);
   implement(packedLinearOp, linear);
-  implement(packWeightOp, ({ weight }, { int8 }, { handle, use, ints, number, out }) => {
+  implement(packWeightOp, ({ weight }, { int8 }, { handle, use, cast, ints, number, out }) => {
     const w = handle(weight);
-    if (!int8) return [out(use('Cast', [w], [type('DstT', Type.bfloat16)]))];
-    const largest = use('Max', [use('Abs', [w]), ints(-1)], [flag('keep_dims', true)]);
+    if (!int8) return [out(cast(w, Type.bfloat16))];
+    const largest = use('Max', [use('Abs', [w]), ints(-1)], KEEP_DIMS);
     const scale = use('Mul', [use('Maximum', [largest, number(1e-30)]), number(1 / LARGEST)]);
     const rounded = use('Round', [use('Div', [w, scale])]);
-    const packed = use('Cast', [rounded], [type('DstT', Type.int8)]);
-    return [out(packed), out(use('Squeeze', [scale], [int('squeeze_dims', [1])]))];
+    return [out(cast(rounded, Type.int8)), out(use('Squeeze', [scale], [int('squeeze_dims', [1])]))];
   });
   implement(linearOp.backward, ({ dy, x, weight }, _, kernel) => {
     const { handle, out } = kernel;

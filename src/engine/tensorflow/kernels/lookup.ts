@@ -1,13 +1,8 @@
 import { crossEntropyOp, embeddingOp, nearestCodeOp } from '../../ops/lookup.js';
-import { Type, type } from '../backend.js';
 import { rowsOf } from './normalization.js';
 import { productByTransposed } from './products.js';
 import { implement } from './register.js';
-
-const AS_INT32 = [type('output_type', Type.int32)];
-
-/** The largest float32. */
-const LARGEST = 2 ** 128 - 2 ** 104;
+import { indexOf } from './selection.js';
 
 /** Embeddings, cross-entropy and the nearest code. */
 export function registerLookup(): void {
@@ -38,10 +33,6 @@ export function registerLookup(): void {
     const norms = use('Sum', [use('Square', [handle(codebook)]), ints([-1])]);
     const products = productByTransposed(kernel, handle(z), handle(codebook));
     const distances = last('Sub', [norms, last('Mul', [products, number(2)])]);
-    // A NaN is the smallest of all.
-    const lowest = use('Fill', [use('Shape', [distances]), number(Number.NEGATIVE_INFINITY)]);
-    const bounded = use('Maximum', [distances, number(-LARGEST)]);
-    const compared = use('SelectV2', [use('IsNan', [distances]), lowest, bounded]);
-    return out(use('ArgMin', [compared, ints(-1)], AS_INT32));
+    return out(indexOf('ArgMin', kernel, distances));
   });
 }

@@ -1,14 +1,18 @@
 import type { TensorInfo } from '@tensorflow/tfjs';
 import { groupNormOp, layerNormOp, rmsNormOp } from '../../ops/normalization.js';
-import { flag } from '../backend.js';
+import { KEEP_DIMS } from '../backend.js';
 import type { Handle } from '../binding.js';
 import { implement, type Kernel } from './register.js';
 
-const KEEP = [flag('keep_dims', true)];
-
 /** Means over some axes, which stay with length 1. */
 const mean = ({ use, ints }: Kernel, x: Handle, axes: readonly number[]) =>
-  use('Mean', [x, ints(axes)], KEEP);
+  use('Mean', [x, ints(axes)], KEEP_DIMS);
+
+const meanSquare = ({ use, last, ints }: Kernel, x: Handle, axes: readonly number[]) =>
+  last('Mean', [use('Square', [x]), ints(axes)], KEEP_DIMS);
+
+const meanProduct = ({ use, last, ints }: Kernel, x: Handle, y: Handle, axes: readonly number[]) =>
+  last('Mean', [use('Mul', [x, y]), ints(axes)], KEEP_DIMS);
 
 const LAST = [-1];
 
@@ -29,9 +33,7 @@ interface Standardized {
 function standardize(kernel: Kernel, x: Handle, axes: readonly number[], epsilon: number): Standardized {
   const { use, number } = kernel;
   const centred = use('Sub', [x, mean(kernel, x, axes)]);
-  const square = use('Square', [centred]);
-  const variance = mean(kernel, square, axes);
-  kernel.free(square);
+  const variance = meanSquare(kernel, centred, axes);
   const reciprocal = use('Rsqrt', [use('AddV2', [variance, number(epsilon)])]);
   const scale = use('AddV2', [reciprocal, use('Sub', [variance, variance])]);
   const normalized = use('Mul', [centred, scale]);
@@ -42,21 +44,16 @@ function standardize(kernel: Kernel, x: Handle, axes: readonly number[], epsilon
 /** The gradient by the x of `standardize`, from the gradient g by its result. */
 function standardizeGrad(kernel: Kernel, g: Handle, { normalized, scale }: Standardized, axes: number[]) {
   const { use, last } = kernel;
-  const product = use('Mul', [g, normalized]);
-  const along = mean(kernel, product, axes);
-  kernel.free(product);
+  const along = meanProduct(kernel, g, normalized, axes);
   const across = use('Sub', [g, mean(kernel, g, axes)]);
   const rest = last('Sub', [across, use('Mul', [normalized, along])]);
   return use('Mul', [rest, scale]);
 }
 
-/** x·rstd and rstd = 1/√(mean(x²) + ε) over the last dimension. */
+/** 1/√(mean(x²) + ε) over the last dimension. */
 export function rmsScale(kernel: Kernel, x: Handle, epsilon: number): Handle {
   const { use, number } = kernel;
-  const square = use('Square', [x]);
-  const meanSquare = mean(kernel, square, LAST);
-  kernel.free(square);
-  return use('Rsqrt', [use('AddV2', [meanSquare, number(epsilon)])]);
+  return use('Rsqrt', [use('AddV2', [meanSquare(kernel, x, LAST), number(epsilon)])]);
 }
 
 /** RMSNorm of x (…, d) with weight (d). */
@@ -73,9 +70,7 @@ export function rmsGrad(kernel: Kernel, dy: Handle, x: Handle, weight: Handle, e
   const normalized = use('Mul', [x, scale]);
   const dweight = use('Sum', [use('Mul', [dy, normalized]), ints([0])]);
   const g = use('Mul', [dy, weight]);
-  const product = use('Mul', [g, x]);
-  const along = use('Mul', [mean(kernel, product, LAST), scale]);
-  kernel.free(product);
+  const along = use('Mul', [meanProduct(kernel, g, x, LAST), scale]);
   const across = last('Sub', [g, last('Mul', [normalized, along])]);
   return [use('Mul', [across, scale]), dweight];
 }

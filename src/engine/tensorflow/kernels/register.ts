@@ -1,7 +1,7 @@
 import * as tf from '@tensorflow/tfjs';
 import { type Inputs, LeftToHost, type Result, runOnHost } from '../../host/kernels.js';
 import type { InputsOf, Operation, ResultOf } from '../../ops/define.js';
-import { operationsOf, type TensorFlow } from '../backend.js';
+import { operationsOf, type TensorFlow, type } from '../backend.js';
 import type { Attribute, Handle, NodeBackend } from '../binding.js';
 
 const NO_ATTRIBUTES: readonly Attribute[] = [];
@@ -72,6 +72,10 @@ export class Kernel {
 
   /** A result of `use` as a tfjs tensor. */
   readonly out = (handle: Handle): tf.TensorInfo => this.tensorflow.wrap(this.kept(handle));
+
+  /** The numbers in another element type. */
+  readonly cast = (x: Handle, dtype: number): Handle =>
+    x.dtype === dtype ? x : this.use('Cast', [x], [type('DstT', dtype)]);
 
   /** The same numbers in another shape, without a copy. */
   readonly reshape = (handle: Handle, shape: readonly number[]): Handle =>

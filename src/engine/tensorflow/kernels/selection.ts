@@ -6,21 +6,21 @@ import { type Kernel, leaveToHost, register } from './register.js';
 
 const INT32 = [type('output_type', Type.int32)];
 
-/** Whether values are not numbers (bool, the shape of x), or undefined for a type without NaN. */
-const notNumbers = ({ use }: Kernel, x: Handle): Handle | undefined =>
-  x.dtype === Type.float32 ? use('IsNan', [x]) : undefined;
-
 /** The first index of the largest value along an axis, or of the smallest; NaN exceeds both, as in PyTorch. */
+export function indexOf(name: 'ArgMax' | 'ArgMin', kernel: Kernel, x: Handle, axis = -1): Handle {
+  const { use, cast, ints } = kernel;
+  const values = x.dtype === Type.bool ? cast(x, Type.int32) : x;
+  const numbers = use(name, [values, ints(axis)], INT32);
+  if (x.dtype !== Type.float32) return numbers;
+  const nan = use('IsNan', [x]);
+  const first = use('ArgMax', [nan, ints(axis)], INT32);
+  return use('SelectV2', [use('Any', [nan, ints([axis])]), first, numbers]);
+}
+
 function registerArg(name: 'ArgMax' | 'ArgMin'): void {
   register<{ axis: number }>(name, ({ x }, { axis }, kernel) => {
-    const { handle, use, ints, out } = kernel;
-    const values = x.dtype === 'bool' ? use('Cast', [handle(x)], [type('DstT', Type.int32)]) : handle(x);
     const [along] = util.parseAxisParam(axis, x.shape);
-    const numbers = use(name, [values, ints(along)], INT32);
-    const nan = notNumbers(kernel, values);
-    if (!nan) return out(numbers);
-    const first = use('ArgMax', [nan, ints(along)], INT32);
-    return out(use('SelectV2', [use('Any', [nan, ints([along])]), first, numbers]));
+    return kernel.out(indexOf(name, kernel, kernel.handle(x), along));
   });
 }
 
