@@ -73,7 +73,7 @@ export function createProgram(commands: readonly Register[] = COMMANDS): Command
     .addOption(
       choice(
         '--engine <name>',
-        'compute engine; auto: the fastest one installed',
+        'compute engine; auto: the first of libtorch, tensorflow and wasm that can run',
         Object.keys(ENGINES),
         'auto',
       ),

@@ -74,8 +74,8 @@ export interface Engine {
 }
 
 /**
- * Starts an engine and makes it the current one. `auto` picks the fastest that is installed: libtorch, tensorflow, wasm.
- * `threads` defaults to all processors; libtorch, tensorflow and wasm can use fewer. Throws EngineError with the remedy if the chosen
+ * Starts an engine and makes it the current one. `auto` picks the first of libtorch, tensorflow and wasm that can run.
+ * `threads` defaults to all processors; all engines but cpu can use fewer. Throws EngineError with the remedy if the chosen
  * engine cannot run.
  */
 export async function openEngine(
