@@ -27,43 +27,54 @@ export type FilterName = keyof typeof FILTERS;
 const PRECISION = 22;
 const HALF = 1 << (PRECISION - 1);
 
-/** For each output position: the first source position, and `taps` weights. */
-interface Kernel {
+/** For each output position: the first source position, and `taps` weights, whose sum is 1. */
+export interface Kernel {
   readonly starts: Int32Array;
-  readonly weights: Int32Array;
+  readonly weights: Float64Array;
   readonly taps: number;
 }
 
-function kernel(source: number, target: number, { support, weight }: Filter): Kernel {
+/**
+ * The weights that resample `source` positions to `target` with half-pixel centres. Reductions widen the filter, which gives
+ * antialiasing. Pillow computes them so, and PyTorch's `interpolate` with `antialias=True`.
+ */
+export function resamplingKernel(source: number, target: number, filter: FilterName): Kernel {
+  const { support, weight } = FILTERS[filter];
   const scale = source / target;
-  // Reductions widen the filter, which gives antialiasing.
   const widening = Math.max(1, scale);
   const radius = support * widening;
   const taps = Math.min(source, Math.ceil(radius) * 2 + 1);
   const starts = new Int32Array(target);
-  const weights = new Int32Array(target * taps);
-  const row = new Float64Array(taps);
+  const weights = new Float64Array(target * taps);
   for (let i = 0; i < target; i++) {
     const centre = (i + 0.5) * scale;
     const first = Math.max(0, Math.trunc(centre - radius + 0.5));
     const end = Math.min(source, Math.trunc(centre + radius + 0.5));
-    let sum = 0;
-    for (let j = first; j < end; j++) {
-      row[j - first] = weight((j - centre + 0.5) / widening);
-      sum += row[j - first];
-    }
     // Every position has `taps` weights; near the far end the window is shifted back and starts with zeros.
     starts[i] = Math.min(first, source - taps);
+    const row = i * taps - starts[i];
+    let sum = 0;
     for (let j = first; j < end; j++) {
-      const w = (row[j - first] / sum) * (1 << PRECISION);
-      weights[i * taps + j - starts[i]] = Math.trunc(w < 0 ? w - 0.5 : w + 0.5);
+      weights[row + j] = weight((j - centre + 0.5) / widening);
+      sum += weights[row + j];
     }
+    for (let j = first; j < end; j++) weights[row + j] /= sum;
   }
   return { starts, weights, taps };
 }
 
-function resampleRows(source: Uint8Array, width: number, height: number, target: number, filter: Filter) {
-  const { starts, weights, taps } = kernel(width, target, filter);
+/** The weights as integers with `PRECISION` fractional bits. */
+function fixedKernel(source: number, target: number, filter: FilterName) {
+  const { starts, weights, taps } = resamplingKernel(source, target, filter);
+  const fixed = Int32Array.from(weights, (weight) => {
+    const w = weight * (1 << PRECISION);
+    return Math.trunc(w < 0 ? w - 0.5 : w + 0.5);
+  });
+  return { starts, weights: fixed, taps };
+}
+
+function resampleRows(source: Uint8Array, width: number, height: number, target: number, filter: FilterName) {
+  const { starts, weights, taps } = fixedKernel(width, target, filter);
   const out = new Uint8ClampedArray(target * height * 3);
   for (let y = 0, o = 0; y < height; y++) {
     for (let x = 0; x < target; x++, o += 3) {
@@ -85,8 +96,14 @@ function resampleRows(source: Uint8Array, width: number, height: number, target:
   return new Uint8Array(out.buffer);
 }
 
-function resampleColumns(source: Uint8Array, width: number, height: number, target: number, filter: Filter) {
-  const { starts, weights, taps } = kernel(height, target, filter);
+function resampleColumns(
+  source: Uint8Array,
+  width: number,
+  height: number,
+  target: number,
+  filter: FilterName,
+) {
+  const { starts, weights, taps } = fixedKernel(height, target, filter);
   const row = width * 3;
   const out = new Uint8ClampedArray(target * row);
   const sums = new Int32Array(row);
@@ -111,10 +128,10 @@ function resampleColumns(source: Uint8Array, width: number, height: number, targ
 export function resample(image: Image, width: number, height: number, filter: FilterName): Image {
   let { data } = image;
   if (width !== image.width) {
-    data = resampleRows(data, image.width, image.height, width, FILTERS[filter]);
+    data = resampleRows(data, image.width, image.height, width, filter);
   }
   if (height !== image.height) {
-    data = resampleColumns(data, width, image.height, height, FILTERS[filter]);
+    data = resampleColumns(data, width, image.height, height, filter);
   }
   return { width, height, data };
 }
