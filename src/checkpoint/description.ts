@@ -7,7 +7,7 @@ const KEY = 'alitok';
 
 /** What a model file says about its model: which kind it is, and all that is needed to build it. */
 export interface ModelDescription {
-  kind: 'tokenizer' | 'generator' | 'feature-network';
+  kind: 'tokenizer' | 'generator' | 'adapters' | 'feature-network';
 }
 
 /** Bounds of the sizes in a description: far above those of any model, and far below those that fill the memory. */

@@ -6,11 +6,11 @@ import { CheckpointError } from '../errors.js';
 import type { TensorFile } from '../formats/tensor-file.js';
 import { Generator } from '../models/generator/generator.js';
 import { type GeneratorConfig, tokenizerGeometry } from '../models/geometry.js';
-import type { Parameters } from '../nn/parameters.js';
+import type { Saved } from '../nn/parameters.js';
 import { resolveModel } from '../run/layout.js';
 import { classNames, gridSide, type ModelDescription, size, transformer } from './description.js';
 import { layersOf, shapeOf } from './infer.js';
-import { type Say, saveModel, withModel } from './model-file.js';
+import { type ModelKind, type Say, saveModel, withModel } from './model-file.js';
 
 /** What belongs to a generator besides its parameters. */
 export interface GeneratorInfo {
@@ -88,12 +88,19 @@ export function describeGenerator(file: TensorFile, grid?: TokenGrid): Generator
 
 export async function saveGenerator(
   path: string,
-  parameters: Parameters,
+  parameters: Iterable<Saved>,
   info: GeneratorInfo,
 ): Promise<void> {
   const description: GeneratorDescription = { kind: 'generator', ...info };
   await saveModel(path, parameters, description);
 }
+
+/** What `withModel` needs to open a generator; `grid` as for `loadGenerator`. */
+export const generatorKind = (grid?: TokenGrid): ModelKind<GeneratorDescription> => ({
+  kind: 'generator',
+  schema: generatorDescription,
+  infer: (file) => describeGenerator(file, grid),
+});
 
 /**
  * Builds the generator of a model file or run folder and loads it, strictly. A published file does not show how an image's
@@ -104,10 +111,9 @@ export async function loadGenerator(
   grid?: TokenGrid,
   say?: Say,
 ): Promise<GeneratorInfo & { model: Generator }> {
-  const infer = (file: TensorFile) => describeGenerator(file, grid);
   return withModel<GeneratorDescription, GeneratorInfo & { model: Generator }>(
     await resolveModel(path),
-    { kind: 'generator', schema: generatorDescription, infer },
+    generatorKind(grid),
     async (file, { generator, classNames, tokenizer, sample }) => {
       const model = new Generator(generator);
       await model.parameters.load(file);

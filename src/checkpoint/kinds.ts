@@ -4,6 +4,7 @@ import { checkDescription, type ModelDescription, readDescription } from './desc
 import { featureNetworkDescription } from './feature-network.js';
 import { generatorDescription } from './generator.js';
 import { recognise } from './infer.js';
+import { adapterDescription } from './lora.js';
 import { openTensorFile } from './open.js';
 import { tokenizerDescription } from './tokenizer.js';
 
@@ -11,6 +12,7 @@ import { tokenizerDescription } from './tokenizer.js';
 const descriptions = z.discriminatedUnion('kind', [
   tokenizerDescription,
   generatorDescription,
+  adapterDescription,
   featureNetworkDescription,
 ]);
 

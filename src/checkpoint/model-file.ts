@@ -1,8 +1,7 @@
 import type { z } from 'zod';
-import { CheckpointError } from '../errors.js';
+import { CheckpointError, option } from '../errors.js';
 import type { TensorFile } from '../formats/tensor-file.js';
-import type { Parameter } from '../nn/parameters.js';
-import { saveParameters } from '../nn/parameters.js';
+import { type Saved, saveParameters } from '../nn/parameters.js';
 import { verifyFile } from '../run/checksums.js';
 import { checkDescription, type ModelDescription, metadataOf, readDescription } from './description.js';
 import { recognise } from './infer.js';
@@ -11,7 +10,7 @@ import { openTensorFile } from './open.js';
 /** Writes parameters under their checkpoint names as float32, with the description in the metadata. */
 export async function saveModel(
   path: string,
-  parameters: Iterable<Parameter>,
+  parameters: Iterable<Saved>,
   description: ModelDescription,
 ): Promise<void> {
   await saveParameters(path, parameters, metadataOf(description));
@@ -34,8 +33,10 @@ export function anotherModel(path: string, found: string | undefined, wanted: st
   const article = (name: string) =>
     /[a-z]s$/.test(name) ? name : `${/^[AEIO]/i.test(name) ? 'an' : 'a'} ${name}`;
   const holds = found === undefined ? 'no model that is known here' : article(found);
+  const remedy =
+    found === 'adapters' ? `: name it with ${option('lora')}, beside the generator that it adapts` : '';
   return new CheckpointError(
-    `${path} holds ${holds}; ${article(wanted)} ${/[a-z]s$/.test(wanted) ? 'are' : 'is'} needed here`,
+    `${path} holds ${holds}; ${article(wanted)} ${/[a-z]s$/.test(wanted) ? 'are' : 'is'} needed here${remedy}`,
   );
 }
 

@@ -1,4 +1,3 @@
-import { createHash } from 'node:crypto';
 import { z } from 'zod';
 import { publishedModels } from '../config/published.js';
 import { CheckpointError } from '../errors.js';
@@ -12,8 +11,9 @@ import {
 import { FROZEN_IN_STAGE_2, Tokenizer } from '../models/tokenizer/tokenizer.js';
 import { resolveModel } from '../run/layout.js';
 import { gridSide, type ModelDescription, side, size, transformer } from './description.js';
+import { fingerprintOf } from './fingerprint.js';
 import { layersOf, shapeOf } from './infer.js';
-import { type Say, saveModel, withModel } from './model-file.js';
+import { type ModelKind, type Say, saveModel, withModel } from './model-file.js';
 
 export interface TokenizerDescription extends ModelDescription {
   kind: 'tokenizer';
@@ -131,6 +131,13 @@ export function tokenizerTensors(stage: Stage): { optional: RegExp; ignore?: Reg
   return stage === 1 ? { optional: USAGE } : { optional: USAGE, ignore: USAGE };
 }
 
+/** What `withModel` needs to open a tokenizer. */
+export const tokenizerKind: ModelKind<TokenizerDescription> = {
+  kind: 'tokenizer',
+  schema: tokenizerDescription,
+  infer: describeTokenizer,
+};
+
 /**
  * Builds the tokenizer of a model file or a run folder and loads it, strictly; a published file too.
  * @throws CheckpointError, naming the file and what is wrong
@@ -138,7 +145,7 @@ export function tokenizerTensors(stage: Stage): { optional: RegExp; ignore?: Reg
 export async function loadTokenizer(path: string, say?: Say): Promise<Tokenizer> {
   return withModel<TokenizerDescription, Tokenizer>(
     await resolveModel(path),
-    { kind: 'tokenizer', schema: tokenizerDescription, infer: describeTokenizer },
+    tokenizerKind,
     async (file, { tokenizer: config, stage }) => {
       const tokenizer = new Tokenizer(config, stage);
       await tokenizer.parameters.load(file, tokenizerTensors(stage));
@@ -153,11 +160,8 @@ export async function loadTokenizer(path: string, say?: Say): Promise<Tokenizer>
  * tokenizer made from it. 16 hexadecimal digits.
  */
 export async function fingerprint(tokenizer: Tokenizer): Promise<string> {
-  const hash = createHash('sha256').update(tokenizer.quantizer.identity);
-  for (const p of tokenizer.parameters) {
-    if (!FROZEN_IN_STAGE_2.test(p.name) || USAGE.test(p.name)) continue;
-    hash.update(`${p.name} ${p.shape.join()}\n`);
-    hash.update((await p.value.data()) as Float32Array);
-  }
-  return hash.digest('hex').slice(0, 16);
+  const deciding = [...tokenizer.parameters].filter(
+    ({ name }) => FROZEN_IN_STAGE_2.test(name) && !USAGE.test(name),
+  );
+  return fingerprintOf(deciding, tokenizer.quantizer.identity);
 }

@@ -28,7 +28,7 @@ export function compareConfigs(before: Config, now: Config): Difference[] {
 
 /** `key: before → now` */
 export function describeDifference({ key, before, now }: Difference): string {
-  return `${key}: ${JSON.stringify(before)} → ${JSON.stringify(now)}`;
+  return `${key}: ${JSON.stringify(before) ?? 'none'} → ${JSON.stringify(now) ?? 'none'}`;
 }
 
 /**

@@ -123,9 +123,18 @@ export interface ResolvedConfig {
   sourceOf(path: readonly string[]): string | undefined;
 }
 
-/** Reads a config as `loadConfig` does, and remembers where its values come from. @throws ConfigError as `loadConfig` */
-export function resolveConfig(file: string | undefined, overrides: readonly string[] = []): ResolvedConfig {
-  const { values, layers } = file === undefined ? { values: {}, layers: [] } : readFile(file);
+/**
+ * Reads a config as `loadConfig` does, and remembers where its values come from. `defaults` are sections whose values take
+ * the place of the schema's defaults.
+ * @throws ConfigError as `loadConfig`
+ */
+export function resolveConfig(
+  file: string | undefined,
+  overrides: readonly string[] = [],
+  defaults: object = {},
+): ResolvedConfig {
+  const { values: own, layers } = file === undefined ? { values: {}, layers: [] } : readFile(file);
+  const values = merge(structuredClone(defaults), own) as Section;
   const parsed = overrides.map(parseOverride);
   for (const override of parsed) applyOverride(values, override);
 

@@ -16,6 +16,14 @@ const nonNegative = z.number().min(0);
 const rate = z.number().min(0).lt(1);
 const path = z.string().min(1);
 
+/** What fine-tuning changes in the training of a model. */
+const fineTuning = {
+  /** Names of parameters that are not trained, or of modules, such as `encoder` or `blocks.*.attn`; * is any text. */
+  freeze: z.array(z.string().min(1)).default([]),
+  /** Each layer's learning rate is this factor times that of the next one; 1 for the same rate. */
+  layer_decay: z.number().positive().max(1).default(1),
+};
+
 const transformer = (width: number, layers: number, heads: number) => ({
   width: count.default(width),
   layers: count.default(layers),
@@ -119,6 +127,7 @@ export const schema = z
         lecam_weight: nonNegative.default(0),
         /** Decay of the codebook usage in the clustering update. */
         usage_decay: rate.default(0.99),
+        ...fineTuning,
         stage1: z
           .strictObject({
             /** Moves codebook entries that are hardly used; the default follows the quantizer: true for `vq`, which alone can. */
@@ -178,6 +187,18 @@ export const schema = z
         clip_norm: nonNegative.default(1),
         ema: z.boolean().default(false),
         ema_decay: rate.default(0.9999),
+        ...fineTuning,
+        /** Trains low-rank adapters of the blocks' linear layers, and the embeddings, instead of all parameters. */
+        lora: z
+          .strictObject({
+            rank: count.default(16),
+            /** The adapters' output is multiplied by alpha / rank. */
+            alpha: positive.default(32),
+            /** Whether checkpoints hold the whole model, with merged adapters, or the adapters only. */
+            merge: z.boolean().default(true),
+          })
+          .nullable()
+          .default(null),
       })
       .prefault({}),
 

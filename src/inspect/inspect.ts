@@ -1,6 +1,7 @@
 import { type GeneratorDescription, inferGenerator, publishedGenerator } from '../checkpoint/generator.js';
 import { recognise } from '../checkpoint/infer.js';
 import { describe } from '../checkpoint/kinds.js';
+import { type AdapterDescription, adapterParameters } from '../checkpoint/lora.js';
 import { checkNetwork, NETWORK_FILES } from '../checkpoint/networks.js';
 import { openTensorFile } from '../checkpoint/open.js';
 import { inferTokenizer, type TokenizerDescription, tokenizerTensors } from '../checkpoint/tokenizer.js';
@@ -88,6 +89,7 @@ function inspectModel(file: TensorFile): Inspection {
   const description = describe(file);
   const network = description?.kind ?? recognise(file.tensors);
   if (network === 'tokenizer') return inspectTokenizer(file, description as TokenizerDescription | undefined);
+  if (network === 'adapters') return inspectAdapters(file, description as AdapterDescription);
   if (network === 'generator') return inspectGenerator(file, description as GeneratorDescription | undefined);
   if (network !== undefined && network in NETWORK_FILES) return inspectNetwork(file, network);
   const lines: Lines = [
@@ -154,6 +156,24 @@ function inspectGenerator(file: TensorFile, description?: GeneratorDescription):
     ['tensor names', verdict(() => parameters.check(file))],
   ];
   return { lines, parts: generatorParts(generator) };
+}
+
+/** Adapters of a generator, saved apart from it. */
+function inspectAdapters(file: TensorFile, description: AdapterDescription): Inspection {
+  const { generator, lora, base, tokenizer } = description;
+  const { parameters } = new Generator(generator, { lora });
+  const adapters = adapterParameters(parameters);
+  const lines: Lines = [
+    ['kind', 'adapters of a generator (LoRA)'],
+    ['rank, alpha', `${lora.rank}, ${lora.alpha}`],
+    ['transformer', transformerText(generator)],
+    ['vocabulary', `${generator.codebook_size} codes, ${generator.classes} classes`],
+    ['parameters', grouped(adapters.count)],
+    ['its generator', base],
+    ...(tokenizer ? ([['its tokenizer', tokenizer]] satisfies Lines) : []),
+    ['tensor names', verdict(() => adapters.check(file))],
+  ];
+  return { lines, parts: [] };
 }
 
 /** A third-party network. */

@@ -38,6 +38,14 @@ export function tokenizerGeometry(config: TokenizerConfig): TokenizerGeometry {
   return { ...config, grid, prefix_tokens: grid + 1, tokens: grid + 1 + grid * grid };
 }
 
+/** How `tokens` codes an image lie: g² and a prefix of g + 1 (null, the default) or g; undefined for another number. */
+export function gridOf(tokens: number): { grid: number; prefix_tokens: number | null } | undefined {
+  const grid = Math.floor(Math.sqrt(tokens));
+  const prefix = tokens - grid * grid;
+  if (grid < 1 || (prefix !== grid && prefix !== grid + 1)) return undefined;
+  return { grid, prefix_tokens: prefix === grid ? grid : null };
+}
+
 /** The sizes that define a generator: config section `generator`, and those of its tokenizer. */
 export interface GeneratorConfig {
   width: number;

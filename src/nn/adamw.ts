@@ -12,6 +12,8 @@ export interface AdamWOptions {
   weight_decay: number;
   /** Which parameters decay; all if absent. */
   decays?: (parameter: Parameter) => boolean;
+  /** What a parameter's learning rate is multiplied by; 1 if absent. */
+  lrScale?: (parameter: Parameter) => number;
   /** Which parameters, by index, this optimizer updates and keeps moments for; all if absent. */
   owns?: (index: number) => boolean;
 }
@@ -45,16 +47,25 @@ export class AdamW {
    */
   update(gradients: readonly Gradient[], lr: number, gradientScale = 1): void {
     this.steps += 1;
-    const { beta1, beta2, weight_decay, decays = () => true, owns = () => true } = this.options;
+    const { beta1, beta2, weight_decay } = this.options;
+    const { decays = () => true, lrScale = () => 1, owns = () => true } = this.options;
     const all = this.parameters.flatMap((parameter, i) => {
       const gradient = gradients[i];
       return gradient && owns(i) ? [{ parameter, ...this.moments[i], gradient }] : [];
     });
-    for (const decaying of [true, false]) {
-      const some = all.filter(({ parameter }) => decays(parameter) === decaying);
-      if (some.length === 0) continue;
-      const weightDecay = decaying ? weight_decay : 0;
-      const attributes = { lr, beta1, beta2, epsilon: EPSILON, weightDecay, step: this.steps, gradientScale };
+    // One call for all parameters that share a learning rate and a weight decay.
+    const settingsOf = (parameter: Parameter) => {
+      const weightDecay = decays(parameter) ? weight_decay : 0;
+      return { lr: lr * lrScale(parameter), weightDecay };
+    };
+    const groups = new Map<string, typeof all>();
+    for (const one of all) {
+      const key = JSON.stringify(settingsOf(one.parameter));
+      groups.set(key, [...(groups.get(key) ?? []), one]);
+    }
+    for (const some of groups.values()) {
+      const own = settingsOf(some[0].parameter);
+      const attributes = { ...own, beta1, beta2, epsilon: EPSILON, step: this.steps, gradientScale };
       const tensors = some.map(({ parameter, gradient, m, v }) => {
         return { parameter: parameter.value, gradient, m: m.value, v: v.value };
       });

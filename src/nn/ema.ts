@@ -22,6 +22,7 @@ export class Ema {
   update(t: number): void {
     const d = Math.min(this.decay, (1 + t) / (10 + t));
     for (const p of this.source) {
+      if (p.frozen) continue;
       const average = this.parameters.get(p.name)!;
       average.value = tf.tidy(() => average.value.mul(d).add(p.value.mul(1 - d)));
     }

@@ -1,6 +1,7 @@
 import * as tf from '@tensorflow/tfjs';
 import * as ops from '../engine/ops/index.js';
 import { fanIn, type Initializer, ones, zeros } from './initializers.js';
+import { type Lora, lowRank } from './lora.js';
 import type { Scope } from './parameters.js';
 
 /** A layer: its parameters are declared once under their checkpoint names, then it maps tensors to tensors. */
@@ -16,23 +17,32 @@ export function sequence<T extends tf.Tensor>(...layers: Layer<T>[]): Layer<T> {
     }, x);
 }
 
-/**
- * x (…, inputs) → (…, outputs). `shape` is the weight's shape in the checkpoint where that is a convolution's, such
- * as (outputs, inputs, 1, 1); its elements are in the order of (outputs, inputs).
- */
+interface LinearOptions {
+  init: Initializer;
+  bias?: boolean;
+  /** The weight's shape in the checkpoint where that is a convolution's, such as (outputs, inputs, 1, 1). */
+  shape?: number[];
+  /** Adds a low-rank adapter. */
+  lora?: Lora;
+}
+
+/** x (…, inputs) → (…, outputs). The weight's elements are in the order of (outputs, inputs). */
 export function linear(
   scope: Scope,
   inputs: number,
   outputs: number,
-  { init, bias = true, shape = [outputs, inputs] }: { init: Initializer; bias?: boolean; shape?: number[] },
+  { init, bias = true, shape = [outputs, inputs], lora }: LinearOptions,
 ): Layer {
   const weight = scope.parameter('weight', shape, init);
   const offset = bias ? scope.parameter('bias', [outputs], zeros) : undefined;
   const matrix = () => (shape.length === 2 ? weight.value : weight.value.reshape([outputs, inputs]));
-  return (x) =>
-    weight.packed
-      ? ops.packedLinear(x, weight.packed, offset?.value)
-      : ops.linear(x, matrix(), offset?.value);
+  const layer: Layer = (x) => {
+    if (weight.packed) return ops.packedLinear(x, weight.packed, offset?.value);
+    const frozen = weight.frozen && (offset?.frozen ?? true);
+    return (frozen ? ops.frozenLinear : ops.linear)(x, matrix(), offset?.value);
+  };
+  const adapter = lora && lowRank(scope, inputs, outputs, lora);
+  return adapter ? (x) => layer(x).add(adapter(x)) : layer;
 }
 
 /** `rounds`: only layers read the result, so an engine may round it to the precision of their products. */

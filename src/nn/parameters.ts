@@ -12,6 +12,8 @@ export class Parameter {
   private onGradient?: (gradient: tf.Tensor) => void;
   /** The weight in fewer bits, which replaces `value` after `pack`. */
   packed?: PackedWeight;
+  /** Not trained, so that layers need not compute its gradient. Buffers are never trained. */
+  frozen = false;
 
   constructor(
     readonly name: string,
@@ -71,6 +73,15 @@ export class Parameter {
     this.packed = { weight: tf.keep(weight), scale: scale && tf.keep(scale) };
   }
 
+  /** Gives the parameter its initial value, drawn from a stream of `random` that is named after it. */
+  initialize(random: Random): void {
+    this.value = tf.tidy(() => this.initializer(this.shape, random.fork(this.name)));
+  }
+
+  async read(): Promise<Float32Array> {
+    return (await this.value.data()) as Float32Array;
+  }
+
   dispose(): void {
     this.tensor?.dispose();
     this.tensor = undefined;
@@ -78,6 +89,9 @@ export class Parameter {
     this.packed = undefined;
   }
 }
+
+/** A tensor to save under its name: a parameter, or what is computed of several when it is read. */
+export type Saved = Pick<Parameter, 'name' | 'shape' | 'read'>;
 
 /** A file that parameters can be loaded from, one tensor at a time as float32. */
 export interface ParameterSource {
@@ -116,6 +130,13 @@ export class Parameters implements Iterable<Parameter> {
     return [...this].reduce((sum, p) => sum + (p.buffer ? 0 : p.size), 0);
   }
 
+  /** Those of the parameters that `chosen` accepts; they stay the same objects. */
+  filter(chosen: (parameter: Parameter) => boolean): Parameters {
+    const some = new Parameters();
+    for (const p of this) if (chosen(p)) some.declare(p);
+    return some;
+  }
+
   /** Declares names that begin with `prefix.`. */
   scope(prefix = ''): Scope {
     return new Scope(this, prefix);
@@ -129,7 +150,7 @@ export class Parameters implements Iterable<Parameter> {
 
   /** Gives every parameter its initial value, each drawn from a random stream of its own, named after it. */
   initialize(random: Random): void {
-    for (const p of this) p.value = tf.tidy(() => p.initializer(p.shape, random.fork(p.name)));
+    for (const p of this) p.initialize(random);
   }
 
   /**
@@ -190,9 +211,9 @@ export class Scope {
     return this.parameters.get(this.nameOf(name));
   }
 
-  /** The trainable parameters declared under this prefix so far. */
-  get declared(): Parameter[] {
-    return [...this.parameters].filter((p) => !p.buffer && p.name.startsWith(this.nameOf('')));
+  /** The parameters under this prefix that are trained. */
+  get trained(): Parameter[] {
+    return [...this.parameters].filter((p) => !p.buffer && !p.frozen && p.name.startsWith(this.nameOf('')));
   }
 
   parameter(name: string, shape: readonly number[], initializer: Initializer): Parameter {
@@ -208,17 +229,17 @@ export class Scope {
   }
 }
 
-/** Writes parameters as float32, one tensor in memory at a time. Throws OutputError. */
+/** Writes tensors as float32, one in memory at a time. Throws OutputError. */
 export async function saveParameters(
   path: string,
-  parameters: Iterable<Parameter>,
+  parameters: Iterable<Saved>,
   metadata: Record<string, string> = {},
 ): Promise<void> {
   const tensors = Array.from(parameters, (p) => ({
     name: p.name,
     dtype: 'F32' as const,
     shape: p.shape,
-    data: async () => (await p.value.data()) as Float32Array,
+    data: () => p.read(),
   }));
   await writeSafetensors(path, tensors, metadata);
 }

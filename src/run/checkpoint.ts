@@ -4,8 +4,7 @@ import { dirname, join } from 'node:path';
 import { CheckpointError, OutputError, option } from '../errors.js';
 import { makeFolder, outputError, syncFolder, writeOwnFile } from '../files/atomic.js';
 import { openSafetensors } from '../formats/safetensors.js';
-import type { Parameters } from '../nn/parameters.js';
-import { saveParameters } from '../nn/parameters.js';
+import { type Parameters, type Saved, saveParameters } from '../nn/parameters.js';
 import { DamagedError, verifyFolder, writeChecksums } from './checksums.js';
 import {
   checkpointFolder,
@@ -26,8 +25,12 @@ export interface Checkpointed {
   readonly steps: number;
   readonly state: object;
   saveModel(path: string): Promise<void>;
-  /** The model's parameters, as its file contains them. */
+  /** The model's parameters, as its file contains them unless it is `derived`. */
   readonly model: Parameters;
+  /** Whether the model's file is computed from other parameters, so that nothing is restored from it. */
+  readonly derived?: boolean;
+  /** What the model's file contains, if not `model`. */
+  readonly saved?: Iterable<Saved>;
   readonly trainingParts: TrainingParts;
   restore(state: object): void;
 }
@@ -46,10 +49,11 @@ interface State extends CheckpointNote {
   trainer: object;
 }
 
-/** The safetensors files of a checkpoint by name, and the parameters that are loaded from them. */
+/** The safetensors files that a checkpoint is restored from by name, and the parameters that are loaded from them. */
 function filesOf(training: Checkpointed): Record<string, Parameters> {
   const parts = Object.entries(training.trainingParts).map(([name, value]) => [`${name}.safetensors`, value]);
-  return { [MODEL_FILE]: training.model, ...Object.fromEntries(parts) };
+  const model = training.derived ? {} : { [MODEL_FILE]: training.model };
+  return { ...model, ...Object.fromEntries(parts) };
 }
 
 /**

@@ -34,7 +34,13 @@ export function checkpointFolder(run: string, step: number): string {
 
 /** Tensors that only training needs, each set in a file of its own: all names that trainers may use. */
 export type TrainingPart = (typeof TRAINING_PARTS)[number];
-const TRAINING_PARTS = ['optimizer', 'parameters', 'discriminator', 'discriminator-optimizer'] as const;
+const TRAINING_PARTS = [
+  'optimizer',
+  'parameters',
+  'adapters',
+  'discriminator',
+  'discriminator-optimizer',
+] as const;
 
 /** All files that a checkpoint may contain. */
 const FILES = [MODEL_FILE, ...TRAINING_PARTS.map((part) => `${part}.safetensors`), STATE_FILE, SUMS_FILE];

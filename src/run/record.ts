@@ -16,6 +16,19 @@ export const CONFIG_FILE = 'config.yaml';
 /** Whether to resume the run in the folder: yes, no (there must be none), or if there is one. */
 export type Resume = boolean | 'auto';
 
+/** The trained weights that a run started from, and what became of them. */
+export interface InitialWeights {
+  path: string;
+  /** Of the file. */
+  sha256: string;
+  /** Number of parameters that were taken as they are. */
+  taken: number;
+  /** How others were changed, by name. */
+  changed: Record<string, string>;
+  /** Names of those that were drawn anew. */
+  redrawn: string[];
+}
+
 export interface RunOptions {
   config: Config;
   /** The command line, as it can be typed again. */
@@ -25,6 +38,8 @@ export interface RunOptions {
   inputs: Record<string, string>;
   /** What is trained, and for how many steps if no phase ends early. */
   training: { label: string; steps: number };
+  /** Only of a run that starts from trained weights, when it starts. */
+  initial?: InitialWeights;
 }
 
 /** Files and folders of a run, apart from its record and checkpoints. */
@@ -65,6 +80,7 @@ export interface RunRecord {
   seed: number;
   inputs?: Record<string, string>;
   training?: RunOptions['training'];
+  initial?: InitialWeights;
   /** Oldest first. */
   starts: Start[];
 }
@@ -118,12 +134,12 @@ export async function findRun(folder: string, resume: Resume): Promise<RunRecord
  * @throws OutputError if the folder cannot be written
  */
 export async function openRun(folder: string, options: RunOptions, begun?: RunRecord): Promise<RunFiles> {
-  const { config, inputs, training } = options;
+  const { config, inputs, training, initial = begun?.initial } = options;
   const files = runFiles(folder);
   await makeFolder(folder);
   for (const written of [folder, files.images]) await removeTemporaries(written);
   const starts = [...(begun?.starts ?? []), describeStart(options)];
-  const run: RunRecord = { name: config.name, seed: config.seed, inputs, training, starts };
+  const run: RunRecord = { name: config.name, seed: config.seed, inputs, training, initial, starts };
   // Written first, because it marks the folder as a run's.
   await writeOwnFile(join(folder, RUN_FILE), `${JSON.stringify(run, null, 2)}\n`);
   await writeOwnFile(join(folder, CONFIG_FILE), configToYaml(config));

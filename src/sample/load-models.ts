@@ -1,4 +1,5 @@
 import { type GeneratorInfo, loadGenerator } from '../checkpoint/generator.js';
+import { loadAdapted } from '../checkpoint/lora.js';
 import type { Say } from '../checkpoint/model-file.js';
 import { fingerprint, loadTokenizer } from '../checkpoint/tokenizer.js';
 import { CheckpointError } from '../errors.js';
@@ -23,10 +24,13 @@ export async function checkPair(
     );
 }
 
-/** Loads a generator and its tokenizer; `say` as in `withModel`. Throws CheckpointError. */
-export async function loadModels(paths: { generator: string; tokenizer: string }, say?: Say) {
+/** Loads a generator, with the adapters of `lora` merged into it, and its tokenizer; `say` as in `withModel`. Throws CheckpointError. */
+export async function loadModels(paths: { generator: string; tokenizer: string; lora?: string }, say?: Say) {
+  const { lora } = paths;
   const tokenizer = await loadTokenizer(paths.tokenizer, say);
-  const generator = await loadGenerator(paths.generator, tokenizer.geometry, say);
-  await checkPair(paths.generator, generator, paths.tokenizer, tokenizer);
+  const generator = lora
+    ? await loadAdapted({ base: paths.generator, adapters: lora }, say)
+    : await loadGenerator(paths.generator, tokenizer.geometry, say);
+  await checkPair(lora ?? paths.generator, generator, paths.tokenizer, tokenizer);
   return { ...generator, tokenizer };
 }

@@ -37,6 +37,8 @@ const GRID_IMAGES = 200;
 export interface SampleImagesOptions {
   generator: string;
   tokenizer: string;
+  /** Adapters of the generator, saved apart from it. */
+  lora?: string;
   /** Comma-separated class indices or names; all classes if absent. */
   classes?: string;
   /** A file of class names, one per line, used instead of those saved with the generator. */
@@ -116,6 +118,7 @@ async function sampleWith(
     order: 'classes in turn',
     generator: await identity(options.generator),
     tokenizer: await identity(options.tokenizer),
+    ...(options.lora !== undefined && { lora: await identity(options.lora) }),
     classes,
     total,
     png: options.png,

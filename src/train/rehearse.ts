@@ -1,7 +1,8 @@
 import type { Job } from '../job/job.js';
 import { turn } from '../job/job.js';
 import { availableMemory, freeDisk, peakMemory } from '../machine.js';
-import type { Parameters } from '../nn/parameters.js';
+import type { Saved } from '../nn/parameters.js';
+import { sizeOf } from '../shapes.js';
 import type { TrainingOptions } from './run-training.js';
 import type { Trainer } from './trainer.js';
 
@@ -40,7 +41,8 @@ const MEASURE_SECONDS = 3;
 const MOST_PAIRS = 10;
 const BYTES = 4;
 
-const countOf = (parameters: Parameters) => [...parameters].reduce((sum, p) => sum + p.size, 0);
+const countOf = (parameters: Iterable<Pick<Saved, 'shape'>>) =>
+  [...parameters].reduce((sum, { shape }) => sum + sizeOf(shape), 0);
 
 /** Seconds per step from `state` on, after one warm-up step. */
 async function timeSteps(trainer: Trainer, state: object): Promise<number> {
@@ -76,10 +78,11 @@ export async function rehearse(
     (keep_every > 0 ? Math.floor(trainer.totalSteps / keep_every) : 0) +
     (keep_best === null ? 0 : 1);
   const model = countOf(trainer.model);
+  const saved = countOf(trainer.saved ?? trainer.model);
   const parts = Object.values(trainer.trainingParts).reduce((sum, one) => sum + countOf(one), 0);
-  const checkpoint = BYTES * (model + parts);
+  const checkpoint = BYTES * (saved + parts);
   // The optimizer has two moments for each trained weight; the gradient is as large as one of them.
-  const state = checkpoint + (BYTES * countOf(trainer.trainingParts.optimizer)) / 2;
+  const state = BYTES * (model + parts) + (BYTES * countOf(trainer.trainingParts.optimizer)) / 2;
   const available = availableMemory();
   const found: Rehearsal = {
     label,

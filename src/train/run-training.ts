@@ -8,7 +8,7 @@ import type { Job } from '../job/job.js';
 import { loadNewestCheckpoint } from '../run/checkpoint.js';
 import { compareRun } from '../run/compare.js';
 import { NO_LOG, openRunLog } from '../run/log.js';
-import { findRun, openRun, type Resume } from '../run/record.js';
+import { findRun, type InitialWeights, openRun, type Resume } from '../run/record.js';
 import { pruneCheckpoints } from '../run/retention.js';
 import { type Preview, train } from './loop.js';
 import type { Trainer } from './trainer.js';
@@ -29,8 +29,11 @@ export interface TrainingOptions extends ResumeOptions {
   decisive: RegExp;
   /** Identifies the data; the keys are its names in messages. */
   inputs: Record<string, string>;
-  /** Initializes the trainer, where there is no checkpoint to resume. */
-  initialize: () => void | Promise<void>;
+  /**
+   * Initializes the trainer, where there is no checkpoint to resume, or where checkpoints do not have all parameters.
+   * Returns what it took from trained weights.
+   */
+  initialize: () => Promise<InitialWeights | undefined>;
   preview?: Preview;
 }
 
@@ -88,11 +91,12 @@ async function runLocked(
   const training = { label, steps: trainer.totalSteps };
   const run = { config, command, engine, inputs, training };
   if (begun) compareRun(folder, begun, run, { decisive, allowChanges, reporter });
+  let initial = trainer.derived ? await initialize() : undefined;
   const from = begun && (await loadNewestCheckpoint(folder, trainer, reporter.warn));
-  if (!from) await initialize();
+  if (!from && !trainer.derived) initial = await initialize();
   await broadcastState(group, trainer);
   await job.interruptible(async (signal) => {
-    const files = await openRun(folder, run, begun);
+    const files = await openRun(folder, { ...run, initial }, begun);
     job.logTo(files.log);
     reporter.debug?.(
       'run',

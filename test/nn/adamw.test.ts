@@ -55,6 +55,26 @@ describeEngines('optimizer', () => {
     expectNear(values(w.value), START);
   });
 
+  it('gives each parameter a learning rate of its own', () => {
+    const parameters = new Parameters();
+    const all = [0, 1, 2].map((i) => parameters.scope().parameter(`${i}`, [1], constant(Float32Array.of(1))));
+    parameters.initialize(Random.of(0));
+    const lrScale = ({ name }: { name: string }) => 0.5 ** Number(name);
+    const optimizer = new AdamW(all, { beta1: 0.9, beta2: 0.99, weight_decay: 0.1, lrScale });
+    optimizer.initialize();
+    optimizer.update(
+      all.map(() => tf.tensor1d([3])),
+      0.1,
+    );
+    const rates = [0.1, 0.05, 0.025];
+    expectNear(
+      all.flatMap((p) => values(p.value)),
+      rates.map((lr) => 1 - lr * 0.1 - lr), // the first step of Adam has the size of the rate
+    );
+    parameters.dispose();
+    optimizer.state.dispose();
+  });
+
   it('a moving average warms up to its decay', () => {
     const { parameters, w } = setUp();
     const ema = new Ema([...parameters], 0.5);

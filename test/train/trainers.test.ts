@@ -120,6 +120,9 @@ const generatorTrainer = (training?: object, generator?: object) =>
     grid: 2,
   });
 
+const adaptedTrainer = (lora: object, training?: object) =>
+  generatorTrainer({ ema: false, layer_decay: 0.7, lora: { rank: 2, alpha: 4, ...lora }, ...training });
+
 const unexpected = (message: string): void => {
   throw new Error(message);
 };
@@ -163,6 +166,9 @@ const KINDS: [string, (training?: object) => Startable][] = [
   ['tokenizer stage 1', (training) => tokenizerTrainer(1, training)],
   ['tokenizer stage 2', (training) => tokenizerTrainer(2, training)],
   ['generator', generatorTrainer],
+  ['generator with merged adapters', (training) => adaptedTrainer({ merge: true }, training)],
+  ['averaged adapters', (training) => adaptedTrainer({ merge: false }, { ema: true, ...training })],
+  ['partly frozen generator', (training) => generatorTrainer({ freeze: ['blocks.0.attn'], ...training })],
 ];
 
 describeEngines('trainers', (engine) => {
@@ -179,6 +185,7 @@ describeEngines('trainers', (engine) => {
       const note = { loop: { means: [] }, metrics: { loss: 0.1 }, interrupted: true };
       await saveCheckpoint(run, first, note);
       const second = create();
+      if (second.derived) second.initialize(); // its checkpoints hold what is trained only
       expect(await loadNewestCheckpoint(run, second, unexpected)).toEqual(note);
       expect(second.steps).toBe(6);
       expect(await steps(second, 5)).toEqual(expected.slice(6));

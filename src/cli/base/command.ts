@@ -209,14 +209,17 @@ export function readResume({ resume = false, allowChanges = false }: ResumeFlags
   return { resume, allowChanges };
 }
 
-/** The config that a `withConfig` command was started with, and where its values come from. @throws ConfigError */
-export async function resolveInvocation({
-  options,
-  args,
-  log,
-}: Invocation<ConfigOptions>): Promise<ResolvedConfig> {
+/**
+ * The config that a `withConfig` command was started with, and where its values come from. `defaults` are sections that it
+ * takes what it leaves from.
+ * @throws ConfigError
+ */
+export async function resolveInvocation(
+  { options, args, log }: Invocation<ConfigOptions>,
+  defaults?: object,
+): Promise<ResolvedConfig> {
   const { resolveConfig, valuesOf } = await import('../../config/load.js');
-  const resolved = resolveConfig(options.config, args.at(-1) as string[]);
+  const resolved = resolveConfig(options.config, args.at(-1) as string[], defaults);
   const { config, sourceOf } = resolved;
   if (log.debug)
     for (const { path, value } of valuesOf(config)) {
@@ -227,7 +230,7 @@ export async function resolveInvocation({
   return resolved;
 }
 
-/** The experiment that a `withConfig` command was started with. @throws ConfigError */
-export async function readConfig(invocation: Invocation<ConfigOptions>): Promise<Config> {
-  return (await resolveInvocation(invocation)).config;
+/** The experiment that a `withConfig` command was started with; `defaults` as in `resolveInvocation`. @throws ConfigError */
+export async function readConfig(invocation: Invocation<ConfigOptions>, defaults?: object): Promise<Config> {
+  return (await resolveInvocation(invocation, defaults)).config;
 }

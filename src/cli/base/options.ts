@@ -63,6 +63,19 @@ export const tokenizerOption = (use = 'the tokenizer') =>
 export const generatorOption = (use = 'the generator') =>
   new Option('-g, --generator <path>', `${use}: ${GENERATOR_FILES}`);
 
+/** The trained weights that a training starts from. */
+export const initOption = (files: 'tokenizer' | 'generator') =>
+  new Option(
+    '--init <path>',
+    `start from trained weights, whose sizes are taken where the config leaves them: ${files === 'tokenizer' ? TOKENIZER_FILES : GENERATOR_FILES}`,
+  );
+
+export const loraOption = () =>
+  new Option(
+    '--lora <path>',
+    'adapters of the generator: the run or file of a training with lora.merge=false',
+  );
+
 export const dataOption = (description: string) => new Option('-d, --data <path>', description);
 
 export const listOption = () =>

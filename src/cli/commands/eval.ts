@@ -12,6 +12,7 @@ import {
   generatorOption,
   type ImageFlags,
   listOption,
+  loraOption,
   maxPixelsOption,
   outFile,
   required,
@@ -67,6 +68,7 @@ interface GenerationOptions extends Pick<ImageFlags, 'maxPixels'>, SamplingFlags
   size?: number;
   generator?: string;
   tokenizer?: string;
+  lora?: string;
   count?: number;
   out?: string;
 }
@@ -76,7 +78,7 @@ interface GenerationOptions extends Pick<ImageFlags, 'maxPixels'>, SamplingFlags
  * a description of how they were made.
  */
 async function sampleFirst(
-  { samples: out, generator, tokenizer, count = PUBLISHED_COUNT }: GenerationOptions,
+  { samples: out, generator, tokenizer, lora, count = PUBLISHED_COUNT }: GenerationOptions,
   settings: Awaited<ReturnType<typeof readSampling>>,
   job: Job,
 ): Promise<{ samples: string; more: object }> {
@@ -88,26 +90,39 @@ async function sampleFirst(
   const { modelChecksum } = await import('../../run/layout.js');
   const images = { count };
   await sampleImages(
-    { generator, tokenizer, images, out, png: false, grid: false, weights: 'float32', reuse: true, settings },
+    {
+      generator,
+      tokenizer,
+      lora,
+      images,
+      out,
+      png: false,
+      grid: false,
+      weights: 'float32',
+      reuse: true,
+      settings,
+    },
     job,
   );
   await job.group?.any(false); // wait until rank 0 has written the file that all ranks read
   const sampling = JSON.parse(await readFile(join(out, DONE_FILE), 'utf8'));
-  const [generator_sha256, tokenizer_sha256] = [
-    await modelChecksum(generator),
-    await modelChecksum(tokenizer),
-  ];
-  return {
-    samples: join(out, 'samples.npz'),
-    more: { sampling: { ...sampling, generator_sha256, tokenizer_sha256 } },
+  const checksums = {
+    generator_sha256: await modelChecksum(generator),
+    tokenizer_sha256: await modelChecksum(tokenizer),
+    ...(lora !== undefined && { lora_sha256: await modelChecksum(lora) }),
   };
+  return { samples: join(out, 'samples.npz'), more: { sampling: { ...sampling, ...checksums } } };
 }
 
 async function generation(invocation: Invocation<GenerationOptions>): Promise<void> {
   const { options } = invocation;
   const { reference, features, size, maxPixels, generator, tokenizer, out } = options;
   const fromRun = generator !== undefined || tokenizer !== undefined;
-  const given = [...(options.count === undefined ? [] : ['--count']), ...givenSampling(invocation)];
+  const given = [
+    ...(options.count === undefined ? [] : ['--count']),
+    ...(options.lora === undefined ? [] : ['--lora']),
+    ...givenSampling(invocation),
+  ];
   if (!fromRun && given.length > 0)
     throw new ConfigError(
       `${given[0]} is for sampling; give --generator and --tokenizer too, or leave it out`,
@@ -178,6 +193,7 @@ export function register(program: Command): void {
     .addOption(maxPixelsOption())
     .addOption(generatorOption('sample first, with this generator'))
     .addOption(tokenizerOption('its tokenizer'))
+    .addOption(loraOption())
     .addOption(countOption(`images to sample (default: ${PUBLISHED_COUNT})`));
   withSampling(samples)
     .addHelpText(

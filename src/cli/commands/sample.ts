@@ -5,6 +5,7 @@ import {
   countOption,
   examples,
   generatorOption,
+  loraOption,
   outFolder,
   required,
   tokenizerOption,
@@ -16,6 +17,7 @@ import { readSampling, type SamplingFlags, withSampling } from '../base/sampling
 interface Options extends SamplingFlags {
   generator: string;
   tokenizer: string;
+  lora?: string;
   out: string;
   classes?: string;
   classNames?: string;
@@ -28,14 +30,14 @@ interface Options extends SamplingFlags {
 
 async function run(invocation: Invocation<Options>): Promise<void> {
   const { options } = invocation;
-  const { generator, tokenizer, classes, classNames, perClass, count, out, npzOnly, weights } = options;
+  const { generator, tokenizer, lora, classes, classNames, perClass, count, out, npzOnly, weights } = options;
   const png = options.png && !npzOnly;
   const images = count === undefined ? { perClass } : { count };
   const settings = await readSampling(invocation);
   const { sampleImages } = await import('../../sample/sample-images.js');
   const job = await openJob(invocation, { shared: true });
   const made = await sampleImages(
-    { generator, tokenizer, classes, classNames, images, out, png, grid: !npzOnly, weights, settings },
+    { generator, tokenizer, lora, classes, classNames, images, out, png, grid: !npzOnly, weights, settings },
     job,
   );
   if ((job.group?.rank ?? 0) > 0) return;
@@ -48,6 +50,7 @@ export function register(program: Command): void {
     .description('sample images from a generator')
     .addOption(required(generatorOption()))
     .addOption(required(tokenizerOption('the tokenizer whose codes the generator was trained on')))
+    .addOption(loraOption())
     .addOption(required(outFolder('folder for grid.png, samples.npz (ADM layout), samples.json and images/')))
     .option('--classes <list>', 'comma-separated class indices or names (default: all classes)')
     .option('--class-names <file>', 'names of the classes, one a line (default: those of the training data)')

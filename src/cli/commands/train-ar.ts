@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import { ConfigError } from '../../errors.js';
 import {
   action,
   type ConfigOptions,
@@ -9,21 +10,38 @@ import {
   readResume,
   withResume,
 } from '../base/command.js';
-import { dryRunOption, examples, required, runOption, tokenizerOption, withConfig } from '../base/options.js';
+import {
+  dryRunOption,
+  examples,
+  initOption,
+  required,
+  runOption,
+  tokenizerOption,
+  withConfig,
+} from '../base/options.js';
 
 interface Options extends ConfigOptions, ResumeFlags {
   tokens: string;
   tokenizer?: string;
   run: string;
+  init?: string;
+  initClasses?: string;
   dryRun?: boolean;
 }
 
 async function run(invocation: Invocation<Options>): Promise<void> {
-  const { tokens, tokenizer, run, dryRun } = invocation.options;
+  const { tokens, tokenizer, run, init: path, initClasses, dryRun } = invocation.options;
   const resuming = readResume(invocation.options);
-  const config = await readConfig(invocation);
+  if (path === undefined && initClasses !== undefined)
+    throw new ConfigError('--init-classes maps the classes of trained weights; give --init too');
+  const { defaultsFrom } = await import('../../train/generator/init.js');
+  const config = await readConfig(
+    invocation,
+    path === undefined ? undefined : await defaultsFrom(path, tokens),
+  );
   const { trainGenerator } = await import('../../train/generator/train.js');
-  const wanted = { config, run, tokens, tokenizer, ...resuming };
+  const init = path === undefined ? undefined : { path, classes: initClasses };
+  const wanted = { config, run, tokens, tokenizer, init, ...resuming };
   if (!dryRun) return trainGenerator(wanted, await openJob(invocation, { shared: true }));
   const { dryRun: rehearse } = await import('../base/dry-run.js');
   await rehearse(invocation.log, async (runner) => trainGenerator(wanted, await openJob(invocation), runner));
@@ -38,6 +56,11 @@ export function register(program: Command): void {
     )
     .addOption(required(runOption()))
     .addOption(tokenizerOption('draw samples during training with the tokenizer that made the tokens'))
+    .addOption(initOption('generator'))
+    .option(
+      '--init-classes <file>',
+      'lines `own class = class of the initial weights`: classes to start from trained ones',
+    )
     .addOption(dryRunOption())
     .addHelpText(
       'after',
@@ -49,6 +72,10 @@ export function register(program: Command): void {
         [
           'alitok train-ar -c configs/alitok_b.yaml --tokens imagenet.safetensors -r runs/b',
           'the published model B',
+        ],
+        [
+          'alitok train-ar -c configs/finetune.yaml --init alitok_b.bin --tokens photos.safetensors -r runs/mine',
+          'fine-tune it to own classes',
         ],
       ]),
     )

@@ -16,6 +16,7 @@ import {
   emptyClassesOption,
   examples,
   type ImageFlags,
+  initOption,
   maxPixelsOption,
   required,
   runOption,
@@ -28,6 +29,7 @@ interface Options extends ConfigOptions, ImageFlags, ResumeFlags {
   run: string;
   stage: '1' | '2' | 'all';
   from?: string;
+  init?: string;
   dryRun?: boolean;
 }
 
@@ -37,12 +39,13 @@ async function run(invocation: Invocation<Options>): Promise<void> {
   if (options.data !== undefined) overrides.push(`data.train=${JSON.stringify(options.data)}`);
   if (options.validation !== undefined)
     overrides.push(`data.validation=${JSON.stringify(options.validation)}`);
-  const config = await readConfig(invocation);
+  const { run, from, init, dryRun, maxPixels, allowEmptyClasses } = options;
+  const { defaultsFrom } = await import('../../train/tokenizer/init.js');
+  const config = await readConfig(invocation, init === undefined ? undefined : await defaultsFrom(init));
   const { trainTokenizer } = await import('../../train/tokenizer/train.js');
   const stages = options.stage === 'all' ? ([1, 2] as const) : ([Number(options.stage) as 1 | 2] as const);
-  const { run, from, dryRun, maxPixels, allowEmptyClasses } = options;
   const images = { maxPixels, allowEmptyClasses };
-  const wanted = { config, run, stages, from, images, ...readResume(options) };
+  const wanted = { config, run, stages, from, init, images, ...readResume(options) };
   if (!dryRun) return trainTokenizer(wanted, await openJob(invocation, { shared: true }));
   const { dryRun: rehearse } = await import('../base/dry-run.js');
   await rehearse(log, async (runner) => trainTokenizer(wanted, await openJob(invocation), runner));
@@ -58,6 +61,7 @@ export function register(program: Command): void {
     .addOption(required(runOption('folder for the runs stage1 and stage2')))
     .addOption(choice('--stage <stage>', 'which stage to train', ['1', '2', 'all'], 'all'))
     .option('--from <path>', 'stage-1 run or file that stage 2 starts from (default: stage1 of --run)')
+    .addOption(initOption('tokenizer'))
     .addOption(maxPixelsOption())
     .addOption(emptyClassesOption())
     .addOption(dryRunOption())
@@ -72,6 +76,10 @@ export function register(program: Command): void {
         [
           'alitok train-tokenizer -d photos -r runs/t tokenizer.image_size=128 tokenizer_training.batch_size=16',
           'the published recipe with other values',
+        ],
+        [
+          'alitok train-tokenizer -c configs/finetune.yaml --init AliTok.pth --stage 2 -d photos -r runs/t',
+          "fine-tune the published tokenizer's decoder",
         ],
       ]),
     )

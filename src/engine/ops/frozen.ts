@@ -3,7 +3,7 @@ import { defineOp } from './define.js';
 import { linearOp } from './linear.js';
 import { rows } from './shapes.js';
 
-// Layers of frozen networks, such as those that losses are made of. They have a gradient by x only and save no more than it
+// Layers of frozen networks, such as those that losses are made of or that adapters are added to. They have a gradient by x only and save no more than it
 // needs. Weights have PyTorch's layout.
 
 type Window = { stride: number; same: boolean; relu: boolean };
@@ -90,8 +90,8 @@ export function frozenDepthwiseConv2d(x: tf.Tensor4D, weight: tf.Tensor, bias: t
 
 export const frozenLinearOp = defineOp({
   name: 'alitok.FrozenLinear',
-  inputs: ['x', 'weight', 'bias'],
-  compose: ({ x, weight, bias }) => linearOp({ x, weight, bias }, { biased: true }),
+  inputs: ['x', 'weight', 'bias?'],
+  compose: ({ x, weight, bias }) => linearOp({ x, weight, bias }, { biased: bias !== undefined }),
   save: ['weight'],
   gradient: (dy, { weight }) => {
     const inputs = weight.shape[1] as number;
@@ -100,6 +100,6 @@ export const frozenLinearOp = defineOp({
 });
 
 /** x·weightᵀ + bias, for x (…, in), weight (out, in), bias (out). Returns (…, out). */
-export function frozenLinear<T extends tf.Tensor>(x: T, weight: tf.Tensor, bias: tf.Tensor): T {
+export function frozenLinear<T extends tf.Tensor>(x: T, weight: tf.Tensor, bias?: tf.Tensor): T {
   return frozenLinearOp({ x, weight, bias }) as T;
 }

@@ -2,6 +2,7 @@ import * as tf from '@tensorflow/tfjs';
 import * as ops from '../../engine/ops/index.js';
 import { normal, ones, zeros } from '../../nn/initializers.js';
 import { type Layer, linear, rmsNorm } from '../../nn/layers.js';
+import type { Lora } from '../../nn/lora.js';
 import { type Parameter, Parameters, type Scope } from '../../nn/parameters.js';
 import type { Random } from '../../random.js';
 import type { GeneratorConfig, GeneratorGeometry } from '../geometry.js';
@@ -67,11 +68,15 @@ function drop(x: tf.Tensor, drops: Drops | undefined, seed = 0, options = {}): t
 }
 
 /** Causal self-attention with normalised, rotated queries and keys: (B, n, d) → (B, n, d). */
-function attention(scope: Scope, { width, heads, headWidth }: GeneratorGeometry, layer: number) {
-  const qkv = linear(scope.at('qkv'), width, 3 * width, { init: INIT });
+function attention(
+  scope: Scope,
+  { width, heads, headWidth }: GeneratorGeometry,
+  { layer, lora }: { layer: number; lora?: Lora },
+) {
+  const qkv = linear(scope.at('qkv'), width, 3 * width, { init: INIT, lora });
   const qNorm = scope.at('q_norm').parameter('weight', [headWidth], ones);
   const kNorm = scope.at('k_norm').parameter('weight', [headWidth], ones);
-  const proj = linear(scope.at('proj'), width, width, { init: INIT });
+  const proj = linear(scope.at('proj'), width, width, { init: INIT, lora });
   return (x: tf.Tensor, { cos, sin, dropout, cache }: BlockPass) => {
     const [batch, n] = x.shape;
     let [q, k, v] = tf.unstack(qkv(x).reshape([batch, n, 3, heads, headWidth]), 2) as tf.Tensor4D[]; // (B, n, H, D)
@@ -99,11 +104,12 @@ export function hiddenWidth(width: number): number {
 }
 
 /** SwiGLU: w2(silu(w1 x)·w3 x), without biases. */
-function mlp(scope: Scope, width: number): Layer {
+function mlp(scope: Scope, width: number, lora?: Lora): Layer {
   const hidden = hiddenWidth(width);
-  const w1 = linear(scope.at('w1'), width, hidden, { init: INIT, bias: false });
-  const w3 = linear(scope.at('w3'), width, hidden, { init: INIT, bias: false });
-  const w2 = linear(scope.at('w2'), hidden, width, { init: INIT, bias: false });
+  const options = { init: INIT, bias: false, lora };
+  const w1 = linear(scope.at('w1'), width, hidden, options);
+  const w3 = linear(scope.at('w3'), width, hidden, options);
+  const w2 = linear(scope.at('w2'), hidden, width, options);
   return (x) => w2(ops.swiGLU(w1(x), w3(x)));
 }
 
@@ -137,7 +143,11 @@ export class Generator {
   private readonly normWeight: Parameter;
   private readonly output;
 
-  constructor(config: GeneratorConfig) {
+  private readonly adapted: boolean;
+
+  /** With `lora`, the linear layers of the blocks have low-rank adapters. */
+  constructor(config: GeneratorConfig, { lora }: { lora?: Lora } = {}) {
+    this.adapted = lora !== undefined;
     const { width, layers, heads, classes, codebook_size, prefix_tokens, grid } = config;
     const geometry = { ...config, tokens: prefix_tokens + grid * grid, headWidth: width / heads };
     this.geometry = geometry;
@@ -147,18 +157,17 @@ export class Generator {
     this.stepBlocks = () => scopes.map(stepBlock);
     this.blocks = scopes.map((block, i) => {
       const norm1 = rmsNorm(block.at('norm1'), width, ROUNDS);
-      const attn = attention(block.at('attn'), geometry, i);
+      const attn = attention(block.at('attn'), geometry, { layer: i, lora });
       const norm2 = rmsNorm(block.at('norm2'), width, ROUNDS);
-      const ff = mlp(block.at('mlp'), width);
+      const ff = mlp(block.at('mlp'), width, lora);
       const run = (x: tf.Tensor, pass: BlockPass) => {
         const h = x.add(attn(norm1(x), pass));
         return h.add(drop(ff(norm2(h)), pass.dropout, pass.dropout?.mlp, ROUNDS));
       };
-      const { declared } = block;
       return (x: tf.Tensor, pass: Pass) => {
         const own = forBlock(pass);
         if (!pass.checkpointActivations) return run(x, own);
-        const values = declared.map((p) => p.value);
+        const values = block.trained.map((p) => p.value);
         return ops.checkpointActivations((input) => run(input, own), x, values);
       };
     });
@@ -207,7 +216,7 @@ export class Generator {
     const { layers, tokens, heads, headWidth } = this.geometry;
     const empty = () => ops.newCache([batch, tokens, heads, headWidth]);
     const blocks = this.stepBlocks();
-    const fused = ops.hasGeneratorStep(batch, blocks);
+    const fused = !this.adapted && ops.hasGeneratorStep(batch, blocks);
     const stored = Array.from({ length: layers }, (_, i) => {
       const joined = fused ? ops.joinLayers(blocks[i]) : undefined;
       return { k: empty(), v: empty(), joined: joined && tf.keep(joined) };

@@ -54,8 +54,7 @@ export function transformer(
       const h = x.add(attn(ln1(x)));
       return h.add(ff(ln2(h)));
     };
-    const { declared } = block;
-    const values = () => declared.map((p) => p.value);
+    const values = () => block.trained.map((p) => p.value);
     return checkpointActivations ? (x: tf.Tensor) => ops.checkpointActivations(run, x, values()) : run;
   });
   return (x) => blocks.reduce((h, block) => block(h), x);

@@ -20,7 +20,10 @@ export async function trainFeatures(
       `${config.data.train} has no class folders, from which features are learned; name a folder with at least two`,
     );
   const trainer = new FeatureTrainer(config, classNames, openBatches, job.group);
-  const initialize = () => trainer.initialize();
+  const initialize = async () => {
+    trainer.initialize();
+    return undefined;
+  };
   await runTraining(
     trainer,
     { label: 'features', folder: run, config, ...resuming, decisive: DECISIVE, inputs, initialize },

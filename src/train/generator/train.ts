@@ -1,12 +1,14 @@
 import { fingerprint, loadTokenizer } from '../../checkpoint/tokenizer.js';
 import type { Config } from '../../config/schema.js';
-import { ConfigError, DataError } from '../../errors.js';
+import { ConfigError, DataError, option } from '../../errors.js';
 import type { Job } from '../../job/job.js';
 import { tokenizerGeometry } from '../../models/geometry.js';
 import type { Tokenizer } from '../../models/tokenizer/tokenizer.js';
 import { checkTokenizer, openTokenCache } from '../../tokens/cache.js';
 import type { TokenCache } from '../../tokens/codes.js';
+import { initialInput } from '../initial-weights.js';
 import { type ResumeOptions, type Runner, runTraining } from '../run-training.js';
+import { checkInit, type GeneratorInit, initGenerator } from './init.js';
 import { samplePreview } from './preview.js';
 import { GeneratorTrainer } from './trainer.js';
 
@@ -18,6 +20,8 @@ export interface TrainGeneratorOptions extends ResumeOptions {
   tokens: string;
   /** The tokenizer that made the cache, to draw samples with during training. */
   tokenizer?: string;
+  /** Trained weights to start from. */
+  init?: GeneratorInit;
 }
 
 /** Refuses a warm-up after which no step is left for the learning rate to fall. @throws ConfigError */
@@ -82,8 +86,12 @@ export async function trainGenerator(
   job: Job,
   run: Runner = runTraining,
 ): Promise<void> {
-  const { config, run: folder, tokens, resume, allowChanges } = options;
+  const { config, run: folder, tokens, init, resume, allowChanges } = options;
   checkWarmup(config);
+  if (config.generator_training.lora && !init)
+    throw new ConfigError(
+      `generator_training.lora adapts trained weights; name them with ${option('init')}, or set generator_training.lora=null`,
+    );
   const cache = await openTokenCache(tokens);
   let tokenizer: Tokenizer | undefined;
   try {
@@ -98,7 +106,19 @@ export async function trainGenerator(
     const { codebook_size } = config.tokenizer;
     const sizes = { width, layers, heads, classes, codebook_size, prefix_tokens, grid };
     const trainer = new GeneratorTrainer(config, cache, sizes, job.group);
-    const preview = tokenizer && samplePreview(trainer.generator, tokenizer, cache.classNames, config.sample);
+    const { generator } = trainer;
+    const target = { generator, classNames: cache.classNames };
+    if (init && (job.group?.rank ?? 0) === 0) await checkInit(init, target);
+    const initialize = async () => {
+      if (!init) {
+        trainer.initialize();
+        return undefined;
+      }
+      const initial = await initGenerator(init, target, trainer.initial, job.reporter);
+      trainer.begin();
+      return initial;
+    };
+    const preview = tokenizer && samplePreview(generator, tokenizer, cache.classNames, config.sample);
     await run(
       trainer,
       {
@@ -108,8 +128,8 @@ export async function trainGenerator(
         resume,
         allowChanges,
         decisive: DECISIVE,
-        inputs: inputsOf(cache),
-        initialize: () => trainer.initialize(),
+        inputs: { ...inputsOf(cache), ...(init && (await initialInput(init.path))) },
+        initialize,
         preview,
       },
       job,

@@ -1,16 +1,20 @@
 import * as tf from '@tensorflow/tfjs';
 import { saveGenerator } from '../../checkpoint/generator.js';
+import { adapterParameters, fingerprintOfBase, saveAdapters } from '../../checkpoint/lora.js';
 import type { Config } from '../../config/schema.js';
 import { ALONE, type Group } from '../../engine/distributed/group.js';
 import { Generator } from '../../models/generator/generator.js';
 import { Ema } from '../../nn/ema.js';
-import type { Parameter, Parameters } from '../../nn/parameters.js';
+import { merged } from '../../nn/lora.js';
+import type { Parameter, Parameters, Saved } from '../../nn/parameters.js';
 import { cosineDecay, warmup } from '../../nn/schedule.js';
 import { Random } from '../../random.js';
 import type { TrainingParts } from '../../run/checkpoint.js';
 import type { Metrics } from '../../run/metrics.js';
 import type { TokenCache } from '../../tokens/codes.js';
 import { type Division, divide } from '../step/division.js';
+import { freeze } from '../step/freeze.js';
+import { generatorDepths, layerDecay } from '../step/layer-decay.js';
 import { Optimization } from '../step/optimization.js';
 import type { Trainer } from '../trainer.js';
 import { slice, type TokenBatch, TokenBatches } from './token-batches.js';
@@ -36,6 +40,10 @@ export class GeneratorTrainer implements Trainer {
   private readonly options: Config['generator_training'];
   private readonly optimization: Optimization;
   private readonly ema?: Ema;
+  /** With LoRA: the parameters that are trained. */
+  private readonly adapters?: Parameters;
+  /** With LoRA: identifies the parameters that adapters do not replace. */
+  private base?: string;
   private readonly batches: TokenBatches;
   private readonly division: Division;
 
@@ -47,10 +55,16 @@ export class GeneratorTrainer implements Trainer {
   ) {
     this.options = config.generator_training;
     this.division = divide('generator_training', this.options, group);
-    this.generator = new Generator(generatorConfig);
-    const trained = [...this.generator.parameters];
-    this.optimization = new Optimization(trained, this.division, { ...this.options, decays }, group);
-    if (this.options.ema) this.ema = new Ema(trained, this.options.ema_decay);
+    const { lora, layer_decay, ema, ema_decay } = this.options;
+    this.generator = new Generator(generatorConfig, { lora: lora ?? undefined });
+    const { parameters } = this.generator;
+    if (lora) this.adapters = adapterParameters(parameters);
+    for (const p of parameters) p.frozen = this.adapters !== undefined && !this.adapters.get(p.name);
+    freeze(parameters, this.options.freeze, 'generator_training');
+    const lrScale = layerDecay(layer_decay, generatorDepths(generatorConfig));
+    const trained = [...parameters].filter((p) => !p.frozen);
+    this.optimization = new Optimization(trained, this.division, { ...this.options, decays, lrScale }, group);
+    if (ema) this.ema = new Ema([...(this.adapters ?? parameters)], ema_decay);
     this.batches = new TokenBatches(cache, config.seed);
   }
 
@@ -64,7 +78,17 @@ export class GeneratorTrainer implements Trainer {
 
   /** Fresh parameters and optimizer state. */
   initialize(): void {
-    this.generator.parameters.initialize(Random.of(this.config.seed, 'generator'));
+    this.generator.parameters.initialize(this.initial);
+    this.begin();
+  }
+
+  /** Where initial parameters come from. */
+  get initial(): Random {
+    return Random.of(this.config.seed, 'generator');
+  }
+
+  /** Fresh optimizer state, for parameters that have values. */
+  begin(): void {
     this.optimization.initialize();
     this.ema?.initialize();
   }
@@ -133,18 +157,36 @@ export class GeneratorTrainer implements Trainer {
     this.optimization.release();
   }
 
-  /** The parameters to save and sample with: the EMA if there is one. */
+  /** The parameters to save and sample with: the EMA if there is one. With LoRA, all parameters. */
   get model(): Parameters {
-    return this.ema?.parameters ?? this.generator.parameters;
+    return (this.adapters ? undefined : this.ema?.parameters) ?? this.generator.parameters;
+  }
+
+  /** With LoRA, what a checkpoint restores is in `trainingParts`, and the other parameters come from the initial weights. */
+  get derived(): boolean {
+    return this.adapters !== undefined;
+  }
+
+  get saved(): Iterable<Saved> {
+    const { lora } = this.options;
+    if (!lora) return this.model;
+    const adapters = this.ema?.parameters ?? this.adapters!;
+    return lora.merge ? merged(this.generator.parameters, adapters, lora) : adapters;
   }
 
   async saveModel(path: string): Promise<void> {
-    await saveGenerator(path, this.model, {
-      generator: this.generator.geometry,
+    const { lora } = this.options;
+    const { geometry: generator, parameters } = this.generator;
+    const info = {
+      generator,
       classNames: [...this.cache.classNames],
       tokenizer: this.cache.provenance?.fingerprint,
       sample: this.config.sample,
-    });
+    };
+    if (!lora || lora.merge) return saveGenerator(path, this.saved, info);
+    this.base ??= await fingerprintOfBase(parameters, this.adapters!);
+    const { rank, alpha } = lora;
+    return saveAdapters(path, this.saved, { ...info, lora: { rank, alpha }, base: this.base });
   }
 
   dispose(): void {
@@ -156,7 +198,8 @@ export class GeneratorTrainer implements Trainer {
   get trainingParts(): TrainingParts {
     const parts: TrainingParts = { optimizer: this.optimization.state };
     // With an EMA, the model file holds that; the trained parameters have a file of their own.
-    if (this.ema) parts.parameters = this.generator.parameters;
+    if (this.ema) parts.parameters = this.adapters ?? this.generator.parameters;
+    if (this.adapters) parts.adapters = this.ema?.parameters ?? this.adapters;
     return parts;
   }
 

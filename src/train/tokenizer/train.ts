@@ -6,8 +6,10 @@ import type { Job } from '../../job/job.js';
 import type { Stage } from '../../models/geometry.js';
 import type { Tokenizer } from '../../models/tokenizer/tokenizer.js';
 import { listCheckpoints, stageFolder } from '../../run/layout.js';
+import { initialInput } from '../initial-weights.js';
 import { type ResumeOptions, type Runner, runTraining } from '../run-training.js';
 import { type ImageLimits, openTraining } from '../training-images.js';
+import { checkInit, initTokenizer, startsFrom } from './init.js';
 import { checkLossNetworks, openLossNetworks } from './loss-networks.js';
 import { checkPhases } from './phases.js';
 import { openPreview } from './preview.js';
@@ -20,6 +22,8 @@ export interface TrainTokenizerOptions extends ResumeOptions {
   stages: readonly Stage[];
   /** For stage 2: a stage-1 tokenizer, if not that of `run`. */
   from?: string;
+  /** Trained weights to start from: a model file or run folder. */
+  init?: string;
   images?: ImageLimits;
 }
 
@@ -38,9 +42,12 @@ export async function trainTokenizer(
   job: Job,
   run: Runner = runTraining,
 ): Promise<void> {
-  const { config, stages, resume, allowChanges, from, images } = options;
+  const { config, stages, resume, allowChanges, from, init, images } = options;
   // Check stage 2 as well before stage 1 runs for days.
-  for (const stage of stages) checkPhases(config, stage);
+  for (const stage of stages) {
+    checkPhases(config, stage);
+    if (init && (await startsFrom(init, stage, stages))) await checkInit(init, config.tokenizer, stage);
+  }
   await checkLossNetworks(config, stages);
   const { batch_size } = config.tokenizer_training;
   const { openBatches, inputs } = await openTraining(config, batch_size, job, images);
@@ -50,13 +57,19 @@ export async function trainTokenizer(
     const networks = await openLossNetworks(config, stage);
     try {
       const trainer = new TokenizerTrainer(config, stage, openBatches, networks.terms, job.group);
+      const begin = init && (await startsFrom(init, stage, stages)) ? init : undefined;
+      // Weights of a whole tokenizer have encoder and codebook, unless stage 1 has just trained others.
+      const needsStage1 = stage === 2 && (begin === undefined || from !== undefined || stages.includes(1));
       const initialize = async () => {
-        const source =
-          stage === 2
-            ? await loadStage1(from, stageFolder(options.run, 1), config, job.reporter.warn)
-            : undefined;
-        trainer.initialize(source);
+        const { tokenizer, initial } = trainer;
+        const source = needsStage1
+          ? await loadStage1(from, stageFolder(options.run, 1), config, job.reporter.warn)
+          : undefined;
+        const adopted = begin && (await initTokenizer(begin, tokenizer, initial, job.reporter));
+        if (adopted) trainer.begin(source);
+        else trainer.initialize(source);
         source?.parameters.dispose();
+        return adopted || undefined;
       };
       await run(
         trainer,
@@ -68,7 +81,7 @@ export async function trainTokenizer(
           resume: resume && stages.length > 1 && stage === 2 ? 'auto' : resume,
           allowChanges,
           decisive: DECISIVE[stage],
-          inputs: { ...inputs, ...networks.inputs },
+          inputs: { ...inputs, ...networks.inputs, ...(begin && (await initialInput(begin))) },
           initialize,
           preview: previewOf?.(trainer.tokenizer),
         },

@@ -3,6 +3,7 @@ import { saveTokenizer } from '../../checkpoint/tokenizer.js';
 import type { Config } from '../../config/schema.js';
 import type { Batch } from '../../data/loader.js';
 import { ALONE, type Group } from '../../engine/distributed/group.js';
+import { ConfigError } from '../../errors.js';
 import type { Stage } from '../../models/geometry.js';
 import type { PerceptualTerms } from '../../models/judges/perceptual.js';
 import { toTensor } from '../../models/pixels.js';
@@ -26,6 +27,8 @@ import { Random } from '../../random.js';
 import type { TrainingParts } from '../../run/checkpoint.js';
 import type { Metrics } from '../../run/metrics.js';
 import { type Division, divide } from '../step/division.js';
+import { freeze } from '../step/freeze.js';
+import { layerDecay, tokenizerDepths } from '../step/layer-decay.js';
 import { Optimization, type Step } from '../step/optimization.js';
 import type { Trainer } from '../trainer.js';
 import { type OpenBatches, TrainingImages } from '../training-batches.js';
@@ -62,20 +65,36 @@ export class TokenizerTrainer implements Trainer {
     const { phases } = this.stageOptions;
     this.schedule = new PhaseSchedule(phases);
     checkPhases(config, stage);
-    const optimize = (parameters: Iterable<Parameter>) =>
+    const optimize = (parameters: Iterable<Parameter>, lrScale?: (parameter: Parameter) => number) =>
       new Optimization(
-        [...parameters].filter((p) => !p.buffer),
+        [...parameters].filter((p) => !p.buffer && !p.frozen),
         this.division,
-        this.options,
+        { ...this.options, lrScale },
         group,
       );
-    const trained = (p: Parameter) => stage === 1 || !FROZEN_IN_STAGE_2.test(p.name);
-    this.optimization = optimize([...this.tokenizer.parameters].filter(trained));
+    const { parameters } = this.tokenizer;
+    for (const p of parameters) p.frozen = stage === 2 && FROZEN_IN_STAGE_2.test(p.name);
+    freeze(parameters, this.options.freeze, 'tokenizer_training');
+    this.checkClustering();
+    this.optimization = optimize(
+      parameters,
+      layerDecay(this.options.layer_decay, tokenizerDepths(config.tokenizer)),
+    );
     if (phases.some((phase) => phase.adversarial)) {
       const model = new Discriminator(config.discriminator);
       this.adversary = { model, optimization: optimize(model.parameters) };
     }
     this.usage = new CodebookUsage(config.tokenizer.codebook_size);
+  }
+
+  /** Refuses a frozen codebook that the clustering update would move. @throws ConfigError */
+  private checkClustering(): void {
+    const { stage, parameters } = this.tokenizer;
+    const frozen = [...parameters].find((p) => p.name.startsWith('quantize.') && p.frozen);
+    if (stage === 1 && this.stageOptions.clustering && frozen)
+      throw new ConfigError(
+        `tokenizer_training.freeze matches ${frozen.name}, which the clustering update of stage 1 moves; set tokenizer_training.stage1.clustering=false, or do not freeze it`,
+      );
   }
 
   private get stageOptions() {
@@ -96,14 +115,26 @@ export class TokenizerTrainer implements Trainer {
 
   /** Fresh parameters and optimizer states; stage 2 then takes encoder and codebook from a stage-1 tokenizer. */
   initialize(stage1?: Tokenizer): void {
-    const random = Random.of(this.config.seed, `tokenizer stage ${this.tokenizer.stage}`);
-    this.tokenizer.parameters.initialize(random);
+    this.tokenizer.parameters.initialize(this.initial);
+    this.begin(stage1);
+  }
+
+  /** Where initial parameters come from. */
+  get initial(): Random {
+    return Random.of(this.config.seed, `tokenizer stage ${this.tokenizer.stage}`);
+  }
+
+  /**
+   * Fresh optimizer states and a fresh discriminator, for a tokenizer whose parameters have values; stage 2 takes encoder and
+   * codebook from a stage-1 tokenizer.
+   */
+  begin(stage1?: Tokenizer): void {
     for (const p of this.tokenizer.parameters) {
       const source = FROZEN_IN_STAGE_2.test(p.name) ? stage1?.parameters.get(p.name) : undefined;
       if (source) p.value = source.value.clone();
     }
     this.optimization.initialize();
-    this.adversary?.model.parameters.initialize(random.fork('discriminator'));
+    this.adversary?.model.parameters.initialize(this.initial.fork('discriminator'));
     this.adversary?.optimization.initialize();
   }
 

@@ -1,0 +1,35 @@
+import { readFile } from 'node:fs/promises';
+import { ConfigError, option } from '../../errors.js';
+import { parseClass } from '../../sample/classes.js';
+
+/** For each own class the class of the initial weights whose row it starts from; undefined for a row that is drawn anew. */
+export type ClassMap = readonly (number | undefined)[];
+
+/**
+ * Reads lines `own class = class of the initial weights`; both are names or indices, and `none` on the right is "no class".
+ * Empty lines and lines that begin with # are skipped.
+ * @throws ConfigError naming file and line
+ */
+export async function readClassMap(
+  path: string,
+  own: readonly string[],
+  theirs: { names: readonly string[]; count: number },
+): Promise<ClassMap> {
+  const flag = `${option('initClasses')} ${path}`;
+  const text = await readFile(path, 'utf8').catch((error) => {
+    throw new ConfigError(`${flag}: ${error.message}`, { cause: error });
+  });
+  const map: (number | undefined)[] = new Array(own.length).fill(undefined);
+  text.split(/\r?\n/).forEach((line, i) => {
+    if (line.trim() === '' || line.startsWith('#')) return;
+    const where = `${flag}, line ${i + 1}`;
+    const parts = line.split('=').map((part) => part.trim());
+    if (parts.length !== 2 || parts.includes(''))
+      throw new ConfigError(`${where}: must have the form \`own class = class of the initial weights\``);
+    const target = parseClass(parts[0], own, own.length, where);
+    if (target === own.length) throw new ConfigError(`${where}: "no class" is always taken; leave it out`);
+    if (map[target] !== undefined) throw new ConfigError(`${where}: ${parts[0]} is mapped twice`);
+    map[target] = parseClass(parts[1], theirs.names, theirs.count, where);
+  });
+  return map;
+}
