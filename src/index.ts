@@ -17,7 +17,12 @@ export {
   evaluateGeneration,
   evaluateReconstruction,
 } from './api/evaluate.js';
-export { type ImageGenerator, openGenerator, type SampleSettings } from './api/generator.js';
+export {
+  type ImageGenerator,
+  openGenerator,
+  type SampledClass,
+  type SampleSettings,
+} from './api/generator.js';
 export { readImage, writeImage } from './api/images.js';
 export { type ImageTokenizer, openTokenizer } from './api/tokenizer.js';
 export type { Config } from './config/schema.js';

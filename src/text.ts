@@ -6,6 +6,11 @@ export function formatBytes(bytes: number): string {
   return bytes >= GIB ? `${(bytes / GIB).toFixed(1)} GiB` : `${(bytes / MIB).toFixed(1)} MiB`;
 }
 
+/** A count with its noun: `1 image`, `1,234 images`. */
+export function counted(n: number, one: string, many: string): string {
+  return `${n.toLocaleString('en-US')} ${n === 1 ? one : many}`;
+}
+
 /** A row of a table of two columns: a name and its value. */
 export type NameValue = [name: string, value: string];
 

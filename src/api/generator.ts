@@ -3,12 +3,16 @@ import type { Config } from '../config/schema.js';
 import type { Image } from '../data/images/decode.js';
 import { ConfigError } from '../errors.js';
 import { Random } from '../random.js';
+import { NO_CLASS, rangeText } from '../sample/classes.js';
 import { checkPair } from '../sample/load-models.js';
 import { sampleCodes, sampleOptions } from '../sample/sampler.js';
 import type { ImageTokenizer } from './tokenizer.js';
 
 /** Sampling settings: section `sample` of a config. Absent ones are those that the generator was saved or published with. */
 export type SampleSettings = Partial<Config['sample']>;
+
+/** What an image is sampled of: a class by its index, or no class. */
+export type SampledClass = number | 'none';
 
 /** A loaded generator with the tokenizer whose codes it models. */
 export interface ImageGenerator {
@@ -19,12 +23,13 @@ export interface ImageGenerator {
   /** The default settings of `sample`. */
   readonly settings: Readonly<Config['sample']>;
   /**
-   * Samples an image for each class index, `batch_size` at once. Image i depends only on the seed, i and its class.
+   * Samples an image of each class, `batch_size` at once. Image i depends only on the seed, i and its class. Images without a
+   * class are sampled without guidance.
    * @throws ConfigError for a class that does not exist
    */
-  sample(classes: readonly number[], settings?: SampleSettings): Promise<Image[]>;
-  /** Samples T codes for each class index, for `tokenizer.decode`. @throws ConfigError as `sample` */
-  sampleCodes(classes: readonly number[], settings?: SampleSettings): Promise<Int32Array[]>;
+  sample(classes: readonly SampledClass[], settings?: SampleSettings): Promise<Image[]>;
+  /** Samples T codes for each class, for `tokenizer.decode`. @throws ConfigError as `sample` */
+  sampleCodes(classes: readonly SampledClass[], settings?: SampleSettings): Promise<Int32Array[]>;
   /** Frees the generator's memory, but not the tokenizer's. */
   dispose(): void;
 }
@@ -41,10 +46,17 @@ export async function openGenerator(path: string, tokenizer: ImageTokenizer): Pr
   const { model, classNames, sample: settings } = generator;
   const { classes: count, tokens } = model.geometry;
 
-  async function draw(classes: readonly number[], given: SampleSettings = {}): Promise<Int32Array[]> {
-    const wrong = classes.find((c) => !Number.isInteger(c) || c < 0 || c >= count);
-    if (wrong !== undefined)
-      throw new ConfigError(`there is no class ${wrong}; classes are 0 to ${count - 1}`);
+  function indexOf(c: SampledClass): number {
+    if (c === NO_CLASS) return model.noClass;
+    if (!Number.isInteger(c) || c < 0 || c >= count)
+      throw new ConfigError(
+        `there is no class ${c}; ${rangeText(count)}, or '${NO_CLASS}' for images without a class`,
+      );
+    return c;
+  }
+
+  async function draw(chosen: readonly SampledClass[], given: SampleSettings = {}): Promise<Int32Array[]> {
+    const classes = chosen.map(indexOf);
     const all = { ...settings, ...given };
     const rows: Int32Array[] = [];
     for (let start = 0; start < classes.length; start += all.batch_size) {

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { DataError, option } from '../errors.js';
+import { counted } from '../text.js';
 import { openImageFolder } from './image-folder.js';
 import { type ImageSet, parseList } from './image-set.js';
 import { MAX_PIXELS } from './images/decode.js';
@@ -8,9 +9,6 @@ import { findShards, openShards } from './tar-shards.js';
 
 /** Maximum number of names in a message. */
 const MAX_NAMES = 3;
-
-const count = (n: number, one: string, many: string) =>
-  `${n.toLocaleString('en-US')} ${n === 1 ? one : many}`;
 
 /** The first few of many names. */
 const someOf = (names: readonly string[]): string =>
@@ -90,11 +88,11 @@ interface Listener {
 /** What a data set holds: `photos/train: 8 images in 2 classes (left out: 3 system folders, 2 hidden files)`. */
 export function foundText({ root, size, classNames, emptyClasses, leftOut }: ImageSet): string {
   const flat = classNames.length === 1 && classNames[0] === '';
-  const classes = flat ? '' : ` in ${count(classNames.length, 'class', 'classes')}`;
+  const classes = flat ? '' : ` in ${counted(classNames.length, 'class', 'classes')}`;
   const empty =
     emptyClasses.length > 0 ? `, ${emptyClasses.length} without an image: ${someOf(emptyClasses)}` : '';
   const out = leftOut.text === '' ? '' : ` (left out: ${leftOut.text})`;
-  return `${root}: ${count(size, 'image', 'images')}${classes}${empty}${out}`;
+  return `${root}: ${counted(size, 'image', 'images')}${classes}${empty}${out}`;
 }
 
 /** Reports what a data set holds and what was left out of it; on rank 0 only. */

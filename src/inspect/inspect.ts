@@ -16,7 +16,7 @@ import { quantizerText } from '../models/tokenizer/quantizers/index.js';
 import { Tokenizer } from '../models/tokenizer/tokenizer.js';
 import { resolveModel } from '../run/layout.js';
 import { sizeOf } from '../shapes.js';
-import type { NameValue } from '../text.js';
+import { counted, type NameValue } from '../text.js';
 import { openTokenCache } from '../tokens/cache.js';
 import { discriminatorParts, generatorParts, type Part, tokenizerParts } from './parts.js';
 
@@ -144,7 +144,7 @@ function inspectGenerator(file: TensorFile, description?: GeneratorDescription):
   const lines: Lines = [
     ['kind', 'generator'],
     ['transformer', transformerText(generator)],
-    ['vocabulary', `${codebook_size} codes, ${classes} classes`],
+    ['vocabulary', `${grouped(codebook_size)} codes, ${counted(classes, 'class', 'classes')}`],
     ['parameters', grouped(parameters.count)],
     ['config', configText(name, differing)],
     ...(known
@@ -213,7 +213,7 @@ async function inspectTokens(path: string): Promise<Lines> {
   return [
     ['file', path],
     ['kind', 'token cache'],
-    ['images', `${grouped(images)} of ${classNames.length} classes`],
+    ['images', `${grouped(images)} of ${counted(classNames.length, 'class', 'classes')}`],
     ['codes', `${crops} crops × ${tokens} tokens an image`],
     ...Object.entries(provenance ?? {}).map(([key, value]): [string, string] => [key, String(value)]),
   ];

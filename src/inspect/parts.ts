@@ -7,7 +7,7 @@ import { Discriminator } from '../models/tokenizer/discriminator.js';
 import { discriminatorFlops, tokenizerFlops } from '../models/tokenizer/flops.js';
 import { Tokenizer } from '../models/tokenizer/tokenizer.js';
 import type { Parameters } from '../nn/parameters.js';
-import { formatTable } from '../text.js';
+import { counted, formatTable } from '../text.js';
 
 /** A row of a model's table. */
 export interface Part {
@@ -79,7 +79,7 @@ export function tokenizerParts(config: TokenizerConfig, stage: Stage): Part[] {
 export function generatorParts(config: GeneratorConfig): Part[] {
   const { codebook_size, classes } = config;
   return partsOf('generator', new Generator(config).parameters, generatorFlops(config), 1, {
-    embeddings: `${codebook_size} codes, ${classes} classes`,
+    embeddings: `${codebook_size.toLocaleString('en-US')} codes, ${counted(classes, 'class', 'classes')}`,
     blocks: transformerSize(config),
   });
 }

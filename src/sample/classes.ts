@@ -5,6 +5,15 @@ import { nearest } from '../suggest.js';
 /** Maximum number of class names in a message. */
 const SHOWN = 5;
 
+/** Stands for no class in a list of classes; with a leading # also where a class has this name. */
+export const NO_CLASS = 'none';
+
+/** The classes of a generator: how many there are, and their names by index, if they have any. */
+export interface Classes {
+  readonly count: number;
+  readonly names: readonly string[];
+}
+
 /** Normal forms for comparing names, the strictest first: unchanged, without spaces before commas, in lower case. */
 const spaced = (text: string) => text.trim().replace(/\s*,\s*/g, ', ');
 const COMPARED = [(text: string) => text, spaced, (text: string) => spaced(text).toLowerCase()];
@@ -18,20 +27,29 @@ function named(text: string, names: readonly string[]): number[] {
   return [];
 }
 
-/** Parses a class: an index, with or without a leading #, or a name. Throws ConfigError, which suggests names. */
-function parseClass(text: string, names: readonly string[], count: number): number {
+/**
+ * Parses a class: an index, with or without a leading #, a name, or `none`, whose index is the one after the last class.
+ * Throws ConfigError, which says where the class was named, and suggests names.
+ */
+export function parseClass(text: string, { names, count }: Classes, where = option('classes')): number {
+  const plain = text.toLowerCase();
+  if (plain === `#${NO_CLASS}`) return count;
   const found = named(text, names);
   const digits = (found.length === 0 ? /^#?(\d+)$/ : /^(\d+)$/).exec(text)?.[1];
-  const index = digits !== undefined && Number(digits) < count ? Number(digits) : undefined;
+  const index =
+    plain === NO_CLASS ? count : digits !== undefined && Number(digits) < count ? Number(digits) : undefined;
   const meanings = new Set([...found, ...(index === undefined ? [] : [index])]);
   if (meanings.size === 1) return [...meanings][0];
+  const noClass = `#${NO_CLASS} for images without a class`;
   if (found.length > 1)
     throw new ConfigError(
-      `${option('classes')}: ${found.length} classes have the name ${text}; give one of their indices, ${found.map((i) => `#${i}`).join(', ')}`,
+      `${where}: ${found.length} classes have the name ${text}; give one of their indices, ${found.map((i) => `#${i}`).join(', ')}${index === count ? `, or ${noClass}` : ''}`,
     );
   if (found.length === 1)
     throw new ConfigError(
-      `${option('classes')}: ${text} is both the name of class ${found[0]} and an index; write #${found[0]} for the name, or #${index} for the index`,
+      index === count
+        ? `${where}: ${text} is the name of class ${found[0]}, but also stands for no class; write #${found[0]} for the name, or ${noClass}`
+        : `${where}: ${text} is both the name of class ${found[0]} and an index; write #${found[0]} for the name, or #${index} for the index`,
     );
   const known = names.filter((name) => name !== '');
   const close = nearest(text, known);
@@ -40,10 +58,13 @@ function parseClass(text: string, names: readonly string[], count: number): numb
       ? `; did you mean ${close}?`
       : known.length > 0
         ? `, or names such as ${known.slice(0, SHOWN).join(', ')}`
-        : `; this generator has no class names; give them with ${option('classNames')}`;
-  throw new ConfigError(
-    `${option('classes')}: there is no class ${text}; classes are 0 to ${count - 1}${hint}`,
-  );
+        : `; this generator has no class names${where === option('classes') ? `; give them with ${option('classNames')}` : ''}`;
+  throw new ConfigError(`${where}: there is no class ${text}; ${rangeText(count)}${hint}`);
+}
+
+/** Which indices there are: `classes are 0 to 9`. */
+export function rangeText(count: number): string {
+  return count === 1 ? 'the only class is 0' : `classes are 0 to ${count - 1}`;
 }
 
 /** Reads the names of `count` classes from a file, one per line in the order of the indices. Throws ConfigError. */
@@ -79,13 +100,23 @@ function split(list: string, names: readonly string[]): string[] {
   return found;
 }
 
-/** Parses a comma-separated list of class indices and names; without a list, all classes. Throws ConfigError. */
-export function parseClasses(list: string | undefined, names: readonly string[], count: number): number[] {
-  if (list === undefined) return Array.from({ length: count }, (_, i) => i);
-  return split(list, names).map((text) => parseClass(text, names, count));
+/**
+ * Parses a comma-separated list of class indices and names, and of `none`, which becomes the index after the last class;
+ * without a list, all classes. Throws ConfigError.
+ */
+export function parseClasses(list: string | undefined, classes: Classes): number[] {
+  if (list === undefined) return Array.from({ length: classes.count }, (_, i) => i);
+  return split(list, classes.names).map((text) => parseClass(text, classes));
 }
 
-/** The name of class c for labels and file names. */
-export function className(c: number, names: readonly string[]): string {
-  return names[c] || `class-${c}`;
+/** The name of class c for labels and file names; no class is `none`, or `#none` where a class has that name. */
+export function className(c: number, { names, count }: Classes): string {
+  if (c < count) return names[c] || `class-${c}`;
+  return named(NO_CLASS, names).length > 0 ? `#${NO_CLASS}` : NO_CLASS;
+}
+
+/** Labels below pictures of these classes; none if all are of the only class, and it has no name. */
+export function classLabels(labels: readonly number[], classes: Classes): string[] {
+  const nameless = classes.count === 1 && !classes.names[0] && labels.every((c) => c === 0);
+  return nameless ? [] : labels.map((c) => className(c, classes));
 }

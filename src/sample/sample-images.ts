@@ -7,7 +7,7 @@ import { splitImages } from '../data/images/split.js';
 import { labelledGrid } from '../data/sheets.js';
 import { ALONE, type Group } from '../engine/distributed/group.js';
 import type { WeightKind } from '../engine/ops/index.js';
-import { Interrupted } from '../errors.js';
+import { Interrupted, option } from '../errors.js';
 import { makeFolder, removeTemporaries, writeFileAtomic } from '../files/atomic.js';
 import { MARK, refuseForeign } from '../files/mark.js';
 import { PartialRows, type RowsJob } from '../files/partial-rows.js';
@@ -18,7 +18,7 @@ import { type Round, runRounds, type Stop } from '../job/rounds.js';
 import { toPixels } from '../models/pixels.js';
 import { Random } from '../random.js';
 import { resolveModel } from '../run/layout.js';
-import { className, parseClasses, readClassNames } from './classes.js';
+import { type Classes, classLabels, className, NO_CLASS, parseClasses, readClassNames } from './classes.js';
 import { loadModels } from './load-models.js';
 import { packWeights } from './pack-weights.js';
 import { sampleCodes, sampleOptions } from './sampler.js';
@@ -39,7 +39,7 @@ export interface SampleImagesOptions {
   tokenizer: string;
   /** Adapters of the generator, saved apart from it. */
   lora?: string;
-  /** Comma-separated class indices or names; all classes if absent. */
+  /** Comma-separated class indices or names, `none` for images without a class; all classes if absent. */
   classes?: string;
   /** A file of class names, one per line, used instead of those saved with the generator. */
   classNames?: string;
@@ -96,10 +96,11 @@ async function sampleWith(
   const { model, tokenizer, classNames: saved, sample } = models;
   const { weights } = options;
   const { group = ALONE } = job;
-  const classNames = options.classNames
-    ? await readClassNames(options.classNames, model.geometry.classes)
-    : saved;
-  const classes = parseClasses(options.classes, classNames, model.geometry.classes);
+  const { noClass } = model;
+  const { classes: count } = model.geometry;
+  const names = options.classNames ? await readClassNames(options.classNames, count) : saved;
+  const known = { names, count };
+  const classes = parseClasses(options.classes, known);
   const total = 'count' in options.images ? options.images.count : options.images.perClass * classes.length;
   const labels = Array.from({ length: total }, (_, i) => classes[i % classes.length]);
   const settings = { ...sample, ...options.settings };
@@ -111,7 +112,16 @@ async function sampleWith(
     );
   }
   const { guidance_scale, guidance_power, seed } = settings;
-  job.reporter.info(`guidance scale ${guidance_scale}, power ${guidance_power}, seed ${seed}`);
+  const free = classes.every((c) => c === noClass);
+  job.reporter.info(
+    free
+      ? `images without a class, so guidance is not used; seed ${seed}`
+      : `guidance scale ${guidance_scale}, power ${guidance_power}, seed ${seed}`,
+  );
+  if (!free && count === 1 && guidance_scale !== 0)
+    job.reporter.warn(
+      `the generator has one class, so guidance has nothing to tell apart and only amplifies errors; use ${option('guidanceScale', 0)}`,
+    );
 
   const description = {
     software: MARK,
@@ -119,7 +129,7 @@ async function sampleWith(
     generator: await identity(options.generator),
     tokenizer: await identity(options.tokenizer),
     ...(options.lora !== undefined && { lora: await identity(options.lora) }),
-    classes,
+    classes: classes.map((c) => (c === noClass ? NO_CLASS : c)),
     total,
     png: options.png,
     weights,
@@ -143,7 +153,7 @@ async function sampleWith(
         `stopped after ${done} images, which are kept in ${options.out}; run the same command again to resume`,
       ),
   };
-  const all = { labels, classNames, size };
+  const all = { labels, known, size };
   const sizes = { rowBytes: size * size * 3, batch: settings.batch_size, total };
   const partial = group.rank === 0 ? await openPartial(options, description, sizes) : undefined;
   try {
@@ -173,10 +183,10 @@ async function sampleWith(
   return total;
 }
 
-/** The class of each image, the names of the classes, and the side of the images in pixels. */
+/** The class of each image, the classes of the generator, and the side of the images in pixels. */
 interface Samples {
   labels: readonly number[];
-  classNames: readonly string[];
+  known: Classes;
   size: number;
 }
 
@@ -214,11 +224,11 @@ async function writeImages(
   out: string,
   pixels: Uint8Array,
   first: number,
-  { labels, classNames, size }: Samples,
+  { labels, known, size }: Samples,
 ): Promise<void> {
   for (const [i, data] of splitImages(pixels, size).entries()) {
     const index = first + i;
-    const name = className(labels[index], classNames).replace(/[^\w.-]/g, '_');
+    const name = className(labels[index], known).replace(/[^\w.-]/g, '_');
     const file = `${String(index).padStart(6, '0')}-${name}.png`;
     await writeFileAtomic(join(out, IMAGES, file), await encodePng({ width: size, height: size, data }));
   }
@@ -236,7 +246,7 @@ async function finish(
   all: Samples,
   { record, signal }: { record: string; signal: AbortSignal },
 ): Promise<void> {
-  const { labels, classNames, size } = all;
+  const { labels, size } = all;
   const shape = [labels.length, size, size, 3];
   // Until the images are complete, this file describes none. It is not removed, since it may be a link.
   await writeFileAtomic(join(out, DONE_FILE), `${JSON.stringify({ software: MARK })}\n`);
@@ -244,18 +254,12 @@ async function finish(
     { name: 'arr_0', dtype: 'u1', shape, data: partial.parts(signal) },
   ]);
   await writeFileAtomic(join(out, DONE_FILE), record);
-  if (grid) await writeGrid(join(out, GRID_FILE), partial, labels, classNames, size);
+  if (grid) await writeGrid(join(out, GRID_FILE), partial, all);
   await partial.remove();
 }
 
 /** Writes a sheet of the first images of each class, class by class. */
-async function writeGrid(
-  path: string,
-  images: PartialRows,
-  labels: readonly number[],
-  classNames: readonly string[],
-  size: number,
-): Promise<void> {
+async function writeGrid(path: string, images: PartialRows, { labels, known, size }: Samples): Promise<void> {
   const classes = new Set(labels).size;
   const perClass = Math.max(
     1,
@@ -266,7 +270,10 @@ async function writeGrid(
   const indices = [...ofClass.values()].flatMap((own) => own.slice(0, perClass)).slice(0, GRID_IMAGES);
   const shown = await Promise.all(indices.map((i) => images.row(i)));
   const columns = Math.min(perClass * Math.max(1, Math.floor(8 / perClass)), 16);
-  const names = indices.map((i) => className(labels[i], classNames));
+  const names = classLabels(
+    indices.map((i) => labels[i]),
+    known,
+  );
   await writeFileAtomic(path, await labelledGrid(shown, { size, columns, labels: names }));
 }
 

@@ -100,7 +100,8 @@ function onDevice(generator: Generator, cache: KVCache, plan: Plan): Steps {
 }
 
 /**
- * Samples the codes of one image for each class index (the index after the last class is "no class"): (B, T) int32.
+ * Samples the codes of one image for each class index (the index after the last class is "no class"): (B, T) int32. Where no
+ * image has a class, guidance has nothing to guide and is left out: both of its halves would be the same.
  * @param randoms a stream for each image, so that an image does not depend on its batch; not needed for temperature 0
  * @param onStep called with the number of codes drawn so far
  * @param steps stop after this many of the T codes
@@ -115,7 +116,7 @@ export async function sampleCodes(
   const { tokens: all } = generator.geometry;
   const count = steps ?? all;
   const eachStep = <T>(value: (i: number) => T) => Array.from({ length: count }, (_, i) => value(i));
-  const guided = guidance.scale !== 0;
+  const guided = guidance.scale !== 0 && classes.some((c) => c !== generator.noClass);
   const without = guided ? classes.map(() => generator.noClass) : [];
   const plan: Plan = {
     conditions: [...classes, ...without].map((c) => generator.conditionOf(c)),

@@ -102,6 +102,11 @@ async function pictures(folder: string, perClass: number, classes: readonly stri
 const MATERIALS: Record<string, (path: string) => Promise<unknown>> = {
   'photos/train': (path) => pictures(path, 4, ['cat', 'dog']),
   'photos/test': (path) => pictures(path, 2, ['cat', 'dog']),
+  landscapes: async (path) => {
+    await mkdir(path);
+    await pictures(at('classes'), 4, ['one']);
+    await cp(at('classes/one'), path, { recursive: true });
+  },
   'cifar10/train': (path) => pictures(path, 1, PICTURE_CLASSES.slice(0, 10)),
   'cifar10/test': (path) => pictures(path, 1, PICTURE_CLASSES.slice(0, 10)),
   'imagenet/train': (path) => pictures(path, 1, PICTURE_CLASSES.slice(0, 4)),

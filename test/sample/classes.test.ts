@@ -1,17 +1,17 @@
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { ConfigError } from '../../src/errors.js';
-import { parseClasses, readClassNames } from '../../src/sample/classes.js';
+import { classLabels, className, parseClasses, readClassNames } from '../../src/sample/classes.js';
 
 const NAMES = ['tench, Tinca tinca', 'goldfish', 'Great White', 'crane', 'crane', '2'];
-const parse = (list: string, names = NAMES) => parseClasses(list, names, names.length);
+const parse = (list: string, names = NAMES) => parseClasses(list, { names, count: names.length });
 
 it('accepts names and indices', () => {
   expect(parse('goldfish,3')).toEqual([1, 3]);
   expect(parse(' great white , 0')).toEqual([2, 0]);
-  expect(parseClasses(undefined, [], 3)).toEqual([0, 1, 2]);
+  expect(parseClasses(undefined, { names: [], count: 3 })).toEqual([0, 1, 2]);
 });
 
 it('accepts names that contain a comma', () => {
@@ -41,8 +41,51 @@ it.each([
   expect(() => parse(list)).toThrow(message);
 });
 
+describe('no class', () => {
+  it('is none, alone or in a list: the index after the last class', () => {
+    expect(parse('none')).toEqual([6]);
+    expect(parse('None, 3,#none ,goldfish')).toEqual([6, 3, 6, 1]);
+    expect(parseClasses('none,3', { names: [], count: 1000 })).toEqual([1000, 3]);
+    expect(() => parse('#6')).toThrow('there is no class #6');
+  });
+
+  it('is #none where a class has the name none', () => {
+    const names = ['a', 'none', 'none, other'];
+    expect(parse('#none', names)).toEqual([3]);
+    expect(parse('#1,#NONE,a', names)).toEqual([1, 3, 0]);
+    expect(parse('none, other', names)).toEqual([2]);
+    expect(() => parse('none', names)).toThrow(
+      'classes: none is the name of class 1, but also stands for no class; write #1 for the name, or #none for images without a class',
+    );
+    expect(() => parse('none', ['NONE', 'None'])).toThrow(
+      'classes: 2 classes have the name none; give one of their indices, #0, #1, or #none for images without a class',
+    );
+    expect(parse('#none', ['#none'])).toEqual([1]);
+  });
+
+  it('has a name of its own', () => {
+    expect([0, 1, 2].map((c) => className(c, { names: ['a'], count: 2 }))).toEqual(['a', 'class-1', 'none']);
+    expect([0, 1].map((c) => className(c, { names: ['None'], count: 1 }))).toEqual(['None', '#none']);
+  });
+});
+
+it('labels pictures, except where the only class has no name', () => {
+  expect(classLabels([1, 0, 2], { names: ['a'], count: 2 })).toEqual(['class-1', 'a', 'none']);
+  for (const names of [[], ['']]) {
+    expect(classLabels([0, 0], { names, count: 1 })).toEqual([]);
+    expect(classLabels([0, 1], { names, count: 1 })).toEqual(['class-0', 'none']);
+    expect(classLabels([1], { names, count: 1 })).toEqual(['none']);
+  }
+  expect(classLabels([0], { names: ['a'], count: 1 })).toEqual(['a']);
+  expect(() => parseClasses('cat', { names: [''], count: 1 })).toThrow(
+    'there is no class cat; the only class is 0; this generator has no class names',
+  );
+});
+
 it('says where names come from when there are none', () => {
-  expect(() => parseClasses('goldfish', [], 1000)).toThrow(/has no class names; give them with classNames/);
+  expect(() => parseClasses('goldfish', { names: [], count: 1000 })).toThrow(
+    /has no class names; give them with classNames/,
+  );
 });
 
 it('reads names from a file, and refuses too few', async () => {

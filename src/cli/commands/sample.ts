@@ -52,7 +52,10 @@ export function register(program: Command): void {
     .addOption(required(tokenizerOption('the tokenizer whose codes the generator was trained on')))
     .addOption(loraOption())
     .addOption(required(outFolder('folder for grid.png, samples.npz (ADM layout), samples.json and images/')))
-    .option('--classes <list>', 'comma-separated class indices or names (default: all classes)')
+    .option(
+      '--classes <list>',
+      'comma-separated class indices or names; none: images without a class (default: all classes)',
+    )
     .option('--class-names <file>', 'names of the classes, one a line (default: those of the training data)')
     .option('--per-class <n>', 'images of each class', wholeNumber(1), 8)
     .addOption(countOption('images in all, of the classes in turn').conflicts('perClass'))
@@ -68,6 +71,7 @@ export function register(program: Command): void {
           'alitok sample -g runs/ar -t runs/tokenizer -o cats --classes cat,5 --per-class 20 --temperature 0.9',
           'two classes',
         ],
+        ['alitok sample -g runs/ar -t runs/tokenizer -o any --classes none', 'images of no particular class'],
         [
           'alitok sample -g alitok_b.bin -t AliTok.pth -o eval -n 50000 --npz-only',
           'the images of the published evaluation; the same command continues after an interruption',

@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import { ConfigError, option } from '../../errors.js';
-import { parseClass } from '../../sample/classes.js';
+import { type Classes, parseClass } from '../../sample/classes.js';
 
 /** For each own class the class of the initial weights whose row it starts from; undefined for a row that is drawn anew. */
 export type ClassMap = readonly (number | undefined)[];
@@ -12,24 +12,24 @@ export type ClassMap = readonly (number | undefined)[];
  */
 export async function readClassMap(
   path: string,
-  own: readonly string[],
-  theirs: { names: readonly string[]; count: number },
+  own: Classes,
+  theirs: Classes,
 ): Promise<ClassMap> {
   const flag = `${option('initClasses')} ${path}`;
   const text = await readFile(path, 'utf8').catch((error) => {
     throw new ConfigError(`${flag}: ${error.message}`, { cause: error });
   });
-  const map: (number | undefined)[] = new Array(own.length).fill(undefined);
+  const map: (number | undefined)[] = new Array(own.count).fill(undefined);
   text.split(/\r?\n/).forEach((line, i) => {
     if (line.trim() === '' || line.startsWith('#')) return;
     const where = `${flag}, line ${i + 1}`;
     const parts = line.split('=').map((part) => part.trim());
     if (parts.length !== 2 || parts.includes(''))
       throw new ConfigError(`${where}: must have the form \`own class = class of the initial weights\``);
-    const target = parseClass(parts[0], own, own.length, where);
-    if (target === own.length) throw new ConfigError(`${where}: "no class" is always taken; leave it out`);
+    const target = parseClass(parts[0], own, where);
+    if (target === own.count) throw new ConfigError(`${where}: "no class" is always taken; leave it out`);
     if (map[target] !== undefined) throw new ConfigError(`${where}: ${parts[0]} is mapped twice`);
-    map[target] = parseClass(parts[1], theirs.names, theirs.count, where);
+    map[target] = parseClass(parts[1], theirs, where);
   });
   return map;
 }

@@ -121,7 +121,11 @@ async function withPlan<T>(
       const map: ClassMap =
         mapFile === undefined
           ? new Array(geometry.classes).fill(undefined)
-          : await readClassMap(mapFile, own, { names: theirs, count: stored.classes });
+          : await readClassMap(
+              mapFile,
+              { names: own, count: own.length },
+              { names: theirs, count: stored.classes },
+            );
       const options: AdoptOptions = {
         redrawn: isAdapter,
         change: ({ name }) =>

@@ -5,6 +5,7 @@ import type { Generator } from '../../models/generator/generator.js';
 import { toPixels } from '../../models/pixels.js';
 import type { Tokenizer } from '../../models/tokenizer/tokenizer.js';
 import { Random } from '../../random.js';
+import { classLabels } from '../../sample/classes.js';
 import { sampleCodes, sampleOptions } from '../../sample/sampler.js';
 import type { Preview } from '../loop.js';
 
@@ -12,7 +13,7 @@ import type { Preview } from '../loop.js';
 export function samplePreview(
   generator: Generator,
   tokenizer: Tokenizer,
-  classNames: readonly string[],
+  names: readonly string[],
   sample: Config['sample'],
 ): Preview {
   const perClass = 4;
@@ -25,7 +26,7 @@ export function samplePreview(
     const codes = await sampleCodes(generator, classes, options, randoms);
     const pixels = tf.tidy(() => toPixels(tokenizer.detokenize(codes)));
     codes.dispose();
-    const labels = classes.map((c) => classNames[c] || `class ${c}`);
+    const labels = classLabels(classes, { names, count: generator.geometry.classes });
     const size = tokenizer.geometry.image_size;
     const grid = await labelledGrid(pixels, { size, columns: 2 * perClass, labels });
     return { metrics: {}, pictures: { samples: grid } };

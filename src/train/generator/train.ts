@@ -4,6 +4,7 @@ import { ConfigError, DataError, option } from '../../errors.js';
 import type { Job } from '../../job/job.js';
 import { tokenizerGeometry } from '../../models/geometry.js';
 import type { Tokenizer } from '../../models/tokenizer/tokenizer.js';
+import { counted } from '../../text.js';
 import { checkTokenizer, openTokenCache } from '../../tokens/cache.js';
 import type { TokenCache } from '../../tokens/codes.js';
 import { initialInput } from '../initial-weights.js';
@@ -34,10 +35,11 @@ export function checkWarmup({ generator_training }: Config): void {
 }
 
 /**
- * Checks a cache against the sizes of the config's tokenizer and generator; warns where it has fewer classes.
+ * Checks a cache against the sizes of the config's tokenizer and generator; warns where it has fewer classes, or where
+ * samples would be guided though there is only one.
  * @throws DataError, ConfigError where they do not fit
  */
-function checkSizes(cache: TokenCache, { tokenizer, generator }: Config, { reporter }: Job): void {
+function checkSizes(cache: TokenCache, { tokenizer, generator, sample }: Config, { reporter }: Job): void {
   const { tokens } = tokenizerGeometry(tokenizer);
   const { image_size, patch_size, codebook_size } = tokenizer;
   if (cache.tokens !== tokens)
@@ -57,16 +59,23 @@ function checkSizes(cache: TokenCache, { tokenizer, generator }: Config, { repor
   const named = cache.classNames.length;
   if (named > 0 && named < generator.classes)
     reporter.warn(
-      `generator.classes is ${generator.classes}, but ${cache.path} has ${named} classes: the others would be sampled without having been trained; set generator.classes=${named}`,
+      `generator.classes is ${generator.classes}, but ${cache.path} has ${counted(named, 'class', 'classes')}: the others would be sampled without having been trained; set generator.classes=${named}`,
+    );
+  if (generator.classes === 1 && sample.guidance_scale !== 0)
+    reporter.warn(
+      'generator.classes is 1, so guidance of samples has nothing to tell apart and only amplifies errors; set sample.guidance_scale=0',
     );
 }
 
-/** `tokens.safetensors: 60 images in 2 classes, each in 10 crops (ten-crop) of 73 codes`. */
+/**
+ * `tokens.safetensors: 60 images in 2 classes, each in 10 crops (ten-crop) of 73 codes`; images without class folders are in
+ * no classes.
+ */
 function foundText({ path, images, crops, tokens, classNames, provenance }: TokenCache): string {
-  const number = (n: number, one: string, many: string) =>
-    `${n.toLocaleString('en-US')} ${n === 1 ? one : many}`;
+  const flat = classNames.length === 1 && classNames[0] === '';
+  const classes = flat ? '' : ` in ${counted(classNames.length, 'class', 'classes')}`;
   const way = provenance ? ` (${provenance.preprocessing})` : '';
-  return `${path}: ${number(images, 'image', 'images')} in ${number(classNames.length, 'class', 'classes')}, each in ${number(crops, 'crop', 'crops')}${way} of ${number(tokens, 'code', 'codes')}`;
+  return `${path}: ${counted(images, 'image', 'images')}${classes}, each in ${counted(crops, 'crop', 'crops')}${way} of ${counted(tokens, 'code', 'codes')}`;
 }
 
 /** Config keys that change the result of the training. */
