@@ -20,7 +20,7 @@ beforeAll(async () => {
 });
 afterAll(() => rm(folder, { recursive: true }));
 
-const VQ = { ...TOKENIZER, quantizer: 'vq', l2_normalize: false, fsq_levels: null };
+const VQ = { ...TOKENIZER, prefix_tokens: null, quantizer: 'vq', l2_normalize: false, fsq_levels: null };
 const FSQ = { ...VQ, quantizer: 'fsq', fsq_levels: [2, 2, 2, 2] };
 
 /** A tokenizer with weights that are the same in every version. */
@@ -46,8 +46,8 @@ async function saveAs(name: string, tokenizer: Tokenizer, description?: unknown)
 }
 
 describe('a tokenizer file', () => {
-  it('that names no quantizer has the published one, with the fingerprint it has always had', async () => {
-    const { quantizer: _, fsq_levels: __, ...sizes } = VQ;
+  it('that names no quantizer and no prefix has the published ones, with the fingerprint it has always had', async () => {
+    const { quantizer: _, fsq_levels: __, prefix_tokens: ___, ...sizes } = VQ;
     const older = await saveAs('older.safetensors', create(VQ), {
       kind: 'tokenizer',
       stage: 1,

@@ -127,6 +127,16 @@ describe('values', () => {
     expect(loadConfig(simvq).tokenizer_training.stage1.clustering).toBe(false);
   });
 
+  it('a prefix of the published length is the same as none', () => {
+    const prefix = (...overrides: string[]) => loadConfig(undefined, overrides).tokenizer.prefix_tokens;
+    expect(prefix()).toBeNull();
+    expect(prefix('tokenizer.prefix_tokens=17')).toBeNull();
+    expect(prefix('tokenizer.prefix_tokens=16')).toBe(16);
+    expect(
+      prefix('tokenizer.prefix_tokens=16', 'tokenizer.patch_size=17', 'tokenizer.image_size=255'),
+    ).toBeNull();
+  });
+
   it('cannot be changed', () => {
     const config = loadConfig(undefined);
     expect(() => {
@@ -208,6 +218,11 @@ describe('errors name the file, the key and the problem', () => {
       'tokenizer.image_size=100',
       'tokenizer.image_size: must be a multiple of tokenizer.patch_size: 100 is not one of 16',
     ],
+    [
+      'tokenizer.prefix_tokens=15',
+      'tokenizer.prefix_tokens: must be 16 or 17, for tokenizer.image_size / tokenizer.patch_size = 16 patches a row, and not 15',
+    ],
+    ['tokenizer.prefix_tokens=0', 'tokenizer.prefix_tokens: expected number to be >=1, got 0'],
     ['tokenizer.encoder.width=100', /must be a multiple of tokenizer\.encoder\.heads: 100 is not one of 12/],
     ['generator.width=96', /must give each of generator\.heads a multiple of 4 channels.*96 \/ 16 = 6/],
     ['discriminator.hidden_channels=48', /must be a multiple of its 32 groups/],
