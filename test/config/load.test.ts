@@ -49,6 +49,32 @@ describe('configs/', () => {
     expect(load('alitok_b.yaml')).toEqual({ ...defaults, name: 'alitok_b' });
   });
 
+  it('the ICLR version has the generators of the first version, and stages of the published lengths', () => {
+    const [first, iclr] = [load('tokenizer.yaml'), load('tokenizer_iclr.yaml')];
+    const { stage1, stage2 } = iclr.tokenizer_training;
+    const stepsOf = ({ phases }: typeof stage1 | typeof stage2) => phases.map(({ steps }) => steps);
+    const sum = (numbers: number[]) => numbers.reduce((a, b) => a + b, 0);
+    expect([sum(stepsOf(stage1)), sum(stepsOf(stage2))]).toEqual([600_000, 300_000]);
+    for (const stage of ['stage1', 'stage2'] as const)
+      expect(iclr.tokenizer_training[stage].phases.map(({ steps: _, ...phase }) => phase)).toEqual(
+        first.tokenizer_training[stage].phases.map(({ steps: _, ...phase }) => phase),
+      );
+    // 50, 200 and 100 of 350 thousand steps.
+    stepsOf(stage1).forEach((steps, i) => {
+      expect(Math.abs(steps - (stepsOf(first.tokenizer_training.stage1)[i] * 600) / 350)).toBeLessThan(500);
+    });
+    for (const size of ['b', 'l', 'xl']) {
+      const { tokenizer, tokenizer_training } = iclr;
+      const name = `alitok_${size}_iclr`;
+      expect(load(`${name}.yaml`)).toEqual({
+        ...load(`alitok_${size}.yaml`),
+        name,
+        tokenizer,
+        tokenizer_training,
+      });
+    }
+  });
+
   it('L and XL differ from B only where the publication does', () => {
     const b = load('alitok_b.yaml');
     expect(load('alitok_l.yaml')).toEqual({
