@@ -11,7 +11,7 @@ import { join, split } from './images.js';
 export interface ImageTokenizer {
   /** Side of its images, in pixels. */
   readonly imageSize: number;
-  /** T, the number of codes of an image: g + 1 prefix codes, then g² codes in the order of the patches. */
+  /** T, the number of codes of an image: g + 1 or g prefix codes, then g² codes in the order of the patches. */
   readonly tokens: number;
   /** N: codes are 0 to N − 1. */
   readonly codebookSize: number;

@@ -2,7 +2,13 @@ import { z } from 'zod';
 import { publishedModels } from '../config/published.js';
 import { CheckpointError } from '../errors.js';
 import type { TensorFile } from '../formats/tensor-file.js';
-import type { Stage, TokenizerConfig, TransformerSize } from '../models/geometry.js';
+import {
+  checkPrefix,
+  normalizePrefix,
+  type Stage,
+  type TokenizerConfig,
+  type TransformerSize,
+} from '../models/geometry.js';
 import {
   checkQuantizer,
   PUBLISHED_QUANTIZER,
@@ -21,7 +27,7 @@ export interface TokenizerDescription extends ModelDescription {
   tokenizer: TokenizerConfig;
 }
 
-/** A tokenizer's description in its file. Those written before there were several quantizers do not name one. */
+/** A tokenizer's description in its file. Older ones name no quantizer and no prefix: those that were the only ones. */
 export const tokenizerDescription = z.looseObject({
   kind: z.literal('tokenizer'),
   stage: z.literal([1, 2]),
@@ -29,6 +35,7 @@ export const tokenizerDescription = z.looseObject({
     .looseObject({
       image_size: side,
       patch_size: side,
+      prefix_tokens: size.nullable().default(null),
       codebook_size: size,
       token_size: size,
       quantizer: z.enum(QUANTIZER_NAMES).default(PUBLISHED_QUANTIZER),
@@ -42,9 +49,10 @@ export const tokenizerDescription = z.looseObject({
       path: ['patch_size'],
     })
     .superRefine((config, context) => {
-      const wrong = checkQuantizer(config);
-      if (wrong) context.addIssue({ code: 'custom', path: [wrong.key], message: wrong.message });
-    }),
+      for (const wrong of [checkQuantizer(config), checkPrefix(config)])
+        if (wrong) context.addIssue({ code: 'custom', path: [wrong.key], message: wrong.message });
+    })
+    .transform(normalizePrefix),
 });
 
 /** Sizes of a tokenizer that its tensors show; what they do not show is as published. */
@@ -82,17 +90,19 @@ export function inferTokenizer(file: TensorFile): InferredTokenizer {
   const [learned] = shapeOf(file, 'decoder.class_embedding', 2);
   const [codebook_size, token_size] = shapeOf(file, 'quantize.embedding.weight', 2);
   const grid = Math.sqrt(positions);
-  if (!Number.isInteger(grid) || tokens !== positions + grid + 1)
+  const prefix_tokens = tokens - positions;
+  if (!Number.isInteger(grid) || (prefix_tokens !== grid && prefix_tokens !== grid + 1))
     throw new CheckpointError(
-      `${path} has ${positions} patches and ${tokens} tokens an image; a tokenizer has g² patches and g² + g + 1 tokens`,
+      `${path} has ${positions} patches and ${tokens} tokens an image; a tokenizer has g² patches and g² + g or g² + g + 1 tokens`,
     );
   return {
     stage,
     unknownHeads,
-    tokenizer: {
+    tokenizer: normalizePrefix({
       ...published,
       image_size: grid * patch_size,
       patch_size,
+      prefix_tokens,
       codebook_size,
       token_size,
       encoder: transformerOf('encoder', encoderWidth),
@@ -100,7 +110,7 @@ export function inferTokenizer(file: TensorFile): InferredTokenizer {
         ...transformerOf('decoder', decoderWidth),
         class_tokens: stage === 2 ? learned : published.decoder.class_tokens,
       },
-    },
+    }),
   };
 }
 

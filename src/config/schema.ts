@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { ConfigError } from '../errors.js';
+import { checkPrefix, normalizePrefix } from '../models/geometry.js';
 import {
   checkQuantizer,
   PUBLISHED_QUANTIZER,
@@ -73,6 +74,8 @@ export const schema = z
       .strictObject({
         image_size: count.default(256),
         patch_size: count.default(16),
+        /** k: by default (null) image_size / patch_size + 1, as published; the ICLR 2026 version has image_size / patch_size. */
+        prefix_tokens: count.nullable().default(null),
         /** How many codes there are. */
         codebook_size: count.min(2).default(4096),
         /** How many numbers a token has. */
@@ -119,6 +122,8 @@ export const schema = z
         colour_init: z.enum(['normal', 'identity']).default('normal'),
         commitment: nonNegative.default(0.25),
         aux_weight: nonNegative.default(10),
+        /** Whether the auxiliary loss has perceptual terms, too, with the phase's w_lpips and w_perc (ICLR 2026 version). */
+        aux_perceptual: z.boolean().default(false),
         /** Weight of both adversarial losses … */
         adversarial_weight: nonNegative.default(0.1),
         /** … and a further factor of the tokenizer's. */
@@ -286,8 +291,8 @@ export const schema = z
         key,
         `must be a multiple of ${divisorKey}: ${value} is not one of ${divisor}`,
       );
-    const quantizer = checkQuantizer(tokenizer);
-    if (quantizer) check(false, `tokenizer.${quantizer.key}`, quantizer.message);
+    for (const wrong of [checkQuantizer(tokenizer), checkPrefix(tokenizer)])
+      if (wrong) check(false, `tokenizer.${wrong.key}`, wrong.message);
     check(
       !tokenizer_training.stage1.clustering || quantizerOf(tokenizer).clusters,
       'tokenizer_training.stage1.clustering',
@@ -340,7 +345,7 @@ export const schema = z
   .transform((config) => {
     const { clustering = quantizerOf(config.tokenizer).clusters, phases } = config.tokenizer_training.stage1;
     const tokenizer_training = { ...config.tokenizer_training, stage1: { clustering, phases } };
-    return { ...config, tokenizer_training };
+    return { ...config, tokenizer: normalizePrefix(config.tokenizer), tokenizer_training };
   });
 
 /** One experiment: the validated values of every section, with all defaults filled in. */

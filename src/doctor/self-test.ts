@@ -62,7 +62,7 @@ function withGradients(parameters: Parameters, forward: () => Values & { loss: t
 function tokenizerValues(stage: Stage): Values {
   const tokenizer = new Tokenizer(TOKENIZER, stage);
   fillByFormula(tokenizer.parameters, WEIGHTS_SEED);
-  const { image_size: size, patch_size, tokens } = tokenizer.geometry;
+  const { image_size: size, patch_size, prefix_tokens, tokens } = tokenizer.geometry;
   const pixels = uniformNumbers(BATCH * size * size * 3, IMAGES_SEED).map((u) => (u + 1) / 2);
   const x = tf.tensor4d(Float32Array.from(pixels), [BATCH, size, size, 3]);
   const forward = () => {
@@ -82,7 +82,7 @@ function tokenizerValues(stage: Stage): Values {
   }
   const values = withGradients(tokenizer.parameters, () => {
     const { z, codes, image, aux, quantizer } = forward();
-    const auxLoss = mse(auxTarget(x, patch_size), aux!).mul(auxFactor(tokenizer.geometry, 10));
+    const auxLoss = mse(auxTarget(x, patch_size, prefix_tokens), aux!).mul(auxFactor(tokenizer.geometry, 10));
     return { z, codes, image, aux: aux!, loss: mse(x, image).add(auxLoss).add(quantizer) as tf.Scalar };
   });
   tokenizer.parameters.dispose();

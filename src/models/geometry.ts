@@ -9,6 +9,11 @@ export interface TransformerSize {
 export interface TokenizerConfig {
   image_size: number;
   patch_size: number;
+  /**
+   * k: grid + 1 (also if null or absent), an extra token for the top-left patch and one for each patch of the first row; or
+   * grid, without the extra one.
+   */
+  prefix_tokens?: number | null;
   /** N: how many codes there are. */
   codebook_size: number;
   /** Width of a latent, and of the token that the decoder reads. */
@@ -26,7 +31,7 @@ export interface TokenizerConfig {
 /** Stage 1 aligns the tokens with a causal decoder; stage 2 retrains a bidirectional one on frozen tokens. */
 export type Stage = 1 | 2;
 
-/** The sizes and what follows from them: grid g = S/p, prefix k = g + 1, tokens T = k + g². */
+/** The sizes and what follows from them: grid g = S/p, prefix k, tokens T = k + g². */
 export interface TokenizerGeometry extends TokenizerConfig {
   grid: number;
   prefix_tokens: number;
@@ -35,7 +40,27 @@ export interface TokenizerGeometry extends TokenizerConfig {
 
 export function tokenizerGeometry(config: TokenizerConfig): TokenizerGeometry {
   const grid = config.image_size / config.patch_size;
-  return { ...config, grid, prefix_tokens: grid + 1, tokens: grid + 1 + grid * grid };
+  const prefix_tokens = config.prefix_tokens ?? grid + 1;
+  return { ...config, grid, prefix_tokens, tokens: prefix_tokens + grid * grid };
+}
+
+/**
+ * What is wrong with the number of a tokenizer's prefix tokens, and its key in the config section `tokenizer`; undefined
+ * where it is one of the two that there are, or the image is not a whole number of patches.
+ */
+export function checkPrefix(config: TokenizerConfig): { key: 'prefix_tokens'; message: string } | undefined {
+  const { grid, prefix_tokens } = tokenizerGeometry(config);
+  if (!Number.isInteger(grid) || prefix_tokens === grid || prefix_tokens === grid + 1) return undefined;
+  return {
+    key: 'prefix_tokens',
+    message: `must be ${grid} or ${grid + 1}, for tokenizer.image_size / tokenizer.patch_size = ${grid} patches a row, and not ${prefix_tokens}`,
+  };
+}
+
+/** The sizes with `prefix_tokens` null where it is grid + 1, so that equal tokenizers have equal sizes. */
+export function normalizePrefix<T extends TokenizerConfig>(config: T): T & { prefix_tokens: number | null } {
+  const { grid, prefix_tokens } = tokenizerGeometry(config);
+  return { ...config, prefix_tokens: prefix_tokens === grid + 1 ? null : prefix_tokens };
 }
 
 /** How `tokens` codes an image lie: g² and a prefix of g + 1 (null, the default) or g; undefined for another number. */

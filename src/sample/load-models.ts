@@ -6,7 +6,7 @@ import { CheckpointError } from '../errors.js';
 import type { Generator } from '../models/generator/generator.js';
 import type { Tokenizer } from '../models/tokenizer/tokenizer.js';
 
-/** Checks that a generator was trained on the codes of a tokenizer. Throws CheckpointError. */
+/** Checks that a generator can have been trained on the codes of a tokenizer. Throws CheckpointError. */
 export async function checkPair(
   path: string,
   generator: GeneratorInfo & { model: Generator },
@@ -21,6 +21,13 @@ export async function checkPair(
   if (modelled !== made)
     throw new CheckpointError(
       `${path} models ${modelled} codes, but ${tokenizerPath} has ${made}; name the tokenizer it was trained with`,
+    );
+  const [expected, own] = [generator.model.geometry, tokenizer.geometry].map(
+    ({ prefix_tokens, grid }) => `${prefix_tokens} + ${grid}²`,
+  );
+  if (expected !== own)
+    throw new CheckpointError(
+      `${path} models ${expected} tokens an image, but ${tokenizerPath} has ${own}; name the tokenizer it was trained with, or convert its original again with the config of that tokenizer`,
     );
 }
 

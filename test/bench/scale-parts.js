@@ -183,6 +183,8 @@ export function tokenizerStep(config, stage, { w_lpips, w_perc }, adversary) {
   const { forward, byInput, byWeight } = CONVOLUTION;
   const nothing = { operations: 0, made: 0 };
   const [lpips, classifier] = [w_lpips > 0 ? vgg16(image_size) : nothing, w_perc > 0 ? convNeXt() : nothing];
+  // With perceptual auxiliary terms the networks judge a second image, the stitched one.
+  const judgedImages = stage === 1 && config.tokenizer_training.aux_perceptual ? 2 : 1;
   const parameters = sizeOf(all);
   const isTrained = (p) => stage === 1 || !FROZEN_IN_STAGE_2.test(p.name);
   const trained = sizeOf(all, isTrained);
@@ -229,8 +231,10 @@ export function tokenizerStep(config, stage, { w_lpips, w_perc }, adversary) {
     // The discriminator is frozen here: forward, and back to the image.
     inputOnly: adversary ? judged.operations : 0,
     // The networks process the image and its reconstruction; the gradient goes back to the latter.
-    operations32: 3 * (lpips.operations + classifier.operations),
+    operations32: 3 * judgedImages * (lpips.operations + classifier.operations),
     networks: FLOAT * Math.max(lpips.made, classifier.made),
-    networksMoved: lpips.made * bytesOf(VGG16, BF16).moved + classifier.made * bytesOf(CONVNEXT, BF16).moved,
+    networksMoved:
+      judgedImages *
+      (lpips.made * bytesOf(VGG16, BF16).moved + classifier.made * bytesOf(CONVNEXT, BF16).moved),
   };
 }

@@ -49,6 +49,32 @@ describe('configs/', () => {
     expect(load('alitok_b.yaml')).toEqual({ ...defaults, name: 'alitok_b' });
   });
 
+  it('the ICLR version has the generators of the first version, and stages of the published lengths', () => {
+    const [first, iclr] = [load('tokenizer.yaml'), load('tokenizer_iclr.yaml')];
+    const { stage1, stage2 } = iclr.tokenizer_training;
+    const stepsOf = ({ phases }: typeof stage1 | typeof stage2) => phases.map(({ steps }) => steps);
+    const sum = (numbers: number[]) => numbers.reduce((a, b) => a + b, 0);
+    expect([sum(stepsOf(stage1)), sum(stepsOf(stage2))]).toEqual([600_000, 300_000]);
+    for (const stage of ['stage1', 'stage2'] as const)
+      expect(iclr.tokenizer_training[stage].phases.map(({ steps: _, ...phase }) => phase)).toEqual(
+        first.tokenizer_training[stage].phases.map(({ steps: _, ...phase }) => phase),
+      );
+    // 50, 200 and 100 of 350 thousand steps.
+    stepsOf(stage1).forEach((steps, i) => {
+      expect(Math.abs(steps - (stepsOf(first.tokenizer_training.stage1)[i] * 600) / 350)).toBeLessThan(500);
+    });
+    for (const size of ['b', 'l', 'xl']) {
+      const { tokenizer, tokenizer_training } = iclr;
+      const name = `alitok_${size}_iclr`;
+      expect(load(`${name}.yaml`)).toEqual({
+        ...load(`alitok_${size}.yaml`),
+        name,
+        tokenizer,
+        tokenizer_training,
+      });
+    }
+  });
+
   it('L and XL differ from B only where the publication does', () => {
     const b = load('alitok_b.yaml');
     expect(load('alitok_l.yaml')).toEqual({
@@ -125,6 +151,16 @@ describe('values', () => {
     expect(clustering('tokenizer.quantizer=simvq')).toBe(false);
     const simvq = write('simvq.yaml', configToYaml(loadConfig(undefined, ['tokenizer.quantizer=simvq'])));
     expect(loadConfig(simvq).tokenizer_training.stage1.clustering).toBe(false);
+  });
+
+  it('a prefix of the published length is the same as none', () => {
+    const prefix = (...overrides: string[]) => loadConfig(undefined, overrides).tokenizer.prefix_tokens;
+    expect(prefix()).toBeNull();
+    expect(prefix('tokenizer.prefix_tokens=17')).toBeNull();
+    expect(prefix('tokenizer.prefix_tokens=16')).toBe(16);
+    expect(
+      prefix('tokenizer.prefix_tokens=16', 'tokenizer.patch_size=17', 'tokenizer.image_size=255'),
+    ).toBeNull();
   });
 
   it('cannot be changed', () => {
@@ -208,6 +244,11 @@ describe('errors name the file, the key and the problem', () => {
       'tokenizer.image_size=100',
       'tokenizer.image_size: must be a multiple of tokenizer.patch_size: 100 is not one of 16',
     ],
+    [
+      'tokenizer.prefix_tokens=15',
+      'tokenizer.prefix_tokens: must be 16 or 17, for tokenizer.image_size / tokenizer.patch_size = 16 patches a row, and not 15',
+    ],
+    ['tokenizer.prefix_tokens=0', 'tokenizer.prefix_tokens: expected number to be >=1, got 0'],
     ['tokenizer.encoder.width=100', /must be a multiple of tokenizer\.encoder\.heads: 100 is not one of 12/],
     ['generator.width=96', /must give each of generator\.heads a multiple of 4 channels.*96 \/ 16 = 6/],
     ['discriminator.hidden_channels=48', /must be a multiple of its 32 groups/],

@@ -39,6 +39,7 @@ const SIZES = [8, 16, 32];
 const LIMITS = {
   image_size: [1, 8, 12, 16, 32],
   patch_size: [1, 2, 4, 8],
+  prefix_tokens: [null, 1, 2, 4],
   codebook_size: [2, 4, 16, 32],
   token_size: [1, 4, 8],
   fsq_levels: [null, [4], [2, 2, 2, 2]],
@@ -254,6 +255,7 @@ it('a config with the networks of the perceptual terms does too', async () => {
     'data.train': join(folder, 'train'),
     'tokenizer.image_size': image_size,
     'tokenizer_training.batch_size': 1,
+    'tokenizer_training.aux_perceptual': true,
     'tokenizer_training.stage1.phases': [{ steps: 3, lr: 1e-3, ...weights }],
     'logging.validation_images': 1,
   });

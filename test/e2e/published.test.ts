@@ -162,6 +162,24 @@ describe('sampling from them', () => {
     expect((await readdir(at('killed'))).sort()).toEqual(['samples.json', 'samples.npz']);
   });
 
+  it('refuses a generator of images whose tokens lie differently', async () => {
+    const converted = at('converted.safetensors');
+    const options = ['--tokenizer', tokenizer, '-o', at('no'), '--count', '1'];
+    for (const [sizes, tokens] of [
+      [[], '17 \\+ 16²'],
+      [['tokenizer.image_size=32', 'tokenizer.patch_size=8', 'tokenizer.prefix_tokens=4'], '4 \\+ 4²'],
+    ] as const) {
+      await succeed('convert', generator, converted, ...sizes);
+      const { code, stderr } = await alitok('sample', '-g', converted, ...options);
+      expect(code).toBe(4);
+      expect(stderr).toMatch(new RegExp(`models ${tokens} tokens an image, but \\S+ has 5 \\+ 4²; name the`));
+      await rm(converted);
+    }
+    expect(existsSync(at('no'))).toBe(false);
+    await succeed('convert', generator, converted, 'tokenizer.image_size=32', 'tokenizer.patch_size=8');
+    await succeed('sample', '-g', converted, '--tokenizer', tokenizer, '-o', at('fits'), '--count', '1');
+  });
+
   it('refuses a file that is not a tokenizer', async () => {
     const { code, stderr } = await alitok(
       ...['sample', '-g', generator, '--tokenizer', generator, '-o', at('no'), '--count', '1'],

@@ -39,11 +39,11 @@ describeEngines('tokenizer goldens', () => {
 
   it('stage 1: losses and gradients', async () => {
     const { golden, tokenizer, images } = await openTokenizer(1);
-    const { patch_size } = tokenizer.geometry;
+    const { patch_size, prefix_tokens } = tokenizer.geometry;
     const grads = gradients(tokenizer, () => {
       const { image, aux, loss } = tokenizer.forward(images);
       const reconstruction = mse(images, image);
-      const auxError = mse(auxTarget(images, patch_size), aux!);
+      const auxError = mse(auxTarget(images, patch_size, prefix_tokens), aux!);
       const total = reconstruction.add(auxError.mul(auxFactor(tokenizer.geometry, 10))).add(loss!);
       expectClose('mse', reconstruction, [golden.scalar('loss.mse')]);
       expectClose('aux_mse', auxError, [golden.scalar('loss.aux_mse')]);

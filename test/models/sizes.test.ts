@@ -1,3 +1,4 @@
+import { readdirSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import * as tf from '@tensorflow/tfjs';
 import { beforeAll, expect, it } from 'vitest';
@@ -13,10 +14,9 @@ import { discriminatorFlops, tokenizerFlops } from '../../src/models/tokenizer/f
 import { Tokenizer } from '../../src/models/tokenizer/tokenizer.js';
 import { Random } from '../../src/random.js';
 
-const parts = (name: string) => {
-  const file = fileURLToPath(new URL(`../../configs/${name}.yaml`, import.meta.url));
-  return inspectConfig(loadConfig(file, [])).parts;
-};
+const configs = fileURLToPath(new URL('../../configs', import.meta.url));
+const inspect = (name: string) => inspectConfig(loadConfig(`${configs}/${name}.yaml`, []));
+const parts = (name: string) => inspect(name).parts;
 
 it('the published configs have the published numbers of parameters', () => {
   const sizes = (name: string) => parts(name).map((part) => [part.name, part.parameters]);
@@ -30,6 +30,15 @@ it('the published configs have the published numbers of parameters', () => {
   expect(sizes('alitok_b')).toContainEqual(['generator', 177_048_064]);
   expect(sizes('alitok_l')).toContainEqual(['generator', 317_851_648]);
   expect(sizes('alitok_xl')).toContainEqual(['generator', 662_141_696]);
+});
+
+it.each(readdirSync(configs))('the sizes in the comments of configs/%s are its own', (file) => {
+  const text = readFileSync(`${configs}/${file}`, 'utf8').replace(/\n# /g, ' ');
+  const { lines, parts } = inspect(file.replace('.yaml', ''));
+  const counts = parts.map(({ parameters }) => parameters.toLocaleString('en-US'));
+  for (const [count] of text.matchAll(/\d{1,3}(,\d{3}){2,}/g)) expect(counts).toContain(count);
+  for (const [, tokens] of text.matchAll(/([\d,]+) tokens an image/g))
+    expect(new Map(lines).get('tokens')).toMatch(`${tokens.replace(',', '')} an image`);
 });
 
 it('the parts of a model cover all its parameters and operations exactly once', () => {

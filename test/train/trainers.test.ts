@@ -10,6 +10,7 @@ import { type Position, TrainingLoader } from '../../src/data/loader.js';
 import { ConfigError } from '../../src/errors.js';
 import { psnr } from '../../src/eval/metrics/psnr.js';
 import { Generator } from '../../src/models/generator/generator.js';
+import type { PerceptualTerms } from '../../src/models/judges/perceptual.js';
 import { toTensor } from '../../src/models/pixels.js';
 import { FROZEN_IN_STAGE_2 } from '../../src/models/tokenizer/tokenizer.js';
 import { drawPictures } from '../../src/quickstart/pictures.js';
@@ -51,7 +52,12 @@ const STILL = {
 const TRANSFORMER = { width: 16, layers: 1, heads: 2 };
 
 /** A tiny experiment; the tokenizer's phases end with an adversarial one. */
-function config(training: object = {}, generatorTraining: object = {}, generator: object = {}) {
+function config(
+  training: object = {},
+  generatorTraining: object = {},
+  generator: object = {},
+  tokenizer: object = {},
+) {
   const phases = [
     { steps: 3, lr: 1e-3, lr_end: 5e-4, w_lpips: 0, w_perc: 0 },
     { steps: 200, lr: 1e-3, w_lpips: 0, w_perc: 0, adversarial: true },
@@ -65,6 +71,7 @@ function config(training: object = {}, generatorTraining: object = {}, generator
         token_size: 4,
         encoder: TRANSFORMER,
         decoder: { ...TRANSFORMER, class_tokens: 2 },
+        ...tokenizer,
       },
       discriminator: { hidden_channels: 32, stages: 1 },
       tokenizer_training: {
@@ -91,32 +98,52 @@ function config(training: object = {}, generatorTraining: object = {}, generator
   );
 }
 
-function tokenizerTrainer(stage: 1 | 2 = 1, training?: object): TokenizerTrainer {
+function tokenizerTrainer(
+  stage: 1 | 2 = 1,
+  training?: object,
+  tokenizer?: object,
+  terms?: PerceptualTerms,
+): TokenizerTrainer {
   const open = (position?: Position) =>
     new TrainingLoader({ dataset, imageSize: 16, batchSize: 4, seed: 0, position });
-  return new TokenizerTrainer(config(training), stage, open);
+  return new TokenizerTrainer(config(training, {}, {}, tokenizer), stage, open, terms);
 }
 
-/** Sixteen images with two crops each; each class has its own codes. */
-const CACHE: TokenCache = {
+/** The tokenizer of the ICLR 2026 version: no extra prefix token, and an auxiliary loss with a perceptual term. */
+function iclrTrainer(training?: object): TokenizerTrainer {
+  const phases = [
+    { steps: 3, lr: 1e-3, w_lpips: 0.5 },
+    { steps: 200, lr: 1e-3, w_lpips: 0.5, adversarial: true },
+  ];
+  const terms: PerceptualTerms = { lpips: (x, y) => tf.mean(tf.abs(x.sub(y))) as tf.Scalar };
+  return tokenizerTrainer(
+    1,
+    { aux_perceptual: true, stage1: { phases }, ...training },
+    { prefix_tokens: 2 },
+    terms,
+  );
+}
+
+/** Sixteen images of k + 4 codes with two crops each; each class has its own codes. */
+const cacheOf = (prefix: number): TokenCache => ({
   path: 'memory',
   images: 16,
   crops: 2,
-  tokens: 7,
+  tokens: prefix + 4,
   classes: Int32Array.from({ length: 16 }, (_, i) => i % 4),
   classNames: ['a', 'b', 'c', 'd'],
   async read(image, crop, into, offset) {
-    for (let t = 0; t < 7; t++) into[offset + t] = (((image % 4) + 1) * (t + 1) + crop) % 16;
+    for (let t = 0; t < prefix + 4; t++) into[offset + t] = (((image % 4) + 1) * (t + 1) + crop) % 16;
   },
   async close() {},
-};
+});
 
-const generatorTrainer = (training?: object, generator?: object) =>
-  new GeneratorTrainer(config({}, training, generator), CACHE, {
+const generatorTrainer = (training?: object, generator?: object, prefix_tokens = 3) =>
+  new GeneratorTrainer(config({}, training, generator), cacheOf(prefix_tokens), {
     ...TRANSFORMER,
     classes: 12,
     codebook_size: 16,
-    prefix_tokens: 3,
+    prefix_tokens,
     grid: 2,
   });
 
@@ -165,10 +192,12 @@ function largestDifference(
 const KINDS: [string, (training?: object) => Startable][] = [
   ['tokenizer stage 1', (training) => tokenizerTrainer(1, training)],
   ['tokenizer stage 2', (training) => tokenizerTrainer(2, training)],
+  ['tokenizer stage 1 of the ICLR version', iclrTrainer],
   ['generator', generatorTrainer],
   ['generator with merged adapters', (training) => adaptedTrainer({ merge: true }, training)],
   ['averaged adapters', (training) => adaptedTrainer({ merge: false }, { ema: true, ...training })],
   ['partly frozen generator', (training) => generatorTrainer({ freeze: ['blocks.0.attn'], ...training })],
+  ['generator with a prefix of the grid', (training) => generatorTrainer(training, {}, 2)],
 ];
 
 describeEngines('trainers', (engine) => {
@@ -411,8 +440,8 @@ describe('the networks that phases need', () => {
 
 it('micro-batches of tokens do not depend on how they are split', async () => {
   const { TokenBatches } = await import('../../src/train/generator/token-batches.js');
-  const whole = await new TokenBatches(CACHE, 5).read(0, 40);
-  const parts = new TokenBatches(CACHE, 5);
+  const whole = await new TokenBatches(cacheOf(3), 5).read(0, 40);
+  const parts = new TokenBatches(cacheOf(3), 5);
   const codes: number[] = [];
   for (const [position, count] of [
     [0, 3],
@@ -421,7 +450,7 @@ it('micro-batches of tokens do not depend on how they are split', async () => {
   ])
     codes.push(...(await parts.read(position, count)).codes);
   expect(codes).toEqual([...whole.codes]);
-  const firstEpoch = [...(await new TokenBatches(CACHE, 5).read(0, 16)).classes].sort();
-  expect(firstEpoch).toEqual([...CACHE.classes].sort());
-  expect((await new TokenBatches(CACHE, 6).read(0, 40)).codes).not.toEqual(whole.codes);
+  const firstEpoch = [...(await new TokenBatches(cacheOf(3), 5).read(0, 16)).classes].sort();
+  expect(firstEpoch).toEqual([...cacheOf(3).classes].sort());
+  expect((await new TokenBatches(cacheOf(3), 6).read(0, 40)).codes).not.toEqual(whole.codes);
 });

@@ -6,7 +6,7 @@ import type { Stage, TokenizerGeometry } from '../geometry.js';
 import { fromPatches } from './patches.js';
 import { transformer } from './transformer.js';
 
-/** An image (B, S, S, 3) in [0, 1] and, in stage 1, the prefix's view of its first row (B, p, k·p, 3). */
+/** An image (B, S, S, 3) in [0, 1] and, in stage 1, the prefix's view of its first row (B, p, k·p, 3), see `auxTarget`. */
 export interface Decoded {
   image: tf.Tensor4D;
   aux?: tf.Tensor4D;

@@ -20,13 +20,30 @@ export function meanPsnr(errors: tf.Tensor1D): tf.Scalar {
     .mean();
 }
 
-/** Target of the auxiliary head: [top-left patch | first row of patches], (B, S, S, 3) → (B, p, k·p, 3). */
-export function auxTarget(images: tf.Tensor4D, p: number): tf.Tensor4D {
-  const firstRow = images.slice([0, 0, 0, 0], [-1, p, -1, -1]);
-  return tf.concat([firstRow.slice([0, 0, 0, 0], [-1, -1, p, -1]), firstRow], 2);
+/**
+ * Target of the auxiliary head: the first row of patches, behind the top-left patch if there are more than g `prefix` tokens.
+ * (B, S, S, 3) → (B, p, k·p, 3).
+ */
+export function auxTarget(images: tf.Tensor4D, p: number, prefix: number): tf.Tensor4D {
+  const firstRow = images.slice([0, 0, 0, 0], [-1, p, -1, -1]) as tf.Tensor4D;
+  const extra = prefix * p - images.shape[2];
+  return extra === 0 ? firstRow : tf.concat([firstRow.slice([0, 0, 0, 0], [-1, -1, extra, -1]), firstRow], 2);
 }
 
-/** Weight of the auxiliary error: aux_weight·k/g², 10·17/256 in the paper. */
+/**
+ * The image that the auxiliary loss's perceptual part sees (ICLR 2026 version): its first row of patches from the prefix's
+ * view aux (B, p, k·p, 3), without the extra top-left patch, the others from image (B, S, S, 3) without a gradient, so that
+ * only the prefix's branch learns. → (B, S, S, 3)
+ */
+export function stitch(aux: tf.Tensor4D, image: tf.Tensor4D): tf.Tensor4D {
+  const [, p, width] = aux.shape;
+  const [, side] = image.shape;
+  const firstRow = aux.slice([0, 0, width - side, 0]) as tf.Tensor4D;
+  if (p === side) return firstRow;
+  return tf.concat([firstRow, stopGradient(image.slice([0, p, 0, 0]))], 1) as tf.Tensor4D;
+}
+
+/** Weight of the auxiliary loss: aux_weight·k/g², 10·17/256 in the paper. */
 export function auxFactor({ prefix_tokens, grid }: TokenizerGeometry, auxWeight: number): number {
   return (auxWeight * prefix_tokens) / (grid * grid);
 }

@@ -18,6 +18,7 @@ import {
   meanPsnr,
   mse,
   msePerImage,
+  stitch,
 } from '../../models/tokenizer/losses.js';
 import { FROZEN_IN_STAGE_2, Tokenizer } from '../../models/tokenizer/tokenizer.js';
 import { type LossAndMore, noGrad } from '../../nn/gradients.js';
@@ -233,15 +234,18 @@ export class TokenizerTrainer implements Trainer {
       terms[name] = term();
       weights[name] = weight;
     };
+    const addPerceptual = (prefix: string, factor: number, reconstruction: tf.Tensor4D) => {
+      add(`${prefix}lpips`, factor * phase.w_lpips, () => perceptual.lpips!(x, reconstruction));
+      add(`${prefix}perceptual`, factor * phase.w_perc, () => perceptual.classifier!(x, reconstruction));
+    };
     if (aux) {
-      const { geometry } = tokenizer;
-      add('aux_mse', auxFactor(geometry, options.aux_weight), () =>
-        mse(auxTarget(x, geometry.patch_size), aux),
-      );
+      const { patch_size, prefix_tokens } = tokenizer.geometry;
+      const factor = auxFactor(tokenizer.geometry, options.aux_weight);
+      add('aux_mse', factor, () => mse(auxTarget(x, patch_size, prefix_tokens), aux));
+      if (options.aux_perceptual) addPerceptual('aux_', factor, stitch(aux, image));
       if (quantizer) add('quantizer', 1, () => quantizer);
     }
-    add('lpips', phase.w_lpips, () => perceptual.lpips!(x, image));
-    add('perceptual', phase.w_perc, () => perceptual.classifier!(x, image));
+    addPerceptual('', 1, image);
     if (phase.adversarial) {
       const weight = options.adversarial_weight * options.adversarial_factor;
       add('adversarial', weight, () => adversarialLoss(this.adversary!.model.forward(image)));
