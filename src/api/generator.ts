@@ -49,9 +49,7 @@ export async function openGenerator(path: string, tokenizer: ImageTokenizer): Pr
   function indexOf(c: SampledClass): number {
     if (c === NO_CLASS) return model.noClass;
     if (!Number.isInteger(c) || c < 0 || c >= count)
-      throw new ConfigError(
-        `there is no class ${c}; ${rangeText(count)}, or '${NO_CLASS}' for images without a class`,
-      );
+      throw new ConfigError(`there is no class ${c}; ${rangeText(count)}`);
     return c;
   }
 

@@ -117,11 +117,9 @@ describe('sample --classes none', () => {
     const drawn = await library.sample(['none', 0, 'none'], { guidance_scale: 9 });
     for (const [i, name] of ['none', 'class-0', 'none'].entries()) {
       const file = await pixels('both/images', `00000${i}-${name}.png`);
-      if (i !== 1) expect(Buffer.from(drawn[i].data).equals(file), name).toBe(true);
+      expect(Buffer.from(drawn[i].data).equals(file), name).toBe(true);
     }
-    await expect(library.sample([1])).rejects.toThrow(
-      "there is no class 1; the only class is 0, or 'none' for images without a class",
-    );
+    await expect(library.sample([1])).rejects.toThrow(/there is no class 1; the only class is 0$/);
     library.dispose();
     loaded.dispose();
   });
