@@ -10,7 +10,12 @@ import type { Config } from '../config/schema.js';
 import { CheckpointError } from '../errors.js';
 import type { TensorFile } from '../formats/tensor-file.js';
 import { Generator } from '../models/generator/generator.js';
-import { type TransformerSize, tokenizerGeometry } from '../models/geometry.js';
+import {
+  type GeneratorGeometry,
+  type TokenizerGeometry,
+  type TransformerSize,
+  tokenizerGeometry,
+} from '../models/geometry.js';
 import { quantizerText } from '../models/tokenizer/quantizers/index.js';
 import { Tokenizer } from '../models/tokenizer/tokenizer.js';
 import { resolveModel } from '../run/layout.js';
@@ -32,16 +37,14 @@ export interface Inspection {
 
 /** Describes a config: the parameters and operations of its models; allocates nothing. */
 export function inspectConfig(config: Config): Inspection {
-  const { grid, prefix_tokens, tokens } = tokenizerGeometry(config.tokenizer);
+  const geometry = tokenizerGeometry(config.tokenizer);
+  const { grid, prefix_tokens } = geometry;
   const { image_size, patch_size, codebook_size, token_size } = config.tokenizer;
   const { width, layers, heads, classes } = config.generator;
   return {
     lines: [
       ['image', `${image_size} × ${image_size} px, patches of ${patch_size}`],
-      [
-        'tokens',
-        `${tokens} an image: ${prefix_tokens} prefix + ${grid}²; ${codebook_size} codes of ${token_size}`,
-      ],
+      ['tokens', `${tokensText(geometry)}; ${codebook_size} codes of ${token_size}`],
       ['quantizer', quantizerText(config.tokenizer)],
     ],
     parts: [
@@ -103,8 +106,7 @@ function inspectTokenizer(file: TensorFile, description?: TokenizerDescription):
   const inferred = description ? undefined : inferTokenizer(file);
   const { stage, tokenizer } = description ?? inferred!;
   const unknown = inferred?.unknownHeads ?? [];
-  const { parameters } = new Tokenizer(tokenizer, stage);
-  const { grid, prefix_tokens, tokens } = tokenizerGeometry(tokenizer);
+  const { parameters, geometry } = new Tokenizer(tokenizer, stage);
   const { image_size, patch_size, codebook_size, token_size } = tokenizer;
   const published = [...publishedModels().values()][0];
   const differing = overridesFor('tokenizer', tokenizer, published.tokenizer).filter(
@@ -113,10 +115,7 @@ function inspectTokenizer(file: TensorFile, description?: TokenizerDescription):
   const lines: Lines = [
     ['kind', `tokenizer, stage ${stage}`],
     ['image', `${image_size} × ${image_size} px, patches of ${patch_size}`],
-    [
-      'tokens',
-      `${tokens} an image: ${prefix_tokens} prefix + ${grid}²; ${codebook_size} codes of ${token_size}`,
-    ],
+    ['tokens', `${tokensText(geometry)}; ${codebook_size} codes of ${token_size}`],
     ['quantizer', quantizerText(tokenizer)],
     ['encoder', transformerText(tokenizer.encoder, unknown.includes('tokenizer.encoder.heads'))],
     ['decoder', transformerText(tokenizer.decoder, unknown.includes('tokenizer.decoder.heads'))],
@@ -129,7 +128,7 @@ function inspectTokenizer(file: TensorFile, description?: TokenizerDescription):
 
 function inspectGenerator(file: TensorFile, description?: GeneratorDescription): Inspection {
   const generator = description?.generator ?? inferGenerator(file);
-  const { parameters } = new Generator(generator);
+  const { parameters, geometry } = new Generator(generator);
   const { width, layers, heads, classes, codebook_size } = generator;
   const sizes = { width, layers, heads, classes };
   const [name, config] = publishedGenerator(generator) ?? [...publishedModels()][0];
@@ -143,6 +142,7 @@ function inspectGenerator(file: TensorFile, description?: GeneratorDescription):
     ['kind', 'generator'],
     ['transformer', transformerText(generator)],
     ['vocabulary', `${codebook_size} codes, ${classes} classes`],
+    ...(description ? ([['tokens', tokensText(geometry)]] satisfies Lines) : []), // no tensor shows them
     ['parameters', grouped(parameters.count)],
     ['config', configText(name, differing)],
     ...(known
@@ -165,6 +165,10 @@ function inspectNetwork(file: TensorFile, network: string): Inspection {
     ['tensor names', verdict(() => checkNetwork(network, file))],
   ];
   return { lines, parts: [] };
+}
+
+function tokensText({ tokens, prefix_tokens, grid }: GeneratorGeometry | TokenizerGeometry): string {
+  return `${tokens} an image: ${prefix_tokens} prefix + ${grid}²`;
 }
 
 function transformerText({ width, layers, heads }: TransformerSize, unknownHeads = false): string {
