@@ -90,28 +90,24 @@ export function inferTokenizer(file: TensorFile): InferredTokenizer {
   const [learned] = shapeOf(file, 'decoder.class_embedding', 2);
   const [codebook_size, token_size] = shapeOf(file, 'quantize.embedding.weight', 2);
   const grid = Math.sqrt(positions);
-  const prefix_tokens = tokens - positions;
-  if (!Number.isInteger(grid) || (prefix_tokens !== grid && prefix_tokens !== grid + 1))
+  const tokenizer = normalizePrefix({
+    ...published,
+    image_size: grid * patch_size,
+    patch_size,
+    prefix_tokens: tokens - positions,
+    codebook_size,
+    token_size,
+    encoder: transformerOf('encoder', encoderWidth),
+    decoder: {
+      ...transformerOf('decoder', decoderWidth),
+      class_tokens: stage === 2 ? learned : published.decoder.class_tokens,
+    },
+  });
+  if (!Number.isInteger(grid) || checkPrefix(tokenizer))
     throw new CheckpointError(
       `${path} has ${positions} patches and ${tokens} tokens an image; a tokenizer has g² patches and g² + g or g² + g + 1 tokens`,
     );
-  return {
-    stage,
-    unknownHeads,
-    tokenizer: normalizePrefix({
-      ...published,
-      image_size: grid * patch_size,
-      patch_size,
-      prefix_tokens,
-      codebook_size,
-      token_size,
-      encoder: transformerOf('encoder', encoderWidth),
-      decoder: {
-        ...transformerOf('decoder', decoderWidth),
-        class_tokens: stage === 2 ? learned : published.decoder.class_tokens,
-      },
-    }),
-  };
+  return { stage, unknownHeads, tokenizer };
 }
 
 /**

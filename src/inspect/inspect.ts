@@ -11,7 +11,12 @@ import type { Config } from '../config/schema.js';
 import { CheckpointError } from '../errors.js';
 import type { TensorFile } from '../formats/tensor-file.js';
 import { Generator } from '../models/generator/generator.js';
-import { type TransformerSize, tokenizerGeometry } from '../models/geometry.js';
+import {
+  type GeneratorGeometry,
+  type TokenizerGeometry,
+  type TransformerSize,
+  tokenizerGeometry,
+} from '../models/geometry.js';
 import { quantizerText } from '../models/tokenizer/quantizers/index.js';
 import { Tokenizer } from '../models/tokenizer/tokenizer.js';
 import { resolveModel } from '../run/layout.js';
@@ -33,16 +38,14 @@ export interface Inspection {
 
 /** Describes a config: the parameters and operations of its models; allocates nothing. */
 export function inspectConfig(config: Config): Inspection {
-  const { grid, prefix_tokens, tokens } = tokenizerGeometry(config.tokenizer);
+  const geometry = tokenizerGeometry(config.tokenizer);
+  const { grid, prefix_tokens } = geometry;
   const { image_size, patch_size, codebook_size, token_size } = config.tokenizer;
   const { width, layers, heads, classes } = config.generator;
   return {
     lines: [
       ['image', `${image_size} × ${image_size} px, patches of ${patch_size}`],
-      [
-        'tokens',
-        `${tokens} an image: ${prefix_tokens} prefix + ${grid}²; ${codebook_size} codes of ${token_size}`,
-      ],
+      ['tokens', `${tokensText(geometry)}; ${codebook_size} codes of ${token_size}`],
       ['quantizer', quantizerText(config.tokenizer)],
     ],
     parts: [
@@ -105,8 +108,7 @@ function inspectTokenizer(file: TensorFile, description?: TokenizerDescription):
   const inferred = description ? undefined : inferTokenizer(file);
   const { stage, tokenizer } = description ?? inferred!;
   const unknown = inferred?.unknownHeads ?? [];
-  const { parameters } = new Tokenizer(tokenizer, stage);
-  const { grid, prefix_tokens, tokens } = tokenizerGeometry(tokenizer);
+  const { parameters, geometry } = new Tokenizer(tokenizer, stage);
   const { image_size, patch_size, codebook_size, token_size } = tokenizer;
   const published = [...publishedModels().values()][0];
   const differing = overridesFor('tokenizer', tokenizer, published.tokenizer).filter(
@@ -115,10 +117,7 @@ function inspectTokenizer(file: TensorFile, description?: TokenizerDescription):
   const lines: Lines = [
     ['kind', `tokenizer, stage ${stage}`],
     ['image', `${image_size} × ${image_size} px, patches of ${patch_size}`],
-    [
-      'tokens',
-      `${tokens} an image: ${prefix_tokens} prefix + ${grid}²; ${codebook_size} codes of ${token_size}`,
-    ],
+    ['tokens', `${tokensText(geometry)}; ${codebook_size} codes of ${token_size}`],
     ['quantizer', quantizerText(tokenizer)],
     ['encoder', transformerText(tokenizer.encoder, unknown.includes('tokenizer.encoder.heads'))],
     ['decoder', transformerText(tokenizer.decoder, unknown.includes('tokenizer.decoder.heads'))],
@@ -131,7 +130,7 @@ function inspectTokenizer(file: TensorFile, description?: TokenizerDescription):
 
 function inspectGenerator(file: TensorFile, description?: GeneratorDescription): Inspection {
   const generator = description?.generator ?? inferGenerator(file);
-  const { parameters } = new Generator(generator);
+  const { parameters, geometry } = new Generator(generator);
   const { width, layers, heads, classes, codebook_size } = generator;
   const sizes = { width, layers, heads, classes };
   const [name, config] = publishedGenerator(generator) ?? [...publishedModels()][0];
@@ -145,6 +144,7 @@ function inspectGenerator(file: TensorFile, description?: GeneratorDescription):
     ['kind', 'generator'],
     ['transformer', transformerText(generator)],
     ['vocabulary', `${grouped(codebook_size)} codes, ${counted(classes, 'class', 'classes')}`],
+    ...(description ? ([['tokens', tokensText(geometry)]] satisfies Lines) : []), // no tensor shows them
     ['parameters', grouped(parameters.count)],
     ['config', configText(name, differing)],
     ...(known
@@ -167,7 +167,10 @@ function inspectAdapters(file: TensorFile, description: AdapterDescription): Ins
     ['kind', 'adapters of a generator (LoRA)'],
     ['rank, alpha', `${lora.rank}, ${lora.alpha}`],
     ['transformer', transformerText(generator)],
-    ['vocabulary', `${generator.codebook_size} codes, ${generator.classes} classes`],
+    [
+      'vocabulary',
+      `${grouped(generator.codebook_size)} codes, ${counted(generator.classes, 'class', 'classes')}`,
+    ],
     ['parameters', grouped(adapters.count)],
     ['its generator', base],
     ...(tokenizer ? ([['its tokenizer', tokenizer]] satisfies Lines) : []),
@@ -185,6 +188,10 @@ function inspectNetwork(file: TensorFile, network: string): Inspection {
     ['tensor names', verdict(() => checkNetwork(network, file))],
   ];
   return { lines, parts: [] };
+}
+
+function tokensText({ tokens, prefix_tokens, grid }: GeneratorGeometry | TokenizerGeometry): string {
+  return `${tokens} an image: ${prefix_tokens} prefix + ${grid}²`;
 }
 
 function transformerText({ width, layers, heads }: TransformerSize, unknownHeads = false): string {

@@ -1,18 +1,20 @@
-// Writes the published tokenizer and a generator at full size with synthetic weights as AliTok.pth and alitok_b.bin, and
-// samples one image from them with `alitok sample`. Prints times and peak memory. Needs 2.3 GB of disk, 4.4 GB for XL.
-//   node test/bench/published.js [alitok_b | alitok_l | alitok_xl] [--engine libtorch] [--folder /tmp/published] [--count 1]
-import { spawn } from 'node:child_process';
-import { mkdirSync, readFileSync, statSync } from 'node:fs';
+// Writes a tokenizer and a generator at full size with synthetic weights, of the published models as AliTok.pth and
+// alitok_b.bin, or of a config; encodes and decodes a drawn picture, and samples. Prints times and peak memory. Needs 2.3 GB of
+// disk, 4.4 GB for XL.
+//   node test/bench/published.js [alitok_b | alitok_l | alitok_xl | FILE.yaml] [--engine libtorch] [--folder /tmp/published] [--count 1]
+import { mkdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { loadGenerator } from '../../dist/checkpoint/generator.js';
+import { loadConfig } from '../../dist/config/load.js';
 import { publishedModels } from '../../dist/config/published.js';
 import { openEngine } from '../../dist/engine/index.js';
 import { writePytorch } from '../../dist/formats/pytorch/write.js';
 import { Generator } from '../../dist/models/generator/generator.js';
 import { tokenizerGeometry } from '../../dist/models/geometry.js';
 import { Tokenizer } from '../../dist/models/tokenizer/tokenizer.js';
+import { drawPictures } from '../../dist/quickstart/pictures.js';
+import { alitok, report, seconds } from './program.js';
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -56,44 +58,29 @@ async function write(path, parameters, seed) {
   report(`write ${path}`, `${statSync(path).size} bytes, ${seconds(began)}`);
 }
 
-const seconds = (began) => `${((performance.now() - began) / 1000).toFixed(1)} s`;
-const report = (what, result) => console.log(`${what.padEnd(44)} ${result}`);
-
-/** Runs the program and returns its peak resident memory. */
-async function alitok(...args) {
-  const binary = fileURLToPath(new URL('../../bin/alitok.js', import.meta.url));
-  const began = performance.now();
-  const child = spawn(process.execPath, [binary, ...args], { stdio: ['ignore', 'inherit', 'inherit'] });
-  let peak = '';
-  const poll = setInterval(() => {
-    try {
-      peak = /VmHWM:\s*(\d+)/.exec(readFileSync(`/proc/${child.pid}/status`, 'utf8'))?.[1] ?? peak;
-    } catch {
-      // It has ended.
-    }
-  }, 50);
-  const code = await new Promise((resolve) => child.on('close', resolve));
-  clearInterval(poll);
-  if (code !== 0) throw new Error(`alitok ${args.join(' ')} ended with ${code}`);
-  report(`alitok ${args[0]}`, `${seconds(began)}, peak ${(Number(peak) / 2 ** 20).toFixed(2)} GiB`);
-}
-
 mkdirSync(folder, { recursive: true });
-const config = publishedModels().get(name);
+const own = /\.ya?ml$/.test(name);
+const config = own ? loadConfig(name) : publishedModels().get(name);
 const { grid, prefix_tokens } = tokenizerGeometry(config.tokenizer);
 const { width, layers, heads, classes } = config.generator;
-const { codebook_size } = config.tokenizer;
+const { codebook_size, image_size } = config.tokenizer;
 const sizes = { width, layers, heads, classes, codebook_size, prefix_tokens, grid };
-const [tokenizer, generator] = [join(folder, 'AliTok.pth'), join(folder, `${name}.bin`)];
+const file = (suffix) => join(folder, `${own ? config.name : name}${suffix}`);
+const [tokenizer, generator] = [own ? file('_tokenizer.pth') : join(folder, 'AliTok.pth'), file('.bin')];
 await openEngine(engine);
 await write(tokenizer, new Tokenizer(config.tokenizer, 2).parameters, 1);
 await write(generator, new Generator(sizes).parameters, 1000);
 
 const began = performance.now();
-const { model } = await loadGenerator(generator);
+const { model } = await loadGenerator(generator, sizes);
 report(`load ${generator}`, seconds(began));
 model.dispose();
 
-await alitok('inspect', generator);
-const paths = ['-g', generator, '--tokenizer', tokenizer, '-o', join(folder, 'samples')];
-await alitok('sample', '--engine', engine, ...paths, '--count', count, '--npz-only');
+const pictures = { folder: join(folder, `pictures-${image_size}`), size: image_size, perClass: 1, seed: 1 };
+const images = await drawPictures({ ...pictures, split: 'train' });
+await alitok(['inspect', generator]);
+const out = join(folder, `${own ? config.name : name}-images`);
+const encoded = ['--tokenizer', tokenizer, '-d', images, '--count', '1', '-o', out];
+await alitok(['reconstruct', '--engine', engine, ...encoded]);
+const paths = ['-g', generator, '--tokenizer', tokenizer, '-o', out];
+await alitok(['sample', '--engine', engine, ...paths, '--count', count, '--npz-only']);

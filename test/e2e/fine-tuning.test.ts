@@ -42,7 +42,7 @@ describe('train-ar --init', () => {
   });
 
   it('maps classes by their names', async () => {
-    await writeFile(at('map.txt'), 'red circle = blue square\n');
+    await writeFile(at('map.txt'), 'red-circle = blue-square\n');
     const more = ['--init', base, '--init-classes', at('map.txt'), ...SHORT];
     await succeed(...trainAr('mapped', ...more));
     expect((await recordOf('mapped')).initial.changed).toEqual({
@@ -125,7 +125,8 @@ describe('adapters saved apart', () => {
       expect(resumed.equals(whole), name).toBe(true);
     }
     expect((await recordOf('stopped')).initial.path).toBe(base);
-    const { code, stderr } = await alitok(...trainAr('full', '--resume', '-c', TINY, ...SHORT));
+    await succeed(...trainAr('configured', '-c', TINY, ...SHORT, '--init', base));
+    const { code, stderr } = await alitok(...trainAr('configured', '--resume', '-c', TINY, ...SHORT));
     expect(code).toBe(3);
     expect(stderr).toMatch(/the initial weights: "SHA-256 [0-9a-f]+" → none/);
   });
@@ -135,7 +136,7 @@ describe('train-tokenizer --init', () => {
   const PHASES = [1, 2].map((stage) => `tokenizer_training.stage${stage}.phases=[{steps: 2, lr: 0.001}]`);
   const train = (run: string, ...more: string[]) => [
     ...['train-tokenizer', '-d', at('train'), '-r', at(run), 'tokenizer_training.batch_size=2'],
-    ...[...PHASES, ...more],
+    ...['tokenizer_training.warmup_steps=1', ...PHASES, ...more],
   ];
 
   it('fine-tunes the decoder of a PyTorch file, on the same codes', async () => {

@@ -42,7 +42,8 @@ describe.each([
     const bare = at(`${prefix}-bare.pth`);
     await copyTensors(await resolveModel(tokenizer), bare);
     const words = `${count} an image: ${prefix} prefix + ${prefix}²`;
-    expect((await succeed('inspect', ...config.slice(1))).stdout).toContain(words);
+    for (const shown of [config.slice(1), [generator]])
+      expect((await succeed('inspect', ...shown)).stdout).toContain(words);
     for (const path of [`${tokenizer}/stage1`, tokenizer, bare]) {
       const { stdout } = await succeed('inspect', path);
       expect(stdout).toContain(words);

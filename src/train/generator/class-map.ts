@@ -5,6 +5,9 @@ import { type Classes, parseClass } from '../../sample/classes.js';
 /** For each own class the class of the initial weights whose row it starts from; undefined for a row that is drawn anew. */
 export type ClassMap = readonly (number | undefined)[];
 
+/** A line that begins with #, unless that is the index of a class. */
+const COMMENT = /^#(?!\d+\s*=)/;
+
 /**
  * Reads lines `own class = class of the initial weights`; both are names or indices, and `none` on the right is "no class".
  * Empty lines and lines that begin with # are skipped.
@@ -21,7 +24,7 @@ export async function readClassMap(
   });
   const map: (number | undefined)[] = new Array(own.count).fill(undefined);
   text.split(/\r?\n/).forEach((line, i) => {
-    if (line.trim() === '' || line.startsWith('#')) return;
+    if (line.trim() === '' || COMMENT.test(line)) return;
     const where = `${flag}, line ${i + 1}`;
     const parts = line.split('=').map((part) => part.trim());
     if (parts.length !== 2 || parts.includes(''))
