@@ -1,7 +1,7 @@
 import * as tf from '@tensorflow/tfjs';
 import * as ops from '../engine/ops/index.js';
 import { fanIn, type Initializer, ones, zeros } from './initializers.js';
-import { type Lora, lowRank } from './lora.js';
+import { adapt, type Lora } from './lora.js';
 import type { Scope } from './parameters.js';
 
 /** A layer: its parameters are declared once under their checkpoint names, then it maps tensors to tensors. */
@@ -41,8 +41,7 @@ export function linear(
     const frozen = weight.frozen && (offset?.frozen ?? true);
     return (frozen ? ops.frozenLinear : ops.linear)(x, matrix(), offset?.value);
   };
-  const adapter = lora && lowRank(scope, inputs, outputs, lora);
-  return adapter ? (x) => layer(x).add(adapter(x)) : layer;
+  return lora ? adapt(layer, scope, { inputs, outputs, ...lora }) : layer;
 }
 
 /** `rounds`: only layers read the result, so an engine may round it to the precision of their products. */

@@ -18,11 +18,27 @@ const [A, B] = ['lora_A.weight', 'lora_B.weight'];
 export const isAdapter = ({ name }: Pick<Parameter, 'name'>): boolean =>
   name.endsWith(`.${A}`) || name.endsWith(`.${B}`);
 
-/** Declares the adapter of a linear layer: x (…, inputs) → (…, outputs). B begins as zeros, so that nothing changes at first. */
-export function lowRank(scope: Scope, inputs: number, outputs: number, { rank, alpha }: Lora) {
+/** a + b of one shape. tfjs's own addition keeps both for the gradient, which needs neither. */
+function add(a: tf.Tensor, b: tf.Tensor): tf.Tensor {
+  return tf.customGrad((x, y) => ({
+    value: (x as tf.Tensor).add(y as tf.Tensor),
+    gradFunc: (dy: tf.Tensor) => [dy, dy],
+  }))(a, b);
+}
+
+/**
+ * Adds an adapter to a linear layer: x (…, inputs) → (…, outputs). B begins as zeros, so that nothing changes at first.
+ * Scaling the few numbers between A and B costs less than scaling the result.
+ */
+export function adapt(
+  layer: (x: tf.Tensor) => tf.Tensor,
+  scope: Scope,
+  { inputs, outputs, rank, alpha }: Lora & { inputs: number; outputs: number },
+): (x: tf.Tensor) => tf.Tensor {
   const down = scope.parameter(A, [rank, inputs], fanIn(inputs));
   const up = scope.parameter(B, [outputs, rank], zeros);
-  return (x: tf.Tensor) => ops.linear(ops.linear(x, down.value), up.value).mul(alpha / rank);
+  return (x) =>
+    tf.tidy(() => add(layer(x), ops.linear(ops.linear(x, down.value).mul(alpha / rank), up.value)));
 }
 
 /** The weight of a layer with its adapter, W + (alpha/rank)·B·A. */

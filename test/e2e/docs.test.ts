@@ -53,13 +53,17 @@ const LARGE = /^networks\.|inception|classify_image/;
 /** Commands that read nothing from a page's folder and write nothing for later commands. */
 const ALONE = ['quickstart', 'bench', 'doctor'];
 
-/** A step with all loss networks at published size, so the batch is one image. */
-const PERCEPTUAL_VALUES = [
-  ...['stage1', 'stage2'].map(
-    (stage) => `tokenizer_training.${stage}.phases=[{steps: 1, lr: 1.0e-3, w_lpips: 1, w_perc: 0.1}]`,
-  ),
-  ...['tokenizer_training.batch_size=1', 'tokenizer_training.warmup_steps=1'],
-];
+/** A step with the loss networks that a command names, at published size, so the batch is one image. */
+function perceptualValues(words: readonly string[]): string[] {
+  const w_lpips = words.some((word) => word.startsWith('networks.lpips')) ? 1 : 0;
+  return [
+    ...['stage1', 'stage2'].map(
+      (stage) =>
+        `tokenizer_training.${stage}.phases=[{steps: 1, lr: 1.0e-3, w_lpips: ${w_lpips}, w_perc: 0.1}]`,
+    ),
+    ...['tokenizer_training.batch_size=1', 'tokenizer_training.warmup_steps=1'],
+  ];
+}
 
 const { scripts } = JSON.parse(await readFile(repository('package.json'), 'utf8'));
 
@@ -73,8 +77,10 @@ function made(line: string): string[] {
   const small = words.map((word, i) => SMALL[words[i - 1]] ?? word.replace(/^(sample:\d+):\d+$/, '$1:2'));
   if (words.includes('generation') && words.includes('-g') && !words.includes('--count'))
     small.push('--count', SMALL['--count']);
-  if (words.includes('-c') || words[0] === 'quickstart') small.push(...TINY_VALUES);
-  if (words.some((word) => word.startsWith('networks.'))) small.push(...PERCEPTUAL_VALUES);
+  const sizes = /^(tokenizer|generator)\./; // of fine-tuning, those of the weights
+  const values = words.includes('--init') ? TINY_VALUES.filter((value) => !sizes.test(value)) : TINY_VALUES;
+  if (words.includes('-c') || words[0] === 'quickstart') small.push(...values);
+  if (words.some((word) => word.startsWith('networks.'))) small.push(...perceptualValues(words));
   const libtorch =
     words.some((word) => LIBTORCH_ALONE.includes(word)) ||
     (canRun('libtorch') && words.some((word) => LARGE.test(word)));
@@ -113,6 +119,7 @@ const MATERIALS: Record<string, (path: string) => Promise<unknown>> = {
   'imagenet/val': (path) => pictures(path, 1, PICTURE_CLASSES.slice(0, 4)),
   'folder/of/pngs': (path) => pictures(path, 1, PICTURE_CLASSES.slice(0, 4)),
   'photos.yaml': async (path) => writeFile(path, blocksOf('docs/your-images.md', 'yaml')[0]),
+  'classes.txt': (path) => writeFile(path, 'cat = 1\ndog = 0\n'),
   'tokenizer.pth': (path) => cp(golden('tokenizer_stage2.pth'), path),
   'AliTok.pth': (path) =>
     succeed(

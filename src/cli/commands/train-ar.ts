@@ -29,16 +29,18 @@ interface Options extends ConfigOptions, ResumeFlags {
   dryRun?: boolean;
 }
 
+/** What a config leaves to the weights that it starts from, and to the tokens. */
+async function defaultsFrom(init: string, tokens: string): Promise<object> {
+  return (await import('../../train/generator/init.js')).defaultsFrom(init, tokens);
+}
+
 async function run(invocation: Invocation<Options>): Promise<void> {
   const { tokens, tokenizer, run, init: path, initClasses, dryRun } = invocation.options;
   const resuming = readResume(invocation.options);
   if (path === undefined && initClasses !== undefined)
     throw new ConfigError('--init-classes maps the classes of trained weights; give --init too');
-  const { defaultsFrom } = await import('../../train/generator/init.js');
-  const config = await readConfig(
-    invocation,
-    path === undefined ? undefined : await defaultsFrom(path, tokens),
-  );
+  const defaults = path === undefined ? undefined : await defaultsFrom(path, tokens);
+  const config = await readConfig(invocation, defaults);
   const { trainGenerator } = await import('../../train/generator/train.js');
   const init = path === undefined ? undefined : { path, classes: initClasses };
   const wanted = { config, run, tokens, tokenizer, init, ...resuming };

@@ -33,6 +33,11 @@ interface Options extends ConfigOptions, ImageFlags, ResumeFlags {
   dryRun?: boolean;
 }
 
+/** What a config leaves to the weights that it starts from. */
+async function defaultsFrom(init: string): Promise<object> {
+  return (await import('../../train/tokenizer/init.js')).defaultsFrom(init);
+}
+
 async function run(invocation: Invocation<Options>): Promise<void> {
   const { options, args, log } = invocation;
   const overrides = args.at(-1) as string[];
@@ -40,8 +45,8 @@ async function run(invocation: Invocation<Options>): Promise<void> {
   if (options.validation !== undefined)
     overrides.push(`data.validation=${JSON.stringify(options.validation)}`);
   const { run, from, init, dryRun, maxPixels, allowEmptyClasses } = options;
-  const { defaultsFrom } = await import('../../train/tokenizer/init.js');
-  const config = await readConfig(invocation, init === undefined ? undefined : await defaultsFrom(init));
+  const defaults = init === undefined ? undefined : await defaultsFrom(init);
+  const config = await readConfig(invocation, defaults);
   const { trainTokenizer } = await import('../../train/tokenizer/train.js');
   const stages = options.stage === 'all' ? ([1, 2] as const) : ([Number(options.stage) as 1 | 2] as const);
   const images = { maxPixels, allowEmptyClasses };

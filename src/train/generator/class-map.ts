@@ -13,11 +13,7 @@ const COMMENT = /^#(?!\d+\s*=)/;
  * Empty lines and lines that begin with # are skipped.
  * @throws ConfigError naming file and line
  */
-export async function readClassMap(
-  path: string,
-  own: Classes,
-  theirs: Classes,
-): Promise<ClassMap> {
+export async function readClassMap(path: string, own: Classes, theirs: Classes): Promise<ClassMap> {
   const flag = `${option('initClasses')} ${path}`;
   const text = await readFile(path, 'utf8').catch((error) => {
     throw new ConfigError(`${flag}: ${error.message}`, { cause: error });

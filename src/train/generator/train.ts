@@ -40,11 +40,11 @@ export function checkWarmup({ generator_training }: Config): void {
  * @throws DataError, ConfigError where they do not fit
  */
 function checkSizes(cache: TokenCache, { tokenizer, generator, sample }: Config, { reporter }: Job): void {
-  const { tokens } = tokenizerGeometry(tokenizer);
+  const { tokens, prefix_tokens } = tokenizerGeometry(tokenizer);
   const { image_size, patch_size, codebook_size } = tokenizer;
   if (cache.tokens !== tokens)
     throw new DataError(
-      `${cache.path} has ${cache.tokens} codes an image, but ${image_size} px at tokenizer.patch_size ${patch_size} have ${tokens}; use the tokenizer's config`,
+      `${cache.path} has ${cache.tokens} codes an image, but ${image_size} px at tokenizer.patch_size ${patch_size} have ${tokens}, a prefix of ${prefix_tokens} included; use the tokenizer's config`,
     );
   const entries = cache.provenance?.codebookSize;
   if (entries !== undefined && entries !== codebook_size)
