@@ -13,10 +13,9 @@ const { values } = parseArgs({
   options: {
     engine: { type: 'string', default: 'libtorch' },
     folder: { type: 'string', default: '/tmp/published' },
-    batch: { type: 'string', default: '4' },
   },
 });
-const { engine, folder, batch } = values;
+const { engine, folder } = values;
 const work = mkdtempSync(join(folder, 'fine-tuning-'));
 const config = fileURLToPath(new URL('../../configs/finetune.yaml', import.meta.url));
 
@@ -34,45 +33,29 @@ await cache.finish();
 const pictures = { folder: work, size: 256, perClass: 1, seed: 1 };
 const data = await drawPictures({ ...pictures, split: 'train' });
 
-const common = ['-c', config, '--engine', engine, '--quiet'];
-const one = (section) => [
-  `${section}.batch_size=${batch}`,
-  `${section}.accumulation=1`,
-  `${section}.warmup_steps=0`,
+/** Trains for one step; `batch` images at once. */
+function step(title, section, batch, words) {
+  const size = [`batch_size=${batch}`, 'accumulation=1', 'warmup_steps=0'].map(
+    (value) => `${section}.${value}`,
+  );
+  const run = ['-r', join(work, title), '-c', config, '--engine', engine, '--quiet'];
+  return alitok([...words, ...run, ...size], `one step of ${title}, batch ${batch}`);
+}
+
+const [generator, tokenizer] = ['alitok_b.bin', 'AliTok.pth'].map((name) => ['--init', join(folder, name)]);
+const trainAr = [
+  'train-ar',
+  ...generator,
+  '--tokens',
+  join(work, 'tokens.safetensors'),
+  'generator_training.steps=1',
 ];
-const trainAr = (name, ...more) =>
-  alitok(
-    [
-      ...[
-        'train-ar',
-        ...common,
-        '--init',
-        join(folder, 'alitok_b.bin'),
-        '--tokens',
-        join(work, 'tokens.safetensors'),
-      ],
-      ...['-r', join(work, name), 'generator_training.steps=1', ...one('generator_training'), ...more],
-    ],
-    `one step of alitok_b.bin, batch ${batch}: ${name}`,
-  );
-await trainAr('all parameters');
-await trainAr('LoRA', 'generator_training.lora={rank: 16, alpha: 32, merge: false}');
-for (const stage of [1, 2])
-  await alitok(
-    [
-      ...[
-        'train-tokenizer',
-        ...common,
-        '--init',
-        join(folder, 'AliTok.pth'),
-        '--stage',
-        `${stage}`,
-        '-d',
-        data,
-      ],
-      ...['-r', join(work, `stage ${stage}`), ...one('tokenizer_training')],
-      `tokenizer_training.stage${stage}.phases=[{ steps: 1, lr: 2.0e-5 }]`,
-    ],
-    `one step of AliTok.pth, batch ${batch}: stage ${stage}`,
-  );
+await step('alitok_b.bin', 'generator_training', 4, trainAr);
+const lora = 'generator_training.lora={rank: 16, alpha: 32, merge: false}';
+await step('alitok_b.bin, LoRA', 'generator_training', 4, [...trainAr, lora]);
+for (const stage of [2, 1]) {
+  const phases = `tokenizer_training.stage${stage}.phases=[{ steps: 1, lr: 2.0e-5 }]`;
+  const words = ['train-tokenizer', ...tokenizer, '--stage', `${stage}`, '-d', data, phases];
+  await step(`AliTok.pth, stage ${stage}`, 'tokenizer_training', 1, words);
+}
 rmSync(work, { recursive: true });

@@ -1,7 +1,7 @@
 import * as tf from '@tensorflow/tfjs';
 import * as ops from '../../engine/ops/index.js';
 import { normal, ones, zeros } from '../../nn/initializers.js';
-import { type Layer, linear, rmsNorm } from '../../nn/layers.js';
+import { type Layer, linear, rmsNorm, sequence } from '../../nn/layers.js';
 import type { Lora } from '../../nn/lora.js';
 import { type Parameter, Parameters, type Scope } from '../../nn/parameters.js';
 import type { Random } from '../../random.js';
@@ -259,9 +259,9 @@ export class Generator {
   private run(ids: tf.Tensor2D, pass: Pass): tf.Tensor3D {
     const { dropout } = pass;
     const drops = dropout && { rate: dropout.rate, first: dropout.first ?? 0 };
-    let x = drop(ops.embedding(this.embeddings.value, ids), drops, dropout?.random.bits());
-    for (const block of this.blocks) x = block(x, pass);
-    return this.output(this.norm(x)) as tf.Tensor3D;
+    const x = drop(ops.embedding(this.embeddings.value, ids), drops, dropout?.random.bits());
+    const blocks = sequence(...this.blocks.map((block) => (h: tf.Tensor) => block(h, pass)));
+    return this.output(this.norm(blocks(x))) as tf.Tensor3D;
   }
 
   dispose(): void {

@@ -1,7 +1,7 @@
 import * as tf from '@tensorflow/tfjs';
 import * as ops from '../../engine/ops/index.js';
 import type { Initializer } from '../../nn/initializers.js';
-import { type Layer, layerNorm, linear } from '../../nn/layers.js';
+import { type Layer, layerNorm, linear, sequence } from '../../nn/layers.js';
 import type { Scope } from '../../nn/parameters.js';
 import type { TransformerSize } from '../geometry.js';
 
@@ -57,5 +57,5 @@ export function transformer(
     const values = () => block.trained.map((p) => p.value);
     return checkpointActivations ? (x: tf.Tensor) => ops.checkpointActivations(run, x, values()) : run;
   });
-  return (x) => blocks.reduce((h, block) => block(h), x);
+  return sequence(...blocks);
 }
