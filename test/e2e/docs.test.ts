@@ -77,8 +77,10 @@ function made(line: string): string[] {
   const small = words.map((word, i) => SMALL[words[i - 1]] ?? word.replace(/^(sample:\d+):\d+$/, '$1:2'));
   if (words.includes('generation') && words.includes('-g') && !words.includes('--count'))
     small.push('--count', SMALL['--count']);
-  const sizes = /^(tokenizer|generator)\./; // of fine-tuning, those of the weights
-  const values = words.includes('--init') ? TINY_VALUES.filter((value) => !sizes.test(value)) : TINY_VALUES;
+  const sizes = /^(tokenizer|generator)\./; // with finetune.yaml, those of the weights
+  const values = words.includes('configs/finetune.yaml')
+    ? TINY_VALUES.filter((value) => !sizes.test(value))
+    : TINY_VALUES;
   if (words.includes('-c') || words[0] === 'quickstart') small.push(...values);
   if (words.some((word) => word.startsWith('networks.'))) small.push(...perceptualValues(words));
   const libtorch =
@@ -115,6 +117,10 @@ const MATERIALS: Record<string, (path: string) => Promise<unknown>> = {
   },
   'cifar10/train': (path) => pictures(path, 1, PICTURE_CLASSES.slice(0, 10)),
   'cifar10/test': (path) => pictures(path, 1, PICTURE_CLASSES.slice(0, 10)),
+  'eight/train': (path) => pictures(path, 1, PICTURE_CLASSES.slice(0, 8)),
+  'eight/test': (path) => pictures(path, 1, PICTURE_CLASSES.slice(0, 8)),
+  'two/train': (path) => pictures(path, 2, ['horse', 'truck']),
+  'two.txt': (path) => writeFile(path, 'horse = 4\ntruck = 1\n'),
   'imagenet/train': (path) => pictures(path, 1, PICTURE_CLASSES.slice(0, 4)),
   'imagenet/val': (path) => pictures(path, 1, PICTURE_CLASSES.slice(0, 4)),
   'folder/of/pngs': (path) => pictures(path, 1, PICTURE_CLASSES.slice(0, 4)),
