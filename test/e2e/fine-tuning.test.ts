@@ -156,6 +156,23 @@ describe('train-tokenizer --init', () => {
     expect((await succeed('inspect', at('larger'))).stdout).toMatch(/32 × 32 px/);
   });
 
+  it('refuses what does not fit stage 2 before stage 1 is trained', async () => {
+    const freezing = async (pattern: string) => {
+      const freeze = `tokenizer_training.freeze=["${pattern}"]`;
+      const { code, stderr } = await alitok(...train('frozen', '--init', tokenizer, freeze));
+      await expect(stat(at('frozen'))).rejects.toThrow();
+      return `${code} ${stderr}`;
+    };
+    expect(await freezing('decoder')).toMatch(
+      /^2 .*tokenizer_training\.freeze matches all parameters that stage 2 trains; leave some out/s,
+    );
+    expect(await freezing('decoder.ffn_aux')).toMatch(
+      /^2 .*freeze: no parameter of stage 2 matches decoder/s,
+    );
+    const one = ['--stage', '1', '--init', tokenizer, 'tokenizer_training.freeze=["decoder.ffn_aux"]'];
+    await succeed(...train('frozen', ...one));
+  });
+
   it('refuses a tokenizer of stage 1 for stage 2', async () => {
     const init = ['--stage', '2', '--init', `${tokenizer}/stage1`];
     const { code, stderr } = await alitok(...train('refused', ...init));
