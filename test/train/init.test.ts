@@ -15,6 +15,7 @@ import { Tokenizer } from '../../src/models/tokenizer/tokenizer.js';
 import { Random } from '../../src/random.js';
 import { TokenCacheWriter } from '../../src/tokens/cache.js';
 import { checkInit, defaultsFrom, initGenerator } from '../../src/train/generator/init.js';
+import { initialInput } from '../../src/train/initial-weights.js';
 import * as tokenizerInit from '../../src/train/tokenizer/init.js';
 import { openGenerator } from '../golden/generator.js';
 import { openTokenizer } from '../golden/tokenizer.js';
@@ -157,6 +158,17 @@ describeEngines('starting a generator from trained weights', () => {
     expect(await start(['mine', ...names.slice(1)])).toMatch(/of which 1 have other names; .* map them with/);
     golden.dispose();
   });
+});
+
+it('initial weights are identified by their file, the key in it and the map of classes', async () => {
+  const inputs = await Promise.all(
+    [GENERATOR, `${GENERATOR}#model`, `${GENERATOR}#ema`].map((path) => initialInput(path)),
+  );
+  expect(new Set(inputs.map((one) => one['the initial weights'])).size).toBe(3);
+  await writeFile(at('map.txt'), 'a = 1');
+  const mapped = await initialInput(GENERATOR, at('map.txt'));
+  expect(mapped).toMatchObject(inputs[0]);
+  expect(mapped['the map of classes']).toMatch(/^SHA-256 [0-9a-f]{64}$/);
 });
 
 it('the config of a fine-tuning takes what it leaves from the file and the token cache', async () => {

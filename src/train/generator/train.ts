@@ -138,7 +138,7 @@ export async function trainGenerator(
         resume,
         allowChanges,
         decisive: DECISIVE,
-        inputs: { ...inputsOf(cache), ...(init && (await initialInput(init.path))) },
+        inputs: { ...inputsOf(cache), ...(init && (await initialInput(init.path, init.classes))) },
         initialize,
         preview,
       },
