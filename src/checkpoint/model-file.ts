@@ -1,5 +1,5 @@
 import type { z } from 'zod';
-import { CheckpointError, option } from '../errors.js';
+import { CheckpointError } from '../errors.js';
 import type { TensorFile } from '../formats/tensor-file.js';
 import { type Saved, saveParameters } from '../nn/parameters.js';
 import { verifyFile } from '../run/checksums.js';
@@ -34,7 +34,9 @@ export function anotherModel(path: string, found: string | undefined, wanted: st
     /[a-z]s$/.test(name) ? name : `${/^[AEIO]/i.test(name) ? 'an' : 'a'} ${name}`;
   const holds = found === undefined ? 'no model that is known here' : article(found);
   const remedy =
-    found === 'adapters' ? `: name it with ${option('lora')}, beside the generator that it adapts` : '';
+    found === 'adapters' && wanted === 'generator'
+      ? ': `alitok sample --lora` takes them beside the generator that they adapt; training with generator_training.lora.merge=true saves whole generators'
+      : '';
   return new CheckpointError(
     `${path} holds ${holds}; ${article(wanted)} ${/[a-z]s$/.test(wanted) ? 'are' : 'is'} needed here${remedy}`,
   );

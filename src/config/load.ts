@@ -116,6 +116,10 @@ function lineOf({ document, lines }: Layer, path: readonly PropertyKey[]): numbe
   return isNode(node) && node.range ? lines.linePos(node.range[0]).line : undefined;
 }
 
+function valueAt(values: unknown, path: readonly PropertyKey[]): unknown {
+  return path.reduce((value, key) => (value as Section | null | undefined)?.[String(key)], values);
+}
+
 /** A config with the source of each of its values. */
 export interface ResolvedConfig {
   config: Config;
@@ -123,18 +127,24 @@ export interface ResolvedConfig {
   sourceOf(path: readonly string[]): string | undefined;
 }
 
+/** Sections whose values take the place of the schema's defaults. */
+export interface Defaults {
+  /** Their source, for messages. */
+  from: string;
+  values: object;
+}
+
 /**
- * Reads a config as `loadConfig` does, and remembers where its values come from. `defaults` are sections whose values take
- * the place of the schema's defaults.
+ * Reads a config as `loadConfig` does, and remembers where its values come from.
  * @throws ConfigError as `loadConfig`
  */
 export function resolveConfig(
   file: string | undefined,
   overrides: readonly string[] = [],
-  defaults: object = {},
+  defaults: Defaults = { from: 'defaults', values: {} },
 ): ResolvedConfig {
   const { values: own, layers } = file === undefined ? { values: {}, layers: [] } : readFile(file);
-  const values = merge(structuredClone(defaults), own) as Section;
+  const values = merge(structuredClone(defaults.values), own) as Section;
   const parsed = overrides.map(parseOverride);
   for (const override of parsed) applyOverride(values, override);
 
@@ -143,21 +153,18 @@ export function resolveConfig(
       o.path.every((key, i) => i >= path.length || key === String(path[i])),
     );
     if (override && path.length > 0) return `override ${override.text}`;
-    for (
-      let depth = path.length;
-      depth > 0;
-      depth-- // a missing key: the section that it is missing from
-    )
+    // A missing key: the section that it is missing from.
+    for (let depth = path.length; depth > 0; depth--) {
       for (const layer of layers) {
         const line = lineOf(layer, path.slice(0, depth));
         if (line !== undefined) return `${layer.file}:${line}`;
       }
+      if (depth === path.length && valueAt(defaults.values, path) !== undefined) return defaults.from;
+    }
     return file ?? 'defaults';
   };
   const sourceOf = (path: readonly string[]) => {
-    let value: unknown = values;
-    for (const key of path) value = (value as Section | null | undefined)?.[key];
-    if (value === undefined) return undefined;
+    if (valueAt(values, path) === undefined) return undefined;
     if (parsed.some((o) => o.path.length <= path.length && o.path.every((key, i) => key === path[i])))
       return 'override';
     for (const layer of layers) {

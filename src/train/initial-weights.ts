@@ -1,9 +1,19 @@
+import { fileChecksum } from '../files/bytes.js';
+import { parseWeightsPath } from '../formats/tensor-file.js';
 import { modelChecksum } from '../run/layout.js';
 import type { InitialWeights } from '../run/record.js';
 
-/** Identifies trained weights among the inputs of a run. @throws CheckpointError if there are none at `path` */
-export async function initialInput(path: string): Promise<Record<string, string>> {
-  return { 'the initial weights': `SHA-256 ${await modelChecksum(path)}` };
+/**
+ * Identifies trained weights among the inputs of a run, and the file that maps classes to theirs.
+ * @throws CheckpointError if there are none at `path`
+ */
+export async function initialInput(path: string, classMap?: string): Promise<Record<string, string>> {
+  const { key } = parseWeightsPath(path);
+  const under = key === undefined ? '' : ` under ${key}`;
+  return {
+    'the initial weights': `SHA-256 ${await modelChecksum(path)}${under}`,
+    ...(classMap !== undefined && { 'the map of classes': `SHA-256 ${await fileChecksum(classMap)}` }),
+  };
 }
 
 /** Most names that the log lists; all are in run.json. */

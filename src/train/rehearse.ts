@@ -81,8 +81,10 @@ export async function rehearse(
   const saved = countOf(trainer.saved ?? trainer.model);
   const parts = Object.values(trainer.trainingParts).reduce((sum, one) => sum + countOf(one), 0);
   const checkpoint = BYTES * (saved + parts);
+  // Adapters are part of the model, too.
+  const held = new Set([trainer.model, ...Object.values(trainer.trainingParts)].flatMap((one) => [...one]));
   // The optimizer has two moments for each trained weight; the gradient is as large as one of them.
-  const state = BYTES * (model + parts) + (BYTES * countOf(trainer.trainingParts.optimizer)) / 2;
+  const state = BYTES * countOf(held) + (BYTES * countOf(trainer.trainingParts.optimizer)) / 2;
   const available = availableMemory();
   const found: Rehearsal = {
     label,

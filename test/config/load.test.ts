@@ -2,7 +2,7 @@ import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { configToYaml, loadConfig } from '../../src/config/load.js';
+import { configToYaml, loadConfig, resolveConfig } from '../../src/config/load.js';
 import { parseConfig } from '../../src/config/schema.js';
 import { ConfigError } from '../../src/errors.js';
 import { QUANTIZER_NAMES } from '../../src/models/tokenizer/quantizers/index.js';
@@ -282,5 +282,21 @@ describe('errors name the file, the key and the problem', () => {
     expect(errorOf(() => parseConfig({ seed: 'x' }, 'model.safetensors'))).toBe(
       'model.safetensors: seed: expected number, got "x"',
     );
+  });
+
+  it('names where defaults come from in an error about them', () => {
+    const defaults = {
+      from: '--init weights.bin',
+      values: { sample: { newer: 1 }, tokenizer: { patch_size: 7 } },
+    };
+    expect(() => resolveConfig(undefined, [], defaults)).toThrow(
+      /^--init weights\.bin: sample\.newer: unknown key/,
+    );
+    const known = { ...defaults, values: { tokenizer: { patch_size: 7 } } };
+    expect(() => resolveConfig(undefined, ['tokenizer.patch_size=0'], known)).toThrow(
+      /^override tokenizer\.patch_size=0/,
+    );
+    expect(() => resolveConfig(undefined, ['seed=-1'], known)).toThrow(/^override seed=-1/);
+    expect(resolveConfig(undefined, ['tokenizer.image_size=14'], known).config.tokenizer.patch_size).toBe(7);
   });
 });

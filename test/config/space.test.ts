@@ -55,13 +55,16 @@ const LIMITS = {
   // At higher rates training diverges, which is not a defect of the program.
   lr: [1e-6, 1e-3, 0.1],
   lr_end: [1e-6, 1e-3, 0.1],
+  // Other patterns match no parameter of some model, which refuses them.
+  freeze: [[], ['*.bias']],
   // These need files of large networks.
   w_lpips: [0],
   w_perc: [0],
 };
 
-/** The paths of data and networks are not drawn. */
+/** The paths of data and networks are not drawn, nor are adapters, which need trained weights. */
 const FIXED: Values = {
+  'generator_training.lora': null,
   'networks.vgg16': null,
   'networks.lpips': null,
   'networks.convnext': null,

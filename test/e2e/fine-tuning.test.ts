@@ -108,7 +108,7 @@ describe('adapters saved apart', () => {
       /^4 .*adapts generator [0-9a-f]{16}, but \S*other is [0-9a-f]{16}; name the one that it was trained on/s,
     );
     expect(await sample('-g', at('lora'))).toMatch(
-      /^4 .*holds adapters; a generator is needed here: name it with --lora/s,
+      /^4 .*holds adapters; a generator is needed here: `alitok sample --lora` takes them .*lora\.merge=true saves whole/s,
     );
     expect(await sample('-g', base, '--lora', at('other'))).toMatch(/^4 .*holds a generator; adapters are/s);
   });
@@ -154,6 +154,33 @@ describe('train-tokenizer --init', () => {
     for (const stage of ['stage1', 'stage2'])
       expect((await recordOf(`larger/${stage}`)).initial.path).toBe(tokenizer);
     expect((await succeed('inspect', at('larger'))).stdout).toMatch(/32 × 32 px/);
+  });
+
+  it('keeps a prefix without the extra token at another image size', async () => {
+    await succeed(...train('iclr', '-c', TINY, 'tokenizer.prefix_tokens=2'));
+    const larger = ['--init', at('iclr'), '--stage', '2', 'tokenizer.image_size=32'];
+    const { stderr } = await succeed(...train('iclr-larger', ...larger));
+    expect(stderr).toMatch(/latent_tokens: interpolated from 2 × 2 \+ 2 to 4 × 4 \+ 4;/);
+    await succeed(...train('iclr-other', ...larger, 'tokenizer.prefix_tokens=null'));
+    const { stdout } = await succeed('inspect', at('iclr-other'));
+    expect(stdout).toMatch(/5 prefix \+ 4²/);
+  });
+
+  it('refuses what does not fit stage 2 before stage 1 is trained', async () => {
+    const freezing = async (pattern: string) => {
+      const freeze = `tokenizer_training.freeze=["${pattern}"]`;
+      const { code, stderr } = await alitok(...train('frozen', '--init', tokenizer, freeze));
+      await expect(stat(at('frozen'))).rejects.toThrow();
+      return `${code} ${stderr}`;
+    };
+    expect(await freezing('decoder')).toMatch(
+      /^2 .*tokenizer_training\.freeze matches all parameters that stage 2 trains; leave some out/s,
+    );
+    expect(await freezing('decoder.ffn_aux')).toMatch(
+      /^2 .*freeze: no parameter of stage 2 matches decoder/s,
+    );
+    const one = ['--stage', '1', '--init', tokenizer, 'tokenizer_training.freeze=["decoder.ffn_aux"]'];
+    await succeed(...train('frozen', ...one));
   });
 
   it('refuses a tokenizer of stage 1 for stage 2', async () => {

@@ -1,16 +1,20 @@
 import { writeFileSync } from 'node:fs';
-import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { mkdtemp, readFile, rm, truncate } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import * as tf from '@tensorflow/tfjs';
 import { afterAll, beforeAll, expect, it } from 'vitest';
+import { saveTokenizer } from '../../src/checkpoint/tokenizer.js';
 import { loadConfig } from '../../src/config/load.js';
 import { CheckpointError, Interrupted, OutputError, TrainingError } from '../../src/errors.js';
 import type { Job } from '../../src/job/job.js';
+import { Tokenizer } from '../../src/models/tokenizer/tokenizer.js';
 import { drawPictures } from '../../src/quickstart/pictures.js';
+import { Random } from '../../src/random.js';
 import { tokenizeDataset } from '../../src/tokens/tokenize-dataset.js';
 import { trainFeatures } from '../../src/train/features/train.js';
 import { trainGenerator } from '../../src/train/generator/train.js';
+import type { Runner } from '../../src/train/run-training.js';
 import { trainTokenizer } from '../../src/train/tokenizer/train.js';
 import { TINY } from '../e2e/alitok.js';
 import { describeEngines } from '../support/engines.js';
@@ -51,6 +55,15 @@ const KINDS: Record<string, { train: Train; folder: string; diverge: string }> =
     folder: '',
     diverge: 'generator_training.lr=1.0e+38',
   },
+  adapters: {
+    train: (run, job, { overrides = [], resume = false } = {}) => {
+      const lora = ['generator_training.lora={rank: 2, merge: false}', 'generator_training.ema=true'];
+      const inputs = { tokens: at('tokens.safetensors'), init: { path: at('generator') } };
+      return trainGenerator({ config: read([...lora, ...overrides]), run, ...inputs, resume }, job);
+    },
+    folder: '',
+    diverge: 'generator_training.lr=1.0e+38',
+  },
   features: {
     train: (run, job, { overrides, resume = false } = {}) =>
       trainFeatures({ config: read(overrides), run, resume }, job),
@@ -70,7 +83,10 @@ describeEngines('a run leaves no tensor behind', (engine) => {
       crops: 'flip',
       batchSize: 8,
     } as const;
-    await tokenizeDataset({ ...images, out: at('tokens.safetensors') }, job);
+    const tokens = at('tokens.safetensors');
+    await tokenizeDataset({ ...images, out: tokens }, job);
+    await rm(at('generator'), { recursive: true, force: true });
+    await trainGenerator({ config: read(), run: at('generator'), tokens, resume: false }, job);
   });
 
   for (const [kind, { train, folder: own, diverge }] of Object.entries(KINDS))
@@ -106,4 +122,29 @@ describeEngines('a run leaves no tensor behind', (engine) => {
       leavesNothing('checkpoints that cannot be read');
       expect(await readFile(checkpoints, 'utf8')).toBe('no folder');
     });
+
+  it('initial weights that cannot be read', async () => {
+    const job = quietJob(engine);
+    const config = read();
+    const init = at('whole.safetensors');
+    const stage2 = {
+      config,
+      run: at('damaged'),
+      stages: [2] as const,
+      from: at('made/stage1'),
+      resume: false,
+    };
+    const tokenizer = new Tokenizer(config.tokenizer, 2);
+    tokenizer.parameters.initialize(Random.of(0, 'whole'));
+    await saveTokenizer(init, tokenizer);
+    tokenizer.parameters.dispose();
+    const before = tf.memory().numTensors;
+    // The file is damaged after it was checked.
+    const run: Runner = async (_, { initialize }) => {
+      await truncate(init, 4000);
+      await initialize();
+    };
+    await expect(trainTokenizer({ ...stage2, init }, job, run)).rejects.toThrow(CheckpointError);
+    expect(tf.memory().numTensors).toBe(before);
+  });
 });

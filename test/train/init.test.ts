@@ -15,6 +15,7 @@ import { Tokenizer } from '../../src/models/tokenizer/tokenizer.js';
 import { Random } from '../../src/random.js';
 import { TokenCacheWriter } from '../../src/tokens/cache.js';
 import { checkInit, defaultsFrom, initGenerator } from '../../src/train/generator/init.js';
+import { initialInput } from '../../src/train/initial-weights.js';
 import * as tokenizerInit from '../../src/train/tokenizer/init.js';
 import { openGenerator } from '../golden/generator.js';
 import { openTokenizer } from '../golden/tokenizer.js';
@@ -68,7 +69,7 @@ describeEngines('starting a generator from trained weights', () => {
   });
 
   it('draws the rows of other classes anew, or maps them', async () => {
-    await writeFile(at('map.txt'), '# own = theirs\n\nb = 2\r\n#2 = none\n');
+    await writeFile(at('map.txt'), '\ufeff# own = theirs\r\n\n  # indented\nb = 2\r\n#2 = none\n');
     const { golden, generator, initial } = await start({ classes: 3 }, { classes: at('map.txt') }, [
       'a',
       'b',
@@ -121,6 +122,7 @@ describeEngines('starting a generator from trained weights', () => {
       return attempt({ classes: 2 }, at('wrong.txt'));
     };
     expect(await map('a\n')).toMatch(/wrong\.txt, line 1: must have the form/);
+    expect(await map('a=b = 1')).toMatch(/line 1: must have the form .* write a name with = as its index/);
     expect(await map('\nz = 1')).toMatch(/^--init-classes .*wrong\.txt, line 2: there is no class z/);
     expect(await map('a = 99999')).toMatch(/line 1: there is no class 99999/);
     expect(await map('a = 1\na = 2')).toMatch(/line 2: a is mapped twice/);
@@ -129,27 +131,44 @@ describeEngines('starting a generator from trained weights', () => {
     golden.dispose();
   });
 
-  it('warns where classes of the same number have other names', async () => {
+  it('warns of codes of another tokenizer, and where classes of the same number have other names', async () => {
     const { generator: golden } = await openGenerator();
     const { classes } = golden.geometry;
     const names = Array.from({ length: classes }, (_, c) => `theirs ${c}`);
     const info = {
       generator: golden.geometry,
       classNames: names,
+      tokenizer: 'aaaa',
       sample: parseConfig({}, 'test').sample,
     };
     await saveGenerator(at('named.safetensors'), golden.parameters, info);
-    const start = async (classNames: string[]) => {
+    const start = async (classNames: string[], tokenizer?: string) => {
       said.length = 0;
       const generator = new Generator(golden.geometry);
-      await initGenerator({ path: at('named.safetensors') }, { generator, classNames }, FRESH, reporter);
+      const target = { generator, classNames, tokenizer };
+      await initGenerator({ path: at('named.safetensors') }, target, FRESH, reporter);
       generator.dispose();
       return forCommandLine(said.join('\n'));
     };
-    expect(await start(names)).not.toMatch(/other names/);
+    for (const tokenizer of [undefined, 'aaaa'])
+      expect(await start(names, tokenizer)).not.toMatch(/other names|other codes/);
+    expect(await start(names, 'bbbb')).toMatch(
+      /named\.safetensors models the codes of tokenizer aaaa, but the tokens are those of bbbb: .* other codes/,
+    );
     expect(await start(['mine', ...names.slice(1)])).toMatch(/of which 1 have other names; .* map them with/);
     golden.dispose();
   });
+});
+
+it('initial weights are identified by their file, the key in it and the map of classes', async () => {
+  const inputs = await Promise.all(
+    [GENERATOR, `${GENERATOR}#model`, `${GENERATOR}#ema`].map((path) => initialInput(path)),
+  );
+  expect(new Set(inputs.map((one) => one['the initial weights'])).size).toBe(3);
+  await writeFile(at('map.txt'), 'a = 1');
+  const mapped = await initialInput(GENERATOR, at('map.txt'));
+  expect(mapped).toMatchObject(inputs[0]);
+  expect(mapped['the map of classes']).toMatch(/^SHA-256 [0-9a-f]{64}$/);
 });
 
 it('the config of a fine-tuning takes what it leaves from the file and the token cache', async () => {

@@ -17,12 +17,16 @@ import { drawPictures } from '../../src/quickstart/pictures.js';
 import { Random } from '../../src/random.js';
 import { loadNewestCheckpoint, saveCheckpoint } from '../../src/run/checkpoint.js';
 import type { Metrics } from '../../src/run/metrics.js';
+import { sizeOf } from '../../src/shapes.js';
 import type { TokenCache } from '../../src/tokens/codes.js';
 import { GeneratorTrainer } from '../../src/train/generator/trainer.js';
+import { rehearse } from '../../src/train/rehearse.js';
+import type { TrainingOptions } from '../../src/train/run-training.js';
 import { requireNetworks } from '../../src/train/tokenizer/loss-networks.js';
 import { TokenizerTrainer } from '../../src/train/tokenizer/trainer.js';
 import type { Trainer } from '../../src/train/trainer.js';
 import { describeEngines, openTested } from '../support/engines.js';
+import { quietJob } from '../support/job.js';
 
 let folder: string;
 let dataset: ImageSet;
@@ -201,6 +205,19 @@ const KINDS: [string, (training?: object) => Startable][] = [
 ];
 
 describeEngines('trainers', (engine) => {
+  it('a rehearsal counts adapters once, and their moments and gradients', async () => {
+    const trainer = adaptedTrainer({ merge: false }, { ema: false });
+    const options = { label: 'generator', folder, config: config() } as TrainingOptions;
+    const { memory, disk } = await rehearse(trainer, options, quietJob(engine));
+    const { model, saved, trainingParts } = trainer as GeneratorTrainer;
+    const bytes = (parameters: Iterable<{ shape: readonly number[] }>) =>
+      4 * [...parameters].reduce((sum, { shape }) => sum + sizeOf(shape), 0);
+    const moments = bytes(trainingParts.optimizer);
+    expect(memory.state).toBe(bytes(model) + 1.5 * moments);
+    expect(disk.checkpoint).toBe(2 * bytes(saved) + moments);
+    trainer.dispose!();
+  });
+
   for (const [name, create] of KINDS) {
     it(`${name}: a stopped and resumed run is bit for bit the same as an uninterrupted one`, async () => {
       const run = join(folder, `${engine} ${name}`);

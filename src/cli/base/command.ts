@@ -1,6 +1,6 @@
 import { availableParallelism } from 'node:os';
 import type { Command } from 'commander';
-import type { ResolvedConfig } from '../../config/load.js';
+import type { Defaults, ResolvedConfig } from '../../config/load.js';
 import type { Config } from '../../config/schema.js';
 import type { Group } from '../../engine/distributed/group.js';
 import { placeFromEnvironment } from '../../engine/distributed/place.js';
@@ -216,7 +216,7 @@ export function readResume({ resume = false, allowChanges = false }: ResumeFlags
  */
 export async function resolveInvocation(
   { options, args, log }: Invocation<ConfigOptions>,
-  defaults?: object,
+  defaults?: Defaults,
 ): Promise<ResolvedConfig> {
   const { resolveConfig, valuesOf } = await import('../../config/load.js');
   const resolved = resolveConfig(options.config, args.at(-1) as string[], defaults);
@@ -231,6 +231,9 @@ export async function resolveInvocation(
 }
 
 /** The experiment that a `withConfig` command was started with; `defaults` as in `resolveInvocation`. @throws ConfigError */
-export async function readConfig(invocation: Invocation<ConfigOptions>, defaults?: object): Promise<Config> {
+export async function readConfig(
+  invocation: Invocation<ConfigOptions>,
+  defaults?: Defaults,
+): Promise<Config> {
   return (await resolveInvocation(invocation, defaults)).config;
 }

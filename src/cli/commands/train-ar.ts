@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import type { Defaults } from '../../config/load.js';
 import { ConfigError } from '../../errors.js';
 import {
   action,
@@ -30,8 +31,9 @@ interface Options extends ConfigOptions, ResumeFlags {
 }
 
 /** What a config leaves to the weights that it starts from, and to the tokens. */
-async function defaultsFrom(init: string, tokens: string): Promise<object> {
-  return (await import('../../train/generator/init.js')).defaultsFrom(init, tokens);
+async function defaultsFrom(init: string, tokens: string): Promise<Defaults> {
+  const { defaultsFrom } = await import('../../train/generator/init.js');
+  return { from: `--init ${init}`, values: await defaultsFrom(init, tokens) };
 }
 
 async function run(invocation: Invocation<Options>): Promise<void> {

@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import type { Config } from '../../config/schema.js';
 import {
   action,
   type ConfigOptions,
@@ -7,6 +8,7 @@ import {
   type ResumeFlags,
   readConfig,
   readResume,
+  resolveInvocation,
   withResume,
 } from '../base/command.js';
 import {
@@ -33,9 +35,18 @@ interface Options extends ConfigOptions, ImageFlags, ResumeFlags {
   dryRun?: boolean;
 }
 
-/** What a config leaves to the weights that it starts from. */
-async function defaultsFrom(init: string): Promise<object> {
-  return (await import('../../train/tokenizer/init.js')).defaultsFrom(init);
+/**
+ * The config, which leaves sizes to the weights that it starts from. A prefix of `grid` tokens stays one where the images are
+ * of another size.
+ */
+async function configFrom(init: string, invocation: Invocation<Options>): Promise<Config> {
+  const { tokenizer } = await (await import('../../train/tokenizer/init.js')).defaultsFrom(init);
+  const values = { tokenizer: { ...tokenizer, prefix_tokens: null } };
+  const { config, sourceOf } = await resolveInvocation(invocation, { from: `--init ${init}`, values });
+  const { image_size, patch_size, prefix_tokens } = config.tokenizer;
+  const kept = tokenizer.prefix_tokens !== null && sourceOf(['tokenizer', 'prefix_tokens']) === undefined;
+  const prefix = kept ? image_size / patch_size : prefix_tokens;
+  return { ...config, tokenizer: { ...config.tokenizer, prefix_tokens: prefix } };
 }
 
 async function run(invocation: Invocation<Options>): Promise<void> {
@@ -45,8 +56,7 @@ async function run(invocation: Invocation<Options>): Promise<void> {
   if (options.validation !== undefined)
     overrides.push(`data.validation=${JSON.stringify(options.validation)}`);
   const { run, from, init, dryRun, maxPixels, allowEmptyClasses } = options;
-  const defaults = init === undefined ? undefined : await defaultsFrom(init);
-  const config = await readConfig(invocation, defaults);
+  const config = await (init === undefined ? readConfig(invocation) : configFrom(init, invocation));
   const { trainTokenizer } = await import('../../train/tokenizer/train.js');
   const stages = options.stage === 'all' ? ([1, 2] as const) : ([Number(options.stage) as 1 | 2] as const);
   const images = { maxPixels, allowEmptyClasses };

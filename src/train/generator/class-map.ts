@@ -19,12 +19,15 @@ export async function readClassMap(path: string, own: Classes, theirs: Classes):
     throw new ConfigError(`${flag}: ${error.message}`, { cause: error });
   });
   const map: (number | undefined)[] = new Array(own.count).fill(undefined);
-  text.split(/\r?\n/).forEach((line, i) => {
-    if (line.trim() === '' || COMMENT.test(line)) return;
+  text.split('\n').forEach((whole, i) => {
+    const line = whole.trim(); // which removes a byte order mark, too
+    if (line === '' || COMMENT.test(line)) return;
     const where = `${flag}, line ${i + 1}`;
     const parts = line.split('=').map((part) => part.trim());
     if (parts.length !== 2 || parts.includes(''))
-      throw new ConfigError(`${where}: must have the form \`own class = class of the initial weights\``);
+      throw new ConfigError(
+        `${where}: must have the form \`own class = class of the initial weights\`; write a name with = as its index`,
+      );
     const target = parseClass(parts[0], own, where);
     if (target === own.count) throw new ConfigError(`${where}: "no class" is always taken; leave it out`);
     if (map[target] !== undefined) throw new ConfigError(`${where}: ${parts[0]} is mapped twice`);

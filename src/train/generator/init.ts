@@ -22,10 +22,12 @@ export interface GeneratorInit {
   classes?: string;
 }
 
-/** What belongs to a generator in training: its parameters, and the names of its classes. */
+/** What belongs to a generator in training: its parameters, the names of its classes, and where its codes are from. */
 interface Target {
   generator: Generator;
   classNames: readonly string[];
+  /** Fingerprint of the tokenizer that made the codes, if known. */
+  tokenizer?: string;
 }
 
 const EMBEDDINGS = 'embeddings.weight';
@@ -109,8 +111,12 @@ async function withPlan<T>(
     await resolveModel(path),
     kind,
     async (file, description: GeneratorDescription) => {
-      const { generator: stored, classNames: theirs } = description;
+      const { generator: stored, classNames: theirs, tokenizer } = description;
       checkSizes(path, stored, target);
+      if (tokenizer && target.tokenizer && tokenizer !== target.tokenizer)
+        warn(
+          `${path} models the codes of tokenizer ${tokenizer}, but the tokens are those of ${target.tokenizer}: what it knows is about other codes; make the tokens with its tokenizer to keep that`,
+        );
       const own = Array.from({ length: geometry.classes }, (_, c) => target.classNames[c] ?? '');
       const same = stored.classes === geometry.classes;
       const renamed = own.filter((name, c) => name && theirs[c] && name !== theirs[c]).length;

@@ -116,7 +116,8 @@ export async function trainGenerator(
     const sizes = { width, layers, heads, classes, codebook_size, prefix_tokens, grid };
     const trainer = new GeneratorTrainer(config, cache, sizes, job.group);
     const { generator } = trainer;
-    const target = { generator, classNames: cache.classNames };
+    const { classNames, provenance } = cache;
+    const target = { generator, classNames, tokenizer: provenance?.fingerprint };
     if (init && (job.group?.rank ?? 0) === 0) await checkInit(init, target);
     const initialize = async () => {
       if (!init) {
@@ -127,7 +128,7 @@ export async function trainGenerator(
       trainer.begin();
       return initial;
     };
-    const preview = tokenizer && samplePreview(generator, tokenizer, cache.classNames, config.sample);
+    const preview = tokenizer && samplePreview(generator, tokenizer, classNames, config.sample);
     await run(
       trainer,
       {
@@ -137,7 +138,7 @@ export async function trainGenerator(
         resume,
         allowChanges,
         decisive: DECISIVE,
-        inputs: { ...inputsOf(cache), ...(init && (await initialInput(init.path))) },
+        inputs: { ...inputsOf(cache), ...(init && (await initialInput(init.path, init.classes))) },
         initialize,
         preview,
       },

@@ -15,10 +15,16 @@ function withModules(name: string): string[] {
 }
 
 /**
- * Marks the parameters that the patterns of a config's section match as frozen.
- * @throws ConfigError for a pattern that matches none
+ * Marks the parameters that the patterns of a config's section match as frozen. `stage` is that of a model with stages, for
+ * messages.
+ * @throws ConfigError for a pattern that matches none, and where no parameter is left to train
  */
-export function freeze(parameters: Parameters, patterns: readonly string[], section: string): void {
+export function freeze(
+  parameters: Parameters,
+  patterns: readonly string[],
+  section: string,
+  stage?: number,
+): void {
   for (const pattern of patterns) {
     const matches = matcher(pattern);
     const found = [...parameters].filter(({ name }) => matches.test(name));
@@ -26,12 +32,14 @@ export function freeze(parameters: Parameters, patterns: readonly string[], sect
       const names = new Set([...parameters].flatMap(({ name }) => withModules(name)));
       const close = nearest(pattern, [...names]);
       const hint = close ? `did you mean ${close}?` : '`alitok inspect` lists the parts of a model';
-      throw new ConfigError(`${section}.freeze: no parameter matches ${pattern}; ${hint}`);
+      throw new ConfigError(
+        `${section}.freeze: no parameter${stage ? ` of stage ${stage}` : ''} matches ${pattern}; ${hint}`,
+      );
     }
     for (const p of found) p.frozen = true;
   }
   if ([...parameters].every((p) => p.frozen || p.buffer))
     throw new ConfigError(
-      `${section}.freeze matches all parameters, so that none is trained; leave some out`,
+      `${section}.freeze matches all parameters${stage ? ` that stage ${stage} trains` : ', so that none is trained'}; leave some out`,
     );
 }

@@ -4,7 +4,7 @@ import type { Config } from '../../config/schema.js';
 import { CheckpointError, option } from '../../errors.js';
 import type { Job } from '../../job/job.js';
 import type { Stage } from '../../models/geometry.js';
-import type { Tokenizer } from '../../models/tokenizer/tokenizer.js';
+import { Tokenizer } from '../../models/tokenizer/tokenizer.js';
 import { listCheckpoints, stageFolder } from '../../run/layout.js';
 import { initialInput } from '../initial-weights.js';
 import { type ResumeOptions, type Runner, runTraining } from '../run-training.js';
@@ -13,7 +13,7 @@ import { checkInit, initTokenizer, startsFrom } from './init.js';
 import { checkLossNetworks, openLossNetworks } from './loss-networks.js';
 import { checkPhases } from './phases.js';
 import { openPreview } from './preview.js';
-import { TokenizerTrainer } from './trainer.js';
+import { freezeTokenizer, TokenizerTrainer } from './trainer.js';
 
 export interface TrainTokenizerOptions extends ResumeOptions {
   config: Config;
@@ -46,6 +46,7 @@ export async function trainTokenizer(
   // Check stage 2 as well before stage 1 runs for days.
   for (const stage of stages) {
     checkPhases(config, stage);
+    freezeTokenizer(new Tokenizer(config.tokenizer, stage), config.tokenizer_training);
     if (init && (await startsFrom(init, stage, stages))) await checkInit(init, config.tokenizer, stage);
   }
   await checkLossNetworks(config, stages);
@@ -65,11 +66,14 @@ export async function trainTokenizer(
         const source = needsStage1
           ? await loadStage1(from, stageFolder(options.run, 1), config, job.reporter.warn)
           : undefined;
-        const adopted = begin && (await initTokenizer(begin, tokenizer, initial, job.reporter));
-        if (adopted) trainer.begin(source);
-        else trainer.initialize(source);
-        source?.parameters.dispose();
-        return adopted || undefined;
+        try {
+          const adopted = begin && (await initTokenizer(begin, tokenizer, initial, job.reporter));
+          if (adopted) trainer.begin(source);
+          else trainer.initialize(source);
+          return adopted || undefined;
+        } finally {
+          source?.parameters.dispose();
+        }
       };
       await run(
         trainer,

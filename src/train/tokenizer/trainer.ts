@@ -35,6 +35,23 @@ import type { Trainer } from '../trainer.js';
 import { type OpenBatches, TrainingImages } from '../training-batches.js';
 import { checkPhases, type Phase, PhaseSchedule } from './phases.js';
 
+/**
+ * Marks what a stage does not train.
+ * @throws ConfigError where `freeze` matches nothing, all, or a codebook that the clustering update would move
+ */
+export function freezeTokenizer(
+  { stage, parameters }: Tokenizer,
+  options: Config['tokenizer_training'],
+): void {
+  for (const p of parameters) p.frozen = stage === 2 && FROZEN_IN_STAGE_2.test(p.name);
+  freeze(parameters, options.freeze, 'tokenizer_training', stage);
+  const frozen = [...parameters].find((p) => p.name.startsWith('quantize.') && p.frozen);
+  if (stage === 1 && options.stage1.clustering && frozen)
+    throw new ConfigError(
+      `tokenizer_training.freeze matches ${frozen.name}, which the clustering update of stage 1 moves; set tokenizer_training.stage1.clustering=false, or do not freeze it`,
+    );
+}
+
 /** Trains one stage of the tokenizer through its phases (AliTok, arXiv 2506.05289). */
 export class TokenizerTrainer implements Trainer {
   steps = 0;
@@ -73,12 +90,9 @@ export class TokenizerTrainer implements Trainer {
         { ...this.options, lrScale },
         group,
       );
-    const { parameters } = this.tokenizer;
-    for (const p of parameters) p.frozen = stage === 2 && FROZEN_IN_STAGE_2.test(p.name);
-    freeze(parameters, this.options.freeze, 'tokenizer_training');
-    this.checkClustering();
+    freezeTokenizer(this.tokenizer, this.options);
     this.optimization = optimize(
-      parameters,
+      this.tokenizer.parameters,
       layerDecay(this.options.layer_decay, tokenizerDepths(config.tokenizer)),
     );
     if (phases.some((phase) => phase.adversarial)) {
@@ -86,16 +100,6 @@ export class TokenizerTrainer implements Trainer {
       this.adversary = { model, optimization: optimize(model.parameters) };
     }
     this.usage = new CodebookUsage(config.tokenizer.codebook_size);
-  }
-
-  /** Refuses a frozen codebook that the clustering update would move. @throws ConfigError */
-  private checkClustering(): void {
-    const { stage, parameters } = this.tokenizer;
-    const frozen = [...parameters].find((p) => p.name.startsWith('quantize.') && p.frozen);
-    if (stage === 1 && this.stageOptions.clustering && frozen)
-      throw new ConfigError(
-        `tokenizer_training.freeze matches ${frozen.name}, which the clustering update of stage 1 moves; set tokenizer_training.stage1.clustering=false, or do not freeze it`,
-      );
   }
 
   private get stageOptions() {
