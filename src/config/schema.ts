@@ -312,6 +312,12 @@ export const schema = z
       'generator.width',
       `must give each of generator.heads a multiple of 4 channels, two pairs for the rotary embedding's row and column: ${width} / ${heads} = ${width / heads}`,
     );
+    const { lora } = generator_training;
+    check(
+      lora === null || lora.rank <= width,
+      'generator_training.lora.rank',
+      `must be at most generator.width, which is ${width}`,
+    );
     checkMultiple(discriminator.hidden_channels, 'discriminator.hidden_channels', 32, 'its 32 groups');
     for (const [section, { batch_size, accumulation }] of Object.entries({
       tokenizer_training,

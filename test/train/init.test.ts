@@ -109,7 +109,9 @@ describeEngines('starting a generator from trained weights', () => {
     const { width } = golden.geometry;
     const attempt = (change: object, classes?: string) => {
       const generator = new Generator({ ...golden.geometry, ...change });
-      return messageOf(checkInit({ path: GENERATOR, classes }, { generator, classNames: ['a', 'b'] }));
+      return messageOf(
+        checkInit({ path: GENERATOR, classes }, { generator, classNames: ['a', 'b'] }, reporter),
+      );
     };
     expect(await attempt({ width: 2 * width })).toMatch(
       `has generator.width ${width}, but the config sets ${2 * width}; leave generator.width out`,
@@ -121,6 +123,7 @@ describeEngines('starting a generator from trained weights', () => {
       await writeFile(at('wrong.txt'), text);
       return attempt({ classes: 2 }, at('wrong.txt'));
     };
+    expect(await map('# nothing\n')).toMatch(/wrong\.txt maps no class; add lines/);
     expect(await map('a\n')).toMatch(/wrong\.txt, line 1: must have the form/);
     expect(await map('a=b = 1')).toMatch(/line 1: must have the form .* write a name with = as its index/);
     expect(await map('\nz = 1')).toMatch(/^--init-classes .*wrong\.txt, line 2: there is no class z/);
@@ -146,7 +149,7 @@ describeEngines('starting a generator from trained weights', () => {
       said.length = 0;
       const generator = new Generator(golden.geometry);
       const target = { generator, classNames, tokenizer };
-      await initGenerator({ path: at('named.safetensors') }, target, FRESH, reporter);
+      await checkInit({ path: at('named.safetensors') }, target, reporter);
       generator.dispose();
       return forCommandLine(said.join('\n'));
     };

@@ -33,5 +33,9 @@ export async function readClassMap(path: string, own: Classes, theirs: Classes):
     if (map[target] !== undefined) throw new ConfigError(`${where}: ${parts[0]} is mapped twice`);
     map[target] = parseClass(parts[1], theirs, where);
   });
+  if (map.every((source) => source === undefined))
+    throw new ConfigError(
+      `${flag} maps no class; add lines \`own class = class of the initial weights\`, or leave it out`,
+    );
   return map;
 }

@@ -145,9 +145,16 @@ async function withPlan<T>(
   );
 }
 
-/** Throws the error that `initGenerator` would throw for names, shapes and classes, without reading a tensor. */
-export async function checkInit(init: GeneratorInit, target: Target): Promise<void> {
-  await withPlan(init, target, { warn: () => {} }, async () => {});
+/**
+ * Throws the error that `initGenerator` would throw for names, shapes and classes, without reading a tensor. Warns of what the
+ * user may not want.
+ */
+export async function checkInit(
+  init: GeneratorInit,
+  target: Target,
+  reporter: Pick<Reporter, 'warn'>,
+): Promise<void> {
+  await withPlan(init, target, reporter, async () => {});
 }
 
 /**
@@ -159,9 +166,10 @@ export async function initGenerator(
   init: GeneratorInit,
   target: Target,
   random: Random,
-  reporter: Reporter,
+  reporter: Pick<Reporter, 'info'>,
 ): Promise<InitialWeights> {
-  const adopted = await withPlan(init, target, reporter, (plan, file) => adopt(plan, file, random));
+  const silent = { warn: () => {} }; // `checkInit` has warned
+  const adopted = await withPlan(init, target, silent, (plan, file) => adopt(plan, file, random));
   const initial = { path: init.path, sha256: await modelChecksum(init.path), ...adopted };
   reporter.info(describeInitial(initial));
   return initial;

@@ -118,7 +118,7 @@ export async function trainGenerator(
     const { generator } = trainer;
     const { classNames, provenance } = cache;
     const target = { generator, classNames, tokenizer: provenance?.fingerprint };
-    if (init && (job.group?.rank ?? 0) === 0) await checkInit(init, target);
+    if (init && (job.group?.rank ?? 0) === 0) await checkInit(init, target, job.reporter);
     const initialize = async () => {
       if (!init) {
         trainer.initialize();

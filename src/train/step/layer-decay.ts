@@ -20,15 +20,10 @@ function indexIn(prefix: string, name: string): number | undefined {
   return name.startsWith(`${prefix}.`) ? Number(name.slice(prefix.length + 1).split('.')[0]) : undefined;
 }
 
-/** Embeddings, blocks, output. */
+/** Blocks, output. The embeddings learn as fast as the output: among them are the rows of new classes. */
 export function generatorDepths({ layers }: { layers: number }): Depths {
-  const top = layers + 1;
-  const of = (name: string) => {
-    const block = indexIn('blocks', name);
-    if (block !== undefined) return block + 1;
-    return name.startsWith('embeddings.') ? 0 : top;
-  };
-  return { of, top };
+  const of = (name: string) => indexIn('blocks', name) ?? layers;
+  return { of, top: layers };
 }
 
 /** Patches and latent tokens, the encoder's blocks, the codes on both sides of the quantizer, the decoder's blocks, pixels. */

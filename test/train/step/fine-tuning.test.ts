@@ -49,11 +49,11 @@ function depthsOf(parameters: Iterable<{ name: string }>, of: (name: string) => 
 }
 
 describe('layer-wise learning-rate decay', () => {
-  it('counts the layers of the generator from the embeddings to the output', () => {
+  it('counts the blocks of the generator, and lets the rows of new classes learn at the full rate', () => {
     const { of, top } = generatorDepths({ layers: 11 });
-    const blocks = Object.fromEntries(Array.from({ length: 11 }, (_, i) => [`blocks.${i}`, i + 1]));
-    expect(depthsOf(generator(), of)).toEqual({ embeddings: 0, ...blocks, norm: 12, output: 12 });
-    expect(top).toBe(12);
+    const blocks = Object.fromEntries(Array.from({ length: 11 }, (_, i) => [`blocks.${i}`, i]));
+    expect(depthsOf(generator(), of)).toEqual({ embeddings: 11, ...blocks, norm: 11, output: 11 });
+    expect(top).toBe(11);
   });
 
   it.each([1, 2] as const)('counts those of the tokenizer, stage %d, from pixels to pixels', (stage) => {
@@ -86,7 +86,7 @@ describe('layer-wise learning-rate decay', () => {
 
   it('multiplies the rate by the decay for each layer up to the output', () => {
     const scale = layerDecay(0.5, generatorDepths({ layers: 2 }));
-    const [first, last] = ['embeddings.weight', 'output.bias'].map((name) => scale({ name } as never));
-    expect([first, last]).toEqual([0.125, 1]);
+    const names = ['blocks.0.norm1.weight', 'blocks.1.attn.qkv.bias', 'output.bias'];
+    expect(names.map((name) => scale({ name } as never))).toEqual([0.25, 0.5, 1]);
   });
 });
