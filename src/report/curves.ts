@@ -45,12 +45,22 @@ function legendRows(names: string[], width: number): string[][] {
   return rows;
 }
 
+/** Whether the positive ones of some values span more than a power of ten: a logarithmic axis shows only whole ones. */
+function spansDecades(values: readonly number[]): boolean {
+  const positive = values.filter((value) => value > 0 && Number.isFinite(value));
+  return Math.max(...positive) > 10 * Math.min(...positive);
+}
+
 /**
- * Line curves as an SVG. A value that is not finite, or not positive on a logarithmic axis, leaves a gap.
+ * Line curves as an SVG. Within one power of ten, a logarithmic axis is a linear one. A value that is not finite, or not positive on a logarithmic axis, leaves a gap.
  */
 export async function curvesSvg(series: readonly Series[], options: CurvesOptions): Promise<string> {
   const { title, xLabel, yLabel, logX = false, logY = false, size = SIZE, theme = PAPER } = options;
-  const scale = (log: boolean) => ({ type: log ? 'log' : 'value', scale: true });
+  const points = series.flatMap((one) => one.points);
+  const scale = (log: boolean, coordinate: 0 | 1) => {
+    const logarithmic = log && spansDecades(points.map((point) => point[coordinate]));
+    return { type: logarithmic ? 'log' : 'value', scale: true };
+  };
   const rows =
     title === undefined
       ? []
@@ -75,8 +85,8 @@ export async function curvesSvg(series: readonly Series[], options: CurvesOption
       grid: title
         ? { left: 76, right: 28, top: 52 + ROW * rows.length, bottom: 56 }
         : { left: 66, right: 16, top: 14, bottom: 44 },
-      xAxis: { ...axis(xLabel, theme), ...scale(logX), nameGap: title ? 30 : 26 },
-      yAxis: { ...axis(yLabel, theme), ...scale(logY), nameGap: title ? 54 : 48 },
+      xAxis: { ...axis(xLabel, theme), ...scale(logX, 0), nameGap: title ? 30 : 26 },
+      yAxis: { ...axis(yLabel, theme), ...scale(logY, 1), nameGap: title ? 54 : 48 },
       series: series.map(({ name, points }, i) => ({
         type: 'line',
         name,

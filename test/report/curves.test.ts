@@ -35,13 +35,19 @@ test('values that cannot be drawn leave a gap', async () => {
   const svg = await curvesSvg([line('a', [5, 4, Number.POSITIVE_INFINITY, 2, 1])], options);
   expect(texts(svg)).toContain('5'); // the axis ends at the largest finite value
   expect(await parts([5, 4, 0, 2, 1])).toBe(whole);
-  expect(await parts([5, 4, 0, 2, 1], { logY: true })).toBe(whole + 1);
+  expect(await parts([50, 4, 0, 2, 1], { logY: true })).toBe(whole + 1);
   expect(await parts([5, 4, 3, 2, 1], { logX: true })).toBe(whole);
 });
 
 test('ticks of a logarithmic axis are round numbers', async () => {
   const svg = await curvesSvg([line('a', [1e-5, 3e-4, 2])], { ...options, logY: true });
   expect(texts(svg)).toEqual(expect.arrayContaining(['1e-5', '0.0001', '0.001', '0.01', '0.1', '1', '10']));
+});
+
+test('values within a power of ten fill a logarithmic axis, as they would a linear one', async () => {
+  const values = [line('a', [6.8, 5, 4.5])];
+  const [logarithmic, linear] = [{ ...options, logY: true }, options].map((one) => curvesSvg(values, one));
+  expect(texts(await logarithmic)).toEqual(texts(await linear));
 });
 
 test('a legend with several rows stays above the curves', async () => {
