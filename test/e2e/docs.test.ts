@@ -74,7 +74,11 @@ function made(line: string): string[] {
     script ? scripts[script].replace(/^.*node bin\/alitok\.js/, 'alitok') : line,
   );
   expect(first).toBe('alitok');
-  const small = words.map((word, i) => SMALL[words[i - 1]] ?? word.replace(/^(sample:\d+):\d+$/, '$1:2'));
+  const small = words.map(
+    (word, i) =>
+      SMALL[words[i - 1]] ??
+      word.replace(/^(sample:\d+):\d+$/, '$1:2').replace(/^(tokenizer\.image_size)=512$/, '$1=64'),
+  );
   if (words.includes('generation') && words.includes('-g') && !words.includes('--count'))
     small.push('--count', SMALL['--count']);
   const sizes = /^(tokenizer|generator)\./; // with finetune.yaml, those of the weights
