@@ -1,10 +1,9 @@
-import { loadGenerator } from '../checkpoint/generator.js';
 import type { Config } from '../config/schema.js';
 import type { Image } from '../data/images/decode.js';
 import { ConfigError } from '../errors.js';
 import { Random } from '../random.js';
 import { NO_CLASS, rangeText } from '../sample/classes.js';
-import { checkPair } from '../sample/load-models.js';
+import { loadGeneratorFor } from '../sample/load-models.js';
 import { sampleCodes, sampleOptions } from '../sample/sampler.js';
 import type { ImageTokenizer } from './tokenizer.js';
 
@@ -35,14 +34,19 @@ export interface ImageGenerator {
 }
 
 /**
- * Loads a generator: a published `.bin`, a `.safetensors` file, or a run of `alitok train-ar`.
- * @throws CheckpointError if the file is missing or damaged, or the generator models another tokenizer's codes
+ * Loads a generator: a published `.bin`, a `.safetensors` file, or a run of `alitok train-ar`. `lora` names adapters of it that
+ * were saved apart.
+ * @throws CheckpointError if a file is missing or damaged, or they do not belong together
  */
-export async function openGenerator(path: string, tokenizer: ImageTokenizer): Promise<ImageGenerator> {
-  const generator = await loadGenerator(path, tokenizer.model.geometry, (message) =>
+export async function openGenerator(
+  path: string,
+  tokenizer: ImageTokenizer,
+  { lora }: { lora?: string } = {},
+): Promise<ImageGenerator> {
+  const own = { model: tokenizer.model, path: 'the tokenizer that was given' };
+  const generator = await loadGeneratorFor(own, { generator: path, lora }, (message) =>
     process.emitWarning(message),
   );
-  await checkPair(path, generator, 'the tokenizer that was given', tokenizer.model);
   const { model, classNames, sample: settings } = generator;
   const { classes: count, tokens } = model.geometry;
 

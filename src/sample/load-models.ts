@@ -7,7 +7,7 @@ import type { Generator } from '../models/generator/generator.js';
 import type { Tokenizer } from '../models/tokenizer/tokenizer.js';
 
 /** Checks that a generator can have been trained on the codes of a tokenizer. Throws CheckpointError. */
-export async function checkPair(
+async function checkPair(
   path: string,
   generator: GeneratorInfo & { model: Generator },
   tokenizerPath: string,
@@ -31,13 +31,26 @@ export async function checkPair(
     );
 }
 
-/** Loads a generator, with the adapters of `lora` merged into it, and its tokenizer; `say` as in `withModel`. Throws CheckpointError. */
-export async function loadModels(paths: { generator: string; tokenizer: string; lora?: string }, say?: Say) {
-  const { lora } = paths;
-  const tokenizer = await loadTokenizer(paths.tokenizer, say);
+/**
+ * Loads a generator for the codes of a tokenizer, with the adapters of `lora` merged into it; `say` as in `withModel`.
+ * @throws CheckpointError where they do not belong together
+ */
+export async function loadGeneratorFor(
+  tokenizer: { model: Tokenizer; path: string },
+  paths: { generator: string; lora?: string },
+  say?: Say,
+): Promise<GeneratorInfo & { model: Generator }> {
+  const { generator: base, lora } = paths;
   const generator = lora
-    ? await loadAdapted({ base: paths.generator, adapters: lora }, say)
-    : await loadGenerator(paths.generator, tokenizer.geometry, say);
-  await checkPair(lora ?? paths.generator, generator, paths.tokenizer, tokenizer);
+    ? await loadAdapted({ base, adapters: lora }, say)
+    : await loadGenerator(base, tokenizer.model.geometry, say);
+  await checkPair(lora ?? base, generator, tokenizer.path, tokenizer.model);
+  return generator;
+}
+
+/** Loads a tokenizer, and a generator as `loadGeneratorFor`. Throws CheckpointError. */
+export async function loadModels(paths: { generator: string; tokenizer: string; lora?: string }, say?: Say) {
+  const tokenizer = await loadTokenizer(paths.tokenizer, say);
+  const generator = await loadGeneratorFor({ model: tokenizer, path: paths.tokenizer }, paths, say);
   return { ...generator, tokenizer };
 }

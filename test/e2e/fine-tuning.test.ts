@@ -1,6 +1,7 @@
 import { cp, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { openTensorFile } from '../../src/checkpoint/open.js';
+import { openEngine, openGenerator, openTokenizer } from '../../src/index.js';
 import { alitok, succeed, TINY, temporaryFolder, tinyRun, useOneThread } from './alitok.js';
 
 useOneThread();
@@ -97,6 +98,23 @@ describe('adapters saved apart', () => {
       ['samples', 'from-merged'].map((folder) => readFile(at(folder, 'samples.npz'))),
     );
     expect(pictures[0].equals(pictures[1])).toBe(true);
+  });
+
+  it('are merged by the library, too', async () => {
+    await openEngine('wasm', { threads: 1 });
+    const codec = await openTokenizer(tokenizer);
+    const settings = { temperature: 0 };
+    const codes = [];
+    for (const open of [
+      () => openGenerator(base, codec, { lora: at('lora') }),
+      () => openGenerator(at('merged'), codec),
+    ]) {
+      const generator = await open();
+      codes.push(await generator.sampleCodes([0, 3], settings));
+      generator.dispose();
+    }
+    expect(codes[1]).toEqual(codes[0]);
+    codec.dispose();
   });
 
   it('are refused with another generator, or without one', async () => {
