@@ -1,5 +1,5 @@
 import type { z } from 'zod';
-import { CheckpointError } from '../errors.js';
+import { CheckpointError, option } from '../errors.js';
 import type { TensorFile } from '../formats/tensor-file.js';
 import { type Saved, saveParameters } from '../nn/parameters.js';
 import { verifyFile } from '../run/checksums.js';
@@ -35,7 +35,7 @@ export function anotherModel(path: string, found: string | undefined, wanted: st
   const holds = found === undefined ? 'no model that is known here' : article(found);
   const remedy =
     found === 'adapters' && wanted === 'generator'
-      ? ': `alitok sample --lora` takes them beside the generator that they adapt; training with generator_training.lora.merge=true saves whole generators'
+      ? `: sample with ${option('lora')}, beside the generator that they adapt; training with generator_training.lora.merge=true saves whole generators`
       : '';
   return new CheckpointError(
     `${path} holds ${holds}; ${article(wanted)} ${/[a-z]s$/.test(wanted) ? 'are' : 'is'} needed here${remedy}`,

@@ -126,7 +126,7 @@ describe('adapters saved apart', () => {
       /^4 .*adapts generator [0-9a-f]{16}, but \S*other is [0-9a-f]{16}; name the one that it was trained on/s,
     );
     expect(await sample('-g', at('lora'))).toMatch(
-      /^4 .*holds adapters; a generator is needed here: `alitok sample --lora` takes them .*lora\.merge=true saves whole/s,
+      /^4 .*holds adapters; a generator is needed here: sample with --lora, beside .*lora\.merge=true saves whole/s,
     );
     expect(await sample('-g', base, '--lora', at('other'))).toMatch(/^4 .*holds a generator; adapters are/s);
   });
