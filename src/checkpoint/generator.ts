@@ -55,6 +55,11 @@ export function publishedGenerator(
   });
 }
 
+/** The first size that two generators must share for one to take the weights of the other, and do not. */
+export function differingSize(one: GeneratorConfig, other: GeneratorConfig) {
+  return (['width', 'layers', 'heads', 'codebook_size'] as const).find((key) => one[key] !== other[key]);
+}
+
 /**
  * Reads the sizes of a generator from its tensors; `grid` is that of its tokenizer, by default the published one's.
  * @throws CheckpointError where the tensors do not fit together

@@ -1,20 +1,19 @@
 import { z } from 'zod';
 import { CheckpointError } from '../errors.js';
-import { Generator } from '../models/generator/generator.js';
+import { EMBEDDINGS, Generator } from '../models/generator/generator.js';
 import { isAdapter, type Lora, mergeInPlace } from '../nn/lora.js';
 import type { Parameters, Saved } from '../nn/parameters.js';
 import { resolveModel } from '../run/layout.js';
 import { type ModelDescription, size } from './description.js';
 import { fingerprintOf } from './fingerprint.js';
 import {
+  differingSize,
   type GeneratorDescription,
   type GeneratorInfo,
   generatorDescription,
   generatorKind,
 } from './generator.js';
 import { type ModelKind, type Say, saveModel, withModel } from './model-file.js';
-
-const EMBEDDINGS = 'embeddings.weight';
 
 /** What belongs to adapters besides their parameters; `generator` has the sizes of the generator with merged adapters. */
 export interface AdapterInfo extends GeneratorInfo {
@@ -32,7 +31,7 @@ export const adapterDescription = generatorDescription.extend({
   base: z.string(),
 });
 
-export const adapterKind: ModelKind<AdapterDescription> = { kind: 'adapters', schema: adapterDescription };
+const adapterKind: ModelKind<AdapterDescription> = { kind: 'adapters', schema: adapterDescription };
 
 /** What a file of adapters has of a generator's parameters: the adapters, and the embeddings, which have own classes. */
 export function adapterParameters(parameters: Parameters): Parameters {
@@ -59,8 +58,7 @@ function checkBase(
   { generator: base }: GeneratorDescription,
   { generator: adapted }: AdapterDescription,
 ): void {
-  const keys = ['width', 'layers', 'heads', 'codebook_size'] as const;
-  const other = keys.find((key) => base[key] !== adapted[key]);
+  const other = differingSize(base, adapted);
   if (other !== undefined)
     throw new CheckpointError(
       `${paths.adapters} has adapters of a generator of ${other} ${adapted[other]}, but ${paths.base} has ${base[other]}; name the one that they were trained on`,
@@ -91,7 +89,7 @@ export async function loadAdapted(
           async (baseFile, baseDescription: GeneratorDescription) => {
             checkBase(paths, baseDescription, description);
             const taken = model.parameters.filter((p) => !own.get(p.name));
-            await taken.load(baseFile, { ignore: /^embeddings\.weight$/ });
+            await taken.load(baseFile, { ignore: new RegExp(`^${EMBEDDINGS}$`) });
           },
           say,
         );

@@ -35,18 +35,14 @@ interface Options extends ConfigOptions, ImageFlags, ResumeFlags {
   dryRun?: boolean;
 }
 
-/**
- * The config, which leaves sizes to the weights that it starts from. A prefix of `grid` tokens stays one where the images are
- * of another size.
- */
+/** The config, which leaves sizes and the kind of prefix to the weights that it starts from. */
 async function configFrom(init: string, invocation: Invocation<Options>): Promise<Config> {
-  const { tokenizer } = await (await import('../../train/tokenizer/init.js')).defaultsFrom(init);
+  const { defaultsFrom, keepPrefix } = await import('../../train/tokenizer/init.js');
+  const { tokenizer } = await defaultsFrom(init);
   const values = { tokenizer: { ...tokenizer, prefix_tokens: null } };
   const { config, sourceOf } = await resolveInvocation(invocation, { from: `--init ${init}`, values });
-  const { image_size, patch_size, prefix_tokens } = config.tokenizer;
-  const kept = tokenizer.prefix_tokens !== null && sourceOf(['tokenizer', 'prefix_tokens']) === undefined;
-  const prefix = kept ? image_size / patch_size : prefix_tokens;
-  return { ...config, tokenizer: { ...config.tokenizer, prefix_tokens: prefix } };
+  const set = sourceOf(['tokenizer', 'prefix_tokens']) !== undefined;
+  return set ? config : keepPrefix(config, tokenizer);
 }
 
 async function run(invocation: Invocation<Options>): Promise<void> {

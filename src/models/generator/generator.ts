@@ -13,6 +13,9 @@ const HIDDEN_MULTIPLE = 256;
 /** For norms and dropout between layers: an engine may keep their results in the precision of the layers' products. */
 const ROUNDS = { rounds: true };
 
+/** The table of codes and classes, by its name: the one parameter whose shape depends on the number of classes. */
+export const EMBEDDINGS = 'embeddings.weight';
+
 /** Dropout during training. */
 export interface Dropout {
   rate: number;
@@ -152,7 +155,7 @@ export class Generator {
     const geometry = { ...config, tokens: prefix_tokens + grid * grid, headWidth: width / heads };
     this.geometry = geometry;
     const scope = this.parameters.scope();
-    this.embeddings = scope.parameter('embeddings.weight', [codebook_size + classes + 2, width], INIT);
+    this.embeddings = scope.parameter(EMBEDDINGS, [codebook_size + classes + 2, width], INIT);
     const scopes = Array.from({ length: layers }, (_, i) => scope.at('blocks').at(i));
     this.stepBlocks = () => scopes.map(stepBlock);
     this.blocks = scopes.map((block, i) => {

@@ -1,10 +1,10 @@
 import { type AdoptOptions, adopt, type Plan, planAdoption } from '../../checkpoint/adopt.js';
-import { type GeneratorDescription, generatorKind } from '../../checkpoint/generator.js';
+import { differingSize, type GeneratorDescription, generatorKind } from '../../checkpoint/generator.js';
 import { withModel } from '../../checkpoint/model-file.js';
 import { CheckpointError, option } from '../../errors.js';
 import type { TensorFile } from '../../formats/tensor-file.js';
 import type { Reporter } from '../../job/reporter.js';
-import type { Generator } from '../../models/generator/generator.js';
+import { EMBEDDINGS, type Generator } from '../../models/generator/generator.js';
 import { gridOf } from '../../models/geometry.js';
 import { isAdapter } from '../../nn/lora.js';
 import type { Random } from '../../random.js';
@@ -29,8 +29,6 @@ interface Target {
   /** Fingerprint of the tokenizer that made the codes, if known. */
   tokenizer?: string;
 }
-
-const EMBEDDINGS = 'embeddings.weight';
 
 /**
  * The values that a config takes from trained weights and a token cache where it leaves them: the generator's sizes and
@@ -59,14 +57,13 @@ export async function defaultsFrom(init: string, tokens: string): Promise<object
 
 /** Refuses weights of other sizes than those of the config. @throws CheckpointError */
 function checkSizes(path: string, stored: GeneratorDescription['generator'], { generator }: Target): void {
-  const keys = { width: 'generator', layers: 'generator', heads: 'generator', codebook_size: 'tokenizer' };
-  for (const [key, section] of Object.entries(keys) as [keyof typeof keys, string][]) {
-    const wanted = generator.geometry[key];
-    if (stored[key] !== wanted)
-      throw new CheckpointError(
-        `${path} has ${section}.${key} ${stored[key]}, but the config sets ${wanted}; leave ${section}.${key} out to take it from the file`,
-      );
-  }
+  const wanted = generator.geometry;
+  const key = differingSize(stored, wanted);
+  if (key === undefined) return;
+  const name = `${key === 'codebook_size' ? 'tokenizer' : 'generator'}.${key}`;
+  throw new CheckpointError(
+    `${path} has ${name} ${stored[key]}, but the config sets ${wanted[key]}; leave ${name} out to take it from the file`,
+  );
 }
 
 /**

@@ -2,6 +2,7 @@ import { type AdoptOptions, adopt, type Change, type Plan, planAdoption } from '
 import { withModel } from '../../checkpoint/model-file.js';
 import { resamplePositions, type TableLayout } from '../../checkpoint/positions.js';
 import { type TokenizerDescription, tokenizerKind, tokenizerTensors } from '../../checkpoint/tokenizer.js';
+import type { Config } from '../../config/schema.js';
 import { CheckpointError, option } from '../../errors.js';
 import type { TensorFile } from '../../formats/tensor-file.js';
 import type { Reporter } from '../../job/reporter.js';
@@ -18,8 +19,15 @@ export async function defaultsFrom(init: string): Promise<{ tokenizer: Tokenizer
   return { tokenizer };
 }
 
+/** A config with the kind of prefix that trained weights have: one of `grid` tokens stays one at another image size. */
+export function keepPrefix(config: Config, weights: TokenizerConfig): Config {
+  if ((weights.prefix_tokens ?? null) === null) return config;
+  const { grid } = tokenizerGeometry(config.tokenizer);
+  return { ...config, tokenizer: { ...config.tokenizer, prefix_tokens: grid } };
+}
+
 /** The stage of the tokenizer at `init`. @throws CheckpointError where it cannot be read */
-export async function stageOf(init: string): Promise<Stage> {
+async function stageOf(init: string): Promise<Stage> {
   return (await describe(init)).stage;
 }
 
